@@ -1,0 +1,2 @@
+//! The `sdq` command.
+fn main() {}
