@@ -1,1 +1,113 @@
-//! Placeholder.
+//! Diffusion schedulers: which noise levels a run visits, and how one prediction of the model moves the latents
+//! from one level to the next.
+//!
+//! Plain arithmetic over slices. Nothing here knows a tensor, a model or a file: latents may have any shape as
+//! long as every slice of a call has the same length and the same order of elements.
+//!
+//! ```
+//! use sdq_schedulers::{NoiseSource, SchedulerConfig, create};
+//!
+//! /// Real runs draw from a seeded generator; DDIM with eta = 0 draws nothing after the start.
+//! struct NoNoise;
+//! impl NoiseSource for NoNoise {
+//!     fn fill_standard_normal(&mut self, out: &mut [f32]) {
+//!         out.fill(0.0);
+//!     }
+//! }
+//!
+//! let config = SchedulerConfig::from_json(r#"{"beta_schedule": "scaled_linear", "clip_sample": false}"#)?;
+//! let mut scheduler = create("ddim", &config, 20)?;
+//! let mut latents = vec![scheduler.init_noise_sigma() as f32; 16];
+//! for step_index in 0..scheduler.timesteps().len() {
+//!     let mut model_input = latents.clone();
+//!     scheduler.scale_model_input(&mut model_input, step_index)?;
+//!     let noise_pred = vec![0.0; 16]; // the model's answer to `model_input` at `timesteps()[step_index]`
+//!     scheduler.step(&noise_pred, step_index, &mut latents, &mut NoNoise)?;
+//! }
+//! # Ok::<(), sdq_schedulers::SchedulerError>(())
+//! ```
+//!
+//! A scheduler whose step is linear in `latents`, `noise_pred` and fresh noise is a table of coefficients: its file
+//! computes them from its paper's formulas and [`LinearScheduler`] applies them. Others implement [`Scheduler`].
+#![forbid(unsafe_code)]
+
+mod config;
+mod ddim;
+mod ddpm;
+mod error;
+mod euler;
+mod euler_ancestral;
+mod linear;
+mod noise_schedule;
+mod prediction;
+mod registry;
+mod timesteps;
+
+pub use config::{SchedulerConfig, value_from_text};
+pub use error::SchedulerError;
+pub use linear::{LinearScheduler, LinearStep};
+pub use noise_schedule::{BetaSchedule, NoiseSchedule};
+pub use prediction::PredictionType;
+pub use registry::{
+    BuildScheduler, SchedulerEntry, SchedulerOption, create, default_for_class, find, register, schedulers,
+};
+pub use timesteps::{TimestepSpacing, fractional_timesteps, whole_timesteps};
+
+/// Where schedulers get their randomness.
+pub trait NoiseSource {
+    /// Fills `out` with independent draws from the standard normal distribution.
+    ///
+    /// One call is one draw of a whole tensor: a generator may produce other numbers for two calls of half the
+    /// length (PyTorch's does).
+    fn fill_standard_normal(&mut self, out: &mut [f32]);
+}
+
+/// The reverse process, cut into a fixed number of steps.
+///
+/// Built ready to use from a [`SchedulerConfig`] and a step count. `step_index` counts from 0 (most noise) and may
+/// start later: image to image starts at the step whose noise level [`Scheduler::add_noise`] reached.
+pub trait Scheduler: Send {
+    /// Times the model is asked about, one per step, descending, on the training clock (`0.0` is the least noisy
+    /// of the training steps). Fractional for Euler schedulers with linear spacing; always exact in `f32`.
+    fn timesteps(&self) -> &[f64];
+
+    /// Standard deviation of the latents at the start: a run starts from this times standard normal noise.
+    fn init_noise_sigma(&self) -> f64;
+
+    /// Scales `latents` in place to what the model was trained to see at `step_index`.
+    ///
+    /// # Errors
+    /// If there is no such step.
+    fn scale_model_input(&self, latents: &mut [f32], step_index: usize) -> Result<(), SchedulerError>;
+
+    /// Moves `latents` in place from the noise level of `step_index` to that of the next step.
+    ///
+    /// `noise_pred` is the model's answer, whatever the prediction type, guidance applied. Draws
+    /// [`Scheduler::noise_draws`] times `latents.len()` normals from `noise`.
+    ///
+    /// # Errors
+    /// If there is no such step or the lengths differ; `latents` is then unchanged.
+    fn step(
+        &mut self,
+        noise_pred: &[f32],
+        step_index: usize,
+        latents: &mut [f32],
+        noise: &mut dyn NoiseSource,
+    ) -> Result<(), SchedulerError>;
+
+    /// How many times [`Scheduler::step`] draws noise for all latents at `step_index`.
+    fn noise_draws(&self, step_index: usize) -> usize;
+
+    /// The forward process: writes to `out` what `original` (x_0) looks like at the noise level of `step_index`
+    /// with the standard normal `noise`, in the scaling that [`Scheduler::step`] takes.
+    ///
+    /// # Errors
+    /// If there is no such step or the lengths differ.
+    fn add_noise(
+        &self,
+        original: &[f32],
+        noise: &[f32],
+        step_index: usize,
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError>;
+}

@@ -1,0 +1,371 @@
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::error::SchedulerError;
+use crate::noise_schedule::BetaSchedule;
+use crate::prediction::PredictionType;
+use crate::timesteps::TimestepSpacing;
+
+/// The largest `num_train_timesteps` accepted: a bound on what a file can make us allocate.
+const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
+
+/// Keys that some diffusers scheduler writes into `scheduler_config.json` and that have no field of their own here.
+/// Each is read, or refused, by the schedulers it concerns and means nothing to the others.
+const OTHER_KEYS: [&str; 42] = [
+    "algorithm_type",
+    "clip_sample",
+    "clip_sample_range",
+    "disable_corrector",
+    "dynamic_thresholding_ratio",
+    "eta",
+    "euler_at_final",
+    "final_sigmas_type",
+    "flow_shift",
+    "interpolation_type",
+    "lambda_min_clipped",
+    "lower_order_final",
+    "noise_sampler_seed",
+    "original_inference_steps",
+    "predict_x0",
+    "rho",
+    "sample_max_value",
+    "set_alpha_to_one",
+    "shift_terminal",
+    "sigma_data",
+    "sigma_max",
+    "sigma_min",
+    "sigma_schedule",
+    "skip_prk_steps",
+    "solver_order",
+    "solver_p",
+    "solver_type",
+    "thresholding",
+    "time_shift_type",
+    "timestep_scaling",
+    "timestep_type",
+    "use_beta_sigmas",
+    "use_dynamic_shifting",
+    "use_exponential_sigmas",
+    "use_flow_sigmas",
+    "use_karras_sigmas",
+    "use_lu_lambdas",
+    "variance_type",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "base_shift",
+    "max_shift",
+];
+
+/// How a model was trained and how its makers want it sampled: a diffusers `scheduler_config.json`.
+///
+/// Any scheduler can be built from any class's file, as with diffusers' `from_config`: keys that it lacks take the
+/// default of the scheduler being built. Command-line options edit the config before a scheduler is built
+/// ([`SchedulerEntry::configure`](crate::SchedulerEntry::configure)).
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Map<String, Value>")]
+pub struct SchedulerConfig {
+    /// The diffusers class that the file was written for.
+    pub class_name: Option<String>,
+    /// Number of noise levels in training. Default 1000.
+    pub num_train_timesteps: usize,
+    /// First β, in (0, 1). Default 0.0001.
+    pub beta_start: f64,
+    /// Last β, in (0, 1). Default 0.02.
+    pub beta_end: f64,
+    /// How β runs from start to end. Default linear.
+    pub beta_schedule: BetaSchedule,
+    /// Every β, in place of the schedule.
+    pub trained_betas: Option<Vec<f64>>,
+    /// What the model predicts. Default ε.
+    pub prediction_type: PredictionType,
+    /// How inference timesteps are spread. The default depends on the scheduler.
+    pub timestep_spacing: Option<TimestepSpacing>,
+    /// Added to each timestep under leading spacing. Default 0.
+    pub steps_offset: usize,
+    /// Whether the β are rescaled so that the last timestep is pure noise. Default false.
+    pub rescale_betas_zero_snr: bool,
+    /// The keys that only some schedulers read.
+    other: BTreeMap<String, Value>,
+}
+
+impl Default for SchedulerConfig {
+    fn default() -> Self {
+        SchedulerConfig {
+            class_name: None,
+            num_train_timesteps: 1000,
+            beta_start: 0.0001,
+            beta_end: 0.02,
+            beta_schedule: BetaSchedule::Linear,
+            trained_betas: None,
+            prediction_type: PredictionType::Epsilon,
+            timestep_spacing: None,
+            steps_offset: 0,
+            rescale_betas_zero_snr: false,
+            other: BTreeMap::new(),
+        }
+    }
+}
+
+impl TryFrom<Map<String, Value>> for SchedulerConfig {
+    type Error = SchedulerError;
+
+    /// Takes over every key. Those starting with `_` are diffusers' notes to itself, `_class_name` excepted.
+    fn try_from(map: Map<String, Value>) -> Result<Self, SchedulerError> {
+        let mut config = SchedulerConfig::default();
+        for (key, value) in map {
+            if key == "_class_name" {
+                config.class_name = Some(text(&key, &value)?.to_owned());
+            } else if key.starts_with('_') {
+                continue;
+            } else if config.has_field(&key) || OTHER_KEYS.contains(&key.as_str()) {
+                config.set(&key, value)?;
+            } else {
+                let suggestion = nearest(&key, FIELDS.into_iter().chain(OTHER_KEYS)).map(str::to_owned);
+                return Err(SchedulerError::UnknownKey { key, value: value.to_string(), suggestion });
+            }
+        }
+        Ok(config)
+    }
+}
+
+const FIELDS: [&str; 9] = [
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "timestep_spacing",
+    "steps_offset",
+    "rescale_betas_zero_snr",
+];
+
+impl SchedulerConfig {
+    /// Parses the text of a `scheduler_config.json`.
+    ///
+    /// Accepts the bare `NaN` and `Infinity` that Python writes (diffusers has `"lambda_min_clipped": -Infinity` in
+    /// the files of DPM-Solver): no error unless the scheduler reads that key.
+    ///
+    /// # Errors
+    /// If the text is no JSON object, a key is unknown, or a value has the wrong type or is out of range.
+    pub fn from_json(json: &str) -> Result<Self, SchedulerError> {
+        let map: Map<String, Value> = serde_json::from_str(&quote_non_finite(json))
+            .map_err(|error| SchedulerError::NotJson { reason: error.to_string() })?;
+        Self::try_from(map)
+    }
+
+    /// Sets `key`, under its name in `scheduler_config.json`, to `value`. Null removes a key that may be absent.
+    ///
+    /// # Errors
+    /// If the value has the wrong type or is out of range. Keys without a field here are kept as they are, for the
+    /// scheduler that reads them.
+    pub fn set(&mut self, key: &str, value: Value) -> Result<(), SchedulerError> {
+        match key {
+            "num_train_timesteps" => {
+                self.num_train_timesteps = whole(key, &value, 1, MAX_TRAIN_TIMESTEPS)?;
+            }
+            "beta_start" => self.beta_start = beta(key, &value)?,
+            "beta_end" => self.beta_end = beta(key, &value)?,
+            "beta_schedule" => self.beta_schedule = BetaSchedule::from_value(key, &value)?,
+            "trained_betas" => self.trained_betas = optional(key, &value, betas)?,
+            "prediction_type" => self.prediction_type = PredictionType::from_value(key, &value)?,
+            "timestep_spacing" => self.timestep_spacing = optional(key, &value, TimestepSpacing::from_value)?,
+            "steps_offset" => self.steps_offset = whole(key, &value, 0, MAX_TRAIN_TIMESTEPS)?,
+            "rescale_betas_zero_snr" => self.rescale_betas_zero_snr = flag(key, &value)?,
+            _ if value.is_null() => drop(self.other.remove(key)),
+            _ => drop(self.other.insert(key.to_owned(), value)),
+        }
+        Ok(())
+    }
+
+    /// The config that diffusers' `StableDiffusionPipeline` makes of this one when it loads a model: it sets
+    /// `steps_offset` to 1 and turns `clip_sample` off, whatever the file says.
+    ///
+    /// A file whose class does not clip and that says nothing of `clip_sample` stays silent: like diffusers'
+    /// `DDIMScheduler.from_config(pipe.scheduler.config)`, a scheduler built from it takes its own default.
+    #[must_use]
+    pub fn as_stable_diffusion_loads_it(mut self) -> Self {
+        self.steps_offset = 1;
+        let class_clips = matches!(self.class_name.as_deref(), Some("DDIMScheduler" | "DDPMScheduler"));
+        if class_clips || self.other.get("clip_sample") == Some(&Value::Bool(true)) {
+            self.other.insert("clip_sample".to_owned(), Value::Bool(false));
+        }
+        self
+    }
+
+    /// The range ±r to which predicted clean latents are clipped, if they are (`clip_sample`, default true, and
+    /// `clip_sample_range`, default 1).
+    ///
+    /// # Errors
+    /// If a value has the wrong type or the range is not positive.
+    pub fn clip_range(&self) -> Result<Option<f64>, SchedulerError> {
+        if !self.flag("clip_sample")?.unwrap_or(true) {
+            return Ok(None);
+        }
+        let range = self.number("clip_sample_range")?.unwrap_or(1.0);
+        if range > 0.0 {
+            Ok(Some(range))
+        } else {
+            Err(invalid("clip_sample_range", "a number above 0", range))
+        }
+    }
+
+    /// A key without a field of its own, as true or false.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, SchedulerError> {
+        self.other.get(key).map(|value| flag(key, value)).transpose()
+    }
+
+    /// A key without a field of its own, as a number.
+    ///
+    /// # Errors
+    /// If it is not a number.
+    pub fn number(&self, key: &str) -> Result<Option<f64>, SchedulerError> {
+        self.other.get(key).map(|value| number(key, value)).transpose()
+    }
+
+    /// A key without a field of its own, as one of the words in `names`.
+    ///
+    /// # Errors
+    /// If it is not one of them.
+    pub fn choice<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>, SchedulerError> {
+        self.other.get(key).map(|value| one_of(key, value, names)).transpose()
+    }
+
+    /// Checks that a key that `scheduler` does not implement is absent or has its neutral value.
+    ///
+    /// # Errors
+    /// [`SchedulerError::Unsupported`] if not.
+    pub fn refuse_unless(
+        &self,
+        scheduler: &str,
+        key: &str,
+        neutral: impl Into<Value>,
+    ) -> Result<(), SchedulerError> {
+        let neutral = neutral.into();
+        match self.other.get(key) {
+            Some(value) if *value != neutral => Err(SchedulerError::Unsupported {
+                scheduler: scheduler.to_owned(),
+                key: key.to_owned(),
+                value: value.to_string(),
+                advice: format!("only {neutral} is; choose another scheduler or set it to {neutral}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn has_field(&self, key: &str) -> bool {
+        FIELDS.contains(&key)
+    }
+}
+
+/// Reads an option's text from a command line: a JSON value where it is one (`0.5`, `true`), else a word.
+pub fn value_from_text(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
+}
+
+/// The word of `words` that is most like `word`, if any is near enough to be meant.
+pub(crate) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    words
+        .into_iter()
+        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= 0.5)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+/// The meaning of a word among `names`.
+pub(crate) fn one_of<T: Copy>(key: &str, value: &Value, names: &[(&str, T)]) -> Result<T, SchedulerError> {
+    value
+        .as_str()
+        .and_then(|word| names.iter().find(|(name, _)| *name == word))
+        .map(|(_, meaning)| *meaning)
+        .ok_or_else(|| {
+            let words: Vec<&str> = names.iter().map(|(name, _)| *name).collect();
+            invalid(key, format!("one of {}", words.join(", ")), value)
+        })
+}
+
+fn optional<T>(
+    key: &str,
+    value: &Value,
+    read: impl Fn(&str, &Value) -> Result<T, SchedulerError>,
+) -> Result<Option<T>, SchedulerError> {
+    if value.is_null() { Ok(None) } else { read(key, value).map(Some) }
+}
+
+fn text<'a>(key: &str, value: &'a Value) -> Result<&'a str, SchedulerError> {
+    value.as_str().ok_or_else(|| invalid(key, "a string", value))
+}
+
+fn flag(key: &str, value: &Value) -> Result<bool, SchedulerError> {
+    value.as_bool().ok_or_else(|| invalid(key, "true or false", value))
+}
+
+fn number(key: &str, value: &Value) -> Result<f64, SchedulerError> {
+    value.as_f64().filter(|number| number.is_finite()).ok_or_else(|| invalid(key, "a number", value))
+}
+
+fn whole(key: &str, value: &Value, min: u64, max: u64) -> Result<usize, SchedulerError> {
+    value
+        .as_u64()
+        .filter(|number| (min..=max).contains(number))
+        .and_then(|number| usize::try_from(number).ok())
+        .ok_or_else(|| invalid(key, format!("a whole number from {min} to {max}"), value))
+}
+
+fn beta(key: &str, value: &Value) -> Result<f64, SchedulerError> {
+    let expected = "a number between 0 and 1";
+    value.as_f64().filter(|beta| 0.0 < *beta && *beta < 1.0).ok_or_else(|| invalid(key, expected, value))
+}
+
+fn betas(key: &str, value: &Value) -> Result<Vec<f64>, SchedulerError> {
+    let values = value.as_array().ok_or_else(|| invalid(key, "a list of numbers", value))?;
+    values.iter().map(|value| beta(key, value)).collect()
+}
+
+pub(crate) fn invalid(
+    key: &str,
+    expected: impl Into<String>,
+    found: impl std::fmt::Display,
+) -> SchedulerError {
+    let mut found = found.to_string();
+    // A list or an object could be any length; the message is one line.
+    if let Some((end, _)) = found.char_indices().nth(60) {
+        found.truncate(end);
+        found.push('…');
+    }
+    SchedulerError::InvalidValue { key: key.to_owned(), expected: expected.into(), found }
+}
+
+/// Puts quotes around `NaN`, `Infinity` and `-Infinity` outside of strings, so that JSON parsers take them.
+fn quote_non_finite(json: &str) -> String {
+    const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
+    let mut quoted = String::with_capacity(json.len());
+    let mut rest = json;
+    let mut in_string = false;
+    while let Some(next) = rest.chars().next() {
+        let mut taken = next.len_utf8();
+        if in_string {
+            match next {
+                '"' => in_string = false,
+                // The escaped character cannot end the string.
+                '\\' => taken += rest[taken..].chars().next().map_or(0, char::len_utf8),
+                _ => {}
+            }
+        } else if next == '"' {
+            in_string = true;
+        } else if let Some(word) = WORDS.into_iter().find(|word| rest.starts_with(word)) {
+            quoted.extend(["\"", word, "\""]);
+            rest = &rest[word.len()..];
+            continue;
+        }
+        quoted.push_str(&rest[..taken]);
+        rest = &rest[taken..];
+    }
+    quoted
+}

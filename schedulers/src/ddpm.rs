@@ -1,0 +1,74 @@
+//! DDPM: ancestral sampling. Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models", arXiv:2006.11239.
+
+use crate::linear::{LinearScheduler, LinearStep};
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::refuse_pure_noise;
+use crate::timesteps::{TimestepSpacing, whole_timesteps};
+use crate::{Scheduler, SchedulerConfig, SchedulerError};
+
+/// Which variance a step adds (section 3.2 of the paper); both choices gave it similar pictures.
+#[derive(Clone, Copy)]
+enum Variance {
+    /// β̃_t, the variance of q(x_{t-1} | x_t, x_0).
+    Small,
+    /// β_t.
+    Large,
+}
+
+const VARIANCES: [(&str, Variance); 3] = [
+    ("fixed_small", Variance::Small),
+    // The same by way of a logarithm.
+    ("fixed_small_log", Variance::Small),
+    ("fixed_large", Variance::Large),
+];
+
+/// Algorithm 2 over `num_inference_steps` timesteps: x_{t-1} is drawn from N(μ̃(x_t, x_0), σ_t² I), with the predicted
+/// x_0 and
+///
+/// ```text
+/// μ̃ = √ᾱ_prev β_t / (1 - ᾱ_t) · x_0 + √α_t (1 - ᾱ_prev) / (1 - ᾱ_t) · x_t        (eq. 7)
+/// β̃_t = (1 - ᾱ_prev) / (1 - ᾱ_t) · β_t                                           (eq. 7)
+/// ```
+///
+/// where α_t = ᾱ_t / ᾱ_prev and β_t = 1 - α_t span the timesteps that are skipped. No noise is drawn at t = 0.
+pub(crate) fn build(
+    config: &SchedulerConfig,
+    num_inference_steps: usize,
+) -> Result<Box<dyn Scheduler>, SchedulerError> {
+    config.refuse_unless("ddpm", "thresholding", false)?;
+    let variance = config.choice("variance_type", &VARIANCES)?.unwrap_or(Variance::Small);
+    let clip_range = config.clip_range()?;
+    let timesteps = whole_timesteps(config, num_inference_steps, TimestepSpacing::Leading)?;
+    let schedule = NoiseSchedule::new(config)?;
+    refuse_pure_noise("ddpm", config, &schedule, &timesteps)?;
+
+    let step = |index: usize| {
+        let timestep = timesteps[index];
+        let alpha_prod = schedule.alphas_cumprod()[timestep];
+        let alpha_prod_prev = timesteps.get(index + 1).map_or(1.0, |&t| schedule.alphas_cumprod()[t]);
+        let alpha = alpha_prod / alpha_prod_prev;
+        let beta = 1.0 - alpha;
+        let small_variance = (1.0 - alpha_prod_prev) / (1.0 - alpha_prod) * beta;
+        let noise_variance = match variance {
+            // diffusers keeps it above 0 for the sake of its logarithm.
+            Variance::Small => small_variance.max(1e-20),
+            Variance::Large => beta,
+        };
+        let (signal, noise_level) = schedule.signal_and_noise(timestep);
+        let (original_from_latents, original_from_output) =
+            config.prediction_type.original_sample(signal, noise_level);
+        LinearStep {
+            original_from_latents,
+            original_from_output,
+            from_original: alpha_prod_prev.sqrt() * beta / (1.0 - alpha_prod),
+            from_latents: alpha.sqrt() * (1.0 - alpha_prod_prev) / (1.0 - alpha_prod),
+            from_output: 0.0,
+            noise_std: (timestep > 0).then(|| noise_variance.sqrt()),
+            signal_and_noise: (signal, noise_level),
+            input_scale: 1.0,
+        }
+    };
+    let steps = (0..timesteps.len()).map(step).collect();
+    let timesteps = timesteps.iter().map(|&t| t as f64).collect();
+    Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, clip_range)))
+}

@@ -1,0 +1,124 @@
+use crate::error::SchedulerError;
+use crate::noise_schedule::{check_length, mix};
+use crate::{NoiseSource, Scheduler};
+
+/// One step from noise level to noise level, linear but for the clipping of the predicted clean latents:
+///
+/// ```text
+/// original = clip(original_from_latents · latents + original_from_output · noise_pred)
+/// latents ← from_original · original + from_latents · latents + from_output · noise_pred + noise_std · noise
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinearStep {
+    /// Share of `latents` in the predicted clean latents, before clipping.
+    pub original_from_latents: f64,
+    /// Share of the model's output in the predicted clean latents, before clipping.
+    pub original_from_output: f64,
+    /// Share of the predicted clean latents in the next latents.
+    pub from_original: f64,
+    /// Share of the current latents in the next latents, besides the above.
+    pub from_latents: f64,
+    /// Share of the model's output in the next latents, besides the above.
+    pub from_output: f64,
+    /// Standard deviation of the fresh noise; `None` draws none (a draw of deviation 0 still advances the generator).
+    pub noise_std: Option<f64>,
+    /// How latents at the start of this step are made of clean ones and noise: signal · x_0 + noise level · ε.
+    pub signal_and_noise: (f64, f64),
+    /// What the model's input is multiplied by.
+    pub input_scale: f64,
+}
+
+/// A scheduler whose steps are [`LinearStep`]s, known in full once the number of steps is.
+///
+/// Each value is computed in `f64` and rounded to `f32` once per step. diffusers rounds after each operation, which
+/// differs by some 1e-6 of the latents' size over a run; the cost of `f64` is lost beside a model evaluation.
+#[derive(Clone, Debug)]
+pub struct LinearScheduler {
+    timesteps: Vec<f64>,
+    steps: Vec<LinearStep>,
+    init_noise_sigma: f64,
+    clip_range: Option<f64>,
+    /// Kept between steps, so that a run allocates once.
+    noise: Vec<f32>,
+}
+
+impl LinearScheduler {
+    /// A scheduler of `steps`, one for each of `timesteps`, that clips predicted clean latents to ±`clip_range`.
+    ///
+    /// # Panics
+    /// If `timesteps` and `steps` differ in length.
+    pub fn new(
+        timesteps: Vec<f64>,
+        steps: Vec<LinearStep>,
+        init_noise_sigma: f64,
+        clip_range: Option<f64>,
+    ) -> Self {
+        assert_eq!(timesteps.len(), steps.len(), "one step per timestep");
+        LinearScheduler { timesteps, steps, init_noise_sigma, clip_range, noise: Vec::new() }
+    }
+
+    fn at(&self, step_index: usize) -> Result<LinearStep, SchedulerError> {
+        let steps = self.steps.len();
+        self.steps.get(step_index).copied().ok_or(SchedulerError::StepIndex { found: step_index, steps })
+    }
+}
+
+impl Scheduler for LinearScheduler {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        self.init_noise_sigma
+    }
+
+    fn scale_model_input(&self, latents: &mut [f32], step_index: usize) -> Result<(), SchedulerError> {
+        let scale = self.at(step_index)?.input_scale;
+        if scale != 1.0 {
+            latents.iter_mut().for_each(|value| *value = (scale * f64::from(*value)) as f32);
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        noise_pred: &[f32],
+        step_index: usize,
+        latents: &mut [f32],
+        noise: &mut dyn NoiseSource,
+    ) -> Result<(), SchedulerError> {
+        let step = self.at(step_index)?;
+        check_length("noise_pred", noise_pred.len(), latents.len())?;
+        self.noise.clear();
+        self.noise.resize(latents.len(), 0.0);
+        if step.noise_std.is_some() {
+            noise.fill_standard_normal(&mut self.noise);
+        }
+        let noise_std = step.noise_std.unwrap_or(0.0);
+        let clip_range = self.clip_range.unwrap_or(f64::INFINITY);
+        for ((value, &output), &noise) in latents.iter_mut().zip(noise_pred).zip(&self.noise) {
+            let (latent, output, noise) = (f64::from(*value), f64::from(output), f64::from(noise));
+            let original = step.original_from_latents * latent + step.original_from_output * output;
+            let original = original.clamp(-clip_range, clip_range);
+            *value = (step.from_original * original
+                + step.from_latents * latent
+                + step.from_output * output
+                + noise_std * noise) as f32;
+        }
+        Ok(())
+    }
+
+    fn noise_draws(&self, step_index: usize) -> usize {
+        self.steps.get(step_index).map_or(0, |step| usize::from(step.noise_std.is_some()))
+    }
+
+    fn add_noise(
+        &self,
+        original: &[f32],
+        noise: &[f32],
+        step_index: usize,
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        mix(self.at(step_index)?.signal_and_noise, original, noise, out)
+    }
+}

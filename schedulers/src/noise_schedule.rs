@@ -1,0 +1,215 @@
+use crate::SchedulerError;
+use crate::config::{SchedulerConfig, invalid, one_of};
+
+/// How β_t runs over the training timesteps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BetaSchedule {
+    /// Evenly from `beta_start` to `beta_end` (Ho et al. 2020).
+    Linear,
+    /// √β evenly from √`beta_start` to √`beta_end` (latent diffusion).
+    ScaledLinear,
+    /// From ᾱ(t) = cos²((t + 0.008) / 1.008 · π/2), β at most 0.999 (Nichol & Dhariwal 2021, eq. 17).
+    SquaredCosCapV2,
+}
+
+impl BetaSchedule {
+    const NAMES: [(&'static str, BetaSchedule); 3] = [
+        ("linear", BetaSchedule::Linear),
+        ("scaled_linear", BetaSchedule::ScaledLinear),
+        ("squaredcos_cap_v2", BetaSchedule::SquaredCosCapV2),
+    ];
+
+    pub(crate) fn from_value(key: &str, value: &serde_json::Value) -> Result<Self, SchedulerError> {
+        one_of(key, value, &Self::NAMES)
+    }
+}
+
+/// The noise levels of training: how much of x_0 and how much noise is in x_t, for each timestep t.
+///
+/// Models are trained on tables that PyTorch computes in `f32`, so β and 1 − β are rounded to `f32` where PyTorch
+/// rounds them, the cumulative product runs in `f64` and is rounded at its end, as PyTorch's does: the tables are
+/// its tables, bit for bit (libm's cosine aside). All that is derived from them is computed in `f64`: 1 − ᾱ, for one,
+/// loses three digits in `f32` near t = 0.
+#[derive(Clone, Debug)]
+pub struct NoiseSchedule {
+    alphas_cumprod: Vec<f64>,
+}
+
+impl NoiseSchedule {
+    /// The tables that `config` describes.
+    ///
+    /// # Errors
+    /// If `trained_betas` is not one β for each timestep, or a timestep has no signal or no noise left to divide by.
+    pub fn new(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
+        let mut betas = betas(config)?;
+        if config.rescale_betas_zero_snr {
+            betas = rescale_zero_terminal_snr(&betas);
+        }
+        let alphas_cumprod = cumulative_product(&betas);
+        // Rescaling ends at 0 on purpose, and only there.
+        let levels = &alphas_cumprod[..alphas_cumprod.len() - usize::from(config.rescale_betas_zero_snr)];
+        let usable = |alpha_prod: &f64| 0.0 < *alpha_prod && *alpha_prod < 1.0;
+        let unusable = levels.iter().position(|alpha_prod| !usable(alpha_prod));
+        if let Some(timestep) = unusable.or(levels.is_empty().then_some(0)) {
+            let key = if config.trained_betas.is_some() { "trained_betas" } else { "beta_end" };
+            let found = format!("{} at timestep {timestep}", alphas_cumprod[timestep]);
+            return Err(invalid(key, "betas whose alphas_cumprod stay between 0 and 1", found));
+        }
+        Ok(NoiseSchedule { alphas_cumprod })
+    }
+
+    /// For schedulers that work on sigmas: as [`NoiseSchedule::new`], but where zero terminal SNR would make the last
+    /// sigma infinite, ᾱ ends at the smallest positive `f16`, as in diffusers.
+    ///
+    /// # Errors
+    /// As [`NoiseSchedule::new`].
+    pub fn with_finite_sigmas(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
+        let mut schedule = Self::new(config)?;
+        if config.rescale_betas_zero_snr
+            && let Some(last) = schedule.alphas_cumprod.last_mut()
+        {
+            *last = f64::powi(2.0, -24);
+        }
+        Ok(schedule)
+    }
+
+    /// ᾱ_t for each training timestep: the share of the variance of x_t that is signal. Descending.
+    pub fn alphas_cumprod(&self) -> &[f64] {
+        &self.alphas_cumprod
+    }
+
+    /// (√ᾱ, √(1 − ᾱ)): x_t = √ᾱ · x_0 + √(1 − ᾱ) · ε.
+    ///
+    /// # Panics
+    /// If `timestep` is not a training timestep.
+    pub fn signal_and_noise(&self, timestep: usize) -> (f64, f64) {
+        let alpha_prod = self.alphas_cumprod[timestep];
+        (alpha_prod.sqrt(), (1.0 - alpha_prod).sqrt())
+    }
+
+    /// σ = √((1 − ᾱ) / ᾱ), the noise level relative to the signal, linear between training timesteps and constant
+    /// beyond them.
+    pub fn sigma(&self, timestep: f64) -> f64 {
+        let sigma_at = |t: usize| ((1.0 - self.alphas_cumprod[t]) / self.alphas_cumprod[t]).sqrt();
+        let last = self.alphas_cumprod.len() - 1;
+        let timestep = timestep.clamp(0.0, last as f64);
+        let below = timestep.floor() as usize;
+        let above = (below + 1).min(last);
+        let fraction = timestep - below as f64;
+        sigma_at(below) + fraction * (sigma_at(above) - sigma_at(below))
+    }
+
+    /// The forward process q(x_t | x_0) = N(√ᾱ_t · x_0, (1 − ᾱ_t) · I) (Ho et al. 2020, eq. 4; algorithm 1, line 5):
+    /// writes √ᾱ_t · `original` + √(1 − ᾱ_t) · `noise` to `out`. `timestep` is on the training clock.
+    ///
+    /// # Errors
+    /// If there is no such timestep or the lengths differ.
+    pub fn add_noise(
+        &self,
+        original: &[f32],
+        noise: &[f32],
+        timestep: usize,
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        if timestep >= self.alphas_cumprod.len() {
+            let steps = self.alphas_cumprod.len();
+            return Err(SchedulerError::StepIndex { found: timestep, steps });
+        }
+        mix(self.signal_and_noise(timestep), original, noise, out)
+    }
+}
+
+/// `out` = signal · `original` + noise level · `noise`.
+pub(crate) fn mix(
+    (signal, noise_level): (f64, f64),
+    original: &[f32],
+    noise: &[f32],
+    out: &mut [f32],
+) -> Result<(), SchedulerError> {
+    check_length("noise", noise.len(), original.len())?;
+    check_length("out", out.len(), original.len())?;
+    for ((out, &original), &noise) in out.iter_mut().zip(original).zip(noise) {
+        *out = (signal * f64::from(original) + noise_level * f64::from(noise)) as f32;
+    }
+    Ok(())
+}
+
+pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), SchedulerError> {
+    if found == expected { Ok(()) } else { Err(SchedulerError::Length { what, found, expected }) }
+}
+
+fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, SchedulerError> {
+    let count = config.num_train_timesteps;
+    if let Some(trained) = &config.trained_betas {
+        if trained.len() != count {
+            let expected = format!("{count} values (`num_train_timesteps`)");
+            return Err(invalid("trained_betas", expected, format!("{} values", trained.len())));
+        }
+        return Ok(trained.iter().map(|beta| *beta as f32).collect());
+    }
+    Ok(match config.beta_schedule {
+        BetaSchedule::Linear => torch_linspace(config.beta_start, config.beta_end, count),
+        BetaSchedule::ScaledLinear => {
+            let roots = torch_linspace(config.beta_start.sqrt(), config.beta_end.sqrt(), count);
+            roots.into_iter().map(|root| root * root).collect()
+        }
+        BetaSchedule::SquaredCosCapV2 => {
+            let alpha_bar = |i: usize| {
+                let t = i as f64 / count as f64;
+                ((t + 0.008) / 1.008 * std::f64::consts::FRAC_PI_2).cos().powi(2)
+            };
+            (0..count).map(|i| (1.0 - alpha_bar(i + 1) / alpha_bar(i)).min(0.999) as f32).collect()
+        }
+    })
+}
+
+/// `torch.linspace` in `f32`: from both ends towards the middle, each value rounded once (fused multiply-add).
+fn torch_linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
+    let (start, end) = (start as f32, end as f32);
+    if count == 1 {
+        return vec![start];
+    }
+    let step = f64::from((end - start) / (count - 1) as f32);
+    (0..count)
+        .map(|i| {
+            let value = if i < count / 2 {
+                f64::from(start) + step * i as f64
+            } else {
+                f64::from(end) - step * (count - 1 - i) as f64
+            };
+            value as f32
+        })
+        .collect()
+}
+
+fn cumulative_product(betas: &[f32]) -> Vec<f64> {
+    let mut product = 1.0;
+    betas
+        .iter()
+        .map(|beta| {
+            product *= f64::from(1.0 - beta);
+            f64::from(product as f32)
+        })
+        .collect()
+}
+
+/// β rescaled so that √ᾱ ends at 0 and starts where it did (Lin et al. 2023, arXiv:2305.08891, algorithm 1), rounded
+/// to `f32` after each operation as diffusers does: near the end, differences of nearly equal √ᾱ amplify rounding.
+fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
+    let mut signal: Vec<f32> = cumulative_product(betas).iter().map(|alpha| (*alpha as f32).sqrt()).collect();
+    let (Some(&first), Some(&last)) = (signal.first(), signal.last()) else { return Vec::new() };
+    let stretch = first / (first - last);
+    for value in &mut signal {
+        *value = (*value - last) * stretch;
+    }
+    let alphas_cumprod: Vec<f32> = signal.iter().map(|value| value * value).collect();
+    let mut previous = 1.0;
+    alphas_cumprod
+        .into_iter()
+        .map(|alpha_prod| {
+            let alpha = alpha_prod / previous;
+            previous = alpha_prod;
+            1.0 - alpha
+        })
+        .collect()
+}

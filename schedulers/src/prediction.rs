@@ -1,0 +1,100 @@
+use crate::config::{SchedulerConfig, one_of};
+use crate::error::SchedulerError;
+use crate::noise_schedule::NoiseSchedule;
+
+/// What the model was trained to predict from noisy latents x = signal · x_0 + noise_level · ε.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PredictionType {
+    /// The noise ε.
+    Epsilon,
+    /// The velocity v = √ᾱ · ε − √(1 − ᾱ) · x_0 (Salimans & Ho 2022, arXiv:2202.00512, section 4).
+    VPrediction,
+    /// The clean latents x_0.
+    Sample,
+}
+
+impl PredictionType {
+    const NAMES: [(&'static str, PredictionType); 3] = [
+        ("epsilon", PredictionType::Epsilon),
+        ("v_prediction", PredictionType::VPrediction),
+        ("sample", PredictionType::Sample),
+    ];
+
+    pub(crate) fn from_value(key: &str, value: &serde_json::Value) -> Result<Self, SchedulerError> {
+        one_of(key, value, &Self::NAMES)
+    }
+
+    /// Coefficients (a, b) of x_0 = a · latents + b · output, for latents x = `signal` · x_0 + `noise_level` · ε.
+    ///
+    /// `signal`² + `noise_level`² is 1 for variance-preserving schedulers (DDPM, DDIM); `signal` is 1 for those that
+    /// work on sigmas. The velocity is always that of the variance-preserving scaling, which the model saw.
+    ///
+    /// Infinite for [`PredictionType::Epsilon`] where `signal` is 0: pure noise says nothing about x_0.
+    pub fn original_sample(self, signal: f64, noise_level: f64) -> (f64, f64) {
+        match self {
+            PredictionType::Epsilon => (1.0 / signal, -noise_level / signal),
+            PredictionType::VPrediction => {
+                let scale = signal.hypot(noise_level);
+                (signal / (scale * scale), -noise_level / scale)
+            }
+            PredictionType::Sample => (0.0, 1.0),
+        }
+    }
+
+    /// Coefficients (a, b) of ε = a · latents + b · output, under the same conventions.
+    pub fn noise(self, signal: f64, noise_level: f64) -> (f64, f64) {
+        match self {
+            PredictionType::Epsilon => (0.0, 1.0),
+            PredictionType::VPrediction => {
+                let scale = signal.hypot(noise_level);
+                (noise_level / (scale * scale), signal / scale)
+            }
+            PredictionType::Sample => (1.0 / noise_level, -signal / noise_level),
+        }
+    }
+}
+
+/// Refuses to divide by a signal of 0: with zero terminal SNR, noise prediction cannot start at the last timestep.
+pub(crate) fn refuse_pure_noise(
+    scheduler: &str,
+    config: &SchedulerConfig,
+    schedule: &NoiseSchedule,
+    timesteps: &[usize],
+) -> Result<(), SchedulerError> {
+    let no_signal = |&timestep: &usize| schedule.alphas_cumprod()[timestep] == 0.0;
+    if config.prediction_type == PredictionType::Epsilon && timesteps.iter().any(no_signal) {
+        return Err(SchedulerError::Unsupported {
+            scheduler: scheduler.to_owned(),
+            key: "rescale_betas_zero_snr".to_owned(),
+            value: "true".to_owned(),
+            advice: "with `prediction_type` = epsilon it needs `timestep_spacing` = leading".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whatever the model predicts, a perfect prediction gives back x_0 and ε, in both scalings.
+    #[test]
+    fn perfect_predictions_give_back_original_and_noise() {
+        let (original, noise) = (0.7, -1.3);
+        for (signal, noise_level) in [(0.6, 0.8), (1.0, 5.0), (1.0, 0.03)] {
+            let latents = signal * original + noise_level * noise;
+            let scale = f64::hypot(signal, noise_level);
+            let velocity = signal / scale * noise - noise_level / scale * original;
+            for (prediction_type, output) in [
+                (PredictionType::Epsilon, noise),
+                (PredictionType::VPrediction, velocity),
+                (PredictionType::Sample, original),
+            ] {
+                let (a, b) = prediction_type.original_sample(signal, noise_level);
+                assert!((a * latents + b * output - original).abs() < 1e-12, "{prediction_type:?}");
+                let (a, b) = prediction_type.noise(signal, noise_level);
+                assert!((a * latents + b * output - noise).abs() < 1e-12, "{prediction_type:?}");
+            }
+        }
+    }
+}

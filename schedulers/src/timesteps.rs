@@ -1,0 +1,99 @@
+use crate::config::{SchedulerConfig, one_of};
+use crate::error::SchedulerError;
+
+/// How inference timesteps are spread over the training clock (Lin et al. 2023, arXiv:2305.08891, table 2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimestepSpacing {
+    /// Multiples of `num_train_timesteps / steps` rounded down, shifted by `steps_offset`: never the noisiest.
+    Leading,
+    /// From the noisiest timestep downwards, never the first.
+    Trailing,
+    /// Evenly from the last timestep to the first, both included.
+    Linspace,
+}
+
+impl TimestepSpacing {
+    const NAMES: [(&'static str, TimestepSpacing); 3] = [
+        ("leading", TimestepSpacing::Leading),
+        ("trailing", TimestepSpacing::Trailing),
+        ("linspace", TimestepSpacing::Linspace),
+    ];
+
+    pub(crate) fn from_value(key: &str, value: &serde_json::Value) -> Result<Self, SchedulerError> {
+        one_of(key, value, &Self::NAMES)
+    }
+}
+
+/// Whole timesteps, descending: indices into [`NoiseSchedule`](crate::NoiseSchedule)'s tables.
+///
+/// `default_spacing` holds where the config names none: diffusers has one default per scheduler class.
+///
+/// # Errors
+/// If `num_inference_steps` is not in `1..=num_train_timesteps`, or `steps_offset` pushes a timestep past the end.
+pub fn whole_timesteps(
+    config: &SchedulerConfig,
+    num_inference_steps: usize,
+    default_spacing: TimestepSpacing,
+) -> Result<Vec<usize>, SchedulerError> {
+    let last = config.num_train_timesteps.saturating_sub(1);
+    let spaced = spaced_timesteps(config, num_inference_steps, default_spacing)?;
+    // Ties go to the even neighbour, as in numpy.
+    let timesteps: Vec<usize> = spaced.iter().map(|timestep| timestep.round_ties_even() as usize).collect();
+    match timesteps.first() {
+        Some(&timestep) if timestep > last => Err(SchedulerError::TimestepOutOfRange {
+            timestep,
+            last,
+            num_inference_steps,
+            steps_offset: config.steps_offset,
+        }),
+        _ => Ok(timesteps),
+    }
+}
+
+/// Timesteps, descending, where linear spacing may fall between two training timesteps. Each is exact in `f32`,
+/// the precision in which a model takes its timestep.
+///
+/// `default_spacing` as for [`whole_timesteps`].
+///
+/// # Errors
+/// If `num_inference_steps` is not in `1..=num_train_timesteps`.
+pub fn fractional_timesteps(
+    config: &SchedulerConfig,
+    num_inference_steps: usize,
+    default_spacing: TimestepSpacing,
+) -> Result<Vec<f64>, SchedulerError> {
+    let spaced = spaced_timesteps(config, num_inference_steps, default_spacing)?;
+    Ok(spaced.into_iter().map(|timestep| f64::from(timestep as f32)).collect())
+}
+
+fn spaced_timesteps(
+    config: &SchedulerConfig,
+    num_inference_steps: usize,
+    default_spacing: TimestepSpacing,
+) -> Result<Vec<f64>, SchedulerError> {
+    let (train, steps) = (config.num_train_timesteps, num_inference_steps);
+    if !(1..=train).contains(&steps) {
+        return Err(SchedulerError::StepCount { found: steps, max: train });
+    }
+    Ok(match config.timestep_spacing.unwrap_or(default_spacing) {
+        TimestepSpacing::Leading => {
+            let ratio = train / steps;
+            (0..steps).rev().map(|i| (i * ratio + config.steps_offset) as f64).collect()
+        }
+        TimestepSpacing::Trailing => {
+            // numpy.arange(train, 0, -train / steps): its step is the difference of its first two elements. Where
+            // rounding makes numpy append one element near 0 (61 of 1000 steps, for one), diffusers goes on to
+            // "timestep -1"; here there are as many timesteps as asked for.
+            let start = train as f64;
+            let delta = (start - start / steps as f64) - start;
+            (0..steps).map(|i| (start + i as f64 * delta).round_ties_even() - 1.0).collect()
+        }
+        TimestepSpacing::Linspace if steps == 1 => vec![0.0],
+        TimestepSpacing::Linspace => {
+            let last = (train - 1) as f64;
+            let delta = last / (steps - 1) as f64;
+            // The last one is set, not computed, so that it is exact.
+            (0..steps).rev().map(|i| if i + 1 == steps { last } else { i as f64 * delta }).collect()
+        }
+    })
+}
