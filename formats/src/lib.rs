@@ -1,5 +1,12 @@
 //! Bytes on disk and typed views of them. The leaf crate: it knows no model and no kernel.
+//!
+//! Every reader here trusts nothing: lengths, offsets, names, shapes and alignment are checked before use, and
+//! nothing is allocated from an unchecked number. Every writer writes beside its destination and renames.
 
+#![deny(unsafe_code)]
+
+pub mod atomic;
+pub mod mmap;
 pub mod weight;
 
 pub use weight::{WeightRole, WeightSpec, WeightType};

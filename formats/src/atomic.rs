@@ -1,0 +1,143 @@
+//! Files that appear whole or not at all: written beside their destination, renamed over it at the end.
+
+use std::fs::{self, File};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+/// A file under construction. Dropping it without [`AtomicFile::commit`] leaves nothing behind.
+#[derive(Debug)]
+pub struct AtomicFile {
+    temporary: NamedTempFile,
+    destination: PathBuf,
+}
+
+impl AtomicFile {
+    /// Starts a file that will become `path`. Its content is written to a hidden temporary file in the same folder,
+    /// so the final rename never crosses a file system.
+    ///
+    /// A `path` that is a symbolic link keeps being one: its target is replaced.
+    ///
+    /// # Errors
+    /// When the folder does not exist or cannot be written, or when `path` exists and is not a regular file: renaming
+    /// over `/dev/null` would replace the device.
+    pub fn create(path: &Path) -> io::Result<AtomicFile> {
+        let destination = match fs::metadata(path) {
+            Ok(found) if !found.is_file() => {
+                let what = if found.is_dir() { "is a directory" } else { "is not a regular file" };
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+            }
+            Ok(_) => fs::canonicalize(path)?,
+            Err(_) => path.to_path_buf(),
+        };
+        let folder = match destination.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".sdq-").suffix(".part");
+        #[cfg(unix)]
+        {
+            // The umask still applies; without this the file would keep the 0600 of a secret temporary.
+            use std::os::unix::fs::PermissionsExt;
+            builder.permissions(fs::Permissions::from_mode(0o666));
+        }
+        let temporary = builder.tempfile_in(folder).map_err(without_temporary_name)?;
+        Ok(AtomicFile { temporary, destination })
+    }
+
+    /// Flushes the content to the disk and gives the file its name, replacing what had it.
+    ///
+    /// # Errors
+    /// When the disk is full or the rename is refused; nothing is left behind then.
+    pub fn commit(self) -> io::Result<()> {
+        self.temporary.as_file().sync_all()?;
+        self.temporary.persist(&self.destination).map(|_file: File| ()).map_err(|failed| failed.error)
+    }
+}
+
+/// `tempfile` adds the temporary's random name to its errors, which says nothing to a user.
+fn without_temporary_name(error: io::Error) -> io::Error {
+    let kind = error.kind();
+    match error
+        .into_inner()
+        .and_then(|inner| std::error::Error::source(&*inner).map(|cause| cause.to_string()))
+    {
+        Some(cause) => io::Error::new(kind, cause),
+        None => io::Error::from(kind),
+    }
+}
+
+impl Write for AtomicFile {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.temporary.as_file_mut().write(buffer)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.temporary.as_file_mut().flush()
+    }
+}
+
+impl Seek for AtomicFile {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        self.temporary.as_file_mut().seek(position)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(folder: &Path) -> Vec<String> {
+        fs::read_dir(folder).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn commit_replaces_and_drop_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        fs::write(&path, "old").unwrap();
+
+        let mut dropped = AtomicFile::create(&path).unwrap();
+        dropped.write_all(b"half").unwrap();
+        drop(dropped);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
+
+        let mut kept = AtomicFile::create(&path).unwrap();
+        kept.write_all(b"new").unwrap();
+        kept.commit().unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"new");
+        assert_eq!(entries(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn refuses_what_is_not_a_regular_file_or_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = AtomicFile::create(folder.path()).unwrap_err();
+        assert_eq!(error.to_string(), "is a directory");
+        let error = AtomicFile::create(&folder.path().join("absent/a")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        assert!(!error.to_string().contains(".part"), "{error}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn is_readable_by_others_and_keeps_symbolic_links() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        fs::write(&target, "old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        let mut file = AtomicFile::create(&link).unwrap();
+        file.write_all(b"new").unwrap();
+        file.commit().unwrap();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        // 0644 under the usual umask; a stricter one may take more away, but never the owner's read and write.
+        let plain = folder.path().join("plain");
+        fs::write(&plain, "").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&target), mode(&plain));
+    }
+}
