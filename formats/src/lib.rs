@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod atomic;
+pub mod layout;
 pub mod mmap;
 pub mod weight;
 

@@ -17,6 +17,27 @@ pub enum WeightRole {
     Conv,
 }
 
+impl WeightRole {
+    /// Every role, in the order in which documentation and errors list them.
+    pub const ALL: [WeightRole; 4] =
+        [WeightRole::Vector, WeightRole::Table, WeightRole::Matrix, WeightRole::Conv];
+
+    /// The name in the file's table of contents and in errors.
+    pub fn name(self) -> &'static str {
+        match self {
+            WeightRole::Vector => "vector",
+            WeightRole::Table => "table",
+            WeightRole::Matrix => "matrix",
+            WeightRole::Conv => "convolution",
+        }
+    }
+
+    /// The role called `name`, if there is one.
+    pub fn from_name(name: &str) -> Option<WeightRole> {
+        WeightRole::ALL.into_iter().find(|role| role.name() == name)
+    }
+}
+
 /// One weight that a model reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSpec {

@@ -1,0 +1,340 @@
+//! The order in which weights lie in memory and in an `.sdq` file: the one definition that converter and kernels share.
+//!
+//! A matrix `[n, k]` (output features by input features) is cut into panels of [`PANEL`] output features. Within a
+//! panel the features are interleaved, so that a kernel reads the weights of 16 features for one input in one go:
+//!
+//! ```text
+//! packed[panel][k][lane] = matrix[panel * 16 + lane][k]      stored as [ceil(n / 16)][k][16]
+//! ```
+//!
+//! Lanes past `n` in the last panel are zero. A convolution `[out, in, height, width]` is the matrix
+//! `[out, height * width * in]` with input channels fastest, the order in which a channels-last picture has them.
+//! Vectors and tables stay row-major.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use byteorder::{ByteOrder, LittleEndian};
+
+use crate::weight::{WeightRole, WeightSpec, WeightType};
+
+/// Output features (or channels) per panel.
+pub const PANEL: usize = 16;
+
+/// Why values cannot be stored as a weight.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum LayoutError {
+    /// The shape has the wrong rank for its role, a dimension of zero, or too many elements to count.
+    #[error("weight `{name}` has shape {shape:?}, which is not the shape of a {role}", role = role.name())]
+    Shape {
+        /// The weight.
+        name: String,
+        /// Its role.
+        role: WeightRole,
+        /// Its shape.
+        shape: Vec<usize>,
+    },
+    /// Vectors are stored as f32 only.
+    #[error("weight `{name}` is a vector, which is stored as f32, never as {found}", found = found.name())]
+    VectorType {
+        /// The weight.
+        name: String,
+        /// The type asked for.
+        found: WeightType,
+    },
+    /// More or fewer values than the shape asks for.
+    #[error("weight `{name}` of shape {shape:?} came with {found} elements, expected {expected}")]
+    Length {
+        /// The weight.
+        name: String,
+        /// Its shape.
+        shape: Vec<usize>,
+        /// Elements that the shape asks for.
+        expected: usize,
+        /// Elements given.
+        found: usize,
+    },
+    /// A NaN or an infinity, which no picture survives.
+    #[error("weight `{name}` holds {value} at element {index}: the checkpoint is damaged")]
+    NotFinite {
+        /// The weight.
+        name: String,
+        /// Position of the first such element, row-major.
+        index: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// A value that rounds to infinity in f16.
+    #[error("weight `{name}` holds {value} at element {index}, beyond the range of f16: use --type f32")]
+    BeyondF16 {
+        /// The weight.
+        name: String,
+        /// Position of the first such element, row-major.
+        index: usize,
+        /// The value.
+        value: f32,
+    },
+}
+
+/// The matrix `[n, k]` that a matrix or convolution of `shape` is packed as. `None` for other roles and for shapes
+/// that [`packed_elements`] refuses.
+pub fn matrix_dimensions(role: WeightRole, shape: &[usize]) -> Option<(usize, usize)> {
+    match (role, shape) {
+        (WeightRole::Matrix, &[n, k]) => Some((n, k)),
+        (WeightRole::Conv, &[n, channels, height, width]) => {
+            Some((n, height.checked_mul(width)?.checked_mul(channels)?))
+        }
+        _ => None,
+    }
+}
+
+/// Elements that a weight of `shape` has before packing. `None` when the rank is wrong for `role`, a dimension is
+/// zero, or the count (also in bytes, as f32) overflows.
+pub fn elements(role: WeightRole, shape: &[usize]) -> Option<usize> {
+    let rank = match role {
+        WeightRole::Vector => 1,
+        WeightRole::Table | WeightRole::Matrix => 2,
+        WeightRole::Conv => 4,
+    };
+    if shape.len() != rank || shape.contains(&0) {
+        return None;
+    }
+    let count = shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))?;
+    count.checked_mul(size_of::<f32>()).map(|_bytes| count)
+}
+
+/// Elements that a weight of `shape` takes when packed, padding included. `None` as for [`elements`].
+pub fn packed_elements(role: WeightRole, shape: &[usize]) -> Option<usize> {
+    let plain = elements(role, shape)?;
+    match matrix_dimensions(role, shape) {
+        Some((n, k)) => {
+            let count = n.checked_next_multiple_of(PANEL)?.checked_mul(k)?;
+            count.checked_mul(size_of::<f32>()).map(|_bytes| count)
+        }
+        None => Some(plain),
+    }
+}
+
+/// Bytes that a weight takes in an `.sdq` file, without alignment. `None` where `shape` does not fit `role`, or
+/// where `role` is not stored as `weight_type`.
+pub fn stored_bytes(role: WeightRole, weight_type: WeightType, shape: &[usize]) -> Option<usize> {
+    if role == WeightRole::Vector && weight_type != WeightType::F32 {
+        return None;
+    }
+    let size = match weight_type {
+        WeightType::F32 => size_of::<f32>(),
+        WeightType::F16 => size_of::<f16>(),
+    };
+    packed_elements(role, shape)?.checked_mul(size)
+}
+
+/// Brings row-major `values` of `shape` into their packed order, `packed_elements(role, shape)` of them.
+///
+/// # Panics
+/// When `shape` does not fit `role` or `values` does not fit `shape`; [`encode`] checks both.
+pub fn pack(role: WeightRole, shape: &[usize], values: &[f32]) -> Vec<f32> {
+    let packed_len = packed_elements(role, shape).expect("the shape must fit the role");
+    assert_eq!(Some(values.len()), elements(role, shape), "values must fit shape {shape:?}");
+    if matrix_dimensions(role, shape).is_none() {
+        return values.to_vec();
+    }
+    let mut packed = vec![0f32; packed_len];
+    for_each_in_panels(role, shape, |packed_index, index| packed[packed_index] = values[index]);
+    packed
+}
+
+/// The inverse of [`pack`]: row-major values of `shape` without the padding.
+///
+/// # Panics
+/// When `shape` does not fit `role` or `packed` does not fit `shape`.
+pub fn unpack(role: WeightRole, shape: &[usize], packed: &[f32]) -> Vec<f32> {
+    let len = elements(role, shape).expect("the shape must fit the role");
+    assert_eq!(Some(packed.len()), packed_elements(role, shape), "packed values must fit shape {shape:?}");
+    if matrix_dimensions(role, shape).is_none() {
+        return packed.to_vec();
+    }
+    let mut values = vec![0f32; len];
+    for_each_in_panels(role, shape, |packed_index, index| values[index] = packed[packed_index]);
+    values
+}
+
+/// Calls `visit(packed index, row-major index)` for every element of a matrix or convolution, in packed order.
+fn for_each_in_panels(role: WeightRole, shape: &[usize], mut visit: impl FnMut(usize, usize)) {
+    let (n, k) = matrix_dimensions(role, shape).expect("only matrices and convolutions have panels");
+    // A matrix is a convolution with one tap.
+    let (channels, taps) = match shape {
+        &[_, channels, height, width] => (channels, height * width),
+        _ => (k, 1),
+    };
+    for first in (0..n).step_by(PANEL) {
+        for tap in 0..taps {
+            for channel in 0..channels {
+                let packed_row = (first * k) + (tap * channels + channel) * PANEL;
+                for lane in 0..PANEL.min(n - first) {
+                    visit(packed_row + lane, ((first + lane) * channels + channel) * taps + tap);
+                }
+            }
+        }
+    }
+}
+
+/// Packs row-major `values` of a weight and stores them as `weight_type`: the bytes that an `.sdq` file holds.
+/// f16 is rounded to nearest, ties to even.
+///
+/// # Errors
+/// When shape, role, type and values do not fit each other, or when a value is not finite as `weight_type`.
+pub fn encode(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Result<Vec<u8>, LayoutError> {
+    let WeightSpec { name, role, shape } = spec;
+    let Some(expected) = elements(*role, shape) else {
+        return Err(LayoutError::Shape { name: name.clone(), role: *role, shape: shape.clone() });
+    };
+    if *role == WeightRole::Vector && weight_type != WeightType::F32 {
+        return Err(LayoutError::VectorType { name: name.clone(), found: weight_type });
+    }
+    if values.len() != expected {
+        let found = values.len();
+        return Err(LayoutError::Length { name: name.clone(), shape: shape.clone(), expected, found });
+    }
+    if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+        return Err(LayoutError::NotFinite { name: name.clone(), index, value: values[index] });
+    }
+    if weight_type == WeightType::F16
+        && let Some(index) = values.iter().position(|&value| f16::from_f32(value).is_infinite())
+    {
+        return Err(LayoutError::BeyondF16 { name: name.clone(), index, value: values[index] });
+    }
+    let packed = pack(*role, shape, values);
+    Ok(match weight_type {
+        WeightType::F32 => {
+            let mut bytes = vec![0; packed.len() * size_of::<f32>()];
+            LittleEndian::write_f32_into(&packed, &mut bytes);
+            bytes
+        }
+        WeightType::F16 => {
+            let mut halves = vec![f16::ZERO; packed.len()];
+            halves.convert_from_f32_slice(&packed);
+            let mut bytes = vec![0; packed.len() * size_of::<f16>()];
+            LittleEndian::write_u16_into(bytemuck::cast_slice(&halves), &mut bytes);
+            bytes
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn numbered(len: usize) -> Vec<f32> {
+        (0..len).map(|i| i as f32 + 1.0).collect()
+    }
+
+    fn spec(role: WeightRole, shape: &[usize]) -> WeightSpec {
+        WeightSpec { name: "w".into(), role, shape: shape.to_vec() }
+    }
+
+    #[test]
+    fn a_matrix_interleaves_sixteen_features() {
+        // 17 features, 2 inputs: the second panel holds one feature and 15 zeros per input.
+        let packed = pack(WeightRole::Matrix, &[17, 2], &numbered(34));
+        assert_eq!(packed.len(), 64);
+        assert_eq!(&packed[..3], [1.0, 3.0, 5.0]); // input 0 of features 0, 1, 2
+        assert_eq!(&packed[16..19], [2.0, 4.0, 6.0]); // input 1
+        assert_eq!(packed[32], 33.0);
+        assert_eq!(packed[48], 34.0);
+        assert!(packed[33..48].iter().chain(&packed[49..]).all(|&v| v == 0.0));
+    }
+
+    #[test]
+    fn a_convolution_runs_over_taps_then_channels() {
+        // [1 out, 2 in, 1 high, 3 wide]: PyTorch has in-channel 0's taps 1 2 3, then in-channel 1's taps 4 5 6.
+        let packed = pack(WeightRole::Conv, &[1, 2, 1, 3], &numbered(6));
+        let lane0: Vec<f32> = packed.iter().step_by(PANEL).copied().collect();
+        assert_eq!(lane0, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn tables_and_vectors_stay_as_they_are() {
+        assert_eq!(pack(WeightRole::Table, &[3, 5], &numbered(15)), numbered(15));
+        assert_eq!(pack(WeightRole::Vector, &[7], &numbered(7)), numbered(7));
+    }
+
+    #[test]
+    fn counts_refuse_wrong_ranks_zeros_and_overflow() {
+        assert_eq!(packed_elements(WeightRole::Matrix, &[17, 3]), Some(96));
+        assert_eq!(packed_elements(WeightRole::Matrix, &[17]), None);
+        assert_eq!(packed_elements(WeightRole::Conv, &[4, 4, 3]), None);
+        assert_eq!(packed_elements(WeightRole::Vector, &[0]), None);
+        assert_eq!(packed_elements(WeightRole::Matrix, &[usize::MAX, 1]), None);
+        assert_eq!(packed_elements(WeightRole::Matrix, &[1 << 40, 1 << 40]), None);
+        assert_eq!(packed_elements(WeightRole::Vector, &[usize::MAX / 2]), None);
+        assert_eq!(stored_bytes(WeightRole::Matrix, WeightType::F16, &[1, 3]), Some(96));
+        assert_eq!(stored_bytes(WeightRole::Vector, WeightType::F16, &[3]), None);
+    }
+
+    #[test]
+    fn encode_rounds_to_nearest_even() {
+        // Between 2048 and 2050 f16 has no neighbour: 2049 goes to the even 2048, 2051 to 2052.
+        let bytes =
+            encode(&spec(WeightRole::Table, &[1, 3]), WeightType::F16, &[2049.0, 2051.0, -0.1]).unwrap();
+        let halves: Vec<f32> =
+            bytes.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+        assert_eq!(halves, [2048.0, 2052.0, -0.099975586]);
+    }
+
+    #[test]
+    fn encode_refuses_what_f16_cannot_hold() {
+        let table = spec(WeightRole::Table, &[1, 2]);
+        // 65519.996 rounds to the largest f16, 65504; 65520 rounds to infinity.
+        assert!(encode(&table, WeightType::F16, &[65519.996, 0.0]).is_ok());
+        let error = encode(&table, WeightType::F16, &[0.0, -65520.0]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "weight `w` holds -65520 at element 1, beyond the range of f16: use --type f32"
+        );
+        assert!(encode(&table, WeightType::F32, &[0.0, -65520.0]).is_ok());
+    }
+
+    #[test]
+    fn encode_refuses_nan_and_infinity() {
+        for value in [f32::NAN, f32::INFINITY] {
+            for weight_type in WeightType::ALL {
+                let error =
+                    encode(&spec(WeightRole::Table, &[1, 2]), weight_type, &[0.0, value]).unwrap_err();
+                assert!(matches!(error, LayoutError::NotFinite { index: 1, .. }), "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn encode_refuses_what_does_not_fit() {
+        let refused = |role, shape: &[usize], weight_type, len| {
+            encode(&spec(role, shape), weight_type, &vec![0.0; len]).unwrap_err()
+        };
+        let error = refused(WeightRole::Conv, &[4, 4], WeightType::F32, 16);
+        assert_eq!(error.to_string(), "weight `w` has shape [4, 4], which is not the shape of a convolution");
+        let error = refused(WeightRole::Vector, &[4], WeightType::F16, 4);
+        assert_eq!(error.to_string(), "weight `w` is a vector, which is stored as f32, never as f16");
+        let error = refused(WeightRole::Matrix, &[4, 4], WeightType::F32, 15);
+        assert_eq!(error.to_string(), "weight `w` of shape [4, 4] came with 15 elements, expected 16");
+    }
+
+    proptest! {
+        #[test]
+        fn unpack_undoes_pack(n in 1usize..40, channels in 1usize..20, height in 1usize..4, width in 1usize..4) {
+            for (role, shape) in [
+                (WeightRole::Vector, vec![n]),
+                (WeightRole::Table, vec![n, channels]),
+                (WeightRole::Matrix, vec![n, channels]),
+                (WeightRole::Conv, vec![n, channels, height, width]),
+            ] {
+                let values = numbered(shape.iter().product());
+                let packed = pack(role, &shape, &values);
+                prop_assert_eq!(packed.len(), packed_elements(role, &shape).unwrap());
+                // Values start at 1, so zeros are the padding and nothing else.
+                prop_assert_eq!(packed.iter().filter(|&&v| v != 0.0).count(), values.len());
+                prop_assert_eq!(unpack(role, &shape, &packed), values);
+            }
+        }
+    }
+}
