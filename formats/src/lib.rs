@@ -8,6 +8,9 @@
 pub mod atomic;
 pub mod layout;
 pub mod mmap;
+mod names;
+pub mod sdq;
+pub mod sniff;
 pub mod weight;
 
 pub use weight::{WeightRole, WeightSpec, WeightType};

@@ -1,0 +1,60 @@
+//! Names and messages that come out of a file and go into a one-line error: printable, and of bounded length.
+
+/// Longest name of a tensor, component or embedded file, in bytes.
+pub(crate) const MAX_NAME_LEN: usize = 1024;
+
+/// Characters of foreign text that an error quotes.
+const MAX_QUOTE: usize = 160;
+
+/// Whether `name` can stand in a table and in an error: not empty, at most [`MAX_NAME_LEN`] bytes, no control
+/// characters (they would break lines and drive terminals).
+pub(crate) fn is_printable(name: &str) -> bool {
+    !name.is_empty() && name.len() <= MAX_NAME_LEN && !name.chars().any(char::is_control)
+}
+
+/// Whether `name` is a plain relative path with `/` between its parts: nothing that could leave a folder it is
+/// unpacked into, on any system.
+pub(crate) fn is_relative_path(name: &str) -> bool {
+    let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
+    is_printable(name) && name.split('/').all(plain)
+}
+
+/// `text` cut to a length that fits a line, with control characters escaped.
+pub(crate) fn quote(text: &str) -> String {
+    let mut quoted: String = text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MAX_QUOTE).is_some() {
+        quoted.push('…');
+    }
+    quoted
+}
+
+/// What serde_json has to say, which may quote the file at length.
+pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+    let message = error.to_string();
+    if message.chars().nth(MAX_QUOTE).is_none() && !message.chars().any(char::is_control) {
+        return message;
+    }
+    quote(&message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_paths_stay_inside() {
+        for good in ["LICENSE", "tokenizer/vocab.json", "a/..b/c", "name with spaces"] {
+            assert!(is_relative_path(good), "{good}");
+        }
+        for bad in ["", "/etc/passwd", "../x", "a/../b", "a//b", "a/", ".", "c:\\x", "a\\b", "a\nb"] {
+            assert!(!is_relative_path(bad), "{bad}");
+        }
+        assert!(!is_printable(&"a".repeat(MAX_NAME_LEN + 1)));
+    }
+
+    #[test]
+    fn quotes_are_one_bounded_line() {
+        assert_eq!(quote("a\nb\u{1b}[2J"), "a\\nb\\u{1b}[2J");
+        assert!(quote(&"é".repeat(10_000)).chars().count() < 200);
+    }
+}

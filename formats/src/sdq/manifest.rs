@@ -1,0 +1,90 @@
+//! What the model is and where it comes from.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::error::SdqProblem;
+use crate::names::{is_relative_path, quote};
+
+/// What the model is and where it comes from. Holds no date and no absolute path: the same input gives the same file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Name of the model, for people.
+    pub name: String,
+    /// What it draws, in a sentence or two; may be empty.
+    #[serde(default)]
+    pub description: String,
+    /// Licence of the weights: an SPDX identifier or a short statement; may be empty. The full text is the embedded
+    /// text `LICENSE`.
+    #[serde(default)]
+    pub license: String,
+    /// The diffusers class of the pipeline: `StableDiffusionPipeline`.
+    pub pipeline_class: String,
+    /// Program and version that wrote the file: `sdq 0.1.0`.
+    pub converter: String,
+    /// What to use where the user does not say: an object with any of `width`, `height` (pixels), `steps`,
+    /// `scheduler` (name), `guidance_scale`.
+    pub defaults: Value,
+    /// The files it was converted from.
+    #[serde(default)]
+    pub sources: Vec<Source>,
+}
+
+/// One file that a model was converted from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Path inside the model directory, `/` between its parts.
+    pub file: String,
+    /// Its length.
+    pub bytes: u64,
+    /// Its SHA-256, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+}
+
+impl Manifest {
+    /// Checks what the types do not: both the reader and the writer call it.
+    pub(super) fn check(&self) -> Result<(), SdqProblem> {
+        if !self.defaults.is_object() {
+            return Err(SdqProblem::Manifest("`defaults` is not an object".into()));
+        }
+        for source in &self.sources {
+            if !is_relative_path(&source.file) {
+                return Err(SdqProblem::Name { what: "source file", name: quote(&source.file) });
+            }
+            let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            if source.sha256.len() != 64 || !source.sha256.bytes().all(digit) {
+                let message = format!("`sha256` of source `{}` is not 64 hexadecimal digits", source.file);
+                return Err(SdqProblem::Manifest(message));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn manifest() -> Manifest {
+        serde_json::from_value(json!({
+            "name": "m", "pipeline_class": "StableDiffusionPipeline", "converter": "sdq 0.1.0", "defaults": {},
+            "sources": [{"file": "unet/a.safetensors", "bytes": 1, "sha256": "0".repeat(64)}]
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn rejects_fields_out_of_place() {
+        manifest().check().unwrap();
+        assert!(Manifest { defaults: json!([]), ..manifest() }.check().is_err());
+        let with = |change: &dyn Fn(&mut Source)| {
+            let mut manifest = manifest();
+            change(&mut manifest.sources[0]);
+            manifest.check()
+        };
+        assert!(with(&|s| s.file = "/home/me/a".into()).is_err());
+        assert!(with(&|s| s.sha256 = "0".repeat(63)).is_err());
+        assert!(with(&|s| s.sha256 = "X".repeat(64)).is_err());
+    }
+}

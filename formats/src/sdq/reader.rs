@@ -1,0 +1,367 @@
+//! Opening a file and handing out its parts.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use serde_json::Value;
+
+use super::error::{SdqError, SdqProblem};
+use super::header::Header;
+use super::manifest::Manifest;
+use super::table::{ComponentEntry, PartEntry, Table, TextEntry, VALUES, WeightEntry};
+use super::{SECTION_ALIGNMENT, WEIGHT_ALIGNMENT};
+use crate::layout;
+use crate::mmap::{ALIGNMENT, Bytes};
+use crate::names::{is_printable, is_relative_path, json_reason, quote};
+use crate::weight::{WeightRole, WeightSpec, WeightType};
+
+/// An open `.sdq` file, checked as far as its table of contents goes.
+#[derive(Debug)]
+pub struct SdqFile {
+    path: PathBuf,
+    bytes: Bytes,
+    manifest: Manifest,
+    components: Vec<StoredComponent>,
+    texts: Vec<(String, String)>,
+}
+
+#[derive(Debug)]
+struct StoredComponent {
+    name: String,
+    config: Value,
+    weights: Vec<StoredWeight>,
+    by_name: HashMap<String, usize>,
+}
+
+/// A weight whose range, length and alignment have been checked.
+#[derive(Debug)]
+struct StoredWeight {
+    spec: WeightSpec,
+    weight_type: WeightType,
+    range: Range<usize>,
+    crc32: u32,
+}
+
+impl SdqFile {
+    /// Maps the file at `path` and checks its header, table of contents and embedded texts. Costs milliseconds
+    /// whatever the file's size: weights are not touched.
+    ///
+    /// # Errors
+    /// When the file cannot be read or anything in it is not as the format wants it.
+    pub fn open(path: impl AsRef<Path>) -> Result<SdqFile, SdqError> {
+        let path = path.as_ref();
+        let bytes = Bytes::map(path).map_err(|error| SdqError::new(path, error))?;
+        SdqFile::from_bytes(bytes, path)
+    }
+
+    /// Reads a file that is compiled into the program. `bytes` must start at a multiple of 64.
+    ///
+    /// # Errors
+    /// As for [`SdqFile::open`], and when `bytes` are not aligned.
+    pub fn from_static(bytes: &'static [u8]) -> Result<SdqFile, SdqError> {
+        SdqFile::from_bytes(Bytes::from_static(bytes), Path::new("built-in model"))
+    }
+
+    /// Reads a file whose bytes are at hand; `label` stands for its path in errors.
+    ///
+    /// # Errors
+    /// As for [`SdqFile::open`].
+    pub fn from_bytes(bytes: Bytes, label: &Path) -> Result<SdqFile, SdqError> {
+        SdqFile::parse(bytes, label).map_err(|problem| SdqError::new(label, problem))
+    }
+
+    fn parse(bytes: Bytes, label: &Path) -> Result<SdqFile, SdqProblem> {
+        let header = Header::parse(&bytes)?;
+        if !bytes.as_ptr().addr().is_multiple_of(ALIGNMENT) {
+            let alignment = ALIGNMENT as u64;
+            return Err(SdqProblem::Alignment { what: "the file in memory".into(), offset: 0, alignment });
+        }
+        // The header check made table_offset..file_len a range of `bytes`. The copy is what gets checked and parsed.
+        let table_bytes = bytes[header.table_offset as usize..].to_vec();
+        check_crc("the table of contents", header.table_crc32, &table_bytes)?;
+        let table: Table =
+            serde_json::from_slice(&table_bytes).map_err(|error| SdqProblem::Json(json_reason(&error)))?;
+        table.manifest.check()?;
+
+        // Everything lies in table order, so one cursor rules out overlaps.
+        let mut cursor = super::header::HEADER_LEN as u64;
+        let mut components: Vec<StoredComponent> = Vec::new();
+        for entry in table.components {
+            let component = read_component(entry, &mut cursor, header.table_offset)?;
+            if components.iter().any(|other| other.name == component.name) {
+                return Err(SdqProblem::Duplicate { what: "component", name: component.name });
+            }
+            components.push(component);
+        }
+        let mut texts: Vec<(String, String)> = Vec::new();
+        for entry in table.texts {
+            let text = read_text(&entry, &mut cursor, header.table_offset, &bytes)?;
+            if texts.iter().any(|(name, _)| *name == entry.name) {
+                return Err(SdqProblem::Duplicate { what: "text", name: entry.name });
+            }
+            texts.push((entry.name, text));
+        }
+        Ok(SdqFile { path: label.to_path_buf(), bytes, manifest: table.manifest, components, texts })
+    }
+
+    /// The path it was opened from, or the label of a built-in file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Length of the file in bytes.
+    pub fn file_len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// Name, licence, origin and defaults.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The component called `name`: `text_encoder`, `unet` or `vae`.
+    pub fn component(&self, name: &str) -> Option<Component<'_>> {
+        self.components().find(|component| component.name() == name)
+    }
+
+    /// All components, in file order.
+    pub fn components(&self) -> impl Iterator<Item = Component<'_>> {
+        self.components.iter().map(|stored| Component { file: self, stored })
+    }
+
+    /// The embedded text file called `name`: `tokenizer/vocab.json`, `scheduler/scheduler_config.json`, `LICENSE`.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.texts().find(|(found, _)| *found == name).map(|(_, text)| text)
+    }
+
+    /// Names and contents of all embedded text files, in file order.
+    pub fn texts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.texts.iter().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+}
+
+/// One model of the pipeline: its config and its weights.
+#[derive(Clone, Copy, Debug)]
+pub struct Component<'a> {
+    file: &'a SdqFile,
+    stored: &'a StoredComponent,
+}
+
+impl<'a> Component<'a> {
+    /// `text_encoder`, `unet` or `vae`.
+    pub fn name(&self) -> &'a str {
+        &self.stored.name
+    }
+
+    /// The checkpoint's own `config.json`, an object.
+    pub fn config(&self) -> &'a Value {
+        &self.stored.config
+    }
+
+    /// All weights, in the order in which the model reads them.
+    pub fn weights(&self) -> impl Iterator<Item = Weight<'a>> + use<'a> {
+        let Component { file, stored } = *self;
+        stored.weights.iter().map(move |weight| Weight::new(file, stored, weight))
+    }
+
+    /// The weight called `name`.
+    pub fn weight(&self, name: &str) -> Option<Weight<'a>> {
+        let index = *self.stored.by_name.get(name)?;
+        Some(Weight::new(self.file, self.stored, &self.stored.weights[index]))
+    }
+
+    /// Checks that the component holds exactly the weights in `specs`, in any order.
+    ///
+    /// # Errors
+    /// Names the first weight that is missing or has another role or shape, else the first that the model does not
+    /// read.
+    pub fn check(&self, specs: &[WeightSpec]) -> Result<(), SdqError> {
+        self.compare(specs).map_err(|problem| SdqError::new(&self.file.path, problem))
+    }
+
+    fn compare(&self, specs: &[WeightSpec]) -> Result<(), SdqProblem> {
+        let mut read = vec![false; self.stored.weights.len()];
+        for spec in specs {
+            let weight = format!("{}.{}", self.stored.name, spec.name);
+            let Some(&index) = self.stored.by_name.get(&spec.name) else {
+                return Err(SdqProblem::MissingWeight { weight });
+            };
+            let found = &self.stored.weights[index].spec;
+            if found != spec {
+                let describe = |spec: &WeightSpec| format!("{} {:?}", spec.role.name(), spec.shape);
+                let (expected, found) = (describe(spec), describe(found));
+                return Err(SdqProblem::DifferentWeight { weight, expected, found });
+            }
+            read[index] = true;
+        }
+        match read.iter().position(|&read| !read) {
+            Some(index) => {
+                let name = &self.stored.weights[index].spec.name;
+                Err(SdqProblem::SurplusWeight { weight: format!("{}.{name}", self.stored.name) })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// A weight in the file, packed as [`crate::layout`] says.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight<'a> {
+    /// Name, role and logical shape.
+    pub spec: &'a WeightSpec,
+    /// Number format of `bytes`.
+    pub weight_type: WeightType,
+    /// The packed values, starting at a multiple of 64; [`layout::stored_bytes`] of them.
+    pub bytes: &'a [u8],
+    path: &'a Path,
+    component: &'a str,
+    crc32: u32,
+}
+
+impl<'a> Weight<'a> {
+    fn new(file: &'a SdqFile, component: &'a StoredComponent, stored: &'a StoredWeight) -> Weight<'a> {
+        Weight {
+            spec: &stored.spec,
+            weight_type: stored.weight_type,
+            bytes: &file.bytes[stored.range.clone()],
+            path: &file.path,
+            component: &component.name,
+            crc32: stored.crc32,
+        }
+    }
+
+    /// The packed values of an [`WeightType::F32`] weight.
+    pub fn as_f32(&self) -> Option<&'a [f32]> {
+        (self.weight_type == WeightType::F32).then(|| bytemuck::cast_slice(self.bytes))
+    }
+
+    /// The packed values of an [`WeightType::F16`] weight.
+    pub fn as_f16(&self) -> Option<&'a [f16]> {
+        (self.weight_type == WeightType::F16).then(|| bytemuck::cast_slice(self.bytes))
+    }
+
+    /// Reads the whole weight and compares its checksum.
+    ///
+    /// # Errors
+    /// When the bytes are not those that were written.
+    pub fn verify(&self) -> Result<(), SdqError> {
+        let what = format!("weight `{}.{}`", self.component, self.spec.name);
+        check_crc(&what, self.crc32, self.bytes).map_err(|problem| SdqError::new(self.path, problem))
+    }
+}
+
+fn check_crc(what: &str, expected: u32, bytes: &[u8]) -> Result<(), SdqProblem> {
+    let found = crc32fast::hash(bytes);
+    if found != expected {
+        return Err(SdqProblem::Checksum { what: what.to_owned(), expected, found });
+    }
+    Ok(())
+}
+
+/// Takes `offset..offset + length` out of `cursor..end` and moves the cursor behind it. The range fits `usize`,
+/// because it lies in the file and the file lies in memory.
+fn take(
+    what: impl Fn() -> String,
+    (offset, length): (u64, u64),
+    cursor: &mut u64,
+    end: u64,
+    alignment: u64,
+) -> Result<Range<usize>, SdqProblem> {
+    if !offset.is_multiple_of(alignment) {
+        return Err(SdqProblem::Alignment { what: what(), offset, alignment });
+    }
+    match offset.checked_add(length) {
+        Some(stop) if offset >= *cursor && stop <= end => {
+            *cursor = stop;
+            Ok(offset as usize..stop as usize)
+        }
+        _ => Err(SdqProblem::Bounds { what: what(), offset, length, first: *cursor, end }),
+    }
+}
+
+fn read_component(entry: ComponentEntry, cursor: &mut u64, end: u64) -> Result<StoredComponent, SdqProblem> {
+    let ComponentEntry { name, offset, length, config, weights: entries } = entry;
+    if !is_printable(&name) {
+        return Err(SdqProblem::Name { what: "component", name: quote(&name) });
+    }
+    if !config.is_object() {
+        return Err(SdqProblem::Manifest(format!("the config of component `{name}` is not an object")));
+    }
+    let what = || format!("component `{name}`");
+    let section = take(what, (offset, length), cursor, end, SECTION_ALIGNMENT)?;
+    let (mut inner, inner_end) = (section.start as u64, section.end as u64);
+    let mut weights = Vec::new();
+    let mut by_name = HashMap::new();
+    for entry in entries {
+        let weight = read_weight(&name, entry, &mut inner, inner_end)?;
+        if by_name.insert(weight.spec.name.clone(), weights.len()).is_some() {
+            return Err(SdqProblem::Duplicate {
+                what: "weight",
+                name: format!("{name}.{}", weight.spec.name),
+            });
+        }
+        weights.push(weight);
+    }
+    Ok(StoredComponent { name, config, weights, by_name })
+}
+
+fn read_weight(
+    component: &str,
+    entry: WeightEntry,
+    cursor: &mut u64,
+    end: u64,
+) -> Result<StoredWeight, SdqProblem> {
+    let WeightEntry { name, role, shape, weight_type, parts } = entry;
+    if !is_printable(&name) {
+        return Err(SdqProblem::Name { what: "weight", name: quote(&name) });
+    }
+    let weight = format!("{component}.{name}");
+    let Some(role) = WeightRole::from_name(&role) else {
+        let known = WeightRole::ALL.map(WeightRole::name).join(", ");
+        return Err(SdqProblem::UnknownRole { weight, found: quote(&role), known });
+    };
+    let Some(weight_type) = WeightType::from_name(&weight_type) else {
+        let known = WeightType::ALL.map(WeightType::name).join(", ");
+        return Err(SdqProblem::UnknownType { weight, found: quote(&weight_type), known });
+    };
+    let Some(expected) = layout::stored_bytes(role, weight_type, &shape) else {
+        let shape = quote(&format!("{:?}", &shape[..shape.len().min(8)]));
+        return Err(SdqProblem::Shape { weight, role, weight_type, shape });
+    };
+    let [PartEntry { offset, length, crc32, .. }] = *parts_named(&weight, &parts, [VALUES])?;
+    if length != expected as u64 {
+        return Err(SdqProblem::WeightLength { weight, expected: expected as u64, found: length });
+    }
+    let range = take(|| format!("weight `{weight}`"), (offset, length), cursor, end, WEIGHT_ALIGNMENT)?;
+    Ok(StoredWeight { spec: WeightSpec { name, role, shape }, weight_type, range, crc32 })
+}
+
+/// The parts of a weight, when they are those in `names` in that order.
+fn parts_named<'p, const N: usize>(
+    weight: &str,
+    parts: &'p [PartEntry],
+    names: [&str; N],
+) -> Result<&'p [PartEntry; N], SdqProblem> {
+    match <&[PartEntry; N]>::try_from(parts) {
+        Ok(parts) if parts.iter().zip(names).all(|(entry, name)| entry.part == name) => Ok(parts),
+        _ => {
+            let found: Vec<&str> = parts.iter().take(8).map(|entry| entry.part.as_str()).collect();
+            let (expected, found) = (names.join(", "), quote(&format!("\"{}\"", found.join(", "))));
+            Err(SdqProblem::Parts { weight: weight.to_owned(), expected, found })
+        }
+    }
+}
+
+fn read_text(entry: &TextEntry, cursor: &mut u64, end: u64, file: &[u8]) -> Result<String, SdqProblem> {
+    let TextEntry { name, offset, length, crc32 } = entry;
+    if !is_relative_path(name) {
+        return Err(SdqProblem::Name { what: "text", name: quote(name) });
+    }
+    let what = || format!("text `{name}`");
+    let range = take(what, (*offset, *length), cursor, end, WEIGHT_ALIGNMENT)?;
+    let bytes = file[range].to_vec();
+    check_crc(&what(), *crc32, &bytes)?;
+    String::from_utf8(bytes).map_err(|_| SdqProblem::Manifest(format!("text `{name}` is not UTF-8")))
+}

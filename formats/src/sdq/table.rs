@@ -1,0 +1,56 @@
+//! The table of contents as it stands in the file: plain data, not yet trusted. The reader checks every field.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::manifest::Manifest;
+
+/// The whole table.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Table {
+    pub(super) manifest: Manifest,
+    pub(super) components: Vec<ComponentEntry>,
+    pub(super) texts: Vec<TextEntry>,
+}
+
+/// A component: its section in the file and its weights in reading order.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ComponentEntry {
+    pub(super) name: String,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) config: Value,
+    pub(super) weights: Vec<WeightEntry>,
+}
+
+/// A weight. How its parts are to be read follows from its type.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct WeightEntry {
+    pub(super) name: String,
+    pub(super) role: String,
+    pub(super) shape: Vec<usize>,
+    #[serde(rename = "type")]
+    pub(super) weight_type: String,
+    pub(super) parts: Vec<PartEntry>,
+}
+
+/// Name of the only part of an `f32` or `f16` weight.
+pub(super) const VALUES: &str = "values";
+
+/// A run of bytes that belongs to a weight.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PartEntry {
+    pub(super) part: String,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) crc32: u32,
+}
+
+/// An embedded text file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct TextEntry {
+    pub(super) name: String,
+    pub(super) offset: u64,
+    pub(super) length: u64,
+    pub(super) crc32: u32,
+}

@@ -1,0 +1,95 @@
+//! What a file is by its first bytes, so that an error can say what was given instead of only what was not.
+
+use std::fmt;
+
+/// Kinds of file that people hand to a model reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// Nothing at all.
+    Empty,
+    /// An `.sdq` file.
+    Sdq,
+    /// The text that git-lfs leaves in place of a large file.
+    GitLfsPointer,
+    /// A web page, mostly an error or login page saved under the model's name.
+    Html,
+    /// A zip archive: PyTorch's `.bin`, `.ckpt` and `.pt` since 1.6.
+    Zip,
+    /// A bare Python pickle: older `.bin` and `.ckpt`.
+    Pickle,
+    /// A GGUF file.
+    Gguf,
+    /// A PNG picture.
+    Png,
+    /// Anything else, safetensors included: its first bytes are a length.
+    Other,
+}
+
+impl FileKind {
+    /// Bytes from the start of a file that [`FileKind::of`] looks at.
+    pub const LOOK: usize = 64;
+
+    /// The kind of file that starts with `bytes`.
+    pub fn of(bytes: &[u8]) -> FileKind {
+        let head = &bytes[..bytes.len().min(FileKind::LOOK)];
+        let text = head.trim_ascii_start().to_ascii_lowercase();
+        let starts = |prefix: &[u8]| head.starts_with(prefix);
+        if head.is_empty() {
+            FileKind::Empty
+        } else if starts(&crate::sdq::MAGIC) {
+            FileKind::Sdq
+        } else if starts(b"version https://git-lfs") {
+            FileKind::GitLfsPointer
+        } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+            FileKind::Html
+        } else if starts(b"PK\x03\x04") {
+            FileKind::Zip
+        } else if starts(b"\x80\x02") || starts(b"\x80\x03") || starts(b"\x80\x04") {
+            FileKind::Pickle
+        } else if starts(b"GGUF") {
+            FileKind::Gguf
+        } else if starts(b"\x89PNG\r\n\x1a\n") {
+            FileKind::Png
+        } else {
+            FileKind::Other
+        }
+    }
+}
+
+/// Completes "it is …", with what to do about it where that is known.
+impl fmt::Display for FileKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            FileKind::Empty => "empty",
+            FileKind::Sdq => "an .sdq file",
+            FileKind::GitLfsPointer => "a git-lfs pointer: fetch the file itself with `git lfs pull`",
+            FileKind::Html => "a web page: the download went wrong",
+            FileKind::Zip => "a zip archive, as PyTorch's .bin and .ckpt are: convert it to safetensors",
+            FileKind::Pickle => "a Python pickle: convert it to safetensors",
+            FileKind::Gguf => "a GGUF file",
+            FileKind::Png => "a PNG picture",
+            FileKind::Other => "of a kind that its first bytes do not tell",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_the_usual_mistakes_apart() {
+        for (bytes, kind) in [
+            (&b""[..], FileKind::Empty),
+            (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", FileKind::GitLfsPointer),
+            (b"\n <!DOCTYPE HTML><html>", FileKind::Html),
+            (b"<html lang=en>", FileKind::Html),
+            (b"PK\x03\x04....", FileKind::Zip),
+            (b"\x80\x02}q\x00", FileKind::Pickle),
+            (b"GGUF\x03\0\0\0", FileKind::Gguf),
+            (b"\x10\0\0\0\0\0\0\0{}", FileKind::Other),
+        ] {
+            assert_eq!(FileKind::of(bytes), kind);
+        }
+    }
+}
