@@ -6,11 +6,14 @@
 #![deny(unsafe_code)]
 
 pub mod atomic;
+pub mod dtype;
 pub mod layout;
 pub mod mmap;
 mod names;
+pub mod safetensors;
 pub mod sdq;
 pub mod sniff;
+pub mod tensor;
 pub mod weight;
 
 pub use weight::{WeightRole, WeightSpec, WeightType};

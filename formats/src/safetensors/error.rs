@@ -1,0 +1,161 @@
+//! Everything that can be wrong with a safetensors file.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::dtype::DType;
+use crate::sniff::FileKind;
+
+/// A safetensors file that cannot be read or written: which, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct SafetensorsError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: Box<SafetensorsProblem>,
+}
+
+impl SafetensorsError {
+    pub(crate) fn new(path: &Path, problem: impl Into<SafetensorsProblem>) -> SafetensorsError {
+        SafetensorsError { path: path.to_path_buf(), problem: Box::new(problem.into()) }
+    }
+}
+
+/// What is wrong with a safetensors file. Lengths and offsets are in bytes; tensor offsets count from the end of the
+/// header.
+#[derive(Debug, thiserror::Error)]
+pub enum SafetensorsProblem {
+    /// The system refused to read or write.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// It is something else, and its first bytes tell what.
+    #[error("not a safetensors file; it is {0}")]
+    Kind(FileKind),
+    /// Shorter than the eight bytes of the header's length.
+    #[error("{0} bytes long, too short for a safetensors file")]
+    TooShort(usize),
+    /// The header is longer than [`super::Header::MAX_LEN`]; most likely this is no safetensors file.
+    #[error("not a safetensors file: its header would be {found} bytes long, at most {limit} are allowed")]
+    HeaderTooLong {
+        /// The limit.
+        limit: u64,
+        /// Length according to the file.
+        found: u64,
+    },
+    /// The header ends past the file.
+    #[error("truncated: the header ends at byte {expected}, the file has {found}")]
+    HeaderPastEnd {
+        /// End of the header.
+        expected: u64,
+        /// Length of the file.
+        found: u64,
+    },
+    /// The header is not UTF-8.
+    #[error("the header is not UTF-8 from byte {0} on")]
+    Utf8(usize),
+    /// The header is not the JSON that it should be.
+    #[error("the header is not valid: {0}")]
+    Json(String),
+    /// A tensor name that is empty, too long or holds control characters.
+    #[error("tensor name \"{0}\" is not allowed")]
+    Name(String),
+    /// Two tensors, or two strings of the metadata, with one name.
+    #[error("`{0}` appears twice")]
+    Duplicate(String),
+    /// A number format that this program does not know.
+    #[error("tensor `{tensor}` has the unknown dtype \"{found}\"")]
+    UnknownDType {
+        /// The tensor.
+        tensor: String,
+        /// The format in the file, shortened and escaped.
+        found: String,
+    },
+    /// The size of a tensor cannot be counted.
+    #[error("tensor `{tensor}` has a shape whose product overflows")]
+    ShapeOverflow {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor's byte range is not as long as its shape and format ask for.
+    #[error(
+        "tensor `{tensor}` of shape {shape} in {dtype} takes {expected} bytes, its offsets {start}..{end} do not"
+    )]
+    Length {
+        /// The tensor.
+        tensor: String,
+        /// Its shape, shortened.
+        shape: String,
+        /// Its number format.
+        dtype: DType,
+        /// Bytes that it takes.
+        expected: u64,
+        /// Start of its range.
+        start: u64,
+        /// End of its range.
+        end: u64,
+    },
+    /// The file ends before a tensor does.
+    #[error("truncated: tensor `{tensor}` ends at byte {end} of the data, of which there are {found}")]
+    PastEnd {
+        /// The tensor.
+        tensor: String,
+        /// Where it ends.
+        end: u64,
+        /// Bytes of data in the file.
+        found: u64,
+    },
+    /// A tensor that starts before its predecessor ends.
+    #[error(
+        "tensor `{tensor}` starts at byte {found} of the data and overlaps `{previous}`, which ends at {expected}"
+    )]
+    Overlap {
+        /// The tensor.
+        tensor: String,
+        /// The tensor before it.
+        previous: String,
+        /// Where it should start.
+        expected: u64,
+        /// Where it starts.
+        found: u64,
+    },
+    /// A gap before a tensor.
+    #[error(
+        "tensor `{tensor}` starts at byte {found} of the data, expected {expected}: the bytes between belong to nothing"
+    )]
+    Hole {
+        /// The tensor.
+        tensor: String,
+        /// Where it should start.
+        expected: u64,
+        /// Where it starts.
+        found: u64,
+    },
+    /// Bytes behind the last tensor.
+    #[error("the tensors take {expected} bytes, the file has {found} of data")]
+    Trailing {
+        /// End of the last tensor.
+        expected: u64,
+        /// Bytes of data in the file.
+        found: u64,
+    },
+    /// The index names a shard by something other than a plain file name.
+    #[error("shard name \"{0}\" is not allowed")]
+    ShardName(String),
+    /// The index assigns a tensor to a shard that does not have it.
+    #[error("tensor `{tensor}` is not in `{shard}`, where the index has it")]
+    MissingTensor {
+        /// The tensor.
+        tensor: String,
+        /// The shard's file name.
+        shard: String,
+    },
+    /// A file that is the wrong size for an index, which is read whole.
+    #[error("{found} bytes long, an index has at most {limit}")]
+    IndexTooLong {
+        /// The limit.
+        limit: u64,
+        /// Length of the file.
+        found: u64,
+    },
+}

@@ -1,0 +1,235 @@
+//! The header: where each tensor lies. Every check on a safetensors file happens here.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use byteorder::{ByteOrder, LittleEndian};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+
+use super::error::SafetensorsProblem;
+use crate::dtype::DType;
+use crate::names::{is_printable, json_reason, quote};
+use crate::sniff::FileKind;
+
+/// The header of a safetensors file, checked against the file's length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// All tensors, in the order in which their bytes lie in the file.
+    pub tensors: Vec<TensorInfo>,
+    /// The strings under `__metadata__`, in file order.
+    pub metadata: Vec<(String, String)>,
+    by_name: HashMap<String, usize>,
+}
+
+/// Where and what a tensor is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorInfo {
+    /// Name in the file.
+    pub name: String,
+    /// Number format.
+    pub dtype: DType,
+    /// Sizes from the slowest to the fastest dimension; empty for a scalar.
+    pub shape: Vec<usize>,
+    /// Its bytes, counted from the start of the file.
+    pub range: Range<usize>,
+}
+
+/// Bytes of the length at the start of the file.
+const PREFIX: usize = 8;
+
+impl Header {
+    /// Longest header that is read, as in the reference implementation.
+    pub const MAX_LEN: u64 = 100_000_000;
+
+    /// Reads and checks the header of a file that has the given bytes.
+    ///
+    /// # Errors
+    /// When the bytes are not a well-formed safetensors file.
+    pub fn parse(file: &[u8]) -> Result<Header, SafetensorsProblem> {
+        let (json, data_start) = header_text(file)?;
+        let raw: RawHeader =
+            serde_json::from_str(json).map_err(|error| SafetensorsProblem::Json(json_reason(&error)))?;
+        if let Some(name) = first_duplicate(&raw.metadata) {
+            return Err(SafetensorsProblem::Duplicate(format!("__metadata__.{}", quote(name))));
+        }
+        let mut tensors = Vec::new();
+        for (name, raw) in raw.tensors {
+            tensors.push(check_tensor(name, raw, data_start, file.len())?);
+        }
+        // Empty tensors share their start with the next; they come first.
+        tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
+        check_cover(&tensors, data_start, file.len())?;
+        let mut by_name = HashMap::new();
+        for (index, tensor) in tensors.iter().enumerate() {
+            if by_name.insert(tensor.name.clone(), index).is_some() {
+                return Err(SafetensorsProblem::Duplicate(tensor.name.clone()));
+            }
+        }
+        Ok(Header { tensors, metadata: raw.metadata, by_name })
+    }
+
+    /// The tensor called `name`.
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.by_name.get(name).map(|&index| &self.tensors[index])
+    }
+}
+
+/// The JSON text and the position behind it.
+fn header_text(file: &[u8]) -> Result<(&str, usize), SafetensorsProblem> {
+    // A known kind of file first: its first eight bytes would make an absurd length.
+    match FileKind::of(file) {
+        FileKind::Other => {}
+        kind => return Err(SafetensorsProblem::Kind(kind)),
+    }
+    let Some((prefix, rest)) = file.split_at_checked(PREFIX) else {
+        return Err(SafetensorsProblem::TooShort(file.len()));
+    };
+    let len = LittleEndian::read_u64(prefix);
+    if len > Header::MAX_LEN {
+        return Err(SafetensorsProblem::HeaderTooLong { limit: Header::MAX_LEN, found: len });
+    }
+    let Some(text) = rest.get(..len as usize) else {
+        let expected = PREFIX as u64 + len;
+        return Err(SafetensorsProblem::HeaderPastEnd { expected, found: file.len() as u64 });
+    };
+    let text = std::str::from_utf8(text).map_err(|error| SafetensorsProblem::Utf8(error.valid_up_to()))?;
+    Ok((text, PREFIX + text.len()))
+}
+
+/// Turns a tensor's entry into a range of the file, when format, shape, offsets and file length agree.
+fn check_tensor(
+    name: String,
+    raw: RawTensor,
+    data_start: usize,
+    file_len: usize,
+) -> Result<TensorInfo, SafetensorsProblem> {
+    if !is_printable(&name) {
+        return Err(SafetensorsProblem::Name(quote(&name)));
+    }
+    let tensor = name;
+    let Some(dtype) = DType::from_name(&raw.dtype) else {
+        return Err(SafetensorsProblem::UnknownDType { tensor, found: quote(&raw.dtype) });
+    };
+    let bytes = raw.shape.iter().try_fold(dtype.size() as u64, |product, &size| product.checked_mul(size));
+    let Some(expected) = bytes else {
+        return Err(SafetensorsProblem::ShapeOverflow { tensor });
+    };
+    let (start, end) = raw.data_offsets;
+    if end.checked_sub(start) != Some(expected) {
+        let shape = quote(&format!("{:?}", &raw.shape[..raw.shape.len().min(8)]));
+        return Err(SafetensorsProblem::Length { tensor, shape, dtype, expected, start, end });
+    }
+    let found = (file_len - data_start) as u64;
+    if end > found {
+        return Err(SafetensorsProblem::PastEnd { tensor, end, found });
+    }
+    // A tensor with a size of zero may have another size beyond usize on 32-bit machines.
+    let Ok(shape) = raw.shape.iter().map(|&size| usize::try_from(size)).collect() else {
+        return Err(SafetensorsProblem::ShapeOverflow { tensor });
+    };
+    let range = data_start + start as usize..data_start + end as usize;
+    Ok(TensorInfo { name: tensor, dtype, shape, range })
+}
+
+/// Checks that the tensors, sorted by position, cover the data from its first byte to its last, each byte once.
+fn check_cover(tensors: &[TensorInfo], data_start: usize, file_len: usize) -> Result<(), SafetensorsProblem> {
+    let offset = |position: usize| (position - data_start) as u64;
+    let mut end = data_start;
+    for (index, tensor) in tensors.iter().enumerate() {
+        let (expected, found) = (offset(end), offset(tensor.range.start));
+        if found < expected {
+            // The first tensor cannot start before the data, so there is a previous one.
+            let previous = tensors[index - 1].name.clone();
+            return Err(SafetensorsProblem::Overlap {
+                tensor: tensor.name.clone(),
+                previous,
+                expected,
+                found,
+            });
+        }
+        if found > expected {
+            return Err(SafetensorsProblem::Hole { tensor: tensor.name.clone(), expected, found });
+        }
+        end = tensor.range.end;
+    }
+    if end != file_len {
+        return Err(SafetensorsProblem::Trailing { expected: offset(end), found: offset(file_len) });
+    }
+    Ok(())
+}
+
+fn first_duplicate(pairs: &[(String, String)]) -> Option<&str> {
+    let mut seen = std::collections::HashSet::new();
+    pairs.iter().map(|(name, _)| name.as_str()).find(|name| !seen.insert(*name))
+}
+
+/// The header as written. Pairs instead of maps: a map would hide a name that appears twice.
+struct RawHeader {
+    tensors: Vec<(String, RawTensor)>,
+    metadata: Vec<(String, String)>,
+}
+
+#[derive(serde::Deserialize)]
+struct RawTensor {
+    dtype: String,
+    shape: Vec<u64>,
+    data_offsets: (u64, u64),
+}
+
+impl<'de> Deserialize<'de> for RawHeader {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawHeader, D::Error> {
+        deserializer.deserialize_map(HeaderVisitor)
+    }
+}
+
+struct HeaderVisitor;
+
+impl<'de> Visitor<'de> for HeaderVisitor {
+    type Value = RawHeader;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of tensors")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawHeader, A::Error> {
+        let mut header = RawHeader { tensors: Vec::new(), metadata: Vec::new() };
+        while let Some(name) = map.next_key::<String>()? {
+            if name == "__metadata__" {
+                let Pairs(pairs) = map.next_value::<Pairs<String>>()?;
+                header.metadata.extend(pairs);
+            } else {
+                header.tensors.push((name, map.next_value()?));
+            }
+        }
+        Ok(header)
+    }
+}
+
+/// A JSON object as the pairs that are written in it.
+pub(super) struct Pairs<V>(pub(super) Vec<(String, V)>);
+
+impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs<V>, D::Error> {
+        deserializer.deserialize_map(PairsVisitor(PhantomData))
+    }
+}
+
+struct PairsVisitor<V>(PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
+    type Value = Pairs<V>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<V>, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(pair) = map.next_entry()? {
+            pairs.push(pair);
+        }
+        Ok(Pairs(pairs))
+    }
+}

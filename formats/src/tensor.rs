@@ -1,0 +1,170 @@
+//! A tensor in a checkpoint: borrowed bytes with a name, a number format and a shape.
+
+use byteorder::{ByteOrder, LittleEndian};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::dtype::DType;
+
+/// One tensor of a checkpoint. `bytes` are row-major, little endian, of any alignment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorView<'a> {
+    /// Name in its file, or the canonical name where [`crate::diffusers`] has renamed it.
+    pub name: String,
+    /// Number format of each element.
+    pub dtype: DType,
+    /// Sizes from the slowest to the fastest dimension.
+    pub shape: Vec<usize>,
+    /// The elements: `shape.iter().product() * dtype.size()` bytes.
+    pub bytes: &'a [u8],
+}
+
+/// Why a tensor cannot be read as f32.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TensorError {
+    /// Integers, truth values and 8-bit floats are no weights that the engine knows.
+    #[error("tensor `{tensor}` is {dtype}, expected F32, F16, BF16 or F64")]
+    NotFloat {
+        /// The tensor.
+        tensor: String,
+        /// Its number format.
+        dtype: DType,
+    },
+    /// A finite f64 beyond the range of f32.
+    #[error("tensor `{tensor}` holds an F64 value at element {index} that is too large for f32")]
+    TooLarge {
+        /// The tensor.
+        tensor: String,
+        /// Position of the first such element.
+        index: usize,
+    },
+    /// `bytes` and `shape` disagree.
+    #[error("tensor `{tensor}` has {found} bytes, expected {expected}")]
+    Length {
+        /// The tensor.
+        tensor: String,
+        /// Bytes that its shape and format ask for.
+        expected: usize,
+        /// Bytes that it has.
+        found: usize,
+    },
+}
+
+impl TensorView<'_> {
+    /// Number of elements; `None` where the shape's product overflows.
+    pub fn elements(&self) -> Option<usize> {
+        self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
+    }
+
+    /// The elements as f32, row-major: F16 and BF16 widened exactly, F64 rounded to nearest. Infinities and NaNs
+    /// pass through; [`crate::layout::encode`] refuses them.
+    ///
+    /// # Errors
+    /// When the tensor holds no floating-point numbers of 16 bits or more, when an F64 overflows, or when the view's
+    /// byte count does not fit its shape.
+    pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
+        let expected = self.elements().and_then(|n| n.checked_mul(self.dtype.size())).unwrap_or(usize::MAX);
+        if self.bytes.len() != expected {
+            let found = self.bytes.len();
+            return Err(TensorError::Length { tensor: self.name.clone(), expected, found });
+        }
+        let elements = expected / self.dtype.size();
+        let mut values = vec![0f32; elements];
+        match self.dtype {
+            DType::F32 => LittleEndian::read_f32_into(self.bytes, &mut values),
+            DType::F16 | DType::BF16 => self.widen_16_bit(&mut values),
+            DType::F64 => {
+                for (index, (value, bytes)) in values.iter_mut().zip(self.bytes.chunks_exact(8)).enumerate() {
+                    let wide = LittleEndian::read_f64(bytes);
+                    *value = wide as f32;
+                    if wide.is_finite() && !value.is_finite() {
+                        return Err(TensorError::TooLarge { tensor: self.name.clone(), index });
+                    }
+                }
+            }
+            dtype => return Err(TensorError::NotFloat { tensor: self.name.clone(), dtype }),
+        }
+        Ok(values)
+    }
+
+    /// Widens in small blocks: the source may be unaligned, and a whole aligned copy would cost half as much memory again.
+    fn widen_16_bit(&self, values: &mut [f32]) {
+        const BLOCK: usize = 512;
+        let mut bits = [0u16; BLOCK];
+        for (values, bytes) in values.chunks_mut(BLOCK).zip(self.bytes.chunks(2 * BLOCK)) {
+            let bits = &mut bits[..values.len()];
+            LittleEndian::read_u16_into(bytes, bits);
+            match self.dtype {
+                DType::BF16 => bytemuck::cast_slice::<u16, bf16>(bits).convert_to_f32_slice(values),
+                _ => bytemuck::cast_slice::<u16, f16>(bits).convert_to_f32_slice(values),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(dtype: DType, shape: &[usize], bytes: &[u8]) -> Result<Vec<f32>, TensorError> {
+        TensorView { name: "w".into(), dtype, shape: shape.to_vec(), bytes }.to_f32()
+    }
+
+    #[test]
+    fn widens_every_float_format_exactly_at_any_alignment() {
+        // Longer than one block, with an odd tail; starts at an odd address.
+        let expected: Vec<f32> = (0..1027).map(|i| (i as f32 - 500.0) * 0.25).collect();
+        let encode = |each: &dyn Fn(f32) -> Vec<u8>| {
+            let mut bytes = vec![0u8];
+            bytes.extend(expected.iter().flat_map(|&v| each(v)));
+            bytes
+        };
+        for (dtype, bytes) in [
+            (DType::F16, encode(&|v| f16::from_f32(v).to_le_bytes().to_vec())),
+            (DType::F32, encode(&|v| v.to_le_bytes().to_vec())),
+            (DType::F64, encode(&|v| f64::from(v).to_le_bytes().to_vec())),
+        ] {
+            assert_eq!(view(dtype, &[13, 79], &bytes[1..]).unwrap(), expected, "{dtype}");
+        }
+        let halves = encode(&|v| bf16::from_f32(v).to_le_bytes().to_vec());
+        let rounded: Vec<f32> = expected.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
+        assert_eq!(view(DType::BF16, &[1027], &halves[1..]).unwrap(), rounded);
+    }
+
+    #[test]
+    fn keeps_special_values() {
+        let halves: Vec<u8> =
+            [f16::INFINITY, f16::NEG_INFINITY, f16::NAN].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let values = view(DType::F16, &[3], &halves).unwrap();
+        assert!(values[0] == f32::INFINITY && values[1] == f32::NEG_INFINITY && values[2].is_nan());
+    }
+
+    #[test]
+    fn refuses_integers_by_name() {
+        let error = view(DType::I64, &[1], &[0; 8]).unwrap_err();
+        assert_eq!(error.to_string(), "tensor `w` is I64, expected F32, F16, BF16 or F64");
+    }
+
+    #[test]
+    fn refuses_f64_beyond_f32() {
+        let bytes = [1.0f64, 1e39].map(f64::to_le_bytes).concat();
+        assert_eq!(
+            view(DType::F64, &[2], &bytes),
+            Err(TensorError::TooLarge { tensor: "w".into(), index: 1 })
+        );
+    }
+
+    #[test]
+    fn refuses_bytes_that_do_not_fit_the_shape() {
+        assert!(matches!(
+            view(DType::F32, &[2], &[0; 7]),
+            Err(TensorError::Length { expected: 8, found: 7, .. })
+        ));
+        assert!(view(DType::F32, &[usize::MAX, 2], &[0; 7]).is_err());
+    }
+
+    #[test]
+    fn a_scalar_has_one_element() {
+        assert_eq!(view(DType::F32, &[], &1.5f32.to_le_bytes()).unwrap(), [1.5]);
+    }
+}
