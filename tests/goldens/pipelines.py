@@ -211,7 +211,7 @@ PIPELINES = {
     # a scheduler config whose `clip_sample` and `steps_offset` diffusers overrides when it builds the pipeline.
     "old": TinyPipeline(
         seed=3,
-        tokenizer={"merges": 150, "pad_token": vocabulary.END, "model_max_length": 40},
+        tokenizer={"merges": 150, "pad_token": "!", "model_max_length": 40},
         text_encoder={
             "hidden_size": 36,
             "intermediate_size": 80,
