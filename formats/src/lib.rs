@@ -10,10 +10,12 @@ pub mod dtype;
 pub mod layout;
 pub mod mmap;
 mod names;
+pub mod png;
 pub mod safetensors;
 pub mod sdq;
 pub mod sniff;
 pub mod tensor;
+pub mod text_file;
 pub mod weight;
 
 pub use weight::{WeightRole, WeightSpec, WeightType};

@@ -1,7 +1,6 @@
 //! A checkpoint: one safetensors file, or several with an index that says which tensor is where.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::SafetensorsFile;
@@ -9,6 +8,7 @@ use super::error::{SafetensorsError, SafetensorsProblem};
 use super::header::Pairs;
 use crate::names::{is_relative_path, json_reason, quote};
 use crate::tensor::TensorView;
+use crate::text_file;
 
 /// Longest index that is read. That of a model with 10,000 tensors has two megabytes.
 const MAX_INDEX_LEN: u64 = 64 * 1024 * 1024;
@@ -99,11 +99,7 @@ struct Index {
 
 /// The index's map from tensor to shard.
 fn read_index(path: &Path) -> Result<BTreeMap<String, String>, SafetensorsProblem> {
-    let found = fs::metadata(path)?.len();
-    if found > MAX_INDEX_LEN {
-        return Err(SafetensorsProblem::IndexTooLong { limit: MAX_INDEX_LEN, found });
-    }
-    let text = fs::read_to_string(path)?;
+    let text = text_file::read(path, MAX_INDEX_LEN)?;
     let index: Index =
         serde_json::from_str(&text).map_err(|error| SafetensorsProblem::Json(json_reason(&error)))?;
     let mut weight_map = BTreeMap::new();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dtype::DType;
 use crate::sniff::FileKind;
+use crate::text_file::TextFileError;
 
 /// A safetensors file that cannot be read or written: which, and why.
 #[derive(Debug, thiserror::Error)]
@@ -150,12 +151,7 @@ pub enum SafetensorsProblem {
         /// The shard's file name.
         shard: String,
     },
-    /// A file that is the wrong size for an index, which is read whole.
-    #[error("{found} bytes long, an index has at most {limit}")]
-    IndexTooLong {
-        /// The limit.
-        limit: u64,
-        /// Length of the file.
-        found: u64,
-    },
+    /// The index cannot be read.
+    #[error("{0}")]
+    Index(#[from] TextFileError),
 }

@@ -1,0 +1,69 @@
+//! Small text files read whole: configs, indexes, vocabularies.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::Path;
+
+use crate::sniff::FileKind;
+
+/// Why a text file cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum TextFileError {
+    /// The system refused.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A folder or a device.
+    #[error("not a regular file")]
+    NotAFile,
+    /// Longer than any such file is.
+    #[error("more than {limit} bytes long, too long for a text file")]
+    TooLong {
+        /// The limit.
+        limit: u64,
+    },
+    /// It is something else, and its first bytes tell what.
+    #[error("not a text file of a model; it is {0}")]
+    Kind(FileKind),
+    /// It is not UTF-8.
+    #[error("not UTF-8 from byte {0} on")]
+    Utf8(usize),
+}
+
+/// The text of the file at `path`, at most `limit` bytes of it.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
+    // Before opening: opening a pipe would wait for a writer.
+    if !fs::metadata(path)?.is_file() {
+        return Err(TextFileError::NotAFile);
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(TextFileError::TooLong { limit });
+    }
+    match FileKind::of(&bytes) {
+        FileKind::Other => {}
+        kind => return Err(TextFileError::Kind(kind)),
+    }
+    String::from_utf8(bytes).map_err(|error| TextFileError::Utf8(error.utf8_error().valid_up_to()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_text_and_refuses_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let with = |content: &[u8]| {
+            let path = folder.path().join("config.json");
+            fs::write(&path, content).unwrap();
+            read(&path, 100).map_err(|error| error.to_string())
+        };
+        assert_eq!(with(b"{}").unwrap(), "{}");
+        assert_eq!(with(&[b' '; 101]).unwrap_err(), "more than 100 bytes long, too long for a text file");
+        assert_eq!(with(b"ab\xff").unwrap_err(), "not UTF-8 from byte 2 on");
+        assert!(with(b"version https://git-lfs.github.com/spec/v1").unwrap_err().contains("git-lfs pointer"));
+        assert!(with(b"<!doctype html>").unwrap_err().contains("web page"));
+        assert!(matches!(read(folder.path(), 100), Err(TextFileError::NotAFile)));
+    }
+}
