@@ -6,6 +6,7 @@
 #![deny(unsafe_code)]
 
 pub mod atomic;
+pub mod diffusers;
 pub mod dtype;
 pub mod layout;
 pub mod mmap;

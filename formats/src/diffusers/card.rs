@@ -1,0 +1,64 @@
+//! `sdq.json`: what a diffusers directory has no place for, namely which settings suit the model.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+/// The optional file `sdq.json` at the top of a model directory. Every field may be left out; an unknown field is an
+/// error, so that a typing mistake does not pass for a default.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelCard {
+    /// Name of the model, for people.
+    pub name: Option<String>,
+    /// What it draws.
+    pub description: Option<String>,
+    /// Licence of the weights, an SPDX identifier or a short statement.
+    pub license: Option<String>,
+    /// Width in pixels.
+    pub width: Option<u32>,
+    /// Height in pixels.
+    pub height: Option<u32>,
+    /// Number of denoising steps.
+    pub steps: Option<u32>,
+    /// Name of a scheduler.
+    pub scheduler: Option<String>,
+    /// Strength of the prompt; 1 is no guidance.
+    pub guidance_scale: Option<f64>,
+}
+
+impl ModelCard {
+    /// The settings that are given, as the manifest's `defaults`.
+    pub fn defaults(&self) -> Value {
+        let mut defaults = Map::new();
+        let mut add = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                defaults.insert(key.to_owned(), value);
+            }
+        };
+        add("width", self.width.map(Value::from));
+        add("height", self.height.map(Value::from));
+        add("steps", self.steps.map(Value::from));
+        add("scheduler", self.scheduler.clone().map(Value::from));
+        add("guidance_scale", self.guidance_scale.map(Value::from));
+        Value::Object(defaults)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_become_defaults_and_mistakes_errors() {
+        let card: ModelCard = serde_json::from_str(
+            r#"{"name": "emoji", "width": 64, "scheduler": "ddim", "guidance_scale": 3}"#,
+        )
+        .unwrap();
+        assert_eq!(card.name.as_deref(), Some("emoji"));
+        assert_eq!(card.defaults().to_string(), r#"{"width":64,"scheduler":"ddim","guidance_scale":3.0}"#);
+        for bad in [r#"{"heigth": 64}"#, r#"{"steps": -1}"#, r#"{"steps": 2.5}"#, r#"{"scheduler": 1}"#, "[]"]
+        {
+            assert!(serde_json::from_str::<ModelCard>(bad).is_err(), "{bad}");
+        }
+    }
+}
