@@ -1,0 +1,65 @@
+//! Functions of a vector that the activations and the softmax are made of.
+
+use super::Simd;
+
+/// `e^x`, at most 2 units in the last place from the true value for `x` in `-87.3..=88.3`.
+///
+/// Below, the result is zero: what would be subnormal, and slow, is flushed. Above, it is infinite, a little early.
+/// Range reduction to `r = x - n ln 2`, |r| <= ln 2 / 2, and the polynomial are those of Cephes'
+/// `expf` (Moshier, netlib.org/cephes, single/expf.c).
+#[inline(always)]
+pub fn exp<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
+    // 1.5 * 2^23: adding it leaves no bits for a fraction, so that subtracting it again rounds to a whole number.
+    let rounder = isa.splat(12_582_912.0);
+    let lowest = isa.splat(-87.3);
+    let highest = isa.splat(88.3);
+    let clamped = isa.min(isa.max(x, lowest), highest);
+    let n = isa.sub(isa.fma(clamped, isa.splat(std::f32::consts::LOG2_E), rounder), rounder);
+    // ln 2 in two parts, the first with so few bits that its product with n is exact.
+    let r = isa.fma(n, isa.splat(-0.693_359_4), clamped);
+    let r = isa.fma(n, isa.splat(2.121_944_4e-4), r);
+    let mut p = isa.splat(1.987_569_1e-4);
+    for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
+        p = isa.fma(p, r, isa.splat(coefficient));
+    }
+    let power = isa.add(isa.fma(isa.mul(r, r), p, r), isa.splat(1.0));
+    let power = isa.mul(power, isa.exp2_whole(n));
+    let power = isa.select_less(highest, x, isa.splat(f32::INFINITY), power);
+    isa.select_less(x, lowest, isa.splat(0.0), power)
+}
+
+/// `x / (1 + e^(-slope x))`: SiLU with slope 1.
+#[inline(always)]
+pub fn swish<S: Simd>(isa: S, x: S::Vector, slope: f32) -> S::Vector {
+    let e = exp(isa, isa.mul(x, isa.splat(-slope)));
+    isa.div(x, isa.add(isa.splat(1.0), e))
+}
+
+/// `x Φ(x)` with the normal distribution's Φ, the exact GELU; at most 1e-6 from it.
+///
+/// The upper tail `Q(|x|) = 1 - Φ(|x|)` is `erfc(|x| / √2) / 2` by Abramowitz and Stegun 7.1.26, which is within
+/// 1.5e-7; then `x Φ(x) = max(x, 0) - |x| Q(|x|)` on both sides of zero.
+#[inline(always)]
+pub fn gelu<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
+    let zero = isa.splat(0.0);
+    let one = isa.splat(1.0);
+    let magnitude = isa.max(x, isa.sub(zero, x));
+    // 0.3275911 / √2
+    let t = isa.div(one, isa.fma(magnitude, isa.splat(0.231_641_89), one));
+    let mut p = isa.splat(1.061_405_4);
+    for coefficient in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+        p = isa.fma(p, t, isa.splat(coefficient));
+    }
+    let density = exp(isa, isa.mul(isa.mul(x, x), isa.splat(-0.5)));
+    let tail = isa.mul(isa.mul(p, t), isa.mul(density, isa.splat(0.5)));
+    isa.sub(isa.max(x, zero), isa.mul(magnitude, tail))
+}
+
+/// The tanh form of GELU, `x/2 (1 + tanh(√(2/π) (x + 0.044715 x³)))` (Hendrycks and Gimpel, arXiv:1606.08415).
+#[inline(always)]
+pub fn gelu_tanh<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
+    // (1 + tanh u) / 2 = 1 / (1 + e^(-2u)), with 2 √(2/π) folded into the constants.
+    let cubic = isa.fma(isa.mul(x, x), isa.splat(0.071_354_814), isa.splat(1.595_769));
+    let e = exp(isa, isa.mul(isa.sub(isa.splat(0.0), x), cubic));
+    isa.div(x, isa.add(isa.splat(1.0), e))
+}
