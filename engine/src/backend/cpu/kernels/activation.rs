@@ -1,0 +1,29 @@
+//! Activation functions, alone or at the end of a product.
+
+use crate::backend::cpu::simd::{Simd, math};
+
+/// A function applied to each element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x σ(x)`, also called swish.
+    Silu,
+    /// `x σ(1.702 x)`, CLIP's approximation of GELU.
+    QuickGelu,
+    /// `x Φ(x)` by the error function.
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+}
+
+impl Activation {
+    /// The function of every lane.
+    #[inline(always)]
+    pub(super) fn apply<S: Simd>(self, isa: S, x: S::Vector) -> S::Vector {
+        match self {
+            Self::Silu => math::swish(isa, x, 1.0),
+            Self::QuickGelu => math::swish(isa, x, 1.702),
+            Self::Gelu => math::gelu(isa, x),
+            Self::GeluTanh => math::gelu_tanh(isa, x),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The arithmetic of the CPU backend, each kernel written once over [`Simd`](super::simd::Simd).
+//!
+//! Activations are `f32`, channels last. A kernel checks the lengths it is given and panics if they disagree: shapes
+//! are the planner's business and have been checked by then. Results are the same bit for bit whatever the number of
+//! threads and wherever in a batch an image stands; between instruction sets they differ by rounding.
+
+mod activation;
+mod attention;
+mod conv;
+mod elementwise;
+mod epilogue;
+mod gemm;
+mod matmul;
+mod norm;
+mod packed;
+#[cfg(test)]
+mod reference;
+mod rows;
+mod scratch;
+mod tile;
+mod tiles;
+
+pub use activation::Activation;
+pub use attention::{AttentionShape, attention};
+pub use conv::{ConvShape, conv2d};
+pub use elementwise::{activation, add, geglu};
+pub use epilogue::Epilogue;
+pub use matmul::matmul;
+pub use norm::{group_norm, layer_norm};
+pub use packed::{PackedMatrix, Panels};
+pub use rows::{UpsampleShape, concat_channels, upsample_nearest};

@@ -1,0 +1,387 @@
+//! Group and layer normalisation: `(x - mean) / √(variance + eps) * gamma + beta`.
+//!
+//! Sums are taken of distances from a nearby value, so that a large mean costs no digits.
+
+use super::activation::Activation;
+use super::tiles::{Grid, Tile, for_each_tile};
+use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
+
+/// Pixels whose moments are summed by one task. Fixed, so that sums do not depend on the number of threads.
+const SLAB_PIXELS: usize = 512;
+
+/// Pixels summed in single precision before double takes over.
+const SHORT_SUM: usize = 32;
+
+/// Tasks per thread, where there is enough work.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Normalises `x` `[batch, pixels, channels]` over the pixels and channels of each of `groups` groups of channels that
+/// lie side by side, then applies `activation`. `gamma` and `beta` are `[channels]`. Group Normalization,
+/// arXiv:1803.08494.
+///
+/// # Panics
+/// If the lengths disagree or the groups do not divide the channels.
+#[expect(clippy::too_many_arguments, reason = "the operation has this many, and all are needed")]
+pub fn group_norm(
+    pool: &Pool,
+    x: &[f32],
+    batch: usize,
+    groups: usize,
+    eps: f32,
+    gamma: &[f32],
+    beta: &[f32],
+    activation: Option<Activation>,
+    out: &mut [f32],
+) {
+    let channels = gamma.len();
+    assert_eq!(beta.len(), channels, "beta length");
+    assert!(
+        groups > 0 && channels > 0 && channels.is_multiple_of(groups),
+        "{channels} channels, {groups} groups"
+    );
+    assert!(batch > 0 && x.len().is_multiple_of(batch * channels), "input length");
+    assert_eq!(out.len(), x.len(), "output length");
+    let pixels = x.len() / (batch * channels);
+
+    let moments = moments(pool, x, batch, channels);
+    let maps: Vec<ChannelMap> = moments
+        .chunks_exact((moments.len() / batch).max(1))
+        .flat_map(|slabs| channel_maps(slabs, groups, pixels, eps, gamma, beta))
+        .collect();
+    let tile_rows = match pool.threads_for(x.len()) {
+        1 => pixels,
+        threads => (batch * pixels).div_ceil(threads * TASKS_PER_THREAD),
+    };
+    let grid = Grid {
+        groups: batch,
+        rows: pixels,
+        columns: channels,
+        tile_rows: tile_rows.max(1),
+        tile_columns: channels,
+    };
+    for_each_tile(pool, out, &grid, |out| {
+        let rows = out.rows.start..out.rows.end;
+        let image = &x[out.group * pixels * channels..][..pixels * channels];
+        let x = &image[rows.start * channels..rows.end * channels];
+        let maps = &maps[out.group * channels.div_ceil(LANES)..][..channels.div_ceil(LANES)];
+        pool.isa().dispatch(ApplyMaps { x, maps, activation, out });
+    });
+}
+
+/// First and second moments of sixteen channels over a slab of pixels: `Σ x` and `Σ x²`, exact enough in double
+/// precision to subtract the mean afterwards.
+#[derive(Clone, Copy, Default)]
+struct Moments {
+    sum: [f64; LANES],
+    square_sum: [f64; LANES],
+}
+
+/// `[batch, slabs, ceil(channels / 16)]` moments.
+fn moments(pool: &Pool, x: &[f32], batch: usize, channels: usize) -> Vec<Moments> {
+    let pixels = x.len() / (batch * channels);
+    let slabs = pixels.div_ceil(SLAB_PIXELS);
+    let vectors = channels.div_ceil(LANES);
+    let mut moments = vec![Moments::default(); batch * slabs * vectors];
+    let tile_rows = if pool.threads_for(x.len()) == 1 { slabs.max(1) } else { 1 };
+    let grid = Grid { groups: batch, rows: slabs, columns: vectors, tile_rows, tile_columns: vectors };
+    for_each_tile(pool, &mut moments, &grid, |mut tile| {
+        let image = &x[tile.group * pixels * channels..][..pixels * channels];
+        for i in 0..tile.rows.len() {
+            let start = (tile.rows.start + i) * SLAB_PIXELS;
+            let x = &image[start * channels..pixels.min(start + SLAB_PIXELS) * channels];
+            pool.isa().dispatch(SumMoments { x, channels, moments: tile.row_mut(i) });
+        }
+    });
+    moments
+}
+
+/// The moments of a slab, `x` `[pixels, channels]`.
+struct SumMoments<'a> {
+    x: &'a [f32],
+    channels: usize,
+    moments: &'a mut [Moments],
+}
+
+impl SimdOp for SumMoments<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, isa: S) {
+        for pixels in self.x.chunks(SHORT_SUM * self.channels) {
+            for (v, moments) in self.moments.iter_mut().enumerate() {
+                let columns = v * LANES..self.channels.min((v + 1) * LANES);
+                let load = |pixel: &[f32]| isa.load_partial(&pixel[columns.clone()]);
+                let shift = load(pixels);
+                let mut sum = isa.splat(0.0);
+                let mut square_sum = isa.splat(0.0);
+                for pixel in pixels.chunks_exact(self.channels) {
+                    let distance = isa.sub(load(pixel), shift);
+                    sum = isa.add(sum, distance);
+                    square_sum = isa.fma(distance, distance, square_sum);
+                }
+                let count = (pixels.len() / self.channels) as f64;
+                moments.add(count, isa.lanes(shift), isa.lanes(sum), isa.lanes(square_sum));
+            }
+        }
+    }
+}
+
+impl Moments {
+    /// Adds `count` values of each lane, given as sums of their distances from `shift` and of the squares of those.
+    #[inline(always)]
+    fn add(&mut self, count: f64, shift: Lanes, sum: Lanes, square_sum: Lanes) {
+        for i in 0..LANES {
+            let (shift, sum, square_sum) = (f64::from(shift[i]), f64::from(sum[i]), f64::from(square_sum[i]));
+            self.sum[i] += count * shift + sum;
+            self.square_sum[i] += square_sum + shift * (2.0 * sum + count * shift);
+        }
+    }
+}
+
+/// `(x - mean) * scale + offset` for sixteen channels of an image.
+#[derive(Clone, Copy)]
+struct ChannelMap {
+    mean: Lanes,
+    scale: Lanes,
+    offset: Lanes,
+}
+
+/// The maps that normalise an image with the given moments `[slabs, ceil(channels / 16)]`.
+fn channel_maps(
+    slabs: &[Moments],
+    groups: usize,
+    pixels: usize,
+    eps: f32,
+    gamma: &[f32],
+    beta: &[f32],
+) -> Vec<ChannelMap> {
+    let channels = gamma.len();
+    let vectors = channels.div_ceil(LANES);
+    let mut maps =
+        vec![ChannelMap { mean: [0.0; LANES], scale: [0.0; LANES], offset: [0.0; LANES] }; vectors];
+    let group_channels = channels / groups;
+    for first in (0..channels).step_by(group_channels) {
+        let (mut sum, mut square_sum) = (0.0, 0.0);
+        for slab in slabs.chunks_exact(vectors) {
+            for channel in first..first + group_channels {
+                sum += slab[channel / LANES].sum[channel % LANES];
+                square_sum += slab[channel / LANES].square_sum[channel % LANES];
+            }
+        }
+        let count = (pixels * group_channels) as f64;
+        let mean = sum / count;
+        let variance = (square_sum / count - mean * mean).max(0.0);
+        let deviation = (variance + f64::from(eps)).sqrt();
+        for channel in first..first + group_channels {
+            let map = &mut maps[channel / LANES];
+            let lane = channel % LANES;
+            // The mean is subtracted in single precision; the offset makes good what it lost by rounding.
+            map.mean[lane] = mean as f32;
+            let scale = f64::from(gamma[channel]) / deviation;
+            map.scale[lane] = scale as f32;
+            map.offset[lane] = (f64::from(beta[channel]) + (f64::from(mean as f32) - mean) * scale) as f32;
+        }
+    }
+    maps
+}
+
+/// Applies an image's maps to a tile of its pixels.
+struct ApplyMaps<'a> {
+    x: &'a [f32],
+    maps: &'a [ChannelMap],
+    activation: Option<Activation>,
+    out: Tile<'a, f32>,
+}
+
+impl SimdOp for ApplyMaps<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(mut self, isa: S) {
+        let channels = self.out.columns.len();
+        for (i, x) in self.x.chunks_exact(channels).enumerate() {
+            let parts = x.chunks(LANES).zip(self.out.row_mut(i).chunks_mut(LANES));
+            for ((x, out), map) in parts.zip(self.maps) {
+                let distance = isa.sub(isa.load_partial(x), isa.load(&map.mean));
+                let mut y = isa.fma(distance, isa.load(&map.scale), isa.load(&map.offset));
+                if let Some(activation) = self.activation {
+                    y = activation.apply(isa, y);
+                }
+                isa.store_partial(y, out);
+            }
+        }
+    }
+}
+
+/// Normalises each row of `x` `[rows, channels]`; `gamma` and `beta` are `[channels]`. Layer Normalization,
+/// arXiv:1607.06450.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn layer_norm(pool: &Pool, x: &[f32], eps: f32, gamma: &[f32], beta: &[f32], out: &mut [f32]) {
+    let channels = gamma.len();
+    assert_eq!(beta.len(), channels, "beta length");
+    assert!(channels > 0 && x.len().is_multiple_of(channels), "input length");
+    assert_eq!(out.len(), x.len(), "output length");
+    let rows = x.len() / channels;
+    let tile_rows = match pool.threads_for(x.len()) {
+        1 => rows,
+        threads => rows.div_ceil(threads * TASKS_PER_THREAD),
+    };
+    let grid =
+        Grid { groups: 1, rows, columns: channels, tile_rows: tile_rows.max(1), tile_columns: channels };
+    for_each_tile(pool, out, &grid, |out| {
+        let x = &x[out.rows.start * channels..out.rows.end * channels];
+        pool.isa().dispatch(NormRows { x, eps, gamma, beta, out });
+    });
+}
+
+/// Normalises the rows of a tile.
+struct NormRows<'a> {
+    x: &'a [f32],
+    eps: f32,
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    out: Tile<'a, f32>,
+}
+
+impl SimdOp for NormRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(mut self, isa: S) {
+        let channels = self.gamma.len();
+        let count = channels as f64;
+        for (i, x) in self.x.chunks_exact(channels).enumerate() {
+            let (sum, _) = distances(isa, x, x[0]);
+            let mean = f64::from(x[0]) + f64::from(sum) / count;
+            let (_, square_sum) = distances(isa, x, mean as f32);
+            let deviation = (f64::from(square_sum) / count + f64::from(self.eps)).sqrt();
+            let scale = isa.splat((1.0 / deviation) as f32);
+            let rounded_off = isa.splat((f64::from(mean as f32) - mean) as f32);
+            let mean = isa.splat(mean as f32);
+            let factors = self.gamma.chunks(LANES).zip(self.beta.chunks(LANES));
+            let parts = x.chunks(LANES).zip(self.out.row_mut(i).chunks_mut(LANES));
+            for ((x, out), (gamma, beta)) in parts.zip(factors) {
+                let distance = isa.add(isa.sub(isa.load_partial(x), mean), rounded_off);
+                let y = isa.fma(isa.mul(distance, scale), isa.load_partial(gamma), isa.load_partial(beta));
+                isa.store_partial(y, out);
+            }
+        }
+    }
+}
+
+/// The sum of the distances of `x` from `from`, and of their squares.
+#[inline(always)]
+fn distances<S: Simd>(isa: S, x: &[f32], from: f32) -> (f32, f32) {
+    let origin = isa.splat(from);
+    let mut sum = isa.splat(0.0);
+    let mut square_sum = isa.splat(0.0);
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    for x in vectors {
+        let distance = isa.sub(isa.load(x), origin);
+        sum = isa.add(sum, distance);
+        square_sum = isa.fma(distance, distance, square_sum);
+    }
+    let (mut sum, mut square_sum) = (isa.sum(sum), isa.sum(square_sum));
+    for x in rest {
+        sum += x - from;
+        square_sum += (x - from) * (x - from);
+    }
+    (sum, square_sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::reference;
+    use super::*;
+
+    /// Outputs are of order 1 and a handful of operations from the moments, which are nearly exact.
+    const TOLERANCE: f64 = 2e-6;
+
+    fn check_group_norm(x: &[f32], batch: usize, groups: usize, channels: usize, eps: f32, tolerance: f64) {
+        let gamma: Vec<f32> = reference::noise(21, channels).iter().map(|g| 1.0 + 0.5 * g).collect();
+        let beta = reference::noise(22, channels);
+        let expected = reference::group_norm(x, batch, groups, eps, &gamma, &beta);
+        let label = format!("{} values, {batch} images, {groups} groups of {channels}", x.len());
+        reference::check_everywhere(&label, &expected, tolerance, |pool, out| {
+            group_norm(pool, x, batch, groups, eps, &gamma, &beta, None, out);
+        });
+    }
+
+    #[test]
+    fn group_norm_agrees_with_reference() {
+        for [batch, pixels, channels, groups] in [
+            [2, 1, 8, 2],
+            [1, 33, 3, 3],
+            [2, 64, 320, 32],
+            [3, 513, 17, 1],
+            [1, 1200, 36, 4],
+            [2, 100, 40, 8],
+        ] {
+            let x = reference::noise(23, batch * pixels * channels);
+            check_group_norm(&x, batch, groups, channels, 1e-5, TOLERANCE);
+        }
+    }
+
+    #[test]
+    fn group_norm_keeps_its_digits_with_a_large_mean() {
+        // A mean of 1000 standard deviations over the largest group of an SD1 decoder.
+        let channels = 4;
+        let x: Vec<f32> = reference::noise(24, 262_144 * channels).iter().map(|x| 600.0 + x).collect();
+        check_group_norm(&x, 1, 4, channels, 1e-6, TOLERANCE);
+    }
+
+    #[test]
+    fn group_norm_survives_an_outlier_in_the_first_pixel() {
+        let channels = 32;
+        let mut x = reference::noise(25, 64 * channels);
+        x[..channels].fill(1000.0);
+        // The worst case for the choice of a nearby value: all others are far from it. The result is about 7.
+        check_group_norm(&x, 1, 2, channels, 1e-6, 3e-5);
+    }
+
+    #[test]
+    fn constant_input_becomes_beta() {
+        let beta = reference::noise(26, 20);
+        let expected: Vec<f64> = beta.iter().cycle().take(20 * 600).map(|&b| f64::from(b)).collect();
+        for value in [0.0, 1000.3, -3e-5] {
+            let x = vec![value; 20 * 600];
+            reference::check_everywhere("constant", &expected, 1e-6, |pool, out| {
+                group_norm(pool, &x, 1, 4, 1e-6, &[1.0; 20], &beta, None, out);
+            });
+            reference::check_everywhere("constant rows", &expected, 1e-6, |pool, out| {
+                layer_norm(pool, &x, 1e-6, &[1.0; 20], &beta, out);
+            });
+        }
+    }
+
+    #[test]
+    fn activation_follows_the_norm() {
+        let x = reference::noise(27, 50 * 24);
+        let (gamma, beta) = (vec![1.5; 24], vec![0.2; 24]);
+        let normed = reference::group_norm(&x, 2, 3, 1e-5, &gamma, &beta);
+        let expected: Vec<f64> = normed.iter().map(|&y| reference::activate(Activation::Silu, y)).collect();
+        reference::check_everywhere("norm and silu", &expected, TOLERANCE, |pool, out| {
+            group_norm(pool, &x, 2, 3, 1e-5, &gamma, &beta, Some(Activation::Silu), out);
+        });
+    }
+
+    #[test]
+    fn layer_norm_agrees_with_reference() {
+        for (channels, shift) in [(1, 0.0), (15, 0.0), (17, 600.0), (320, 600.0), (1280, 0.0)] {
+            let x: Vec<f32> = reference::noise(28, 7 * channels).iter().map(|x| shift + x).collect();
+            let (gamma, beta) = (reference::noise(29, channels), reference::noise(30, channels));
+            let expected = reference::layer_norm(&x, 1e-5, &gamma, &beta);
+            reference::check_everywhere(
+                &format!("{channels} channels"),
+                &expected,
+                TOLERANCE,
+                |pool, out| {
+                    layer_norm(pool, &x, 1e-5, &gamma, &beta, out);
+                },
+            );
+        }
+    }
+}

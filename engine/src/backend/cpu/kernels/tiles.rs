@@ -1,0 +1,82 @@
+//! Hands disjoint tiles of an output to several threads: the only unsafe code outside `simd`.
+
+use std::marker::PhantomData;
+use std::ops::Range;
+
+use crate::backend::cpu::pool::Pool;
+
+/// How an output `[groups, rows, columns]` is cut into tiles. No tile spans two groups.
+pub(super) struct Grid {
+    pub(super) groups: usize,
+    /// Rows of each group.
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    pub(super) tile_rows: usize,
+    pub(super) tile_columns: usize,
+}
+
+/// One tile of an output, which nothing else can reach meanwhile.
+pub(super) struct Tile<'a, T> {
+    /// The group it lies in.
+    pub(super) group: usize,
+    /// Its rows, counted from the start of the group.
+    pub(super) rows: Range<usize>,
+    /// Its columns.
+    pub(super) columns: Range<usize>,
+    /// The element of its first row and column.
+    start: *mut T,
+    /// Elements from one row to the next.
+    stride: usize,
+    output: PhantomData<&'a mut [T]>,
+}
+
+impl<T> Tile<'_, T> {
+    /// The tile's part of its `row`th row, counted from the top of the tile.
+    #[inline(always)]
+    pub(super) fn row_mut(&mut self, row: usize) -> &mut [T] {
+        assert!(row < self.rows.len(), "row {row} of a tile of {}", self.rows.len());
+        // SAFETY: `for_each_tile` made the tile inside the output, which it borrows mutably meanwhile, and gave the
+        // tile's elements to nobody else; `&mut self` keeps two rows from being alive at once.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(row * self.stride), self.columns.len()) }
+    }
+}
+
+/// The start of an output, to be sent to the threads that fill its tiles.
+struct Start<T>(*mut T);
+
+// SAFETY: threads reach through it only the tiles they were given, and `T: Send` lets them write there.
+unsafe impl<T: Send> Sync for Start<T> {}
+
+/// Calls `work` once for every tile of `out`, on all threads of the pool.
+///
+/// # Panics
+/// If `out` is not `groups * rows * columns` long or a tile has no rows or columns.
+pub(super) fn for_each_tile<T: Send>(
+    pool: &Pool,
+    out: &mut [T],
+    grid: &Grid,
+    work: impl Fn(Tile<'_, T>) + Sync,
+) {
+    let &Grid { groups, rows, columns, tile_rows, tile_columns } = grid;
+    assert_eq!(out.len(), groups * rows * columns, "output length");
+    assert!(tile_rows > 0 && tile_columns > 0, "empty tiles");
+    let down = rows.div_ceil(tile_rows);
+    let across = columns.div_ceil(tile_columns);
+    let start = Start(out.as_mut_ptr());
+    let start = &start;
+    pool.parallel_for(groups * down * across, |index| {
+        let (group, index) = (index / (down * across), index % (down * across));
+        let first_row = index / across * tile_rows;
+        let first_column = index % across * tile_columns;
+        let offset = (group * rows + first_row) * columns + first_column;
+        work(Tile {
+            group,
+            rows: first_row..rows.min(first_row + tile_rows),
+            columns: first_column..columns.min(first_column + tile_columns),
+            // SAFETY: the tile's first element lies inside `out`, whose length was checked above.
+            start: unsafe { start.0.add(offset) },
+            stride: columns,
+            output: PhantomData,
+        });
+    });
+}
