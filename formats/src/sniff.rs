@@ -21,7 +21,9 @@ pub enum FileKind {
     Gguf,
     /// A PNG picture.
     Png,
-    /// Anything else, safetensors included: its first bytes are a length.
+    /// A safetensors file.
+    Safetensors,
+    /// Anything else.
     Other,
 }
 
@@ -36,6 +38,10 @@ impl FileKind {
         let starts = |prefix: &[u8]| head.starts_with(prefix);
         if head.is_empty() {
             FileKind::Empty
+        } else if head.get(4..9) == Some(b"\0\0\0\0{") {
+            // A header of less than 4 GiB, and its first character. Before the others: the length may begin with any
+            // bytes, a header of 640 bytes with those of a pickle.
+            FileKind::Safetensors
         } else if starts(&crate::sdq::MAGIC) {
             FileKind::Sdq
         } else if starts(b"version https://git-lfs") {
@@ -68,6 +74,7 @@ impl fmt::Display for FileKind {
             FileKind::Pickle => "a Python pickle: convert it to safetensors",
             FileKind::Gguf => "a GGUF file",
             FileKind::Png => "a PNG picture",
+            FileKind::Safetensors => "a safetensors file",
             FileKind::Other => "of a kind that its first bytes do not tell",
         })
     }
@@ -87,7 +94,9 @@ mod tests {
             (b"PK\x03\x04....", FileKind::Zip),
             (b"\x80\x02}q\x00", FileKind::Pickle),
             (b"GGUF\x03\0\0\0", FileKind::Gguf),
-            (b"\x10\0\0\0\0\0\0\0{}", FileKind::Other),
+            (b"\x10\0\0\0\0\0\0\0{}", FileKind::Safetensors),
+            (b"\x80\x02\0\0\0\0\0\0{\"w\"", FileKind::Safetensors),
+            (b"{\"a\": 1}", FileKind::Other),
         ] {
             assert_eq!(FileKind::of(bytes), kind);
         }

@@ -80,7 +80,7 @@ impl Header {
 fn header_text(file: &[u8]) -> Result<(&str, usize), SafetensorsProblem> {
     // A known kind of file first: its first eight bytes would make an absurd length.
     match FileKind::of(file) {
-        FileKind::Other => {}
+        FileKind::Safetensors | FileKind::Other => {}
         kind => return Err(SafetensorsProblem::Kind(kind)),
     }
     let Some((prefix, rest)) = file.split_at_checked(PREFIX) else {
