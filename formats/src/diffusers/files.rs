@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::DiffusersError;
@@ -21,19 +20,14 @@ pub(super) fn read_text(path: &Path) -> Result<String, DiffusersError> {
         .map_err(|problem| DiffusersError::Text { path: path.to_path_buf(), problem })
 }
 
-/// The JSON in a file that must be there.
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, DiffusersError> {
-    let text = text_file::read(path, MAX_CONFIG_LEN)
-        .map_err(|problem| DiffusersError::Text { path: path.to_path_buf(), problem })?;
-    serde_json::from_str(&text)
-        .map_err(|error| DiffusersError::Json { path: path.to_path_buf(), reason: json_reason(&error) })
-}
-
 /// The JSON object in a file that must be there.
 pub(super) fn read_json_object(path: &Path) -> Result<Value, DiffusersError> {
-    let value: Value = read_json(path)?;
+    let text = text_file::read(path, MAX_CONFIG_LEN)
+        .map_err(|problem| DiffusersError::Text { path: path.to_path_buf(), problem })?;
+    let invalid = |reason| DiffusersError::Json { path: path.to_path_buf(), reason };
+    let value: Value = serde_json::from_str(&text).map_err(|error| invalid(json_reason(&error)))?;
     if !value.is_object() {
-        return Err(DiffusersError::Json { path: path.to_path_buf(), reason: "not an object".into() });
+        return Err(invalid("not an object".into()));
     }
     Ok(value)
 }

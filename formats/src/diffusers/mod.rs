@@ -19,10 +19,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::mmap::Bytes;
-use crate::names::{is_relative_path, quote};
+use crate::names::{is_relative_path, json_reason, quote};
 use crate::sdq::{Manifest, Source};
 use crate::sniff::FileKind;
-use files::{read_json, read_json_object, read_text};
+use files::{read_json_object, read_text};
 
 /// Components that every model must have.
 const REQUIRED: [&str; 5] = ["text_encoder", "unet", "vae", "tokenizer", "scheduler"];
@@ -134,7 +134,9 @@ impl ModelDirectory {
     fn read_card(&mut self) -> Result<(), DiffusersError> {
         let path = self.path.join("sdq.json");
         if path.exists() {
-            self.card = read_json(&path)?;
+            let card = read_json_object(&path)?;
+            self.card = serde_json::from_value(card)
+                .map_err(|error| DiffusersError::Json { path, reason: json_reason(&error) })?;
             self.files.insert("sdq.json".to_owned());
         }
         Ok(())
@@ -265,3 +267,6 @@ fn hash(path: &Path, name: &str) -> Result<Source, DiffusersError> {
     let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     Ok(Source { file: name.to_owned(), bytes: bytes.len() as u64, sha256 })
 }
+
+#[cfg(test)]
+mod tests;

@@ -81,3 +81,6 @@ impl SafetensorsFile {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

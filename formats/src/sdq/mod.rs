@@ -26,3 +26,6 @@ pub const WEIGHT_ALIGNMENT: u64 = crate::mmap::ALIGNMENT as u64;
 // Weights are read in place, and the file is little endian.
 #[cfg(target_endian = "big")]
 compile_error!("sdq reads weights in place and needs a little-endian machine");
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! A small model directory, and everything that can be wrong with one.
+
+use std::fs;
+
+use serde_json::json;
+use tempfile::TempDir;
+
+use super::*;
+use crate::dtype::DType;
+use crate::safetensors;
+use crate::tensor::TensorView;
+
+struct Model(TempDir);
+
+impl Model {
+    /// A directory with the least that a pipeline has.
+    fn new() -> Model {
+        let model = Model(tempfile::tempdir().unwrap());
+        model.put(
+            "model_index.json",
+            &json!({
+                "_class_name": "StableDiffusionPipeline",
+                "_diffusers_version": "0.30.0",
+                "text_encoder": ["transformers", "CLIPTextModel"],
+                "unet": ["diffusers", "UNet2DConditionModel"],
+                "vae": ["diffusers", "AutoencoderKL"],
+                "tokenizer": ["transformers", "CLIPTokenizer"],
+                "scheduler": ["diffusers", "DDIMScheduler"],
+                "safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"],
+                "feature_extractor": [null, null],
+                "requires_safety_checker": false,
+            })
+            .to_string(),
+        );
+        for name in ["text_encoder", "unet", "vae"] {
+            model.put(&format!("{name}/config.json"), &format!(r#"{{"of": "{name}"}}"#));
+        }
+        model.put_weights(
+            "text_encoder/model.safetensors",
+            &["encoder.w", "text_model.embeddings.position_ids"],
+        );
+        model.put_weights("unet/diffusion_pytorch_model.safetensors", &["conv_in.weight"]);
+        model.put_weights(
+            "vae/diffusion_pytorch_model.safetensors",
+            &["decoder.mid_block.attentions.0.query.bias"],
+        );
+        model.put("tokenizer/vocab.json", "{}");
+        model.put("tokenizer/merges.txt", "#version: 0.2\n");
+        model.put("scheduler/scheduler_config.json", "{}");
+        model
+    }
+
+    fn put(&self, name: &str, content: &str) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    /// A safetensors file with tensors of one element, 1.0 in the first, 2.0 in the second and so on.
+    fn put_weights(&self, name: &str, tensors: &[&str]) {
+        let path = self.0.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let values: Vec<[u8; 4]> = (1..=tensors.len()).map(|i| (i as f32).to_le_bytes()).collect();
+        let view = |(name, bytes): (&&str, &'_ [u8; 4])| (name.to_string(), bytes.to_vec());
+        let owned: Vec<(String, Vec<u8>)> = tensors.iter().zip(&values).map(view).collect();
+        let views: Vec<TensorView<'_>> = owned
+            .iter()
+            .map(|(name, bytes)| TensorView { name: name.clone(), dtype: DType::F32, shape: vec![1], bytes })
+            .collect();
+        safetensors::write(path, &views, &[]).unwrap();
+    }
+
+    fn remove(&self, name: &str) {
+        fs::remove_file(self.0.path().join(name)).unwrap();
+    }
+
+    fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.0.path().join(from), self.0.path().join(to)).unwrap();
+    }
+
+    fn open(&self) -> ModelDirectory {
+        ModelDirectory::open(self.0.path()).unwrap()
+    }
+
+    /// The error, with the folder's own path taken out.
+    fn error(&self) -> String {
+        let error = ModelDirectory::open(self.0.path()).unwrap_err().to_string();
+        error.replace(&format!("{}/", self.0.path().display()), "")
+    }
+}
+
+#[test]
+fn reads_components_texts_and_canonical_names() {
+    let model = Model::new().open();
+    assert_eq!(model.class_name(), "StableDiffusionPipeline");
+    let names: Vec<&str> = model.components().iter().map(ModelComponent::name).collect();
+    assert_eq!(names, ["text_encoder", "unet", "vae"]);
+    let unet = model.component("unet").unwrap();
+    assert_eq!(unet.class_name(), "UNet2DConditionModel");
+    assert_eq!(unet.config()["of"], "unet");
+    assert_eq!(unet.tensors().unwrap()["conv_in.weight"].to_f32().unwrap(), [1.0]);
+    let keys =
+        |name: &str| model.component(name).unwrap().tensors().unwrap().into_keys().collect::<Vec<String>>();
+    assert_eq!(keys("text_encoder"), ["text_model.encoder.w"]);
+    assert_eq!(keys("vae"), ["decoder.mid_block.attentions.0.to_q.bias"]);
+    let texts: Vec<&str> = model.texts().iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(texts, ["tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"]);
+}
+
+#[test]
+fn the_manifest_names_every_file_relative_to_the_model() {
+    let model = Model::new();
+    model.put(
+        "sdq.json",
+        r#"{"name": "tiny", "license": "OFL-1.1", "description": "d", "width": 64, "steps": 20}"#,
+    );
+    model.put("LICENSE.md", "be kind");
+    model.put("NOTICE", "not used");
+    let model = model.open();
+    assert!(model.texts().contains(&("LICENSE".to_owned(), "be kind".to_owned())));
+    let manifest = model.manifest("sdq 1.2.3").unwrap();
+    assert_eq!((manifest.name.as_str(), manifest.license.as_str()), ("tiny", "OFL-1.1"));
+    assert_eq!(manifest.converter, "sdq 1.2.3");
+    assert_eq!(manifest.defaults.to_string(), r#"{"width":64,"steps":20}"#);
+    let files: Vec<&str> = manifest.sources.iter().map(|source| source.file.as_str()).collect();
+    assert_eq!(
+        files,
+        [
+            "LICENSE.md",
+            "model_index.json",
+            "scheduler/scheduler_config.json",
+            "sdq.json",
+            "text_encoder/config.json",
+            "text_encoder/model.safetensors",
+            "tokenizer/merges.txt",
+            "tokenizer/vocab.json",
+            "unet/config.json",
+            "unet/diffusion_pytorch_model.safetensors",
+            "vae/config.json",
+            "vae/diffusion_pytorch_model.safetensors",
+        ]
+    );
+    let vocabulary = &manifest.sources[7];
+    assert_eq!(vocabulary.bytes, 2);
+    // SHA-256 of `{}`.
+    assert_eq!(vocabulary.sha256, "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+}
+
+#[test]
+fn without_a_card_the_folder_names_the_model() {
+    let model = Model::new();
+    let manifest = model.open().manifest("sdq").unwrap();
+    assert_eq!(manifest.name, model.0.path().file_name().unwrap().to_str().unwrap());
+    assert_eq!(manifest.defaults, json!({}));
+}
+
+#[test]
+fn prefers_whole_precision_then_falls_back_to_fp16() {
+    let model = Model::new();
+    model.put_weights("unet/diffusion_pytorch_model.fp16.safetensors", &["half"]);
+    assert!(model.open().component("unet").unwrap().tensors().unwrap().contains_key("conv_in.weight"));
+    model.remove("unet/diffusion_pytorch_model.safetensors");
+    assert!(model.open().component("unet").unwrap().tensors().unwrap().contains_key("half"));
+}
+
+#[test]
+fn reads_shards_under_every_name_of_their_index() {
+    for index in [
+        "diffusion_pytorch_model.safetensors.index.json",
+        "diffusion_pytorch_model.safetensors.index.fp16.json",
+        "diffusion_pytorch_model.fp16.safetensors.index.json",
+    ] {
+        let model = Model::new();
+        model.rename("unet/diffusion_pytorch_model.safetensors", "unet/shard-1.safetensors");
+        model.put(&format!("unet/{index}"), r#"{"weight_map": {"conv_in.weight": "shard-1.safetensors"}}"#);
+        let model = model.open();
+        assert!(model.component("unet").unwrap().tensors().unwrap().contains_key("conv_in.weight"));
+        let files: Vec<String> = model.sources().unwrap().into_iter().map(|source| source.file).collect();
+        assert!(files.contains(&format!("unet/{index}")));
+        assert!(files.contains(&"unet/shard-1.safetensors".to_owned()));
+    }
+}
+
+#[test]
+fn a_tokenizer_may_be_one_file() {
+    let model = Model::new();
+    model.remove("tokenizer/vocab.json");
+    assert_eq!(model.error(), "tokenizer: missing, expected vocab.json and merges.txt, or tokenizer.json");
+    model.put("tokenizer/tokenizer.json", "{}");
+    model.put("tokenizer/special_tokens_map.json", "{}");
+    let texts = model.open().texts.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+    assert!(texts.contains(&"tokenizer/tokenizer.json".to_owned()));
+    assert!(texts.contains(&"tokenizer/special_tokens_map.json".to_owned()));
+}
+
+#[test]
+fn rejects_what_is_not_a_model_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let message = |path: &Path| ModelDirectory::open(path).unwrap_err().to_string();
+    assert!(message(&folder.path().join("no")).ends_with("/no: no such file or directory"));
+    assert!(
+        message(folder.path()).ends_with("no model_index.json in it, so it is not a diffusers directory")
+    );
+    let file = folder.path().join("model.ckpt");
+    fs::write(&file, b"PK\x03\x04").unwrap();
+    let error = message(&file);
+    assert!(error.contains("a single file (it is a zip archive"), "{error}");
+    assert!(error.ends_with("expected a diffusers directory with a model_index.json"), "{error}");
+}
+
+#[test]
+fn rejects_an_index_without_class_or_components() {
+    let model = Model::new();
+    model.put("model_index.json", "{}");
+    assert_eq!(model.error(), "model_index.json: not valid: no string `_class_name`");
+    model.put("model_index.json", r#"{"_class_name": "P", "unet": [null, null]}"#);
+    assert_eq!(model.error(), "model_index.json: the pipeline has no `text_encoder`");
+    model.put("model_index.json", "[]");
+    assert_eq!(model.error(), "model_index.json: not valid: not an object");
+    model.put("model_index.json", r#"{"_class_name": "#);
+    assert!(model.error().starts_with("model_index.json: not valid: EOF"), "{}", model.error());
+}
+
+#[test]
+fn a_component_cannot_lie_outside_of_the_model() {
+    let model = Model::new();
+    let text = fs::read_to_string(model.0.path().join("model_index.json")).unwrap();
+    model.put("model_index.json", &text.replace("\"unet\"", "\"../unet\""));
+    assert!(model.error().contains("has no `unet`"));
+    model.put("model_index.json", &text.replacen('{', r#"{"../x": ["diffusers", "X"],"#, 1));
+    assert_eq!(model.error(), "model_index.json: not valid: component name \"../x\" is not allowed");
+}
+
+#[test]
+fn rejects_missing_configs_and_weights() {
+    let model = Model::new();
+    model.remove("unet/config.json");
+    assert!(model.error().starts_with("unet/config.json: No such file"), "{}", model.error());
+    model.put("unet/config.json", "{}");
+    model.remove("unet/diffusion_pytorch_model.safetensors");
+    assert_eq!(
+        model.error(),
+        "unet: missing, expected diffusion_pytorch_model.safetensors or model.safetensors"
+    );
+    model.put("unet/diffusion_pytorch_model.bin", "");
+    assert_eq!(
+        model.error(),
+        "unet/diffusion_pytorch_model.bin: pickled weights are not read yet; convert them to safetensors"
+    );
+}
+
+#[test]
+fn says_when_a_file_was_not_downloaded() {
+    let model = Model::new();
+    model.put("unet/diffusion_pytorch_model.safetensors", "version https://git-lfs.github.com/spec/v1\noid");
+    let error = model.error();
+    assert!(
+        error.starts_with("unet/diffusion_pytorch_model.safetensors: ") && error.contains("git-lfs pointer")
+    );
+    let model = Model::new();
+    model.put("tokenizer/vocab.json", "<!DOCTYPE html>");
+    assert!(model.error().starts_with("tokenizer/vocab.json: not a text file of a model; it is a web page"));
+}
+
+#[test]
+fn rejects_two_names_of_one_tensor() {
+    let model = Model::new();
+    model.put_weights("text_encoder/model.safetensors", &["encoder.w", "text_model.encoder.w"]);
+    let error = model.open().component("text_encoder").unwrap().tensors().unwrap_err().to_string();
+    assert!(
+        error.ends_with("tensors `encoder.w` and `text_model.encoder.w` are both `text_model.encoder.w`"),
+        "{error}"
+    );
+}
+
+#[test]
+fn rejects_a_card_with_mistakes() {
+    let model = Model::new();
+    model.put("sdq.json", r#"{"heigth": 64}"#);
+    assert!(model.error().starts_with("sdq.json: not valid: unknown field `heigth`"), "{}", model.error());
+    model.put("sdq.json", "[]");
+    assert_eq!(model.error(), "sdq.json: not valid: not an object");
+}
