@@ -61,3 +61,71 @@ pub(crate) fn build(
     let timesteps = timesteps.iter().map(|&t| t as f64).collect();
     Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, clip_range)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NoiseSource, create};
+
+    fn config(json: &str) -> SchedulerConfig {
+        SchedulerConfig::from_json(json).unwrap()
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_implement() {
+        for json in [
+            r#"{"eta": -0.1}"#,
+            r#"{"eta": 1.5}"#,
+            r#"{"eta": "NaN"}"#,
+            r#"{"thresholding": true}"#,
+            r#"{"clip_sample_range": 0}"#,
+            r#"{"set_alpha_to_one": 1}"#,
+            r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#,
+        ] {
+            assert!(build(&config(json), 10).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn draws_noise_at_each_step_if_eta_is_above_0() {
+        for (json, draws) in [("{}", 0), (r#"{"eta": 0.01}"#, 1)] {
+            let scheduler = build(&config(json), 10).unwrap();
+            assert!((0..10).all(|step_index| scheduler.noise_draws(step_index) == draws), "{json}");
+        }
+    }
+
+    struct Wave(f32);
+
+    impl NoiseSource for Wave {
+        fn fill_standard_normal(&mut self, out: &mut [f32]) {
+            self.0 += 1.0;
+            out.iter_mut().zip(1..).for_each(|(value, i)| *value = (self.0 * i as f32).sin());
+        }
+    }
+
+    /// Section 5 of the paper: eta = 1 is DDPM. Two formulas that share nothing must agree.
+    #[test]
+    fn eta_1_is_ddpm() {
+        for prediction_type in ["epsilon", "v_prediction", "sample"] {
+            // Clipping would tell them apart: DDIM keeps the ε of the unclipped x_0.
+            let mut config = config(r#"{"clip_sample": false}"#);
+            config.set("prediction_type", prediction_type.into()).unwrap();
+            let mut ddpm = create("ddpm", &config, 10).unwrap();
+            config.set("eta", 1.into()).unwrap();
+            let mut ddim = create("ddim", &config, 10).unwrap();
+            let mut latents = [[0.3, -1.2, 2.0]; 2];
+            let mut noise = [Wave(0.0), Wave(0.0)];
+            for step_index in 0..10 {
+                for ((latents, noise), scheduler) in
+                    latents.iter_mut().zip(&mut noise).zip([&mut ddpm, &mut ddim])
+                {
+                    let noise_pred = latents.map(f32::cos);
+                    scheduler.step(&noise_pred, step_index, latents, noise).unwrap();
+                }
+                for (ddpm, ddim) in latents[0].iter().zip(&latents[1]) {
+                    assert!((ddpm - ddim).abs() < 1e-5, "{prediction_type}, step {step_index}: {latents:?}");
+                }
+            }
+        }
+    }
+}

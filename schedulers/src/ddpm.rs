@@ -72,3 +72,45 @@ pub(crate) fn build(
     let timesteps = timesteps.iter().map(|&t| t as f64).collect();
     Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, clip_range)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> SchedulerConfig {
+        SchedulerConfig::from_json(json).unwrap()
+    }
+
+    /// The learned variances need a second half of the model's output; `fixed_large_log` is NaN in diffusers.
+    #[test]
+    fn refuses_what_it_does_not_implement() {
+        for (json, key) in [
+            (r#"{"variance_type": "learned"}"#, "variance_type"),
+            (r#"{"variance_type": "learned_range"}"#, "variance_type"),
+            (r#"{"variance_type": "fixed_large_log"}"#, "variance_type"),
+            (r#"{"thresholding": true}"#, "thresholding"),
+        ] {
+            let error = build(&config(json), 10).err().unwrap().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+        // What a DPM-Solver file says of it.
+        assert!(build(&config(r#"{"variance_type": null}"#), 10).is_ok());
+    }
+
+    #[test]
+    fn no_noise_is_drawn_at_timestep_0() {
+        let draws = |json| {
+            let scheduler = build(&config(json), 3).unwrap();
+            [0, 1, 2].map(|step_index| scheduler.noise_draws(step_index))
+        };
+        assert_eq!(draws("{}"), [1, 1, 0]);
+        assert_eq!(draws(r#"{"steps_offset": 1}"#), [1, 1, 1]);
+    }
+
+    #[test]
+    fn refuses_to_predict_noise_from_pure_noise() {
+        let zero_snr = r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing""#;
+        assert!(build(&config(&format!("{zero_snr}}}")), 10).is_err());
+        assert!(build(&config(&format!("{zero_snr}, \"prediction_type\": \"v_prediction\"}}")), 10).is_ok());
+    }
+}

@@ -76,3 +76,65 @@ impl SigmaLevels {
         LinearScheduler::new(self.timesteps, steps, self.init_noise_sigma, None)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> SchedulerConfig {
+        SchedulerConfig::from_json(json).unwrap()
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_implement() {
+        for (key, value) in [
+            ("use_karras_sigmas", "true"),
+            ("use_exponential_sigmas", "true"),
+            ("use_beta_sigmas", "true"),
+            ("interpolation_type", "\"log_linear\""),
+            ("timestep_type", "\"continuous\""),
+            ("final_sigmas_type", "\"one\""),
+        ] {
+            let error = build(&config(&format!("{{\"{key}\": {value}}}")), 10).err().unwrap().to_string();
+            assert!(error.contains(&format!("`{key}`")) && error.contains(value), "{error}");
+        }
+    }
+
+    /// Steps are exact where the derivative is constant: with ε predicted rightly, from σ to any other level.
+    #[test]
+    fn a_step_follows_constant_noise_exactly() {
+        let (original, noise, sigma, sigma_next) = (0.25, -1.5, 14.6, 3.2);
+        let step = euler_step(PredictionType::Epsilon, sigma, sigma_next);
+        let latents = original + sigma * noise;
+        let predicted = step.original_from_latents * latents + step.original_from_output * noise;
+        let next = step.from_original * predicted + step.from_latents * latents + step.from_output * noise;
+        assert!((next - (original + sigma_next * noise)).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_model_sees_unit_variance() {
+        let config = SchedulerConfig::default();
+        for spacing in ["leading", "trailing", "linspace"] {
+            let mut config = config.clone();
+            config.set("timestep_spacing", spacing.into()).unwrap();
+            let levels = SigmaLevels::new(&config, 4, true).unwrap();
+            let scheduler = levels.scheduler(|sigma, next| euler_step(PredictionType::Epsilon, sigma, next));
+            for step_index in 0..4 {
+                let (mut original, mut noise) = ([0.0], [0.0]);
+                scheduler.add_noise(&[1.0], &[0.0], step_index, &mut original).unwrap();
+                scheduler.add_noise(&[0.0], &[1.0], step_index, &mut noise).unwrap();
+                scheduler.scale_model_input(&mut original, step_index).unwrap();
+                scheduler.scale_model_input(&mut noise, step_index).unwrap();
+                assert!((original[0].hypot(noise[0]) - 1.0).abs() < 1e-6, "{spacing}");
+            }
+        }
+    }
+
+    #[test]
+    fn may_stop_at_the_least_noise_of_training() {
+        let levels =
+            |ends_at_zero| SigmaLevels::new(&SchedulerConfig::default(), 3, ends_at_zero).unwrap().sigmas;
+        assert_eq!(levels(true)[3], 0.0);
+        assert_eq!(levels(false)[3], levels(false)[2]);
+    }
+}

@@ -25,3 +25,42 @@ pub(crate) fn build(
         LinearStep { noise_std: Some(sigma_up), ..euler_step(config.prediction_type, sigma, sigma_down) }
     })))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoiseSource;
+
+    struct Constant(f32);
+
+    impl NoiseSource for Constant {
+        fn fill_standard_normal(&mut self, out: &mut [f32]) {
+            out.fill(self.0);
+        }
+    }
+
+    /// If all that is left is noise, it has the next level's deviation: old noise and fresh noise add up to σ_next².
+    #[test]
+    fn deviations_add_up_to_the_next_level() {
+        let config = SchedulerConfig::default();
+        let mut scheduler = build(&config, 5).unwrap();
+        let mut level = |step_index: usize| {
+            let mut out = [0.0];
+            scheduler.add_noise(&[0.0], &[1.0], step_index, &mut out).unwrap();
+            out[0]
+        };
+        let levels = [0, 1, 2, 3, 4].map(&mut level);
+        for step_index in 0..4 {
+            // x_0 = 0 and ε = 1, rightly predicted; then fresh noise alone.
+            let (mut old, mut fresh) = ([levels[step_index]], [0.0]);
+            scheduler.step(&[1.0], step_index, &mut old, &mut Constant(0.0)).unwrap();
+            scheduler.step(&[0.0], step_index, &mut fresh, &mut Constant(1.0)).unwrap();
+            assert!(fresh[0] > 0.1 * old[0]);
+            assert!(
+                (old[0].hypot(fresh[0]) / levels[step_index + 1] - 1.0).abs() < 1e-5,
+                "step {step_index}"
+            );
+        }
+        assert!((0..5).all(|step_index| scheduler.noise_draws(step_index) == 1));
+    }
+}

@@ -122,3 +122,81 @@ impl Scheduler for LinearScheduler {
         mix(self.at(step_index)?.signal_and_noise, original, noise, out)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Constant(f32);
+
+    impl NoiseSource for Constant {
+        fn fill_standard_normal(&mut self, out: &mut [f32]) {
+            out.fill(self.0);
+        }
+    }
+
+    const STEP: LinearStep = LinearStep {
+        original_from_latents: 2.0,
+        original_from_output: -1.0,
+        from_original: 10.0,
+        from_latents: 0.5,
+        from_output: 0.25,
+        noise_std: Some(100.0),
+        signal_and_noise: (3.0, 4.0),
+        input_scale: 0.5,
+    };
+
+    fn scheduler(clip_range: Option<f64>) -> LinearScheduler {
+        LinearScheduler::new(
+            vec![7.0, 3.0],
+            vec![STEP, LinearStep { noise_std: None, ..STEP }],
+            1.0,
+            clip_range,
+        )
+    }
+
+    #[test]
+    fn applies_the_formula_it_documents() {
+        let mut latents = [1.0, 3.0];
+        scheduler(None).step(&[4.0, 4.0], 0, &mut latents, &mut Constant(0.5)).unwrap();
+        // original: -2, 2
+        assert_eq!(latents, [-20.0 + 0.5 + 1.0 + 50.0, 20.0 + 1.5 + 1.0 + 50.0]);
+    }
+
+    /// Clipping is of the predicted original alone.
+    #[test]
+    fn clips_the_predicted_original() {
+        let mut latents = [1.0, 3.0, 2.5];
+        scheduler(Some(1.5)).step(&[4.0; 3], 1, &mut latents, &mut Constant(9.0)).unwrap();
+        assert_eq!(latents, [-15.0 + 0.5 + 1.0, 15.0 + 1.5 + 1.0, 10.0 + 1.25 + 1.0]);
+    }
+
+    #[test]
+    fn draws_what_it_says() {
+        let scheduler = scheduler(None);
+        assert_eq!([0, 1, 2].map(|step_index| scheduler.noise_draws(step_index)), [1, 0, 0]);
+    }
+
+    #[test]
+    fn scales_input_and_adds_noise() {
+        let scheduler = scheduler(None);
+        let mut latents = [8.0];
+        scheduler.scale_model_input(&mut latents, 1).unwrap();
+        assert_eq!(latents, [4.0]);
+        scheduler.add_noise(&[1.0], &[2.0], 0, &mut latents).unwrap();
+        assert_eq!(latents, [11.0]);
+    }
+
+    #[test]
+    fn refuses_bad_calls_and_leaves_the_latents() {
+        let mut scheduler = scheduler(None);
+        let mut latents = [1.0; 3];
+        let no_step = SchedulerError::StepIndex { found: 2, steps: 2 };
+        assert_eq!(scheduler.step(&[0.0; 3], 2, &mut latents, &mut Constant(0.0)), Err(no_step.clone()));
+        assert_eq!(scheduler.scale_model_input(&mut latents, 2), Err(no_step.clone()));
+        assert_eq!(scheduler.add_noise(&[0.0; 3], &[0.0; 3], 2, &mut latents), Err(no_step));
+        let too_short = SchedulerError::Length { what: "noise_pred", found: 2, expected: 3 };
+        assert_eq!(scheduler.step(&[0.0; 2], 0, &mut latents, &mut Constant(0.0)), Err(too_short));
+        assert_eq!(latents, [1.0; 3]);
+    }
+}

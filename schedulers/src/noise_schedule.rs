@@ -39,8 +39,11 @@ impl NoiseSchedule {
     /// The tables that `config` describes.
     ///
     /// # Errors
-    /// If `trained_betas` is not one β for each timestep, or a timestep has no signal or no noise left to divide by.
+    /// If there is no timestep, `trained_betas` is not one β for each, or one has no signal or no noise to divide by.
     pub fn new(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
+        if config.num_train_timesteps == 0 {
+            return Err(invalid("num_train_timesteps", "1 or more", 0));
+        }
         let mut betas = betas(config)?;
         if config.rescale_betas_zero_snr {
             betas = rescale_zero_terminal_snr(&betas);
@@ -212,4 +215,96 @@ fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
             1.0 - alpha
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(json: &str) -> SchedulerConfig {
+        SchedulerConfig::from_json(json).unwrap()
+    }
+
+    const ALL: [&str; 3] = [
+        r#"{"beta_schedule": "linear"}"#,
+        r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#,
+        r#"{"beta_schedule": "squaredcos_cap_v2"}"#,
+    ];
+
+    /// q(x_t | x_0) in closed form, from the definitions alone, in `f64` throughout.
+    #[test]
+    fn add_noise_is_the_forward_process() {
+        let beta = |t: usize| {
+            let root = 0.00085_f64.sqrt() + (0.012_f64.sqrt() - 0.00085_f64.sqrt()) * t as f64 / 999.0;
+            root * root
+        };
+        let schedule = NoiseSchedule::new(&config(ALL[1])).unwrap();
+        let (original, noise) = ([0.5_f32, -2.0, 0.0], [1.0_f32, 0.25, -3.0]);
+        for timestep in [0, 1, 17, 500, 999] {
+            let alpha_prod: f64 = (0..=timestep).map(|t| 1.0 - beta(t)).product();
+            let mut out = [0.0; 3];
+            schedule.add_noise(&original, &noise, timestep, &mut out).unwrap();
+            for ((out, original), noise) in out.into_iter().zip(original).zip(noise) {
+                let exact =
+                    alpha_prod.sqrt() * f64::from(original) + (1.0 - alpha_prod).sqrt() * f64::from(noise);
+                // The tables are rounded to f32 as PyTorch rounds them; 1 - alpha_prod feels it most at t = 0.
+                assert!((f64::from(out) - exact).abs() < 3e-6, "timestep {timestep}: {out} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn add_noise_checks_its_arguments() {
+        let schedule = NoiseSchedule::new(&SchedulerConfig::default()).unwrap();
+        let mut out = [0.0; 2];
+        let no_timestep = schedule.add_noise(&[0.0; 2], &[0.0; 2], 1000, &mut out);
+        assert_eq!(no_timestep, Err(SchedulerError::StepIndex { found: 1000, steps: 1000 }));
+        let short_noise = schedule.add_noise(&[0.0; 2], &[0.0; 1], 0, &mut out);
+        assert_eq!(short_noise, Err(SchedulerError::Length { what: "noise", found: 1, expected: 2 }));
+        let short_original = schedule.add_noise(&[0.0; 1], &[0.0; 1], 0, &mut out);
+        assert_eq!(short_original, Err(SchedulerError::Length { what: "out", found: 2, expected: 1 }));
+    }
+
+    #[test]
+    fn sigmas_interpolate_and_stop_at_the_ends() {
+        let schedule = NoiseSchedule::new(&config(ALL[1])).unwrap();
+        let (at_10, at_11) = (schedule.sigma(10.0), schedule.sigma(11.0));
+        assert!((schedule.sigma(10.25) - (0.75 * at_10 + 0.25 * at_11)).abs() < 1e-15);
+        assert_eq!(schedule.sigma(1001.0), schedule.sigma(999.0));
+        // The well-known ends of Stable Diffusion's range.
+        assert!((schedule.sigma(0.0) - 0.0292).abs() < 1e-4);
+        assert!((schedule.sigma(999.0) - 14.6146).abs() < 1e-3);
+    }
+
+    #[test]
+    fn rescaling_ends_in_pure_noise_and_keeps_the_start() {
+        for json in ALL {
+            let mut config = config(json);
+            let plain = NoiseSchedule::new(&config).unwrap();
+            config.rescale_betas_zero_snr = true;
+            let rescaled = NoiseSchedule::new(&config).unwrap();
+            assert_eq!(rescaled.alphas_cumprod()[999], 0.0);
+            assert!((rescaled.alphas_cumprod()[0] / plain.alphas_cumprod()[0] - 1.0).abs() < 1e-6);
+            let finite = NoiseSchedule::with_finite_sigmas(&config).unwrap();
+            assert!((finite.sigma(999.0) - 4096.0).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn rejects_betas_that_leave_no_signal_or_no_noise() {
+        for (json, key) in [
+            (r#"{"beta_start": 0.9, "beta_end": 0.9}"#, "beta_end"),
+            (r#"{"beta_start": 1e-30, "beta_end": 1e-30}"#, "beta_end"),
+            (r#"{"num_train_timesteps": 1, "rescale_betas_zero_snr": true}"#, "beta_end"),
+            (r#"{"beta_start": 1e-30, "beta_end": 1e-30, "rescale_betas_zero_snr": true}"#, "beta_end"),
+            (r#"{"trained_betas": [0.1, 0.2]}"#, "trained_betas"),
+            (r#"{"trained_betas": [], "num_train_timesteps": 1}"#, "trained_betas"),
+            (r#"{"trained_betas": [1e-30], "num_train_timesteps": 1}"#, "trained_betas"),
+        ] {
+            match NoiseSchedule::new(&config(json)) {
+                Err(SchedulerError::InvalidValue { key: named, .. }) => assert_eq!(named, key, "{json}"),
+                other => panic!("{json}: {other:?}"),
+            }
+        }
+    }
 }

@@ -224,3 +224,154 @@ impl SchedulerEntry {
 fn normalized(name: &str) -> String {
     name.trim().to_lowercase().replace(['_', ' '], "-")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NoiseSource;
+
+    struct Wave(f32);
+
+    impl NoiseSource for Wave {
+        fn fill_standard_normal(&mut self, out: &mut [f32]) {
+            self.0 += 1.0;
+            out.iter_mut().zip(1..).for_each(|(value, i)| *value = (self.0 * i as f32).sin());
+        }
+    }
+
+    /// A model that knows x_0 leads every scheduler there, from any step on, whatever it is asked to predict.
+    #[test]
+    fn a_perfect_model_ends_at_the_original() {
+        const ORIGINAL: [f32; 3] = [0.5, -0.9, 0.0];
+        let choices = |name| {
+            let spacings = ["leading", "trailing", "linspace"].into_iter();
+            spacings.flat_map(move |spacing| {
+                ["epsilon", "v_prediction", "sample"].map(|kind| (name, spacing, kind))
+            })
+        };
+        for (name, spacing, prediction_type) in BUILT_IN.iter().flat_map(|entry| choices(entry.name)) {
+            let mut config = SchedulerConfig::default();
+            config.set("timestep_spacing", spacing.into()).unwrap();
+            config.set("prediction_type", prediction_type.into()).unwrap();
+            for (steps, start) in [(1, 0), (2, 0), (20, 0), (20, 13)] {
+                let mut scheduler = create(name, &config, steps).unwrap();
+                let mut noise = Wave(0.0);
+                let mut first_noise = [0.0; 3];
+                noise.fill_standard_normal(&mut first_noise);
+                let mut latents = [0.0; 3];
+                scheduler.add_noise(&ORIGINAL, &first_noise, start, &mut latents).unwrap();
+                for step_index in start..steps {
+                    let (mut signal, mut noise_level) = ([0.0], [0.0]);
+                    scheduler.add_noise(&[1.0], &[0.0], step_index, &mut signal).unwrap();
+                    scheduler.add_noise(&[0.0], &[1.0], step_index, &mut noise_level).unwrap();
+                    let (signal, noise_level) = (f64::from(signal[0]), f64::from(noise_level[0]));
+                    let mut answer = [0.0; 3];
+                    for ((answer, latents), original) in answer.iter_mut().zip(latents).zip(ORIGINAL) {
+                        let original = f64::from(original);
+                        let epsilon = (f64::from(latents) - signal * original) / noise_level;
+                        *answer = match prediction_type {
+                            "epsilon" => epsilon,
+                            "sample" => original,
+                            _ => (signal * epsilon - noise_level * original) / signal.hypot(noise_level),
+                        } as f32;
+                    }
+                    scheduler.step(&answer, step_index, &mut latents, &mut noise).unwrap();
+                }
+                for (found, original) in latents.iter().zip(ORIGINAL) {
+                    let label = format!("{name}, {spacing}, {prediction_type}, {steps} steps from {start}");
+                    assert!((found - original).abs() < 1e-4, "{label}: {latents:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn finds_names_and_aliases_however_written() {
+        for (name, found) in [
+            ("ddim", "ddim"),
+            ("DDIM", "ddim"),
+            ("euler_a", "euler-ancestral"),
+            ("Euler a", "euler-ancestral"),
+            ("k_euler", "euler"),
+            (" ddpm ", "ddpm"),
+        ] {
+            assert_eq!(find(name).unwrap().name, found);
+        }
+    }
+
+    #[test]
+    fn suggests_the_nearest_name() {
+        for (name, suggestion) in [("eular", Some("euler")), ("dddim", Some("ddim")), ("quux", None)] {
+            match find(name) {
+                Err(SchedulerError::UnknownScheduler { suggestion: found, .. }) => {
+                    assert_eq!(found.as_deref(), suggestion, "{name}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let message = find("eular").unwrap_err().to_string();
+        assert!(
+            message.starts_with("unknown scheduler `eular`, did you mean `euler`?; known: ddim, "),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn a_registered_scheduler_is_found_once() {
+        let entry = SchedulerEntry {
+            name: "test-copy",
+            aliases: &["test-alias"],
+            summary: "a copy",
+            options: &[],
+            classes: &["TestScheduler"],
+            build: ddim::build,
+        };
+        register(entry).unwrap();
+        assert_eq!(find("test_alias").unwrap().name, "test-copy");
+        assert_eq!(default_for_class("TestScheduler"), Some("test-copy"));
+        assert!(create("test-copy", &SchedulerConfig::default(), 3).is_ok());
+        for (name, aliases) in [("test-copy", &[][..]), ("Euler_A", &[]), ("new", &["ddim"])] {
+            let error = register(SchedulerEntry { name, aliases, ..entry }).unwrap_err();
+            assert!(matches!(error, SchedulerError::DuplicateName { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn classes_have_a_default_or_none() {
+        for (class, name) in [
+            ("DDIMScheduler", Some("ddim")),
+            ("PNDMScheduler", Some("ddim")),
+            ("EulerAncestralDiscreteScheduler", Some("euler-ancestral")),
+            ("FlowMatchEulerDiscreteScheduler", None),
+        ] {
+            assert_eq!(default_for_class(class), name);
+        }
+    }
+
+    #[test]
+    fn overrides_edit_the_config() {
+        let overrides = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let ddim = find("ddim").unwrap();
+        let config = SchedulerConfig::default();
+        let edited =
+            ddim.configure(&config, &overrides(&[("eta", "0.5"), ("timestep_spacing", "trailing")])).unwrap();
+        assert_eq!(edited.number("eta"), Ok(Some(0.5)));
+        assert_eq!(edited.timestep_spacing, Some(crate::TimestepSpacing::Trailing));
+        let bad_value = ddim.configure(&config, &overrides(&[("prediction_type", "noise")])).unwrap_err();
+        assert!(matches!(bad_value, SchedulerError::InvalidValue { .. }), "{bad_value}");
+        let not_its_own =
+            find("euler").unwrap().configure(&config, &overrides(&[("eta", "0.5")])).unwrap_err();
+        assert!(matches!(not_its_own, SchedulerError::UnknownOption { .. }), "{not_its_own}");
+    }
+
+    /// An option that no file may have would be an oversight in one of the two lists.
+    #[test]
+    fn every_option_is_a_key_that_files_may_have() {
+        for option in BUILT_IN.iter().flat_map(SchedulerEntry::all_options) {
+            let error = SchedulerConfig::from_json(&format!("{{\"{}\": []}}", option.key)).err();
+            assert!(!matches!(error, Some(SchedulerError::UnknownKey { .. })), "{}", option.key);
+        }
+    }
+}

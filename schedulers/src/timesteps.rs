@@ -78,7 +78,7 @@ fn spaced_timesteps(
     Ok(match config.timestep_spacing.unwrap_or(default_spacing) {
         TimestepSpacing::Leading => {
             let ratio = train / steps;
-            (0..steps).rev().map(|i| (i * ratio + config.steps_offset) as f64).collect()
+            (0..steps).rev().map(|i| (i * ratio).saturating_add(config.steps_offset) as f64).collect()
         }
         TimestepSpacing::Trailing => {
             // numpy.arange(train, 0, -train / steps): its step is the difference of its first two elements. Where
@@ -96,4 +96,64 @@ fn spaced_timesteps(
             (0..steps).rev().map(|i| if i + 1 == steps { last } else { i as f64 * delta }).collect()
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: [TimestepSpacing; 3] =
+        [TimestepSpacing::Leading, TimestepSpacing::Trailing, TimestepSpacing::Linspace];
+
+    /// Also where numpy's `arange` has one element too many, as for 61 of 1000.
+    #[test]
+    fn are_as_many_as_asked_for_descending_and_in_range() {
+        for num_train_timesteps in [1, 2, 7, 999, 1000] {
+            let mut config = SchedulerConfig::default();
+            config.num_train_timesteps = num_train_timesteps;
+            for (steps, spacing) in (1..=num_train_timesteps).flat_map(|n| ALL.map(|spacing| (n, spacing))) {
+                let whole = whole_timesteps(&config, steps, spacing).unwrap();
+                assert_eq!(whole.len(), steps, "{spacing:?}");
+                assert!(whole.iter().all(|timestep| *timestep < num_train_timesteps), "{spacing:?} {steps}");
+                assert!(whole.is_sorted_by(|a, b| a > b), "{spacing:?} {steps}: {whole:?}");
+                let fractional = fractional_timesteps(&config, steps, spacing).unwrap();
+                assert!(fractional.is_sorted_by(|a, b| a > b), "{spacing:?} {steps}");
+                assert!(fractional.iter().all(|timestep| f64::from(*timestep as f32) == *timestep));
+            }
+        }
+    }
+
+    #[test]
+    fn the_config_has_precedence_over_the_default() {
+        let mut config = SchedulerConfig::default();
+        assert_eq!(whole_timesteps(&config, 2, TimestepSpacing::Leading), Ok(vec![500, 0]));
+        config.timestep_spacing = Some(TimestepSpacing::Trailing);
+        assert_eq!(whole_timesteps(&config, 2, TimestepSpacing::Leading), Ok(vec![999, 499]));
+    }
+
+    #[test]
+    fn rejects_step_counts_that_training_does_not_have() {
+        let config = SchedulerConfig::default();
+        for (found, spacing) in
+            [0, 1001, 1_000_000_000].into_iter().flat_map(|n| ALL.map(|spacing| (n, spacing)))
+        {
+            let error = whole_timesteps(&config, found, spacing).unwrap_err();
+            assert_eq!(error, SchedulerError::StepCount { found, max: 1000 });
+            assert_eq!(fractional_timesteps(&config, found, spacing).unwrap_err(), error);
+        }
+    }
+
+    #[test]
+    fn rejects_an_offset_past_the_end() {
+        let mut config = SchedulerConfig::default();
+        config.steps_offset = 1;
+        assert!(whole_timesteps(&config, 999, TimestepSpacing::Leading).is_ok());
+        let error = whole_timesteps(&config, 1000, TimestepSpacing::Leading).unwrap_err();
+        assert!(
+            matches!(error, SchedulerError::TimestepOutOfRange { timestep: 1000, last: 999, .. }),
+            "{error}"
+        );
+        // Interpolated levels end where training's do, as in diffusers.
+        assert_eq!(fractional_timesteps(&config, 1000, TimestepSpacing::Leading).unwrap()[0], 1000.0);
+    }
 }
