@@ -1,0 +1,219 @@
+//! Appending ops to a graph: shapes are computed and weights declared as the model is written down.
+//!
+//! Shapes come from checked configs and sizes, so a mismatch here is a bug of a model definition and asserts.
+
+use sdq_formats::{WeightRole, WeightSpec};
+
+use super::{ActivationKind, Graph, Node, Op, Padding, Port, TensorId, WeightId, fuse};
+
+/// A graph while a model writes it.
+#[derive(Debug, Default)]
+pub struct GraphBuilder {
+    tensors: Vec<Vec<usize>>,
+    nodes: Vec<Node>,
+    inputs: Vec<Port>,
+    outputs: Vec<Port>,
+    weights: Vec<WeightSpec>,
+}
+
+impl GraphBuilder {
+    /// An empty graph.
+    pub fn new() -> GraphBuilder {
+        GraphBuilder::default()
+    }
+
+    /// Shape of `tensor`.
+    pub fn shape(&self, tensor: TensorId) -> &[usize] {
+        &self.tensors[tensor.0]
+    }
+
+    /// Size of the last axis of `tensor`.
+    pub fn channels(&self, tensor: TensorId) -> usize {
+        *self.shape(tensor).last().expect("no model makes a tensor without axes")
+    }
+
+    /// Height and width of `tensor [batch, height, width, channels]`.
+    pub fn size(&self, tensor: TensorId) -> (usize, usize) {
+        let shape = self.shape(tensor);
+        assert_eq!(shape.len(), 4, "a picture has four axes");
+        (shape[1], shape[2])
+    }
+
+    /// Declares a tensor that the caller sets before running.
+    pub fn input(&mut self, name: &str, shape: &[usize]) -> TensorId {
+        let tensor = self.tensor(shape.to_vec());
+        self.inputs.push(Port { name: name.to_owned(), tensor });
+        tensor
+    }
+
+    /// Declares that the caller reads `tensor` under `name`.
+    pub fn output(&mut self, name: &str, tensor: TensorId) {
+        self.outputs.push(Port { name: name.to_owned(), tensor });
+    }
+
+    /// Fuses and closes the graph.
+    pub fn finish(self) -> Graph {
+        let GraphBuilder { tensors, nodes, inputs, outputs, weights } = self;
+        fuse::fold_adds(Graph { tensors, nodes, inputs, outputs, weights })
+    }
+
+    /// [`Op::Embedding`] of `ids [batch, tokens]`.
+    pub fn embedding(
+        &mut self,
+        (tokens, vocabulary): (&str, usize),
+        (positions, length): (&str, usize),
+        width: usize,
+        ids: TensorId,
+    ) -> TensorId {
+        let [batch, count] = *self.shape(ids) else { panic!("token ids have two axes") };
+        let tokens = self.weight(tokens, WeightRole::Table, &[vocabulary, width]);
+        let positions = self.weight(positions, WeightRole::Table, &[length, width]);
+        self.push(Op::Embedding { tokens, positions }, &[ids], vec![batch, count, width])
+    }
+
+    /// [`Op::Linear`] with the weights `{name}.weight` and, if `bias`, `{name}.bias`.
+    pub fn linear(&mut self, name: &str, x: TensorId, out_features: usize, bias: bool) -> TensorId {
+        let mut shape = self.shape(x).to_vec();
+        let in_features = self.channels(x);
+        let weight = self.weight(&format!("{name}.weight"), WeightRole::Matrix, &[out_features, in_features]);
+        let bias = bias.then(|| self.vector(&format!("{name}.bias"), out_features));
+        *shape.last_mut().expect("checked by `channels`") = out_features;
+        self.push(Op::Linear { weight, bias, residual: false }, &[x], shape)
+    }
+
+    /// [`Op::Conv2d`] with the weights `{name}.weight` and `{name}.bias`.
+    pub fn conv2d(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        out_channels: usize,
+        kernel: usize,
+        stride: usize,
+        padding: Padding,
+        channel_bias: Option<TensorId>,
+    ) -> TensorId {
+        let &[batch, height, width, in_channels] = self.shape(x) else { panic!("a picture has four axes") };
+        let weight_name = format!("{name}.weight");
+        let weight = match kernel {
+            1 => self.weight(&weight_name, WeightRole::Matrix, &[out_channels, in_channels]),
+            _ => self.weight(&weight_name, WeightRole::Conv, &[out_channels, in_channels, kernel, kernel]),
+        };
+        let bias = Some(self.vector(&format!("{name}.bias"), out_channels));
+        let out = |size: usize, before: usize, after: usize| (size + before + after - kernel) / stride + 1;
+        let shape = vec![
+            batch,
+            out(height, padding.top, padding.bottom),
+            out(width, padding.left, padding.right),
+            out_channels,
+        ];
+        let mut inputs = vec![x];
+        if let Some(tensor) = channel_bias {
+            assert_eq!(self.channels(tensor), out_channels, "{name}: one bias per channel");
+            inputs.push(tensor);
+        }
+        let op = Op::Conv2d {
+            weight,
+            bias,
+            kernel: (kernel, kernel),
+            stride,
+            padding,
+            channel_bias: channel_bias.is_some(),
+            residual: false,
+        };
+        self.push(op, &inputs, shape)
+    }
+
+    /// [`Op::GroupNorm`] with the weights `{name}.weight` and `{name}.bias`.
+    pub fn group_norm(&mut self, name: &str, x: TensorId, groups: usize, eps: f32, silu: bool) -> TensorId {
+        let channels = self.channels(x);
+        assert_eq!(channels % groups, 0, "{name}: {groups} groups of {channels} channels");
+        let (weight, bias) = self.norm_weights(name, channels);
+        let shape = self.shape(x).to_vec();
+        self.push(Op::GroupNorm { weight, bias, groups, eps, silu }, &[x], shape)
+    }
+
+    /// [`Op::LayerNorm`] with the weights `{name}.weight` and `{name}.bias`.
+    pub fn layer_norm(&mut self, name: &str, x: TensorId, eps: f32) -> TensorId {
+        let (weight, bias) = self.norm_weights(name, self.channels(x));
+        let shape = self.shape(x).to_vec();
+        self.push(Op::LayerNorm { weight, bias, eps }, &[x], shape)
+    }
+
+    /// [`Op::Attention`].
+    pub fn attention(
+        &mut self,
+        q: TensorId,
+        k: TensorId,
+        v: TensorId,
+        heads: usize,
+        causal: bool,
+    ) -> TensorId {
+        assert_eq!(self.channels(q) % heads, 0, "{heads} heads in {} channels", self.channels(q));
+        assert_eq!(self.shape(k), self.shape(v), "keys and values go together");
+        assert_eq!(self.channels(q), self.channels(k), "queries and keys have one width");
+        let shape = self.shape(q).to_vec();
+        self.push(Op::Attention { heads, causal }, &[q, k, v], shape)
+    }
+
+    /// [`Op::Activation`].
+    pub fn activation(&mut self, kind: ActivationKind, x: TensorId) -> TensorId {
+        let shape = self.shape(x).to_vec();
+        self.push(Op::Activation(kind), &[x], shape)
+    }
+
+    /// [`Op::Geglu`].
+    pub fn geglu(&mut self, x: TensorId) -> TensorId {
+        let mut shape = self.shape(x).to_vec();
+        let last = shape.last_mut().expect("no model makes a tensor without axes");
+        assert_eq!(*last % 2, 0, "value and gate have one width");
+        *last /= 2;
+        self.push(Op::Geglu, &[x], shape)
+    }
+
+    /// [`Op::Add`].
+    pub fn add(&mut self, a: TensorId, b: TensorId) -> TensorId {
+        assert_eq!(self.shape(a), self.shape(b), "a sum has one shape");
+        let shape = self.shape(a).to_vec();
+        self.push(Op::Add, &[a, b], shape)
+    }
+
+    /// [`Op::Concat`].
+    pub fn concat(&mut self, a: TensorId, b: TensorId) -> TensorId {
+        let mut shape = self.shape(a).to_vec();
+        let rows = shape.len() - 1;
+        assert_eq!(shape[..rows], self.shape(b)[..rows], "only channels may differ");
+        shape[rows] += self.channels(b);
+        self.push(Op::Concat, &[a, b], shape)
+    }
+
+    /// [`Op::UpsampleNearest`].
+    pub fn upsample_nearest(&mut self, x: TensorId, (height, width): (usize, usize)) -> TensorId {
+        let mut shape = self.shape(x).to_vec();
+        (shape[1], shape[2]) = (height, width);
+        self.push(Op::UpsampleNearest { height, width }, &[x], shape)
+    }
+
+    fn norm_weights(&mut self, name: &str, channels: usize) -> (WeightId, WeightId) {
+        (self.vector(&format!("{name}.weight"), channels), self.vector(&format!("{name}.bias"), channels))
+    }
+
+    fn vector(&mut self, name: &str, length: usize) -> WeightId {
+        self.weight(name, WeightRole::Vector, &[length])
+    }
+
+    fn weight(&mut self, name: &str, role: WeightRole, shape: &[usize]) -> WeightId {
+        self.weights.push(WeightSpec { name: name.to_owned(), role, shape: shape.to_vec() });
+        WeightId(self.weights.len() - 1)
+    }
+
+    fn tensor(&mut self, shape: Vec<usize>) -> TensorId {
+        self.tensors.push(shape);
+        TensorId(self.tensors.len() - 1)
+    }
+
+    fn push(&mut self, op: Op, inputs: &[TensorId], shape: Vec<usize>) -> TensorId {
+        let output = self.tensor(shape);
+        self.nodes.push(Node { op, inputs: inputs.to_vec(), output });
+        output
+    }
+}

@@ -1,0 +1,122 @@
+//! The ops a model can be made of.
+
+use super::WeightId;
+
+/// An element-wise non-linearity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ActivationKind {
+    /// `x * sigmoid(x)`.
+    Silu,
+    /// `x * sigmoid(1.702 x)`, as OpenAI's CLIP has it.
+    QuickGelu,
+    /// `x * Φ(x)` with the exact normal distribution function (erf).
+    Gelu,
+    /// The tanh approximation of GELU.
+    GeluTanh,
+}
+
+/// Zeros around a picture, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Padding {
+    /// Rows above.
+    pub top: usize,
+    /// Columns to the left.
+    pub left: usize,
+    /// Rows below.
+    pub bottom: usize,
+    /// Columns to the right.
+    pub right: usize,
+}
+
+impl Padding {
+    /// The same on every side.
+    pub fn same(pixels: usize) -> Padding {
+        Padding { top: pixels, left: pixels, bottom: pixels, right: pixels }
+    }
+}
+
+/// What a node computes. Shapes are channels last; "rows" are all axes but the last.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Op {
+    /// Token plus position embedding: `ids [batch, tokens]` → `[batch, tokens, width]`.
+    /// The ids travel as f32 like everything else, which holds every integer below 2^24 exactly.
+    Embedding {
+        /// Table `[vocabulary, width]`.
+        tokens: WeightId,
+        /// Table `[positions, width]`.
+        positions: WeightId,
+    },
+    /// `y = W x + bias (+ residual)` on every row: `x [.., k]`, `(residual [.., n])` → `[.., n]`.
+    Linear {
+        /// Matrix `[n, k]`.
+        weight: WeightId,
+        /// Vector `[n]`.
+        bias: Option<WeightId>,
+        /// Whether a second input is added to the product.
+        residual: bool,
+    },
+    /// Convolution with zero padding: `x [b, h, w, in]`, `(channel_bias [b or 1, out])`, `(residual like the output)`
+    /// → `[b, h', w', out]`.
+    Conv2d {
+        /// Convolution `[out, in, kernel_height, kernel_width]`, or matrix `[out, in]` for 1x1.
+        weight: WeightId,
+        /// Vector `[out]`.
+        bias: Option<WeightId>,
+        /// Kernel height and width.
+        kernel: (usize, usize),
+        /// The same in both directions.
+        stride: usize,
+        /// Zeros around the input.
+        padding: Padding,
+        /// Whether an input holds one bias per image and channel (the time embedding).
+        channel_bias: bool,
+        /// Whether the last input is added to the product.
+        residual: bool,
+    },
+    /// Normalises groups of channels over all pixels of an image, then scales, shifts and activates.
+    /// Wu & He 2018, arXiv:1803.08494, eq. 1-2.
+    GroupNorm {
+        /// Vector `[channels]`.
+        weight: WeightId,
+        /// Vector `[channels]`.
+        bias: WeightId,
+        /// Divides the channels.
+        groups: usize,
+        /// Added to the variance.
+        eps: f32,
+        /// Whether SiLU follows.
+        silu: bool,
+    },
+    /// Normalises every row, then scales and shifts. Ba et al. 2016, arXiv:1607.06450.
+    LayerNorm {
+        /// Vector `[channels]`.
+        weight: WeightId,
+        /// Vector `[channels]`.
+        bias: WeightId,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// `softmax(q kᵀ / √d) v` per head: `q [b, queries.., heads*d]`, `k, v [b, keys.., heads*d]` → like `q`. The
+    /// pixels of a picture count as tokens as they lie. Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
+    Attention {
+        /// Number of heads.
+        heads: usize,
+        /// Whether a query sees only keys up to its own position.
+        causal: bool,
+    },
+    /// Element-wise non-linearity.
+    Activation(ActivationKind),
+    /// `value * gelu(gate)`: `[.., 2c]` (value first) → `[.., c]`. Shazeer 2020, arXiv:2002.05202, eq. 5.
+    Geglu,
+    /// Element-wise sum of two tensors of one shape.
+    Add,
+    /// Joins two tensors along channels, first input first.
+    Concat,
+    /// Nearest-neighbour resize of `[b, h, w, c]`; `source = floor(target * size_in / size_out)`.
+    UpsampleNearest {
+        /// Target height in pixels.
+        height: usize,
+        /// Target width in pixels.
+        width: usize,
+    },
+}

@@ -1,0 +1,190 @@
+//! Where every tensor lies: offsets in one arena, by lifetime.
+//!
+//! The peak is known before anything runs. Inputs keep their place for the whole run, so that a caller sets again
+//! only what changed; outputs keep theirs until they are read; everything else is reused as soon as its last
+//! reader has run.
+
+use std::ops::Range;
+
+use super::Graph;
+
+/// Alignment of every tensor in the arena, in f32 elements: one cache line.
+pub const ALIGNMENT: usize = 16;
+
+/// Offsets of all tensors of a graph in one arena of f32 elements.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    ranges: Vec<Range<usize>>,
+    elements: usize,
+}
+
+impl Plan {
+    /// Plans `graph`.
+    pub fn new(graph: &Graph) -> Plan {
+        let nodes = graph.nodes.len();
+        let mut last_use = vec![0; graph.tensors.len()];
+        for (step, node) in graph.nodes.iter().enumerate() {
+            last_use[node.output.0] = step;
+            for input in &node.inputs {
+                last_use[input.0] = step;
+            }
+        }
+        for port in graph.inputs.iter().chain(&graph.outputs) {
+            last_use[port.tensor.0] = nodes;
+        }
+        let mut dies_after = vec![Vec::new(); nodes + 1];
+        let mut arena = Arena::default();
+        let mut ranges = vec![0..0; graph.tensors.len()];
+        for port in &graph.inputs {
+            ranges[port.tensor.0] = arena.take(graph.elements(port.tensor));
+        }
+        for (step, node) in graph.nodes.iter().enumerate() {
+            ranges[node.output.0] = arena.take(graph.elements(node.output));
+            for tensor in node.inputs.iter().chain([&node.output]) {
+                if last_use[tensor.0] == step && !dies_after[step].contains(&tensor.0) {
+                    dies_after[step].push(tensor.0);
+                }
+            }
+            for &tensor in &dies_after[step] {
+                arena.give_back(ranges[tensor].clone());
+            }
+        }
+        // `take` hands out whole cache lines; a tensor is the elements it really has.
+        for (tensor, range) in ranges.iter_mut().enumerate() {
+            range.end = range.start + graph.tensors[tensor].iter().product::<usize>().min(range.len());
+        }
+        Plan { ranges, elements: arena.end }
+    }
+
+    /// Where tensor `index` lies. Two tensors that live at the same time never overlap.
+    pub fn range(&self, index: usize) -> Range<usize> {
+        self.ranges[index].clone()
+    }
+
+    /// Size of the arena in f32 elements.
+    pub fn elements(&self) -> usize {
+        self.elements
+    }
+}
+
+/// Free gaps below `end`, sorted by offset, never adjacent to each other.
+#[derive(Default)]
+struct Arena {
+    gaps: Vec<Range<usize>>,
+    end: usize,
+}
+
+impl Arena {
+    /// The smallest gap that fits, or new space at the end.
+    fn take(&mut self, elements: usize) -> Range<usize> {
+        let size = elements.next_multiple_of(ALIGNMENT);
+        let fits = self.gaps.iter().enumerate().filter(|(_, gap)| gap.len() >= size);
+        if let Some((index, _)) = fits.min_by_key(|(_, gap)| gap.len()) {
+            let start = self.gaps[index].start;
+            self.gaps[index].start += size;
+            if self.gaps[index].is_empty() {
+                self.gaps.remove(index);
+            }
+            return start..start + size;
+        }
+        // A gap that touches the end is grown rather than left behind.
+        let start = match self.gaps.last() {
+            Some(gap) if gap.end == self.end => self.gaps.pop().map_or(self.end, |gap| gap.start),
+            _ => self.end,
+        };
+        self.end = start + size;
+        start..self.end
+    }
+
+    fn give_back(&mut self, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        let at = self.gaps.partition_point(|gap| gap.start < range.start);
+        self.gaps.insert(at, range);
+        if at + 1 < self.gaps.len() && self.gaps[at].end == self.gaps[at + 1].start {
+            self.gaps[at].end = self.gaps.remove(at + 1).end;
+        }
+        if at > 0 && self.gaps[at - 1].end == self.gaps[at].start {
+            self.gaps[at - 1].end = self.gaps.remove(at).end;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{ActivationKind, GraphBuilder};
+    use super::*;
+
+    /// Every pair of tensors that are alive at the same step, by definition of the graph alone.
+    fn assert_no_overlap(graph: &Graph, plan: &Plan) {
+        let count = graph.tensors.len();
+        let mut alive = vec![(usize::MAX, 0); count];
+        for port in &graph.inputs {
+            alive[port.tensor.0] = (0, graph.nodes.len());
+        }
+        for (step, node) in graph.nodes.iter().enumerate() {
+            alive[node.output.0] = (step, step);
+        }
+        for (step, node) in graph.nodes.iter().enumerate() {
+            for input in &node.inputs {
+                alive[input.0].1 = alive[input.0].1.max(step);
+            }
+        }
+        for port in &graph.outputs {
+            alive[port.tensor.0].1 = graph.nodes.len();
+        }
+        for a in 0..count {
+            for b in a + 1..count {
+                let together = alive[a].0.max(alive[b].0) <= alive[a].1.min(alive[b].1);
+                let (ra, rb) = (plan.range(a), plan.range(b));
+                let overlap = ra.start.max(rb.start) < ra.end.min(rb.end);
+                assert!(!(together && overlap), "tensors {a} {ra:?} and {b} {rb:?} live together");
+            }
+        }
+    }
+
+    #[test]
+    fn a_chain_needs_two_places_and_its_input() {
+        let mut graph = GraphBuilder::new();
+        let mut x = graph.input("x", &[1, 64, 16]);
+        for _ in 0..10 {
+            x = graph.activation(ActivationKind::Silu, x);
+        }
+        graph.output("y", x);
+        let graph = graph.finish();
+        let plan = Plan::new(&graph);
+        assert_no_overlap(&graph, &plan);
+        assert_eq!(plan.elements(), 3 * 64 * 16);
+    }
+
+    #[test]
+    fn skips_stay_alive_until_they_are_joined() {
+        let mut graph = GraphBuilder::new();
+        let mut x = graph.input("x", &[1, 5, 7, 3]);
+        let mut skips = Vec::new();
+        for level in 0..4 {
+            x = graph.linear(&format!("down{level}"), x, 3 + level, true);
+            skips.push(x);
+        }
+        while let Some(skip) = skips.pop() {
+            let joined = graph.concat(x, skip);
+            x = graph.linear(&format!("up{}", skips.len()), joined, 5, true);
+        }
+        graph.output("y", x);
+        let graph = graph.finish();
+        let plan = Plan::new(&graph);
+        assert_no_overlap(&graph, &plan);
+        let everything: usize = graph.tensors.iter().map(|s| s.iter().product::<usize>()).sum();
+        assert!(plan.elements() < everything, "places are reused");
+    }
+
+    #[test]
+    fn an_input_that_is_also_an_output_has_one_place() {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[1, 3]);
+        graph.output("y", x);
+        let graph = graph.finish();
+        assert_eq!(Plan::new(&graph).elements(), ALIGNMENT);
+    }
+}
