@@ -1,0 +1,127 @@
+use serde_json::{Value, json};
+
+use super::*;
+
+/// The keys that shape the network, from stable-diffusion-v1-5's files.
+fn unet() -> Value {
+    json!({
+        "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu",
+        "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280], "center_input_sample": false,
+        "cross_attention_dim": 768,
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "downsample_padding": 1, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4,
+        "layers_per_block": 2, "mid_block_scale_factor": 1, "norm_eps": 1e-5, "norm_num_groups": 32,
+        "out_channels": 4, "sample_size": 64,
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
+    })
+}
+
+fn vae() -> Value {
+    json!({
+        "_class_name": "AutoencoderKL", "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": vec!["DownEncoderBlock2D"; 4], "in_channels": 3, "latent_channels": 4,
+        "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3, "sample_size": 512,
+        "up_block_types": vec!["UpDecoderBlock2D"; 4]
+    })
+}
+
+fn text_encoder() -> Value {
+    json!({
+        "architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "hidden_act": "quick_gelu",
+        "hidden_size": 768, "intermediate_size": 3072, "layer_norm_eps": 1e-5, "max_position_embeddings": 77,
+        "num_attention_heads": 12, "num_hidden_layers": 12, "vocab_size": 49408, "dropout": 0.0,
+        "torch_dtype": "float32", "transformers_version": "4.22.0.dev0", "projection_dim": 768
+    })
+}
+
+fn with(mut config: Value, key: &str, value: Value) -> Value {
+    config[key] = value;
+    config
+}
+
+fn elements(specs: &[sdq_formats::WeightSpec]) -> usize {
+    specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum()
+}
+
+/// The published numbers of parameters: a block too many or a width off shows at once.
+#[test]
+fn sd15_has_the_published_number_of_weights() {
+    let count = |component, config| elements(&crate::models::weight_specs(component, &config).unwrap());
+    assert_eq!(count("unet", unet()), 859_520_964);
+    assert_eq!(count("vae", vae()), 83_653_863);
+    assert_eq!(count("text_encoder", text_encoder()), 123_060_480);
+}
+
+#[test]
+fn no_weight_is_listed_twice() {
+    for (component, config) in [("unet", unet()), ("vae", vae()), ("text_encoder", text_encoder())] {
+        let specs = crate::models::weight_specs(component, &config).unwrap();
+        let names: std::collections::HashSet<_> = specs.iter().map(|spec| &spec.name).collect();
+        assert_eq!(names.len(), specs.len(), "{component}");
+    }
+}
+
+#[test]
+fn values_that_cannot_be_run_are_named() {
+    let cases = [
+        ("act_fn", json!("mish"), "silu or swish"),
+        ("addition_embed_type", json!("text_time"), "unknown key"),
+        ("class_embed_type", json!("timestep"), "unknown key"),
+        ("resnet_time_scale_shift", json!("scale_shift"), "\"default\""),
+        ("mid_block_type", json!("UNetMidBlock2D"), "UNetMidBlock2DCrossAttn"),
+        ("down_block_types", json!(["DownBlock2D"]), "4 blocks"),
+        (
+            "down_block_types",
+            json!(["DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"]),
+            "CrossAttn",
+        ),
+        ("attention_head_dim", json!([5, 10, 20]), "4 values"),
+        ("attention_head_dim", json!(7), "divisor"),
+        ("norm_num_groups", json!(33), "divisor"),
+        ("block_out_channels", json!([]), "a list of"),
+        ("block_out_channels", json!([0, 1, 2, 3]), "from 1"),
+        ("in_channels", json!(-1), "from 1"),
+        ("in_channels", json!(1.5), "from 1"),
+        ("layers_per_block", json!(1_000_000), "at most"),
+        ("downsample_padding", json!(2), "0 or 1"),
+        ("freq_shift", json!(160), "less than half"),
+        ("norm_eps", json!("small"), "a finite number"),
+        ("conv_in_kernel", json!(5), "3"),
+        ("only_cross_attention", json!(true), "unknown key"),
+        ("brand_new_switch", json!("on"), "unknown key"),
+    ];
+    for (key, value, expected) in cases {
+        let error = UNetConfig::from_json(&with(unet(), key, value.clone())).unwrap_err().to_string();
+        assert!(error.contains(key) && error.contains(expected), "{key} = {value}: {error}");
+    }
+    let error = AutoencoderConfig::from_json(&with(vae(), "shift_factor", json!(0.1))).unwrap_err();
+    assert!(error.to_string().contains("shift_factor"), "{error}");
+    let error = TextEncoderConfig::from_json(&with(text_encoder(), "model_type", json!("t5"))).unwrap_err();
+    assert!(error.to_string().contains("clip_text_model"), "{error}");
+    assert!(UNetConfig::from_json(&json!([])).is_err());
+}
+
+#[test]
+fn keys_that_are_off_or_private_change_nothing() {
+    let plain = UNetConfig::from_json(&unet()).unwrap();
+    for (key, value) in [
+        ("addition_embed_type", Value::Null),
+        ("only_cross_attention", json!(false)),
+        ("dual_cross_attention", json!(false)),
+        ("_name_or_path", json!("./somewhere")),
+        ("mid_block_scale_factor", json!(1.0)),
+        ("upcast_attention", json!(true)),
+        ("use_linear_projection", json!(true)),
+        ("brand_new_switch", Value::Null),
+    ] {
+        assert_eq!(UNetConfig::from_json(&with(unet(), key, value)).unwrap(), plain, "{key}");
+    }
+}
+
+#[test]
+fn heads_come_from_whichever_key_says_it() {
+    let config = UNetConfig::from_json(&with(unet(), "attention_head_dim", json!([5, 10, 20, 20]))).unwrap();
+    assert_eq!(config.num_attention_heads, [5, 10, 20, 20]);
+    let config = UNetConfig::from_json(&with(unet(), "num_attention_heads", json!(16))).unwrap();
+    assert_eq!(config.num_attention_heads, [16; 4]);
+}

@@ -1,0 +1,246 @@
+//! The conditional U-Net: noisy latents, a timestep and text states → predicted noise.
+//! Rombach et al. 2022, arXiv:2112.10752, section 3.3.
+//!
+//! One walk over the network writes three graphs, because its parts change at different rates:
+//! - [`UNetGraphs::time`] depends on the timesteps alone and runs once per schedule, all steps as rows;
+//! - [`UNetGraphs::prompt`] depends on the text alone (keys and values of the cross-attentions) and runs once per
+//!   prompt;
+//! - [`UNetGraphs::denoise`] is everything else and runs every step. Outputs of the first two are its inputs,
+//!   under the same names.
+
+use sdq_formats::WeightSpec;
+
+use super::{
+    config::{LevelKind, UNetConfig},
+    layers::{ResidualBlock, conv1x1, conv3x3},
+};
+use crate::graph::{ActivationKind, Graph, GraphBuilder, Padding, TensorId};
+
+/// Name of the denoising graph's input `[batch, height, width, in_channels]`.
+pub const LATENTS: &str = "latents";
+/// Name of the denoising graph's output `[batch, height, width, out_channels]`.
+pub const NOISE_PRED: &str = "noise_pred";
+/// Name of the time graph's input `[steps, block_out_channels[0]]`, see [`timestep_embedding`].
+pub const TIMESTEP_EMBEDDING: &str = "timestep_embedding";
+/// Name of the prompt graph's input `[batch, tokens, cross_attention_dim]`.
+pub const TEXT_STATES: &str = "text_states";
+
+/// Epsilon of the norms inside a transformer; diffusers fixes both.
+const TRANSFORMER_GROUP_NORM_EPS: f32 = 1e-6;
+const TRANSFORMER_LAYER_NORM_EPS: f32 = 1e-5;
+
+/// Size of one evaluation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UNetShape {
+    /// Latents evaluated together, both halves of guidance counted.
+    pub batch: usize,
+    /// Height of the latents, in latent pixels.
+    pub height: usize,
+    /// Width of the latents, in latent pixels.
+    pub width: usize,
+    /// Tokens of the text states.
+    pub tokens: usize,
+    /// Rows of the time graph.
+    pub steps: usize,
+}
+
+/// The U-Net, cut by how often its parts have to run.
+#[derive(Clone, Debug)]
+pub struct UNetGraphs {
+    /// Timestep → one bias per residual block, a row for each step.
+    pub time: Graph,
+    /// Text states → keys and values of every cross-attention.
+    pub prompt: Graph,
+    /// Latents → predicted noise, given the other two.
+    pub denoise: Graph,
+}
+
+/// Writes the network down for one size.
+pub fn graphs(config: &UNetConfig, shape: &UNetShape) -> UNetGraphs {
+    let mut time = GraphBuilder::new();
+    let mut prompt = GraphBuilder::new();
+    let mut denoise = GraphBuilder::new();
+
+    let embedding = time.input(TIMESTEP_EMBEDDING, &[shape.steps, config.block_out_channels[0]]);
+    let embedding = time.linear("time_embedding.linear_1", embedding, config.time_embedding_dim, true);
+    let embedding = time.activation(ActivationKind::Silu, embedding);
+    let embedding = time.linear("time_embedding.linear_2", embedding, config.time_embedding_dim, true);
+    // Every residual block starts with this SiLU; it is the same for all of them.
+    let time_states = time.activation(ActivationKind::Silu, embedding);
+
+    let text_states = prompt.input(TEXT_STATES, &[shape.batch, shape.tokens, config.cross_attention_dim]);
+    let latents = denoise.input(LATENTS, &[shape.batch, shape.height, shape.width, config.in_channels]);
+
+    let mut builder = UNetBuilder { config, time, prompt, denoise, time_states, text_states };
+    let noise_pred = builder.network(latents);
+    builder.denoise.output(NOISE_PRED, noise_pred);
+    UNetGraphs {
+        time: builder.time.finish(),
+        prompt: builder.prompt.finish(),
+        denoise: builder.denoise.finish(),
+    }
+}
+
+/// The network's weights, in reading order.
+pub fn weights(config: &UNetConfig) -> Vec<WeightSpec> {
+    // The weights do not depend on the size; the smallest latents that every level can halve will do.
+    let side = 1 << (config.block_out_channels.len() - 1);
+    let shape = UNetShape { batch: 1, height: side, width: side, tokens: 1, steps: 1 };
+    let UNetGraphs { time, prompt, denoise } = graphs(config, &shape);
+    [time.weights, prompt.weights, denoise.weights].concat()
+}
+
+/// Sines and cosines of `timestep` (on the training clock) in `block_out_channels[0]` values.
+/// Ho et al. 2020, after Vaswani et al. 2017, section 3.5; computed in f32 as the network was trained with.
+pub fn timestep_embedding(config: &UNetConfig, timestep: f32) -> Vec<f32> {
+    let width = config.block_out_channels[0];
+    let half = width / 2;
+    let exponent_scale = -(10_000_f32.ln()) / (half as f32 - config.freq_shift as f32);
+    let angles = (0..half).map(|i| timestep * (i as f32 * exponent_scale).exp());
+    let (sines, cosines): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+    let mut embedding = if config.flip_sin_to_cos { [cosines, sines] } else { [sines, cosines] }.concat();
+    embedding.resize(width, 0.0);
+    embedding
+}
+
+struct UNetBuilder<'a> {
+    config: &'a UNetConfig,
+    time: GraphBuilder,
+    prompt: GraphBuilder,
+    denoise: GraphBuilder,
+    /// In the time graph: `[steps, time_embedding_dim]`.
+    time_states: TensorId,
+    /// In the prompt graph: `[batch, tokens, cross_attention_dim]`.
+    text_states: TensorId,
+}
+
+impl UNetBuilder<'_> {
+    fn network(&mut self, latents: TensorId) -> TensorId {
+        let config = self.config;
+        let levels = config.block_out_channels.len();
+        let x = conv3x3(&mut self.denoise, "conv_in", latents, config.block_out_channels[0], None);
+        let mut skips = vec![x];
+        let mut x = x;
+        for level in 0..levels {
+            x = self.down_level(level, x, &mut skips);
+        }
+        x = self.middle(x);
+        for block in 0..levels {
+            x = self.up_level(block, x, &mut skips);
+        }
+        x = self.denoise.group_norm("conv_norm_out", x, config.norm_num_groups, config.norm_eps, true);
+        conv3x3(&mut self.denoise, "conv_out", x, config.out_channels, None)
+    }
+
+    fn down_level(&mut self, level: usize, mut x: TensorId, skips: &mut Vec<TensorId>) -> TensorId {
+        let config = self.config;
+        let name = format!("down_blocks.{level}");
+        let channels = config.block_out_channels[level];
+        for layer in 0..config.layers_per_block[level] {
+            x = self.residual_block(&format!("{name}.resnets.{layer}"), x, channels);
+            if config.down_blocks[level] == LevelKind::CrossAttention {
+                x = self.transformer(&format!("{name}.attentions.{layer}"), x, level);
+            }
+            skips.push(x);
+        }
+        if level + 1 < config.block_out_channels.len() {
+            let padding = Padding::same(config.downsample_padding);
+            let name = format!("{name}.downsamplers.0.conv");
+            x = self.denoise.conv2d(&name, x, channels, 3, 2, padding, None);
+            skips.push(x);
+        }
+        x
+    }
+
+    fn middle(&mut self, x: TensorId) -> TensorId {
+        let level = self.config.block_out_channels.len() - 1;
+        let channels = self.config.block_out_channels[level];
+        let x = self.residual_block("mid_block.resnets.0", x, channels);
+        let x = self.transformer("mid_block.attentions.0", x, level);
+        self.residual_block("mid_block.resnets.1", x, channels)
+    }
+
+    /// Up block `block` works at the level it mirrors: block 0 at the coarsest.
+    fn up_level(&mut self, block: usize, mut x: TensorId, skips: &mut Vec<TensorId>) -> TensorId {
+        let config = self.config;
+        let level = config.block_out_channels.len() - 1 - block;
+        let name = format!("up_blocks.{block}");
+        let channels = config.block_out_channels[level];
+        for layer in 0..=config.layers_per_block[level] {
+            let skip = skips.pop().expect("the way up has one layer for each skip of the way down");
+            x = self.denoise.concat(x, skip);
+            x = self.residual_block(&format!("{name}.resnets.{layer}"), x, channels);
+            if config.up_blocks[block] == LevelKind::CrossAttention {
+                x = self.transformer(&format!("{name}.attentions.{layer}"), x, level);
+            }
+        }
+        if level > 0 {
+            // The next skip's size rather than twice this one's: an odd size was rounded up on the way down.
+            let next = skips.last().expect("finer levels still have their skips");
+            let size = self.denoise.size(*next);
+            x = self.denoise.upsample_nearest(x, size);
+            x = conv3x3(&mut self.denoise, &format!("{name}.upsamplers.0.conv"), x, channels, None);
+        }
+        x
+    }
+
+    fn residual_block(&mut self, name: &str, x: TensorId, out_channels: usize) -> TensorId {
+        let bias_name = format!("{name}.time_emb_proj");
+        let time_bias = self.time.linear(&bias_name, self.time_states, out_channels, true);
+        self.time.output(&bias_name, time_bias);
+        let time_bias = self.denoise.input(&bias_name, &[1, out_channels]);
+        let groups = self.config.norm_num_groups;
+        let block = ResidualBlock { name, out_channels, groups, eps: self.config.norm_eps };
+        block.build(&mut self.denoise, x, Some(time_bias))
+    }
+
+    /// Pixels attend to each other and to the text. The pixels of `x [b, h, w, c]` are the tokens as they lie.
+    fn transformer(&mut self, name: &str, x: TensorId, level: usize) -> TensorId {
+        let channels = self.denoise.channels(x);
+        let groups = self.config.norm_num_groups;
+        let graph = &mut self.denoise;
+        let normed = graph.group_norm(&format!("{name}.norm"), x, groups, TRANSFORMER_GROUP_NORM_EPS, false);
+        let mut states = conv1x1(graph, &format!("{name}.proj_in"), normed, channels);
+        for layer in 0..self.config.transformer_layers_per_block[level] {
+            states = self.transformer_block(&format!("{name}.transformer_blocks.{layer}"), states, level);
+        }
+        let projected = conv1x1(&mut self.denoise, &format!("{name}.proj_out"), states, channels);
+        self.denoise.add(projected, x)
+    }
+
+    fn transformer_block(&mut self, name: &str, states: TensorId, level: usize) -> TensorId {
+        let width = self.denoise.channels(states);
+        let heads = self.config.num_attention_heads[level];
+        let graph = &mut self.denoise;
+
+        let normed = graph.layer_norm(&format!("{name}.norm1"), states, TRANSFORMER_LAYER_NORM_EPS);
+        let [q, k, v] = ["to_q", "to_k", "to_v"]
+            .map(|p| graph.linear(&format!("{name}.attn1.{p}"), normed, width, false));
+        let attended = graph.attention(q, k, v, heads, false);
+        let attended = graph.linear(&format!("{name}.attn1.to_out.0"), attended, width, true);
+        let states = graph.add(attended, states);
+
+        let normed = graph.layer_norm(&format!("{name}.norm2"), states, TRANSFORMER_LAYER_NORM_EPS);
+        let q = graph.linear(&format!("{name}.attn2.to_q"), normed, width, false);
+        let k = self.text_projection(&format!("{name}.attn2.to_k"), width);
+        let v = self.text_projection(&format!("{name}.attn2.to_v"), width);
+        let graph = &mut self.denoise;
+        let attended = graph.attention(q, k, v, heads, false);
+        let attended = graph.linear(&format!("{name}.attn2.to_out.0"), attended, width, true);
+        let states = graph.add(attended, states);
+
+        let normed = graph.layer_norm(&format!("{name}.norm3"), states, TRANSFORMER_LAYER_NORM_EPS);
+        let hidden = graph.linear(&format!("{name}.ff.net.0.proj"), normed, width * 8, true);
+        let hidden = graph.geglu(hidden);
+        let hidden = graph.linear(&format!("{name}.ff.net.2"), hidden, width, true);
+        graph.add(hidden, states)
+    }
+
+    /// A projection of the text states, computed in the prompt graph and handed to the denoising graph.
+    fn text_projection(&mut self, name: &str, width: usize) -> TensorId {
+        let projected = self.prompt.linear(name, self.text_states, width, false);
+        self.prompt.output(name, projected);
+        let shape = self.prompt.shape(projected).to_vec();
+        self.denoise.input(name, &shape)
+    }
+}
