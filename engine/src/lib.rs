@@ -1,1 +1,29 @@
-//! Placeholder.
+//! Runs Stable Diffusion models from an `.sdq` file.
+//!
+//! ```no_run
+//! use std::{ops::ControlFlow, path::Path};
+//! use sdq_engine::{Pipeline, PipelineOptions, Request};
+//!
+//! let pipeline = Pipeline::open(Path::new("model.sdq"), &PipelineOptions::default())?;
+//! let request = Request { prompt: "a red apple".to_owned(), seed: 7, ..Request::default() };
+//! let generated = pipeline.generate(&request, &mut |_event| ControlFlow::Continue(()))?;
+//! assert_eq!(generated.pictures.len(), 1);
+//! # Ok::<(), sdq_engine::Error>(())
+//! ```
+//!
+//! The flow stands in [`pipeline`]; the networks in [`models`], as graphs; what runs them in [`backend`].
+
+pub mod backend;
+mod error;
+pub mod graph;
+pub mod models;
+mod picture;
+pub mod pipeline;
+pub mod rng;
+mod tensor;
+pub mod tokenizer;
+
+pub use error::Error;
+pub use picture::Picture;
+pub use pipeline::{Defaults, Event, Generated, Pipeline, PipelineOptions, Request};
+pub use tensor::Tensor;

@@ -18,11 +18,14 @@ pub(super) fn multiply_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
     let right = right.map(|column| &column[..depth]);
     let mut sums = [[isa.splat(0.0); VECTORS]; ROWS];
     for i in 0..depth {
-        let right = right.map(|column| isa.load(&column[i]));
+        let mut vectors = [isa.splat(0.0); VECTORS];
+        for (vector, column) in vectors.iter_mut().zip(right) {
+            *vector = isa.load(&column[i]);
+        }
         for r in 0..ROWS {
             let left = isa.splat(left[r][i]);
             for v in 0..VECTORS {
-                sums[r][v] = isa.fma(left, right[v], sums[r][v]);
+                sums[r][v] = isa.fma(left, vectors[v], sums[r][v]);
             }
         }
     }
@@ -42,11 +45,14 @@ pub(super) fn multiply_columns<S: Simd, const ROWS: usize, const VECTORS: usize>
     let right = right.map(|column| &column[..depth]);
     for i in 0..depth {
         let left: &[f32; ROWS] = left[i * stride..].first_chunk().expect("left operand ends early");
-        let right = right.map(|column| isa.load(&column[i]));
+        let mut vectors = [isa.splat(0.0); VECTORS];
+        for (vector, column) in vectors.iter_mut().zip(right) {
+            *vector = isa.load(&column[i]);
+        }
         for r in 0..ROWS {
             let left = isa.splat(left[r]);
             for v in 0..VECTORS {
-                sums[r][v] = isa.fma(left, right[v], sums[r][v]);
+                sums[r][v] = isa.fma(left, vectors[v], sums[r][v]);
             }
         }
     }

@@ -1,0 +1,53 @@
+//! Rows of two tables, summed.
+
+use half::f16;
+
+/// A table `[rows, width]` as it lies in the file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table<'a> {
+    pub(super) width: usize,
+    pub(super) values: TableValues<'a>,
+}
+
+/// Number format of a [`Table`].
+#[derive(Clone, Copy, Debug)]
+pub(super) enum TableValues<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+}
+
+impl Table<'_> {
+    fn add_row(&self, row: usize, out: &mut [f32]) {
+        let range = row * self.width..(row + 1) * self.width;
+        match self.values {
+            TableValues::F32(values) => out.iter_mut().zip(&values[range]).for_each(|(o, v)| *o += v),
+            TableValues::F16(values) => {
+                out.iter_mut().zip(&values[range]).for_each(|(o, v)| *o += v.to_f32())
+            }
+        }
+    }
+}
+
+/// `out[i] = tokens[ids[i]] + positions[i mod length]`. The tokenizer has checked that every id has a row.
+pub(super) fn lookup(ids: &[f32], tokens: Table, positions: Table, length: usize, out: &mut [f32]) {
+    out.fill(0.0);
+    for (index, (id, row)) in ids.iter().zip(out.chunks_exact_mut(tokens.width)).enumerate() {
+        tokens.add_row(*id as usize, row);
+        positions.add_row(index % length, row);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prompt_of_a_batch_starts_at_position_zero() {
+        let tokens = Table { width: 2, values: TableValues::F32(&[0.0, 0.0, 1.0, 2.0, 3.0, 4.0]) };
+        let halves = [10.0, 20.0, 30.0, 40.0].map(f16::from_f32);
+        let positions = Table { width: 2, values: TableValues::F16(&halves) };
+        let mut out = [f32::NAN; 8];
+        lookup(&[1.0, 2.0, 0.0, 1.0], tokens, positions, 2, &mut out);
+        assert_eq!(out, [11.0, 22.0, 33.0, 44.0, 10.0, 20.0, 31.0, 42.0]);
+    }
+}

@@ -1,0 +1,39 @@
+//! What runs a graph. Models never name a backend; a backend knows ops and nothing of models.
+
+pub mod cpu;
+
+use sdq_formats::sdq::Component;
+
+use crate::{Error, graph::Graph};
+
+/// Makes graphs runnable on one kind of device.
+pub trait Backend: Send + Sync + std::fmt::Debug {
+    /// What `sdq info` shows: device, instruction set, threads.
+    fn description(&self) -> String;
+
+    /// Binds `graph` to the weights of `component` and plans its memory.
+    ///
+    /// # Errors
+    /// When a weight is missing or of another shape, or the plan does not fit into memory.
+    fn compile<'w>(&self, graph: Graph, component: &Component<'w>)
+    -> Result<Box<dyn Executable + 'w>, Error>;
+}
+
+/// A graph that is ready to run, over and over.
+pub trait Executable: Send {
+    /// Sets an input for this and all later runs. `name` and length are the graph's own: anything else is a bug
+    /// of the caller and panics.
+    fn set_input(&mut self, name: &str, values: &[f32]);
+
+    /// Runs all ops.
+    fn run(&mut self);
+
+    /// An output of the last run. `name` is the graph's own: anything else panics.
+    fn output(&self, name: &str) -> &[f32];
+
+    /// Names of the outputs, in the order in which the graph declares them.
+    fn output_names(&self) -> Vec<String>;
+
+    /// Bytes held for intermediate values, inputs and outputs.
+    fn arena_bytes(&self) -> usize;
+}

@@ -1,0 +1,97 @@
+//! What can go wrong between a prompt and a picture.
+
+use std::collections::TryReserveError;
+
+use sdq_formats::{WeightRole, sdq::SdqError};
+use sdq_schedulers::SchedulerError;
+
+use crate::backend::cpu::pool::PoolError;
+
+/// Any failure of the engine. Messages are one line and name what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The model file is broken or does not hold what its configs promise.
+    #[error(transparent)]
+    File(#[from] SdqError),
+    /// The scheduler refuses its config or the number of steps.
+    #[error(transparent)]
+    Scheduler(#[from] SchedulerError),
+    /// A component is missing from the model file.
+    #[error("the model has no component `{component}`")]
+    MissingComponent {
+        /// `text_encoder`, `unet` or `vae`.
+        component: &'static str,
+    },
+    /// A key of a component's config has a value that sdq cannot run.
+    #[error("{component} config: `{key}` is {found}, expected {expected}")]
+    Config {
+        /// `text_encoder`, `unet` or `vae`.
+        component: &'static str,
+        /// The key in the component's config.json.
+        key: String,
+        /// Its value, as JSON.
+        found: String,
+        /// What would work.
+        expected: String,
+    },
+    /// A key of a component's config is unknown; ignoring it could change the picture.
+    #[error("{component} config: unknown key `{key}` = {found}; sdq would not know what it changes")]
+    UnknownConfigKey {
+        /// `text_encoder`, `unet` or `vae`.
+        component: &'static str,
+        /// The key in the component's config.json.
+        key: String,
+        /// Its value, as JSON.
+        found: String,
+    },
+    /// The tokenizer's files do not make a CLIP tokenizer.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+    /// A value of the request cannot be used.
+    #[error("{field}: {found} is not {expected}")]
+    Request {
+        /// Name of the request's field, as on the command line.
+        field: &'static str,
+        /// What was asked for.
+        found: String,
+        /// What would work.
+        expected: String,
+    },
+    /// There is not enough memory for the picture's intermediate values.
+    #[error("no memory for {bytes} bytes of intermediate values; try a smaller picture")]
+    OutOfMemory {
+        /// Size of the allocation.
+        bytes: usize,
+        /// What the allocator said.
+        source: TryReserveError,
+    },
+    /// The worker threads could not be started.
+    #[error(transparent)]
+    Threads(#[from] PoolError),
+    /// A graph reads a weight that its component does not hold in that role and shape.
+    #[error("{component} has no weight `{name}` {shape:?} ({role:?})")]
+    MissingWeight {
+        /// `text_encoder`, `unet` or `vae`.
+        component: String,
+        /// Name inside the component.
+        name: String,
+        /// How it would be read.
+        role: WeightRole,
+        /// Its logical shape.
+        shape: Vec<usize>,
+    },
+    /// The model computed infinities or NaN.
+    #[error("{stage} produced values that are not finite; the model's weights are damaged or overflow")]
+    NotFinite {
+        /// Where it was noticed.
+        stage: String,
+    },
+    /// The caller's callback stopped the run.
+    #[error("stopped at step {step} of {steps}")]
+    Cancelled {
+        /// Steps finished.
+        step: usize,
+        /// Steps asked for.
+        steps: usize,
+    },
+}

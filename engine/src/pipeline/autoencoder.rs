@@ -1,0 +1,100 @@
+//! Latents → picture, and pixels → latents.
+
+use super::Pipeline;
+use crate::{
+    Error, Picture, Tensor,
+    backend::Executable,
+    models::autoencoder,
+    tensor::{channels_first, channels_last},
+};
+
+/// The distribution of latents that a picture encodes to, before scaling.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Moments {
+    /// `[batch, latent_channels, h, w]`.
+    pub mean: Tensor,
+    /// Standard deviations, `[batch, latent_channels, h, w]`.
+    pub std: Tensor,
+}
+
+/// Bounds of the logarithm of the variance; diffusers' `DiagonalGaussianDistribution` clamps the same way.
+const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
+
+/// The VAE's decoder for one size.
+pub(super) struct Decoder<'w> {
+    executable: Box<dyn Executable + 'w>,
+    latent_channels: usize,
+    scaling_factor: f32,
+    width: usize,
+    height: usize,
+}
+
+impl Decoder<'_> {
+    /// `latents [latent_channels, h, w]` as the loop left them → picture.
+    pub(super) fn decode(&mut self, latents: &[f32]) -> Result<Picture, Error> {
+        let unscaled: Vec<f32> = latents.iter().map(|value| value / self.scaling_factor).collect();
+        let pixels = unscaled.len() / self.latent_channels;
+        let channels_last = channels_last(&unscaled, self.latent_channels, pixels);
+        self.executable.set_input(autoencoder::LATENTS, &channels_last);
+        self.executable.run();
+        Picture::from_pixels(self.executable.output(autoencoder::PIXELS), self.width, self.height)
+    }
+}
+
+impl Pipeline {
+    /// The decoder for latents of `height x width` latent pixels.
+    pub(super) fn decoder(&self, (height, width): (usize, usize)) -> Result<Decoder<'_>, Error> {
+        let graph = autoencoder::decoder(&self.vae, 1, height, width);
+        let factor = self.vae.scale_factor();
+        Ok(Decoder {
+            executable: self.backend.compile(graph, &self.component("vae")?)?,
+            latent_channels: self.vae.latent_channels,
+            scaling_factor: self.vae.scaling_factor,
+            width: width * factor,
+            height: height * factor,
+        })
+    }
+
+    /// Pictures from `latents [batch, latent_channels, h, w]`, scaling factor still applied.
+    ///
+    /// # Errors
+    /// When the shape is not that of latents, memory runs out or values are not finite.
+    pub fn decode_latents(&self, latents: &Tensor) -> Result<Vec<Picture>, Error> {
+        let [batch, _, height, width] = latents.picture_shape("latents", self.vae.latent_channels)?;
+        let mut decoder = self.decoder((height, width))?;
+        latents.values().chunks_exact(latents.values().len() / batch).map(|one| decoder.decode(one)).collect()
+    }
+
+    /// Moments of the latents of `pixels [batch, 3, height, width]` in -1..=1.
+    ///
+    /// # Errors
+    /// When the sides are not multiples of the VAE's scale factor, or memory runs out.
+    pub fn encode_pixels(&self, pixels: &Tensor) -> Result<Moments, Error> {
+        let [batch, channels, height, width] = pixels.picture_shape("pixels", self.vae.in_channels)?;
+        let factor = self.vae.scale_factor();
+        if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
+            return Err(Error::Request {
+                field: "pixels",
+                found: format!("{width}x{height}"),
+                expected: format!("a picture with sides divisible by {factor}"),
+            });
+        }
+        let graph = autoencoder::encoder(&self.vae, batch, height, width);
+        let mut executable = self.backend.compile(graph, &self.component("vae")?)?;
+        executable.set_input(autoencoder::PIXELS, &channels_last(pixels.values(), channels, height * width));
+        executable.run();
+
+        let (height, width) = (height / factor, width / factor);
+        let latent_channels = self.vae.latent_channels;
+        let moments =
+            channels_first(executable.output(autoencoder::MOMENTS), 2 * latent_channels, height * width);
+        let (mut mean, mut std) = (Vec::new(), Vec::new());
+        for image in moments.chunks_exact(moments.len() / batch) {
+            let (means, log_variances) = image.split_at(image.len() / 2);
+            mean.extend_from_slice(means);
+            std.extend(log_variances.iter().map(|v| (0.5 * v.clamp(LOG_VARIANCE.0, LOG_VARIANCE.1)).exp()));
+        }
+        let shape = vec![batch, latent_channels, height, width];
+        Ok(Moments { mean: Tensor::new(shape.clone(), mean)?, std: Tensor::new(shape, std)? })
+    }
+}

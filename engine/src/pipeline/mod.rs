@@ -1,0 +1,212 @@
+//! THE FLOW: prompt → token ids → text states → denoising loop → latents → pixels.
+//!
+//! [`Pipeline::generate`] reads as the algorithm; each stage has its file beside this one.
+
+mod autoencoder;
+mod denoiser;
+mod request;
+mod text;
+
+use std::{num::NonZeroUsize, ops::ControlFlow, path::Path};
+
+use sdq_formats::sdq::{Component, Manifest, SdqFile};
+use sdq_schedulers::{NoiseSource, Scheduler, SchedulerConfig};
+
+pub use autoencoder::Moments;
+pub use request::{Defaults, Request, Settings};
+
+use crate::{
+    Error, Picture, Tensor,
+    backend::{Backend, cpu::CpuBackend},
+    models::{
+        self,
+        config::{AutoencoderConfig, TextEncoderConfig, UNetConfig},
+    },
+    rng::TorchCpuGenerator,
+    tokenizer::{Tokenizer, TokenizerFiles},
+};
+use denoiser::Denoiser;
+
+/// How to run a model, beside what to draw.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PipelineOptions {
+    /// Worker threads, by default one per core. The picture does not depend on it.
+    pub threads: Option<NonZeroUsize>,
+}
+
+/// What happens during [`Pipeline::generate`], told as it happens.
+#[derive(Debug)]
+#[expect(
+    missing_docs,
+    reason = "`image` counts pictures of the request from 0 everywhere; the rest is said below"
+)]
+pub enum Event<'a> {
+    /// The prompt has been read.
+    Encoded,
+    /// Step `step` of `steps` (from 0) is done; `latents` are `[1, channels, h, w]`.
+    Step { image: usize, step: usize, steps: usize, latents: &'a Tensor },
+    /// All steps are done; decoding follows. `latents` are `[1, channels, h, w]`, scaling factor still applied.
+    Denoised { image: usize, latents: &'a Tensor },
+    /// The picture drawn from `seed` is there.
+    Decoded { image: usize, seed: u64, picture: &'a Picture },
+}
+
+/// What a run leaves.
+#[derive(Clone, Debug)]
+pub struct Generated {
+    /// The pictures, in the order of their seeds.
+    pub pictures: Vec<Picture>,
+    /// Their latents `[count, channels, h, w]`, before the VAE's scaling factor is undone.
+    pub latents: Tensor,
+}
+
+/// A model, opened and ready to draw.
+#[derive(Debug)]
+pub struct Pipeline {
+    file: SdqFile,
+    backend: Box<dyn Backend>,
+    tokenizer: Tokenizer,
+    text_encoder: TextEncoderConfig,
+    unet: UNetConfig,
+    vae: AutoencoderConfig,
+    scheduler: SchedulerConfig,
+}
+
+impl Pipeline {
+    /// Opens an `.sdq` file. Costs milliseconds whatever its size: weights are mapped, not read.
+    ///
+    /// # Errors
+    /// When the file is damaged, not a model, or one that sdq cannot run.
+    pub fn open(path: &Path, options: &PipelineOptions) -> Result<Pipeline, Error> {
+        Pipeline::new(SdqFile::open(path)?, options)
+    }
+
+    /// Opens a model that is already in memory, as [`SdqFile::from_static`] takes it.
+    ///
+    /// # Errors
+    /// As [`Pipeline::open`].
+    pub fn from_static(bytes: &'static [u8], options: &PipelineOptions) -> Result<Pipeline, Error> {
+        Pipeline::new(SdqFile::from_static(bytes)?, options)
+    }
+
+    fn new(file: SdqFile, options: &PipelineOptions) -> Result<Pipeline, Error> {
+        let text_encoder = TextEncoderConfig::from_json(component(&file, "text_encoder")?.config())?;
+        let unet = UNetConfig::from_json(component(&file, "unet")?.config())?;
+        let vae = AutoencoderConfig::from_json(component(&file, "vae")?.config())?;
+        component(&file, "text_encoder")?.check(&models::text_encoder::weights(&text_encoder))?;
+        component(&file, "unet")?.check(&models::unet::weights(&unet))?;
+        component(&file, "vae")?.check(&models::autoencoder::weights(&vae))?;
+        request::check_widths(&text_encoder, &unet, &vae)?;
+        let files = TokenizerFiles {
+            tokenizer: file.text("tokenizer/tokenizer.json"),
+            vocab: file.text("tokenizer/vocab.json"),
+            merges: file.text("tokenizer/merges.txt"),
+            config: file.text("tokenizer/tokenizer_config.json"),
+            special_tokens: file.text("tokenizer/special_tokens_map.json"),
+        };
+        let tokenizer =
+            Tokenizer::new(&files, text_encoder.max_position_embeddings, text_encoder.vocab_size)?;
+        let scheduler =
+            SchedulerConfig::from_json(file.text("scheduler/scheduler_config.json").unwrap_or("{}"))?;
+        let backend = Box::new(CpuBackend::new(options.threads)?);
+        Ok(Pipeline { file, backend, tokenizer, text_encoder, unet, vae, scheduler })
+    }
+
+    /// What the file says of itself.
+    pub fn manifest(&self) -> &Manifest {
+        self.file.manifest()
+    }
+
+    /// Device, instruction set and threads in use.
+    pub fn backend_description(&self) -> String {
+        self.backend.description()
+    }
+
+    /// Draws what `request` asks for and tells `observer` of every stage; the observer stops the run by returning
+    /// [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// When the request cannot be met ([`Error::Request`], [`Error::Scheduler`]), memory runs out, or the observer
+    /// stopped the run ([`Error::Cancelled`]).
+    pub fn generate(
+        &self,
+        request: &Request,
+        observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        let settings = self.settings(request)?;
+        let (steps, mut done) = (settings.steps, 0);
+        let mut tell = |event: Event<'_>, done: usize| match observer(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled { step: done, steps }),
+        };
+
+        let prompts: &[&str] = match settings.guided() {
+            true => &[&settings.negative_prompt, &settings.prompt],
+            false => &[&settings.prompt],
+        };
+        let text_states = self.encode_prompts(prompts)?;
+        tell(Event::Encoded, done)?;
+
+        let mut scheduler = self.scheduler(&settings)?;
+        let timesteps = scheduler.timesteps().to_vec();
+        let (height, width) = settings.latent_size(&self.vae);
+        let mut denoiser = Denoiser::new(self, &text_states, &timesteps, (height, width))?;
+
+        let shape = [1, self.unet.in_channels, height, width];
+        let mut all_latents = Vec::new();
+        for (image, seed) in settings.seeds().enumerate() {
+            let mut generator = TorchCpuGenerator::new(seed);
+            let mut latents = initial_latents(&*scheduler, &mut generator, &shape)?;
+            for (step, _timestep) in timesteps.iter().enumerate() {
+                let mut model_input = latents.values().to_vec();
+                scheduler.scale_model_input(&mut model_input, step)?;
+                let noise_pred = denoiser.predict(&model_input, step, settings.guidance_scale)?;
+                let mut values = latents.into_values();
+                scheduler.step(&noise_pred, step, &mut values, &mut generator)?;
+                latents = Tensor::new(shape.to_vec(), values)?;
+                done = step + 1;
+                tell(Event::Step { image, step, steps, latents: &latents }, done)?;
+            }
+            tell(Event::Denoised { image, latents: &latents }, done)?;
+            all_latents.extend(latents.into_values());
+            scheduler = self.scheduler(&settings)?;
+        }
+        drop(denoiser);
+
+        let latents = Tensor::new([&[settings.count], &shape[1..]].concat(), all_latents)?;
+        let mut decoder = self.decoder((height, width))?;
+        let mut pictures = Vec::new();
+        let one = latents.values().len() / settings.count;
+        for (image, (seed, values)) in settings.seeds().zip(latents.values().chunks_exact(one)).enumerate() {
+            let picture = decoder.decode(values)?;
+            tell(Event::Decoded { image, seed, picture: &picture }, done)?;
+            pictures.push(picture);
+        }
+        Ok(Generated { pictures, latents })
+    }
+
+    fn scheduler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>, Error> {
+        Ok(sdq_schedulers::create(&settings.scheduler, &settings.scheduler_config, settings.steps)?)
+    }
+
+    fn component(&self, name: &'static str) -> Result<Component<'_>, Error> {
+        component(&self.file, name)
+    }
+}
+
+fn component<'f>(file: &'f SdqFile, name: &'static str) -> Result<Component<'f>, Error> {
+    file.component(name).ok_or(Error::MissingComponent { component: name })
+}
+
+/// Standard normal noise times the scheduler's first sigma.
+fn initial_latents(
+    scheduler: &dyn Scheduler,
+    generator: &mut TorchCpuGenerator,
+    shape: &[usize],
+) -> Result<Tensor, Error> {
+    let mut values = vec![0.0; shape.iter().product()];
+    generator.fill_standard_normal(&mut values);
+    let sigma = scheduler.init_noise_sigma() as f32;
+    values.iter_mut().for_each(|value| *value *= sigma);
+    Tensor::new(shape.to_vec(), values)
+}
