@@ -1,0 +1,94 @@
+//! Why a checkpoint cannot be converted.
+
+use std::path::PathBuf;
+
+use sdq_formats::{diffusers::DiffusersError, sdq::SdqError, tensor::TensorError};
+
+/// Most tensor names that a message lists.
+const LISTED: usize = 5;
+
+/// A checkpoint that does not become an `.sdq` file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConvertError {
+    /// The model directory cannot be read.
+    #[error(transparent)]
+    Source(#[from] DiffusersError),
+    /// The output cannot be written, or a weight does not fit its type.
+    #[error(transparent)]
+    Output(#[from] SdqError),
+    /// A component that the model needs is not in the directory.
+    #[error("{}: no component `{component}`", path.display())]
+    MissingComponent {
+        /// The model directory.
+        path: PathBuf,
+        /// `text_encoder`, `unet` or `vae`.
+        component: String,
+    },
+    /// The directory has a component that nothing would read.
+    #[error("{}: component `{component}` ({class_name}) is not part of a model that sdq runs", path.display())]
+    SurplusComponent {
+        /// The model directory.
+        path: PathBuf,
+        /// Its name in `model_index.json`.
+        component: String,
+        /// Its class there.
+        class_name: String,
+    },
+    /// Tensors that the component's config calls for are not in its files.
+    #[error("{}: missing {}; the weights do not belong to this config.json", path.display(), list(tensors))]
+    MissingTensors {
+        /// The component's folder.
+        path: PathBuf,
+        /// Their canonical names, none empty.
+        tensors: Vec<String>,
+    },
+    /// Tensors that the component's config does not call for: dropping them could change the picture.
+    #[error("{}: surplus {}; the weights do not belong to this config.json", path.display(), list(tensors))]
+    SurplusTensors {
+        /// The component's folder.
+        path: PathBuf,
+        /// Their names.
+        tensors: Vec<String>,
+    },
+    /// A tensor has another shape than the component's config calls for.
+    #[error("{}: tensor `{tensor}` is {found:?}, expected {expected:?}", path.display())]
+    Shape {
+        /// The component's folder.
+        path: PathBuf,
+        /// Its canonical name.
+        tensor: String,
+        /// Shape in the file.
+        found: Vec<usize>,
+        /// Shape by the config.
+        expected: Vec<usize>,
+    },
+    /// A tensor's values cannot be read as numbers.
+    #[error("{}: {source}", path.display())]
+    Tensor {
+        /// The component's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: TensorError,
+    },
+}
+
+fn list(tensors: &[String]) -> String {
+    let names: Vec<_> = tensors.iter().take(LISTED).map(|name| format!("`{name}`")).collect();
+    let noun = if tensors.len() == 1 { "tensor" } else { "tensors" };
+    match tensors.len().saturating_sub(LISTED) {
+        0 => format!("{noun} {}", names.join(", ")),
+        more => format!("{noun} {} and {more} more", names.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::list;
+
+    #[test]
+    fn a_long_list_is_cut_and_counted() {
+        let names: Vec<String> = (0..7).map(|i| format!("t{i}")).collect();
+        assert_eq!(list(&names[..1]), "tensor `t0`");
+        assert_eq!(list(&names), "tensors `t0`, `t1`, `t2`, `t3`, `t4` and 2 more");
+    }
+}
