@@ -1,1 +1,78 @@
-//! The command line as a library.
+//! The command line of sdq: `sdq generate`, `convert`, `info` and `schedulers`.
+//!
+//! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
+//!
+//! ```no_run
+//! fn main() -> std::process::ExitCode {
+//!     // sdq_schedulers::register(…)
+//!     sdq_cli::run(std::env::args_os())
+//! }
+//! ```
+#![forbid(unsafe_code)]
+
+mod args;
+mod convert;
+mod generate;
+mod info;
+mod interrupt;
+mod model;
+mod progress;
+mod recipe;
+mod schedulers;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser as _;
+use sdq_engine::Error as EngineError;
+use sdq_schedulers::SchedulerError;
+
+use args::{Args, Command};
+
+/// The user asked for something that cannot be.
+const EXIT_USAGE: u8 = 2;
+/// It could be, and failed.
+const EXIT_FAILED: u8 = 1;
+/// Stopped by Ctrl-C: 128 + SIGINT, as shells have it.
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Runs one command line, program name first. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // A closed terminal is no reason to fail differently.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+        }
+    };
+    let done = match &args.command {
+        Command::Generate(args) => generate::run(args),
+        Command::Convert(args) => convert::run(args),
+        Command::Info(args) => info::run(args),
+        Command::Schedulers => schedulers::run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = |error: &SchedulerError| {
+        matches!(
+            error,
+            SchedulerError::UnknownScheduler { .. }
+                | SchedulerError::UnknownOption { .. }
+                | SchedulerError::StepCount { .. }
+        )
+    };
+    match error.downcast_ref::<EngineError>() {
+        Some(EngineError::Cancelled { .. }) => EXIT_INTERRUPTED,
+        Some(EngineError::Request { .. }) => EXIT_USAGE,
+        Some(EngineError::Scheduler(error)) if usage(error) => EXIT_USAGE,
+        _ => EXIT_FAILED,
+    }
+}

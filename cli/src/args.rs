@@ -1,0 +1,154 @@
+//! Commands and flags.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use sdq_formats::WeightType;
+
+/// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
+#[derive(Debug, Parser)]
+#[command(name = "sdq", version, propagate_version = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Draw a picture from a prompt.
+    Generate(GenerateArgs),
+    /// Turn published weights into one .sdq file.
+    Convert(ConvertArgs),
+    /// Say what is inside a .sdq file or a picture, or, without a file, what this machine offers.
+    Info(InfoArgs),
+    /// List the schedulers and their options.
+    Schedulers,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct GenerateArgs {
+    /// What the picture shows.
+    #[arg(default_value = "", hide_default_value = true)]
+    pub(crate) prompt: String,
+
+    /// The model, made by `sdq convert`. Default: the small model built into sdq.
+    #[arg(short, long, value_name = "FILE.sdq")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// What the picture does not show.
+    #[arg(short, long, value_name = "PROMPT", default_value = "", hide_default_value = true)]
+    pub(crate) negative_prompt: String,
+
+    /// Where to write. With --count, `-1`, `-2` and so on stand before the extension.
+    #[arg(short, long, value_name = "FILE.png", default_value = "sdq.png")]
+    pub(crate) output: PathBuf,
+
+    /// In pixels, a multiple of 8. Default: the model's.
+    #[arg(short = 'W', long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+
+    /// In pixels, a multiple of 8. Default: the model's.
+    #[arg(short = 'H', long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+
+    /// Denoising steps. Default: the model's, or 20.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+
+    /// How to denoise; `sdq schedulers` lists the choices. Default: the model's.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+
+    /// An option of the scheduler, such as `eta=0.5`; repeatable.
+    #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
+    pub(crate) scheduler_options: Vec<(String, String)>,
+
+    /// How strongly the prompt pulls; up to 1 means no guidance. Default: the model's, or 7.5.
+    #[arg(short, long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) guidance_scale: Option<f32>,
+
+    /// Where the randomness starts: the same seed draws the same picture.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub(crate) seed: u64,
+
+    /// Draw this many pictures, with seeds counting up from --seed.
+    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    pub(crate) count: usize,
+
+    /// Worker threads. Default: one per core. The picture does not depend on it.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Also write the finished latents, [count, channels, h, w] in f32, before decoding starts.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) save_latents: Option<PathBuf>,
+
+    /// Describe the result on standard output as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ConvertArgs {
+    /// A diffusers model directory (the one that holds model_index.json).
+    #[arg(value_name = "MODEL_DIR")]
+    pub(crate) model: PathBuf,
+
+    /// The file to write.
+    #[arg(short, long, value_name = "FILE.sdq")]
+    pub(crate) output: PathBuf,
+
+    /// Number format of the weights.
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = TypeArg::F16)]
+    pub(crate) weight_type: TypeArg,
+
+    /// Number format of the U-Net alone.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) unet_type: Option<TypeArg>,
+
+    /// Number format of the VAE alone.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) vae_type: Option<TypeArg>,
+
+    /// Number format of the text encoder alone.
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub(crate) text_type: Option<TypeArg>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct InfoArgs {
+    /// A .sdq file, or a picture drawn by sdq.
+    pub(crate) file: Option<PathBuf>,
+
+    /// Read every weight and compare it with its checksum.
+    #[arg(long, requires = "file")]
+    pub(crate) verify: bool,
+
+    /// Answer as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// The weight types of `sdq-formats`, as clap wants them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TypeArg(pub(crate) WeightType);
+
+impl TypeArg {
+    const F16: TypeArg = TypeArg(WeightType::F16);
+    const ALL: [TypeArg; 2] = [TypeArg(WeightType::ALL[0]), TypeArg(WeightType::ALL[1])];
+}
+
+impl ValueEnum for TypeArg {
+    fn value_variants<'a>() -> &'a [TypeArg] {
+        &TypeArg::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
+        Some(clap::builder::PossibleValue::new(self.0.name()))
+    }
+}
+
+fn key_value(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as eta=0.5")?;
+    Ok((key.to_owned(), value.to_owned()))
+}

@@ -1,0 +1,85 @@
+//! How a picture was made, written into it: as the line of text that other tools read, and as JSON for our own.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use sdq_engine::pipeline::Settings;
+use serde_json::{Value, json};
+
+/// PNG text key that AUTOMATIC1111's web UI introduced and most tools read.
+pub(crate) const PARAMETERS_KEY: &str = "parameters";
+/// PNG text key of the JSON form.
+pub(crate) const JSON_KEY: &str = "sdq";
+
+/// Everything needed to draw a picture again.
+pub(crate) struct Recipe {
+    json: Value,
+}
+
+impl Recipe {
+    /// The recipe of the picture drawn from `seed`.
+    pub(crate) fn new(
+        settings: &Settings,
+        seed: u64,
+        model: &str,
+        scheduler_options: &[(String, String)],
+    ) -> Recipe {
+        let options: serde_json::Map<String, Value> =
+            scheduler_options.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+        Recipe {
+            json: json!({
+                "prompt": settings.prompt,
+                "negative_prompt": settings.negative_prompt,
+                "width": settings.width,
+                "height": settings.height,
+                "steps": settings.steps,
+                "scheduler": settings.scheduler,
+                "scheduler_options": options,
+                "guidance_scale": settings.guidance_scale,
+                "seed": seed,
+                "model": model,
+                "version": concat!("sdq ", env!("CARGO_PKG_VERSION")),
+            }),
+        }
+    }
+
+    /// Texts for the picture, key and value.
+    pub(crate) fn texts(&self) -> [(&'static str, String); 2] {
+        [(PARAMETERS_KEY, self.parameters()), (JSON_KEY, self.json.to_string())]
+    }
+
+    /// The recipe as JSON.
+    pub(crate) fn json(&self) -> &Value {
+        &self.json
+    }
+
+    /// The recipe found among a picture's texts.
+    pub(crate) fn from_texts(texts: &[(String, String)]) -> anyhow::Result<Recipe> {
+        let (_, text) = texts.iter().find(|(key, _)| key == JSON_KEY).context("holds no sdq recipe")?;
+        Ok(Recipe { json: serde_json::from_str(text).context("its sdq recipe is damaged")? })
+    }
+
+    fn parameters(&self) -> String {
+        let text = |key: &str| match &self.json[key] {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let mut out = text("prompt");
+        let negative_prompt = text("negative_prompt");
+        if !negative_prompt.is_empty() {
+            let _ = write!(out, "\nNegative prompt: {negative_prompt}");
+        }
+        let (width, height) = (text("width"), text("height"));
+        let _ = write!(
+            out,
+            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {width}x{height}, Model: {}, Version: {}",
+            text("steps"),
+            text("scheduler"),
+            text("guidance_scale"),
+            text("seed"),
+            text("model"),
+            text("version"),
+        );
+        out
+    }
+}
