@@ -130,11 +130,11 @@ fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
     for step_index in 0..scheduler.timesteps().len() {
         let mut model_input = latents.clone();
         scheduler.scale_model_input(&mut model_input, step_index)?;
-        // A real model knows σ from the timestep; this one sees it in what the scaling did to a 1.
-        let mut scale = [1.0];
-        scheduler.scale_model_input(&mut scale, step_index)?;
-        let variance = f64::from(scale[0]).powi(-2) - 1.0;
-        let factor = (variance.sqrt() / (DEVIATION * DEVIATION + variance)) / f64::from(scale[0]);
+        // A real model knows σ from the timestep; this one asks what noise alone looks like.
+        let mut sigma = [0.0];
+        scheduler.add_noise(&[0.0], &[1.0], step_index, &mut sigma)?;
+        let sigma = f64::from(sigma[0]);
+        let factor = sigma.hypot(1.0) * sigma / (DEVIATION * DEVIATION + sigma * sigma);
         let noise_pred: Vec<f32> =
             model_input.iter().map(|value| (f64::from(*value) * factor) as f32).collect();
         scheduler.step(&noise_pred, step_index, &mut latents, &mut NoNoise)?;

@@ -131,6 +131,14 @@ mod tests {
         assert_eq!(whole_timesteps(&config, 2, TimestepSpacing::Leading), Ok(vec![999, 499]));
     }
 
+    /// 1000 / 16 is 62.5: numpy rounds halves to even, and so the strides alternate.
+    #[test]
+    fn halves_go_to_the_even_neighbour() {
+        let config = SchedulerConfig::default();
+        let trailing = whole_timesteps(&config, 16, TimestepSpacing::Trailing).unwrap();
+        assert_eq!(trailing[..5], [999, 937, 874, 811, 749]);
+    }
+
     #[test]
     fn rejects_step_counts_that_training_does_not_have() {
         let config = SchedulerConfig::default();
