@@ -21,6 +21,9 @@ use crate::weight::{WeightRole, WeightSpec, WeightType};
 /// Output features (or channels) per panel.
 pub const PANEL: usize = 16;
 
+/// The smallest magnitude that rounds to infinity in f16: halfway from the largest, 65504, to what would be the next.
+const F16_OVERFLOW: f32 = 65520.0;
+
 /// Why values cannot be stored as a weight.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayoutError {
@@ -199,7 +202,7 @@ pub fn encode(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Res
         return Err(LayoutError::NotFinite { name: name.clone(), index, value: values[index] });
     }
     if weight_type == WeightType::F16
-        && let Some(index) = values.iter().position(|&value| f16::from_f32(value).is_infinite())
+        && let Some(index) = values.iter().position(|value| value.abs() >= F16_OVERFLOW)
     {
         return Err(LayoutError::BeyondF16 { name: name.clone(), index, value: values[index] });
     }

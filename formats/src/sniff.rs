@@ -75,7 +75,7 @@ impl fmt::Display for FileKind {
             FileKind::Gguf => "a GGUF file",
             FileKind::Png => "a PNG picture",
             FileKind::Safetensors => "a safetensors file",
-            FileKind::Other => "of a kind that its first bytes do not tell",
+            FileKind::Other => "of no known kind",
         })
     }
 }

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::SdqProblem;
-use crate::names::{is_relative_path, quote};
+use crate::names::{is_printable, is_relative_path, quote};
 
 /// What the model is and where it comes from. Holds no date and no absolute path: the same input gives the same file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Name of the model, for people.
+    /// Name of the model, for people. This and the other texts are printable.
     pub name: String,
     /// What it draws, in a sentence or two; may be empty.
     #[serde(default)]
@@ -44,10 +44,31 @@ pub struct Source {
 impl Manifest {
     /// Checks what the types do not: both the reader and the writer call it.
     pub(super) fn check(&self) -> Result<(), SdqProblem> {
-        if !self.defaults.is_object() {
-            return Err(SdqProblem::Manifest("`defaults` is not an object".into()));
+        let Manifest { name, description, license, pipeline_class, converter, defaults, sources } = self;
+        for (field, text) in [
+            ("name", name),
+            ("license", license),
+            ("pipeline_class", pipeline_class),
+            ("converter", converter),
+        ] {
+            if !text.is_empty() && !is_printable(text) {
+                return Err(SdqProblem::Manifest(format!("`{field}` is not one short printable line")));
+            }
         }
-        for source in &self.sources {
+        if description.chars().any(|c| c.is_control() && c != '\n') {
+            return Err(SdqProblem::Manifest("`description` is not printable".into()));
+        }
+        let Some(defaults) = defaults.as_object() else {
+            return Err(SdqProblem::Manifest("`defaults` is not an object".into()));
+        };
+        for (setting, value) in defaults {
+            if !is_printable(setting) || !(value.is_number() || value.as_str().is_some_and(is_printable)) {
+                let message =
+                    format!("default `{}` is neither a number nor a printable string", quote(setting));
+                return Err(SdqProblem::Manifest(message));
+            }
+        }
+        for source in sources {
             if !is_relative_path(&source.file) {
                 return Err(SdqProblem::Name { what: "source file", name: quote(&source.file) });
             }
@@ -77,7 +98,14 @@ mod tests {
     #[test]
     fn rejects_fields_out_of_place() {
         manifest().check().unwrap();
-        assert!(Manifest { defaults: json!([]), ..manifest() }.check().is_err());
+        for defaults in [json!([]), json!({"steps": []}), json!({"scheduler": "a\u{1b}[2J"}), json!({"": 1})]
+        {
+            assert!(Manifest { defaults: defaults.clone(), ..manifest() }.check().is_err(), "{defaults}");
+        }
+        Manifest { defaults: json!({"steps": 4, "scheduler": "ddim"}), ..manifest() }.check().unwrap();
+        assert!(Manifest { name: "a\nb".into(), ..manifest() }.check().is_err());
+        assert!(Manifest { description: "a\u{7}".into(), ..manifest() }.check().is_err());
+        Manifest { description: "two\nlines".into(), ..manifest() }.check().unwrap();
         let with = |change: &dyn Fn(&mut Source)| {
             let mut manifest = manifest();
             change(&mut manifest.sources[0]);

@@ -1,6 +1,6 @@
 //! Opening a file and handing out its parts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -88,17 +88,19 @@ impl SdqFile {
         // Everything lies in table order, so one cursor rules out overlaps.
         let mut cursor = super::header::HEADER_LEN as u64;
         let mut components: Vec<StoredComponent> = Vec::new();
+        let mut names = HashSet::new();
         for entry in table.components {
             let component = read_component(entry, &mut cursor, header.table_offset)?;
-            if components.iter().any(|other| other.name == component.name) {
+            if !names.insert(component.name.clone()) {
                 return Err(SdqProblem::Duplicate { what: "component", name: component.name });
             }
             components.push(component);
         }
         let mut texts: Vec<(String, String)> = Vec::new();
+        names.clear();
         for entry in table.texts {
             let text = read_text(&entry, &mut cursor, header.table_offset, &bytes)?;
-            if texts.iter().any(|(name, _)| *name == entry.name) {
+            if !names.insert(entry.name.clone()) {
                 return Err(SdqProblem::Duplicate { what: "text", name: entry.name });
             }
             texts.push((entry.name, text));
