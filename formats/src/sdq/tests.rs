@@ -131,6 +131,54 @@ fn what_was_written_is_read() {
     assert!(file.component("text_encoder").is_none());
 }
 
+/// The example of `docs/format.md`, byte for byte: reader and writer could agree on something else.
+#[test]
+fn the_file_is_laid_out_as_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("example.sdq");
+    let manifest = Manifest {
+        name: "example".into(),
+        description: String::new(),
+        license: String::new(),
+        pipeline_class: "StableDiffusionPipeline".into(),
+        converter: "sdq 0.1.0".into(),
+        defaults: json!({"steps": 20}),
+        sources: Vec::new(),
+    };
+    let mut writer = SdqWriter::create(&path, manifest).unwrap();
+    writer.begin_component("unet", json!({"in_channels": 4})).unwrap();
+    writer.append(&spec("conv_in.bias", WeightRole::Vector, &[2]), WeightType::F32, &[1.0, -2.0]).unwrap();
+    writer.append(&spec("proj.weight", WeightRole::Matrix, &[1, 2]), WeightType::F16, &[1.0, -2.0]).unwrap();
+    writer.add_text("LICENSE", "CC0\n").unwrap();
+    writer.finish().unwrap();
+
+    let table = concat!(
+        r#"{"manifest":{"name":"example","description":"","license":"","#,
+        r#""pipeline_class":"StableDiffusionPipeline","converter":"sdq 0.1.0","#,
+        r#""defaults":{"steps":20},"sources":[]},"#,
+        r#""components":[{"name":"unet","offset":65536,"length":128,"config":{"in_channels":4},"weights":["#,
+        r#"{"name":"conv_in.bias","role":"vector","shape":[2],"type":"f32","#,
+        r#""parts":[{"part":"values","offset":65536,"length":8,"crc32":3280414294}]},"#,
+        r#"{"name":"proj.weight","role":"matrix","shape":[1,2],"type":"f16","#,
+        r#""parts":[{"part":"values","offset":65600,"length":64,"crc32":145955179}]}]}],"#,
+        r#""texts":[{"name":"LICENSE","offset":65664,"length":4,"crc32":3853173947}]}"#,
+    );
+    let file = fs::read(&path).unwrap();
+    assert_eq!(std::str::from_utf8(&file[65728..]).unwrap(), table);
+    assert_eq!(file[..16], *b"\x89SDQ\r\n\x1a\n\x01\0\0\0\0\0\0\0");
+    assert_eq!(file[16..24], (65728 + table.len() as u64).to_le_bytes());
+    assert_eq!(file[24..32], 65728u64.to_le_bytes());
+    assert_eq!(file[32..40], (table.len() as u64).to_le_bytes());
+    assert_eq!(file[40..44], 0x8f1a861au32.to_le_bytes());
+    assert!(file[44..60].iter().chain(&file[64..65536]).all(|&byte| byte == 0));
+    assert_eq!(file[60..64], 0xde835c79u32.to_le_bytes());
+    assert_eq!(file[65536..65544], [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
+    // One panel: input 0 of 16 features, of which one exists, then input 1.
+    assert_eq!(file[65600..65602], [0, 0x3c]);
+    assert_eq!(file[65632..65634], [0, 0xc0]);
+    assert_eq!(file[65664..65668], *b"CC0\n");
+}
+
 #[test]
 fn sections_and_weights_are_aligned_in_the_file() {
     let file = sample();
