@@ -1,0 +1,54 @@
+//! Any bytes as an `.sdq` file: an error or weights that can be read, never a panic.
+//!
+//! A mutation nearly always breaks a checksum and would end there. So the input is read twice: as it is, and as
+//! `[u16 table length][first section][table]` of a file whose header, lengths and checksums are set right.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use sdq_formats::layout;
+use sdq_formats::mmap::Bytes;
+use sdq_formats::sdq::{MAGIC, SdqFile, VERSION};
+
+fuzz_target!(|data: &[u8]| {
+    read(data);
+    if let Some((table_len, rest)) = data.split_first_chunk::<2>() {
+        let table_len = usize::from(u16::from_le_bytes(*table_len)).min(rest.len());
+        read(&sealed(rest, table_len));
+    }
+});
+
+/// The first section of a file starts here.
+const SECTION: usize = 65536;
+
+fn sealed(rest: &[u8], table_len: usize) -> Vec<u8> {
+    let file_len = SECTION + rest.len();
+    let table_crc32 = crc32fast::hash(&rest[rest.len() - table_len..]);
+    let mut file = Vec::with_capacity(file_len);
+    file.extend(MAGIC);
+    file.extend(u64::from(VERSION).to_le_bytes());
+    file.extend((file_len as u64).to_le_bytes());
+    file.extend(((file_len - table_len) as u64).to_le_bytes());
+    file.extend((table_len as u64).to_le_bytes());
+    file.extend(table_crc32.to_le_bytes());
+    file.resize(60, 0);
+    file.extend(crc32fast::hash(&file).to_le_bytes());
+    file.resize(SECTION, 0);
+    file.extend(rest);
+    file
+}
+
+fn read(bytes: &[u8]) {
+    let Ok(file) = SdqFile::from_bytes(Bytes::copy_of(bytes), Path::new("fuzz")) else { return };
+    for component in file.components() {
+        for weight in component.weights() {
+            let spec = weight.spec;
+            let expected = layout::stored_bytes(spec.role, weight.weight_type, &spec.shape);
+            assert_eq!(Some(weight.bytes.len()), expected);
+            assert_eq!(weight.bytes.as_ptr().addr() % 64, 0);
+            assert!(weight.as_f32().is_some() || weight.as_f16().is_some());
+            let _ = weight.verify();
+        }
+    }
+}
