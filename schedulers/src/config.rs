@@ -1,3 +1,5 @@
+//! A model's `scheduler_config.json`: what was trained, and the settings that schedulers read from it.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! What can go wrong, in one line each.
+
 use thiserror::Error;
 
 /// What can be wrong with a scheduler's config, its name, or a call.

@@ -1,3 +1,5 @@
+//! Schedulers whose steps are linear: a table of coefficients and the one loop that applies them.
+
 use crate::error::SchedulerError;
 use crate::noise_schedule::{check_length, mix};
 use crate::{NoiseSource, Scheduler};

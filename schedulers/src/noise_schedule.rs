@@ -1,3 +1,5 @@
+//! The noise levels of training: from betas to alphas_cumprod to sigmas.
+
 use crate::SchedulerError;
 use crate::config::{SchedulerConfig, invalid, one_of};
 

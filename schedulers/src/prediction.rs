@@ -1,3 +1,5 @@
+//! What a model's output means: from its prediction to x_0 and to ε.
+
 use crate::config::{SchedulerConfig, one_of};
 use crate::error::SchedulerError;
 use crate::noise_schedule::NoiseSchedule;

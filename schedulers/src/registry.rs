@@ -205,6 +205,10 @@ impl SchedulerEntry {
                     options: options.join(", "),
                 });
             }
+            if key.starts_with("beta_") {
+                // The model's own table would hide any schedule asked for.
+                config.trained_betas = None;
+            }
             config.set(key, value_from_text(value))?;
         }
         Ok(config)
@@ -354,11 +358,14 @@ mod tests {
             pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
         };
         let ddim = find("ddim").unwrap();
-        let config = SchedulerConfig::default();
+        let mut config = SchedulerConfig::default();
         let edited =
             ddim.configure(&config, &overrides(&[("eta", "0.5"), ("timestep_spacing", "trailing")])).unwrap();
         assert_eq!(edited.number("eta"), Ok(Some(0.5)));
         assert_eq!(edited.timestep_spacing, Some(crate::TimestepSpacing::Trailing));
+        config.trained_betas = Some(vec![0.1]);
+        let edited = ddim.configure(&config, &overrides(&[("beta_schedule", "scaled_linear")])).unwrap();
+        assert_eq!(edited.trained_betas, None);
         let bad_value = ddim.configure(&config, &overrides(&[("prediction_type", "noise")])).unwrap_err();
         assert!(matches!(bad_value, SchedulerError::InvalidValue { .. }), "{bad_value}");
         let not_its_own =

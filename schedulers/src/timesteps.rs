@@ -1,3 +1,5 @@
+//! Which of the training timesteps a run visits.
+
 use crate::config::{SchedulerConfig, one_of};
 use crate::error::SchedulerError;
 

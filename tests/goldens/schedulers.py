@@ -121,9 +121,9 @@ def noise_schedules():
     configs = [*BETAS, BETAS[0] | {"num_train_timesteps": 37}, BETAS[0] | {"num_train_timesteps": 1}]
     for config in configs + [betas | {"rescale_betas_zero_snr": True} for betas in BETAS]:
         alphas_cumprod = diffusers.DDIMScheduler.from_config(config).alphas_cumprod
-        stride = max(1, len(alphas_cumprod) // 50)
+        count = len(alphas_cumprod)
         # The last ones too: that is where rescaling loses most digits.
-        indices = sorted({*range(0, len(alphas_cumprod), stride), *range(max(0, len(alphas_cumprod) - 5), len(alphas_cumprod))})
+        indices = sorted({*range(0, count, max(1, count // 50)), *range(max(0, count - 5), count)})
         yield {"config": config, "indices": indices, "alphas_cumprod": numbers(alphas_cumprod[indices])}
 
 
