@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::scratch::with_scratch;
+use super::scratch::Scratch;
 use super::tile::{Strips, Sums, for_each_strip, multiply_columns, multiply_rows};
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
@@ -88,21 +88,19 @@ impl SimdOp for HeadTask<'_> {
     #[inline(always)]
     fn eval<S: Simd>(mut self, isa: S) {
         let lines = S::TILE_VECTORS * (2 * self.shape.head_dim + BLOCK_KEYS);
-        with_scratch(lines, |scratch| {
-            let rows = self.out.rows.clone();
-            let mut first = rows.start;
-            while first < rows.end {
-                let wide = S::TILE_VECTORS == 2 && rows.end - first > LANES;
-                let vectors = if wide { 2 } else { 1 };
-                let queries = first..rows.end.min(first + vectors * LANES);
-                if wide {
-                    self.queries::<S, 2>(isa, queries.clone(), scratch);
-                } else {
-                    self.queries::<S, 1>(isa, queries.clone(), scratch);
-                }
-                first = queries.end;
+        let mut scratch = Scratch::new(lines);
+        let rows = self.out.rows.clone();
+        let mut first = rows.start;
+        while first < rows.end {
+            let wide = S::TILE_VECTORS == 2 && rows.end - first > LANES;
+            let queries = first..rows.end.min(first + if wide { 2 * LANES } else { LANES });
+            if wide {
+                self.queries::<S, 2>(isa, queries.clone(), scratch.lines());
+            } else {
+                self.queries::<S, 1>(isa, queries.clone(), scratch.lines());
             }
-        });
+            first = queries.end;
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use sdq_formats::layout::PANEL;
 
 use super::epilogue::Epilogue;
 use super::packed::{PackedMatrix, Panels};
-use super::scratch::with_scratch;
+use super::scratch::Scratch;
 use super::tile::{Strips, for_each_strip, multiply_rows};
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
@@ -86,24 +86,23 @@ impl<R: RowSource> SimdOp for Task<'_, R> {
         let depth = k.div_ceil(blocks);
         let rows = self.out.rows.clone();
         let panels = self.out.columns.start / PANEL..self.out.columns.end.div_ceil(PANEL);
-        with_scratch((rows.len() * DEPTH).div_ceil(LANES) + 2 * DEPTH, |scratch| {
-            let (wide, left) = scratch.split_at_mut(2 * DEPTH);
-            let (left, _) = left.as_flattened_mut().as_chunks_mut::<DEPTH>();
-            for start in (0..k).step_by(depth) {
-                let block = start..k.min(start + depth);
-                self.left.gather(rows.clone(), block.clone(), left);
-                let mut panel = panels.start;
-                while panel < panels.end {
-                    let width = S::TILE_VECTORS.min(panels.end - panel);
-                    if width == 2 {
-                        self.panels::<S, 2>(isa, panel, &block, left, wide);
-                    } else {
-                        self.panels::<S, 1>(isa, panel, &block, left, wide);
-                    }
-                    panel += width;
+        let mut scratch = Scratch::new((rows.len() * DEPTH).div_ceil(LANES) + 2 * DEPTH);
+        let (wide, left) = scratch.lines().split_at_mut(2 * DEPTH);
+        let (left, _) = left.as_flattened_mut().as_chunks_mut::<DEPTH>();
+        for start in (0..k).step_by(depth) {
+            let block = start..k.min(start + depth);
+            self.left.gather(rows.clone(), block.clone(), left);
+            let mut panel = panels.start;
+            while panel < panels.end {
+                let width = S::TILE_VECTORS.min(panels.end - panel);
+                if width == 2 {
+                    self.panels::<S, 2>(isa, panel, &block, left, wide);
+                } else {
+                    self.panels::<S, 1>(isa, panel, &block, left, wide);
                 }
+                panel += width;
             }
-        });
+        }
     }
 }
 

@@ -16,13 +16,33 @@ thread_local! {
     static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Calls `work` with `lines` vectors of scratch memory, aligned to 64 bytes. Their content is left from earlier uses.
-pub(super) fn with_scratch<R>(lines: usize, work: impl FnOnce(&mut [Lanes]) -> R) -> R {
-    let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-    if buffer.len() < lines {
-        buffer.resize(lines, Line([0.0; LANES]));
+/// Some of this thread's working memory, given back when dropped.
+///
+/// A guard and not a function that takes a closure, for the closure would be compiled without the vector instructions
+/// of the kernel it stands in.
+pub(super) struct Scratch {
+    buffer: Vec<Line>,
+    lines: usize,
+}
+
+impl Scratch {
+    /// `lines` vectors.
+    pub(super) fn new(lines: usize) -> Self {
+        let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if buffer.len() < lines {
+            buffer.resize(lines, Line([0.0; LANES]));
+        }
+        Self { buffer, lines }
     }
-    let result = work(bytemuck::cast_slice_mut(&mut buffer[..lines]));
-    FREE.with_borrow_mut(|free| free.push(buffer));
-    result
+
+    /// The vectors, aligned to 64 bytes. Their content is left from earlier uses.
+    pub(super) fn lines(&mut self) -> &mut [Lanes] {
+        bytemuck::cast_slice_mut(&mut self.buffer[..self.lines])
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        FREE.with_borrow_mut(|free| free.push(std::mem::take(&mut self.buffer)));
+    }
 }

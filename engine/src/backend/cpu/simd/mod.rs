@@ -113,7 +113,8 @@ pub trait Simd: Copy + Send + Sync {
 }
 
 /// A piece of work written over any instruction set. `eval` must be `#[inline(always)]`, and so must whatever it calls
-/// with vectors, or it is compiled without the instructions it wants.
+/// with vectors, or it is compiled without the instructions it wants; nor may vectors be handled in a closure that
+/// is called from anywhere else, `map` and `from_fn` of arrays included.
 pub trait SimdOp {
     /// What the work returns.
     type Output;
