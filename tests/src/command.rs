@@ -1,0 +1,55 @@
+//! Running the `sdq` command and judging how it failed.
+
+use std::{ffi::OsStr, path::Path, process::Command};
+
+/// What a command left.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code.
+    pub code: i32,
+    /// Standard output.
+    pub output: String,
+    /// Standard error.
+    pub errors: String,
+}
+
+/// Runs `binary` with `args` in `folder`.
+///
+/// # Panics
+/// When it cannot be started, was killed by a signal, or wrote something that is not UTF-8.
+pub fn run<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome {
+    let output = Command::new(binary).args(args).current_dir(folder).output().expect("the command starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("sdq writes UTF-8");
+    let code = output.status.code().expect("no signal ended the command");
+    Outcome { code, output: text(output.stdout), errors: text(output.stderr) }
+}
+
+impl Outcome {
+    /// Asserts that the command failed with `code`, wrote nothing to standard output, and said why in one line which
+    /// holds all of `words`.
+    ///
+    /// # Panics
+    /// When it did otherwise.
+    pub fn assert_failed(&self, code: i32, words: &[&str]) {
+        let Outcome { errors, output, .. } = self;
+        assert_eq!(self.code, code, "exit code; standard error:\n{errors}");
+        assert!(output.is_empty(), "standard output of a failure:\n{output}");
+        assert!(!errors.contains("panicked"), "{errors}");
+        let lines: Vec<&str> = errors.lines().filter(|line| line.starts_with("error")).collect();
+        let [line] = *lines else { panic!("not one line of error:\n{errors}") };
+        let clauses: Vec<&str> = line.split(": ").collect();
+        let repeated = clauses.iter().enumerate().any(|(i, clause)| clauses[..i].contains(clause));
+        assert!(!repeated, "says it twice: {line}");
+        for word in words {
+            assert!(line.contains(word), "no `{word}` in: {line}");
+        }
+    }
+
+    /// Asserts that the command succeeded.
+    ///
+    /// # Panics
+    /// When it did not.
+    pub fn assert_done(&self) {
+        assert_eq!(self.code, 0, "{}", self.errors);
+    }
+}

@@ -1,0 +1,156 @@
+//! Goldens as `goldens/record.py` writes them: `manifest.json` lists the cases, `goldens.safetensors` their tensors.
+
+use std::path::{Path, PathBuf};
+
+use sdq_engine::{Request, Tensor};
+use sdq_formats::safetensors::SafetensorsFile;
+use serde::Deserialize;
+
+/// Names of the tiny pipelines, see `goldens/README.md`.
+pub const TINY: [&str; 3] = ["sd1", "fp16", "old"];
+
+/// The folder of this pipeline's goldens.
+pub fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
+}
+
+/// A prompt and its token ids.
+#[derive(Debug, Deserialize)]
+#[expect(missing_docs, reason = "the manifest's own keys")]
+pub struct Tokens {
+    pub prompt: String,
+    pub ids: Vec<u32>,
+}
+
+/// A case that has no settings, or none that the tests read.
+#[derive(Debug, Deserialize)]
+#[expect(missing_docs, reason = "the manifest's own keys")]
+pub struct Case {
+    pub case: String,
+}
+
+/// One encoded prompt.
+#[derive(Debug, Deserialize)]
+#[expect(missing_docs, reason = "the manifest's own keys")]
+pub struct TextStates {
+    pub case: String,
+    pub prompt: String,
+}
+
+/// One evaluation of the U-Net.
+#[derive(Debug, Deserialize)]
+#[expect(missing_docs, reason = "the manifest's own keys")]
+pub struct NoisePred {
+    pub case: String,
+    pub timestep: f64,
+}
+
+/// One run from the seed alone.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the manifest's own keys")]
+pub struct EndToEnd {
+    pub case: String,
+    pub prompt: String,
+    pub negative_prompt: String,
+    pub scheduler: String,
+    pub eta: f64,
+    pub steps: usize,
+    pub width: usize,
+    pub height: usize,
+    pub guidance_scale: f32,
+    pub seed: u64,
+}
+
+impl EndToEnd {
+    /// The engine's request for this case.
+    pub fn request(&self) -> Request {
+        let eta = (self.eta != 0.0).then(|| ("eta".to_owned(), self.eta.to_string()));
+        Request {
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            width: Some(self.width),
+            height: Some(self.height),
+            steps: Some(self.steps),
+            scheduler: Some(self.scheduler.clone()),
+            scheduler_options: eta.into_iter().collect(),
+            guidance_scale: Some(self.guidance_scale),
+            seed: self.seed,
+            ..Request::default()
+        }
+    }
+
+    /// Name and settings in a few words, for tables.
+    pub fn label(&self) -> String {
+        let EndToEnd { case, scheduler, steps, width, height, guidance_scale, .. } = self;
+        format!("{case} {scheduler} {steps} steps {width}x{height} guidance {guidance_scale}")
+    }
+}
+
+/// The lists of cases; a section that was not recorded is empty.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+#[expect(missing_docs, reason = "the manifest's own keys")]
+pub struct Manifest {
+    pub tokens: Vec<Tokens>,
+    pub text_states: Vec<TextStates>,
+    pub unet: Vec<NoisePred>,
+    pub encode: Vec<Case>,
+    pub decode: Vec<Case>,
+    pub end_to_end: Vec<EndToEnd>,
+}
+
+/// The goldens of one pipeline.
+#[derive(Debug)]
+pub struct Goldens {
+    /// What was recorded.
+    pub manifest: Manifest,
+    tensors: SafetensorsFile,
+}
+
+impl Goldens {
+    /// The goldens in `goldens/NAME`.
+    ///
+    /// # Panics
+    /// When they cannot be read.
+    pub fn load(name: &str) -> Goldens {
+        let folder = folder(name);
+        let text = std::fs::read_to_string(folder.join("manifest.json")).expect("manifest.json is readable");
+        let manifest = serde_json::from_str(&text).expect("manifest.json has the fields above");
+        let tensors =
+            SafetensorsFile::open(folder.join("goldens.safetensors")).expect("goldens are readable");
+        Goldens { manifest, tensors }
+    }
+
+    /// The f32 tensor `CASE.NAME`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn tensor(&self, case: &str, name: &str) -> Tensor {
+        let view =
+            self.tensors.tensor(&format!("{case}.{name}")).expect("the case was recorded with this tensor");
+        let values = view.to_f32().expect("goldens are f32");
+        Tensor::new(view.shape, values).expect("the file's reader checked the shape")
+    }
+
+    /// The 8-bit picture of `case`: shape `[height, width, 3]` and its values.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn picture(&self, case: &str) -> (Vec<usize>, Vec<u8>) {
+        let view =
+            self.tensors.tensor(&format!("{case}.picture")).expect("the case was recorded with a picture");
+        (view.shape, view.bytes.to_vec())
+    }
+}
+
+/// The VAE's `scaling_factor` of the golden pipeline `name`.
+///
+/// # Panics
+/// When its config cannot be read.
+pub fn scaling_factor(name: &str) -> f32 {
+    let path = folder(name).join("model/vae/config.json");
+    let text = std::fs::read_to_string(path).expect("the config is readable");
+    let config: serde_json::Value = serde_json::from_str(&text).expect("the config is JSON");
+    config["scaling_factor"].as_f64().expect("the config states the factor") as f32
+}

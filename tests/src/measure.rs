@@ -1,0 +1,112 @@
+//! Measures of error, and how much of it is allowed.
+
+/// Text states, U-Net outputs and the encoder's moments, from equal inputs ([`relative_error`]). Both sides compute
+/// in f32 and add in other orders; 2e-6 was the most seen.
+pub const STAGE_ERROR: f64 = 1e-5;
+
+/// Latents of a whole run from the seed alone ([`relative_error`]). Weights off by 1e-6 move them by up to 3e-4 in
+/// the tiny pipelines (20 guided steps), so a mistake of one per mille in any stage shows.
+pub const LATENT_ERROR: f64 = 1e-3;
+
+/// The same where weights of an f32 checkpoint are stored as f16: each is off by up to 2^-11, 500 times more than
+/// above, and a run adds that up.
+pub const ROUNDED_LATENT_ERROR: f64 = 0.2;
+
+/// Pictures of the tiny pipelines, in decibels ([`psnr`]). 45 dB is one unit of 255 off at every third value.
+pub const PICTURE_DB: f64 = 45.0;
+
+/// Pictures of the trained model, in decibels: sharp edges react more to rounding than noise does.
+pub const TRAINED_PICTURE_DB: f64 = 40.0;
+
+/// Decoder from equal latents, in decibels: only values that round differently may differ, and by one.
+pub const DECODED_DB: f64 = 60.0;
+
+/// `‖found - expected‖ / ‖expected‖`, Euclidean. NaN anywhere gives NaN, which is below no tolerance.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "other number of values");
+    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+    let difference = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
+    let norm = square(&mut expected.iter().map(|v| f64::from(*v)));
+    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
+}
+
+/// Peak signal-to-noise ratio of two 8-bit pictures in decibels: `10 lg (255² / mean squared difference)`; infinite
+/// where they are equal.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn psnr(found: &[u8], expected: &[u8]) -> f64 {
+    assert_eq!(found.len(), expected.len(), "other number of values");
+    let squares = found.iter().zip(expected).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>();
+    10.0 * (255.0 * 255.0 * found.len() as f64 / squares).log10()
+}
+
+/// Collects one line per case and fails at the end with all of them, so that one run shows the whole table.
+#[derive(Debug, Default)]
+pub struct Table {
+    rows: Vec<String>,
+    failed: usize,
+}
+
+impl Table {
+    /// `value` must be at most `limit`.
+    pub fn at_most(&mut self, case: &str, value: f64, limit: f64) {
+        self.row(case, value <= limit, format!("{value:.1e}, at most {limit:.0e}"));
+    }
+
+    /// `value` must be at least `limit`.
+    pub fn at_least(&mut self, case: &str, value: f64, limit: f64) {
+        self.row(case, value >= limit, format!("{value:.1} dB, at least {limit:.0}"));
+    }
+
+    /// `found` must equal `expected`.
+    pub fn equal<T: PartialEq + std::fmt::Debug>(&mut self, case: &str, found: &T, expected: &T) {
+        let fits = found == expected;
+        let details =
+            if fits { "equal".to_owned() } else { format!("found {found:?}\n       expected {expected:?}") };
+        self.row(case, fits, details);
+    }
+
+    fn row(&mut self, case: &str, fits: bool, details: String) {
+        self.failed += usize::from(!fits);
+        self.rows.push(format!("{} {case}: {details}", if fits { "ok  " } else { "FAIL" }));
+    }
+
+    /// Prints the table; `cargo test -- --nocapture` shows what was measured.
+    ///
+    /// # Panics
+    /// When a row failed, or when there is none.
+    pub fn finish(self) {
+        let table = self.rows.join("\n");
+        println!("{table}");
+        assert!(!self.rows.is_empty(), "nothing was measured");
+        assert_eq!(self.failed, 0, "of {} cases:\n{table}", self.rows.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_known_size() {
+        assert_eq!(relative_error(&[3.0, 4.5], &[3.0, 4.0]), 0.1);
+        assert_eq!(relative_error(&[0.0], &[0.0]), 0.0);
+        assert!(relative_error(&[f32::NAN], &[1.0]).is_nan());
+        assert_eq!(psnr(&[0, 0], &[255, 255]), 0.0);
+        assert_eq!(psnr(&[7], &[7]), f64::INFINITY);
+        assert!((psnr(&[10, 10, 10], &[10, 11, 10]) - 52.9).abs() < 0.01);
+    }
+
+    #[test]
+    #[should_panic(expected = "FAIL nan")]
+    fn a_value_that_is_not_a_number_fails() {
+        let mut table = Table::default();
+        table.at_most("fine", 0.5, 1.0);
+        table.at_most("nan", f64::NAN, 1.0);
+        table.finish();
+    }
+}

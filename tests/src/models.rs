@@ -1,0 +1,57 @@
+//! Golden pipelines as `.sdq` files, converted by the command line as a user would.
+
+use std::{
+    ffi::OsString,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use sdq_engine::{Pipeline, PipelineOptions};
+use sdq_formats::WeightType;
+use tempfile::TempDir;
+
+use crate::goldens;
+
+/// An `.sdq` file that is removed when dropped.
+#[derive(Debug)]
+pub struct Model {
+    folder: TempDir,
+}
+
+impl Model {
+    /// Converts the golden pipeline `name`.
+    ///
+    /// # Panics
+    /// When the conversion fails; the reason stands on standard error.
+    pub fn convert(name: &str, weight_type: WeightType) -> Model {
+        Model::convert_folder(&goldens::folder(name).join("model"), weight_type)
+    }
+
+    /// Converts a diffusers directory.
+    ///
+    /// # Panics
+    /// When the conversion fails; the reason stands on standard error.
+    pub fn convert_folder(source: &Path, weight_type: WeightType) -> Model {
+        let model = Model { folder: TempDir::new().expect("the temporary folder is writable") };
+        let mut args: Vec<OsString> =
+            ["sdq", "convert", "--type", weight_type.name(), "-o"].map(Into::into).to_vec();
+        args.extend([model.path().into_os_string(), source.as_os_str().to_owned()]);
+        assert_eq!(sdq_cli::run(args), ExitCode::SUCCESS, "converting `{}`", source.display());
+        model
+    }
+
+    /// Where the file lies.
+    pub fn path(&self) -> PathBuf {
+        self.folder.path().join("model.sdq")
+    }
+
+    /// The model, ready to draw with this many threads.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub fn open(&self, threads: usize) -> Pipeline {
+        let options = PipelineOptions { threads: NonZeroUsize::new(threads) };
+        Pipeline::open(&self.path(), &options).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
