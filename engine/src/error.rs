@@ -1,7 +1,5 @@
 //! What can go wrong between a prompt and a picture.
 
-use std::collections::TryReserveError;
-
 use sdq_formats::{WeightRole, sdq::SdqError};
 use sdq_schedulers::SchedulerError;
 
@@ -62,8 +60,6 @@ pub enum Error {
     OutOfMemory {
         /// Size of the allocation.
         bytes: usize,
-        /// What the allocator said.
-        source: TryReserveError,
     },
     /// The worker threads could not be started.
     #[error(transparent)]

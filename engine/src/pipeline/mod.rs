@@ -106,8 +106,8 @@ impl Pipeline {
         };
         let tokenizer =
             Tokenizer::new(&files, text_encoder.max_position_embeddings, text_encoder.vocab_size)?;
-        let scheduler =
-            SchedulerConfig::from_json(file.text("scheduler/scheduler_config.json").unwrap_or("{}"))?;
+        let scheduler_config = file.text("scheduler/scheduler_config.json").unwrap_or("{}");
+        let scheduler = SchedulerConfig::from_json(scheduler_config)?.as_stable_diffusion_loads_it();
         let backend = Box::new(CpuBackend::new(options.threads)?);
         Ok(Pipeline { file, backend, tokenizer, text_encoder, unet, vae, scheduler })
     }

@@ -2,28 +2,25 @@
 
 use std::ops::Range;
 
-use crate::Error;
+use crate::{Error, graph::plan::ALIGNMENT};
 
 /// One cache line, so that every planned offset is a multiple of it.
 #[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
 #[repr(C, align(64))]
-struct Line([f32; crate::graph::plan::ALIGNMENT]);
+struct Line([f32; ALIGNMENT]);
 
 /// f32 values in one block, addressed by the ranges of a plan.
 pub(super) struct Arena {
-    lines: Vec<Line>,
+    lines: Box<[Line]>,
 }
 
 impl Arena {
     /// `elements` zeros.
     pub(super) fn new(elements: usize) -> Result<Arena, Error> {
-        let count = elements.div_ceil(crate::graph::plan::ALIGNMENT);
-        let mut lines = Vec::new();
-        lines.try_reserve_exact(count).map_err(|source| Error::OutOfMemory {
-            bytes: elements.saturating_mul(size_of::<f32>()),
-            source,
-        })?;
-        lines.resize(count, bytemuck::Zeroable::zeroed());
+        let count = elements.div_ceil(ALIGNMENT);
+        // Zero pages come from the system as they are first touched, so a plan costs only what a run uses.
+        let lines = bytemuck::try_zeroed_slice_box(count)
+            .map_err(|()| Error::OutOfMemory { bytes: elements.saturating_mul(size_of::<f32>()) })?;
         Ok(Arena { lines })
     }
 
