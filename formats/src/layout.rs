@@ -14,8 +14,6 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use byteorder::{ByteOrder, LittleEndian};
-
 use crate::weight::{WeightRole, WeightSpec, WeightType};
 
 /// Output features (or channels) per panel.
@@ -138,11 +136,8 @@ pub fn stored_bytes(role: WeightRole, weight_type: WeightType, shape: &[usize]) 
 pub fn pack(role: WeightRole, shape: &[usize], values: &[f32]) -> Vec<f32> {
     let packed_len = packed_elements(role, shape).expect("the shape must fit the role");
     assert_eq!(Some(values.len()), elements(role, shape), "values must fit shape {shape:?}");
-    if matrix_dimensions(role, shape).is_none() {
-        return values.to_vec();
-    }
-    let mut packed = vec![0f32; packed_len];
-    for_each_in_panels(role, shape, |packed_index, index| packed[packed_index] = values[index]);
+    let mut packed = Vec::with_capacity(packed_len);
+    for_each_block(role, shape, values, |block| packed.extend_from_slice(block));
     packed
 }
 
@@ -153,28 +148,68 @@ pub fn pack(role: WeightRole, shape: &[usize], values: &[f32]) -> Vec<f32> {
 pub fn unpack(role: WeightRole, shape: &[usize], packed: &[f32]) -> Vec<f32> {
     let len = elements(role, shape).expect("the shape must fit the role");
     assert_eq!(Some(packed.len()), packed_elements(role, shape), "packed values must fit shape {shape:?}");
-    if matrix_dimensions(role, shape).is_none() {
+    let Some(panels) = Panels::of(role, shape) else {
         return packed.to_vec();
-    }
+    };
     let mut values = vec![0f32; len];
-    for_each_in_panels(role, shape, |packed_index, index| values[index] = packed[packed_index]);
+    for (panel, block) in packed.chunks_exact(panels.panel_len()).enumerate() {
+        panels.visit(panel, |position, index| values[index] = block[position]);
+    }
     values
 }
 
-/// Calls `visit(packed index, row-major index)` for every element of a matrix or convolution, in packed order.
-fn for_each_in_panels(role: WeightRole, shape: &[usize], mut visit: impl FnMut(usize, usize)) {
-    let (n, k) = matrix_dimensions(role, shape).expect("only matrices and convolutions have panels");
-    // A matrix is a convolution with one tap.
-    let (channels, taps) = match shape {
-        &[_, channels, height, width] => (channels, height * width),
-        _ => (k, 1),
+/// Calls `write` with the packed values piece by piece, so that no packed copy of a whole weight is needed.
+fn for_each_block(role: WeightRole, shape: &[usize], values: &[f32], mut write: impl FnMut(&[f32])) {
+    let Some(panels) = Panels::of(role, shape) else {
+        values.chunks(1 << 14).for_each(write);
+        return;
     };
-    for first in (0..n).step_by(PANEL) {
-        for tap in 0..taps {
-            for channel in 0..channels {
-                let packed_row = (first * k) + (tap * channels + channel) * PANEL;
-                for lane in 0..PANEL.min(n - first) {
-                    visit(packed_row + lane, ((first + lane) * channels + channel) * taps + tap);
+    let mut block = vec![0f32; panels.panel_len()];
+    for panel in 0..panels.n.div_ceil(PANEL) {
+        // The last panel does not fill all lanes.
+        block.fill(0.0);
+        panels.visit(panel, |position, index| block[position] = values[index]);
+        write(&block);
+    }
+}
+
+/// How the elements of a matrix or convolution lie in panels. A matrix is a convolution with one tap.
+struct Panels {
+    n: usize,
+    channels: usize,
+    taps: usize,
+}
+
+impl Panels {
+    /// `None` for roles without panels.
+    fn of(role: WeightRole, shape: &[usize]) -> Option<Panels> {
+        match (role, shape) {
+            (WeightRole::Matrix, &[n, channels]) => Some(Panels { n, channels, taps: 1 }),
+            (WeightRole::Conv, &[n, channels, height, width]) => {
+                Some(Panels { n, channels, taps: height * width })
+            }
+            _ => None,
+        }
+    }
+
+    /// Elements per panel.
+    fn panel_len(&self) -> usize {
+        PANEL * self.taps * self.channels
+    }
+
+    /// Calls `visit(position in the panel, row-major index)` for every element of a panel, padding left out.
+    fn visit(&self, panel: usize, mut visit: impl FnMut(usize, usize)) {
+        let first = panel * PANEL;
+        let lanes = PANEL.min(self.n - first);
+        // Taps inside of channels: 16 rows are read straight on, and the lanes of one column fill a cache line.
+        for channel in 0..self.channels {
+            for tap in 0..self.taps {
+                let column = tap * self.channels + channel;
+                for lane in 0..lanes {
+                    visit(
+                        column * PANEL + lane,
+                        ((first + lane) * self.channels + channel) * self.taps + tap,
+                    );
                 }
             }
         }
@@ -206,21 +241,18 @@ pub fn encode(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Res
     {
         return Err(LayoutError::BeyondF16 { name: name.clone(), index, value: values[index] });
     }
-    let packed = pack(*role, shape, values);
-    Ok(match weight_type {
-        WeightType::F32 => {
-            let mut bytes = vec![0; packed.len() * size_of::<f32>()];
-            LittleEndian::write_f32_into(&packed, &mut bytes);
-            bytes
-        }
+    let mut bytes = Vec::with_capacity(stored_bytes(*role, weight_type, shape).unwrap_or(0));
+    let mut halves: Vec<f16> = Vec::new();
+    // Numbers in memory are little endian as in the file: `sdq` does not build elsewhere.
+    for_each_block(*role, shape, values, |block| match weight_type {
+        WeightType::F32 => bytes.extend_from_slice(bytemuck::cast_slice(block)),
         WeightType::F16 => {
-            let mut halves = vec![f16::ZERO; packed.len()];
-            halves.convert_from_f32_slice(&packed);
-            let mut bytes = vec![0; packed.len() * size_of::<f16>()];
-            LittleEndian::write_u16_into(bytemuck::cast_slice(&halves), &mut bytes);
-            bytes
+            halves.resize(block.len(), f16::ZERO);
+            halves.convert_from_f32_slice(block);
+            bytes.extend_from_slice(bytemuck::cast_slice(&halves));
         }
-    })
+    });
+    Ok(bytes)
 }
 
 #[cfg(test)]
