@@ -210,6 +210,15 @@ fn a_static_file_is_read_in_place_and_must_be_aligned() {
 }
 
 #[test]
+fn threads_may_share_a_file() {
+    fn shared<T: Send + Sync>() {}
+    shared::<SdqFile>();
+    shared::<Weight<'static>>();
+    shared::<Component<'static>>();
+    shared::<SdqError>();
+}
+
+#[test]
 fn check_wants_exactly_the_weights_of_the_model() {
     let file = parse(&sample()).unwrap();
     let unet = file.component("unet").unwrap();
