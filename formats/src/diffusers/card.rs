@@ -3,10 +3,10 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The optional file `sdq.json` at the top of a model directory. Every field may be left out; an unknown field is an
-/// error, so that a typing mistake does not pass for a default.
+/// The optional file `sdq.json` at the top of a model directory. Every field may be left out, and unknown ones are
+/// ignored: who trains a model may note more than its settings there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub struct ModelCard {
     /// Name of the model, for people.
     pub name: Option<String>,
@@ -56,7 +56,9 @@ mod tests {
         .unwrap();
         assert_eq!(card.name.as_deref(), Some("emoji"));
         assert_eq!(card.defaults().to_string(), r#"{"width":64,"scheduler":"ddim","guidance_scale":3.0}"#);
-        for bad in [r#"{"heigth": 64}"#, r#"{"steps": -1}"#, r#"{"steps": 2.5}"#, r#"{"scheduler": 1}"#] {
+        let more = r#"{"steps": 4, "things": ["apple"]}"#;
+        assert_eq!(serde_json::from_str::<ModelCard>(more).unwrap().steps, Some(4));
+        for bad in [r#"{"steps": -1}"#, r#"{"steps": 2.5}"#, r#"{"scheduler": 1}"#] {
             assert!(serde_json::from_str::<ModelCard>(bad).is_err(), "{bad}");
         }
     }

@@ -276,8 +276,8 @@ fn rejects_two_names_of_one_tensor() {
 #[test]
 fn rejects_a_card_with_mistakes() {
     let model = Model::new();
-    model.put("sdq.json", r#"{"heigth": 64}"#);
-    assert!(model.error().starts_with("sdq.json: not valid: unknown field `heigth`"), "{}", model.error());
+    model.put("sdq.json", r#"{"height": "64"}"#);
+    assert!(model.error().starts_with("sdq.json: not valid: invalid type: string"), "{}", model.error());
     model.put("sdq.json", "[]");
     assert_eq!(model.error(), "sdq.json: not valid: not an object");
 }
