@@ -35,6 +35,7 @@ pub struct TokenizerFiles<'a> {
 pub struct Tokenizer {
     encoder: Encoder,
     length: usize,
+    vocab_size: usize,
     start: u32,
     end: u32,
     padding: u32,
@@ -46,10 +47,11 @@ impl Tokenizer {
     /// # Errors
     /// When the files are missing, contradict each other or do not fit the text encoder.
     pub fn new(files: &TokenizerFiles, max_length: usize, vocab_size: usize) -> Result<Tokenizer, Error> {
+        let special_tokens = SpecialTokens::new(files)?;
         let mut encoder = match (files.tokenizer, files.vocab, files.merges) {
             (Some(text), ..) => encoder_from_json(text.as_bytes())?,
             (None, Some(vocab), Some(merges)) => {
-                let definition = definition(vocab, merges)?;
+                let definition = definition(vocab, merges, &special_tokens)?;
                 encoder_from_json(definition.to_string().as_bytes())?
             }
             _ => {
@@ -61,19 +63,17 @@ impl Tokenizer {
         encoder.with_padding(None);
         encoder.with_truncation(None).map_err(|e| Error::Tokenizer(e.to_string()))?;
 
-        let config = object("tokenizer_config.json", files.config)?;
-        let special_tokens = object("special_tokens_map.json", files.special_tokens)?;
-        let special = |key: &str, default: &str| {
-            let name = special_token(&config, key).or_else(|| special_token(&special_tokens, key));
-            let name = name.unwrap_or(default);
+        let id = |key: &str, token: &Value| {
+            let name = content(token);
             let id = encoder.token_to_id(name).filter(|&id| (id as usize) < vocab_size);
             let missing =
                 || Error::Tokenizer(format!("{key} `{name}` is not in the vocabulary of {vocab_size}"));
             id.ok_or_else(missing)
         };
-        let (start, end) = (special("bos_token", START)?, special("eos_token", END)?);
-        let padding = special("pad_token", END)?;
-        let length = match config.get("model_max_length").and_then(Value::as_f64) {
+        let start = id("bos_token", &special_tokens.start)?;
+        let end = id("eos_token", &special_tokens.end)?;
+        let padding = id("pad_token", &special_tokens.padding)?;
+        let length = match special_tokens.model_max_length {
             // transformers writes 1e30 for "no limit".
             Some(length) if length < 1e9 => length as usize,
             _ => max_length,
@@ -83,7 +83,7 @@ impl Tokenizer {
                 format!("model_max_length is {length}, the text encoder has {max_length} positions");
             return Err(Error::Tokenizer(message));
         }
-        Ok(Tokenizer { encoder, length, start, end, padding })
+        Ok(Tokenizer { encoder, length, vocab_size, start, end, padding })
     }
 
     /// Number of ids that [`Tokenizer::encode`] returns.
@@ -94,12 +94,17 @@ impl Tokenizer {
     /// Start, the prompt's ids (cut where they would not fit), end, padding: [`Tokenizer::length`] ids.
     ///
     /// # Errors
-    /// When the vocabulary lacks a byte of the prompt.
+    /// When the vocabulary lacks a byte of the prompt or has ids that the text encoder does not.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let encoding =
             self.encoder.encode_fast(prompt, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        let words = &encoding.get_ids()[..encoding.len().min(self.length - 2)];
+        if let Some(id) = words.iter().find(|&&id| id as usize >= self.vocab_size) {
+            let message = format!("id {id} is past the text encoder's vocabulary of {}", self.vocab_size);
+            return Err(Error::Tokenizer(message));
+        }
         let mut ids = vec![self.start];
-        ids.extend(encoding.get_ids().iter().take(self.length - 2));
+        ids.extend(words);
         ids.push(self.end);
         ids.resize(self.length, self.padding);
         Ok(ids)
@@ -110,17 +115,61 @@ fn encoder_from_json(json: &[u8]) -> Result<Encoder, Error> {
     Encoder::from_bytes(json).map_err(|e| Error::Tokenizer(e.to_string()))
 }
 
+/// What `tokenizer_config.json` and `special_tokens_map.json` say. A token is its text, or an object with the text as
+/// `content` and how it is matched.
+struct SpecialTokens {
+    start: Value,
+    end: Value,
+    unknown: Value,
+    padding: Value,
+    model_max_length: Option<f64>,
+}
+
+impl SpecialTokens {
+    fn new(files: &TokenizerFiles) -> Result<SpecialTokens, Error> {
+        let config = object("tokenizer_config.json", files.config)?;
+        let map = object("special_tokens_map.json", files.special_tokens)?;
+        let token = |key: &str, default: &str| {
+            let said = [&config, &map].into_iter().filter_map(|file| file.get(key));
+            said.into_iter()
+                .find(|token| !content(token).is_empty())
+                .cloned()
+                .unwrap_or_else(|| default.into())
+        };
+        Ok(SpecialTokens {
+            start: token("bos_token", START),
+            end: token("eos_token", END),
+            unknown: token("unk_token", END),
+            padding: token("pad_token", END),
+            model_max_length: config.get("model_max_length").and_then(Value::as_f64),
+        })
+    }
+}
+
+/// The text of a special token, empty where there is none.
+fn content(token: &Value) -> &str {
+    token.as_str().or_else(|| token.get("content")?.as_str()).unwrap_or_default()
+}
+
 /// The `tokenizer.json` that transformers' CLIPTokenizer makes of the two older files.
-fn definition(vocab: &str, merges: &str) -> Result<Value, Error> {
+fn definition(vocab: &str, merges: &str, special_tokens: &SpecialTokens) -> Result<Value, Error> {
     let vocab: Map<String, Value> =
         serde_json::from_str(vocab).map_err(|e| Error::Tokenizer(format!("vocab.json: {e}")))?;
-    let special = |name: &str| {
-        let id = vocab.get(name)?;
-        Some(json!({"id": id, "content": name, "special": true, "single_word": false, "lstrip": false,
-                    "rstrip": false, "normalized": name == START}))
+    // A special token is cut out of a prompt before anything else: a padding token `!` takes every `!`.
+    let SpecialTokens { start, end, unknown, padding, .. } = special_tokens;
+    let special = |token: &Value| {
+        let id = vocab.get(content(token))?;
+        let flag = |key: &str| token.get(key).and_then(Value::as_bool).unwrap_or(false);
+        Some(json!({"id": id, "content": content(token), "special": true, "single_word": flag("single_word"),
+                    "lstrip": flag("lstrip"), "rstrip": flag("rstrip"), "normalized": flag("normalized")}))
     };
-    let added: Vec<Value> = [START, END].into_iter().filter_map(special).collect();
-    let unknown = vocab.contains_key(END).then_some(END);
+    let mut added: Vec<Value> = Vec::new();
+    for token in [start, end, unknown, padding].into_iter().filter_map(special) {
+        if !added.iter().any(|other| other["id"] == token["id"]) {
+            added.push(token);
+        }
+    }
+    let unknown = Some(content(unknown)).filter(|name| vocab.contains_key(*name));
     // The first line is a version comment; empty lines end the file.
     let merges: Vec<&str> =
         merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
@@ -148,8 +197,51 @@ fn object(file: &str, text: Option<&str>) -> Result<Map<String, Value>, Error> {
     }
 }
 
-/// A special token is stored as its text or as an object with a `content`.
-fn special_token<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a str> {
-    let value = map.get(key)?;
-    value.as_str().or_else(|| value.get("content")?.as_str())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VOCAB: &str = r#"{"!": 0, "a": 1, "b": 2, "a</w>": 3, "b</w>": 4, "ab</w>": 5, "!</w>": 6,
+                            "<|startoftext|>": 7, "<|endoftext|>": 8}"#;
+    const MERGES: &str = "#version: 0.2\na b</w>\n";
+
+    fn tokenizer(config: &str) -> Result<Tokenizer, Error> {
+        let files = TokenizerFiles {
+            vocab: Some(VOCAB),
+            merges: Some(MERGES),
+            config: Some(config),
+            ..TokenizerFiles::default()
+        };
+        Tokenizer::new(&files, 8, 9)
+    }
+
+    #[test]
+    fn a_prompt_is_framed_cut_and_padded() {
+        let tokenizer = tokenizer("{}").unwrap();
+        assert_eq!(tokenizer.encode("AB b!").unwrap(), [7, 5, 4, 6, 8, 8, 8, 8]);
+        assert_eq!(tokenizer.encode("").unwrap(), [7, 8, 8, 8, 8, 8, 8, 8]);
+        assert_eq!(tokenizer.encode("a a a a a a a a").unwrap(), [7, 3, 3, 3, 3, 3, 3, 8]);
+    }
+
+    #[test]
+    fn a_padding_token_is_cut_out_of_the_prompt_first() {
+        let tokenizer = tokenizer(r#"{"pad_token": "!", "model_max_length": 6}"#).unwrap();
+        assert_eq!(tokenizer.encode("ab!").unwrap(), [7, 5, 0, 8, 0, 0]);
+    }
+
+    #[test]
+    fn files_that_do_not_fit_the_text_encoder_are_refused() {
+        for config in [
+            r#"{"model_max_length": 9}"#,
+            r#"{"model_max_length": 1}"#,
+            r#"{"pad_token": "nowhere"}"#,
+            r#"{"eos_token": {"content": "nowhere"}}"#,
+            "[]",
+        ] {
+            assert!(matches!(tokenizer(config), Err(Error::Tokenizer(_))), "{config}");
+        }
+        assert!(Tokenizer::new(&TokenizerFiles::default(), 8, 9).is_err());
+        let files = TokenizerFiles { vocab: Some(VOCAB), merges: Some(MERGES), ..TokenizerFiles::default() };
+        assert!(Tokenizer::new(&files, 8, 7).is_err(), "the start token is past the vocabulary");
+    }
 }
