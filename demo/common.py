@@ -3,6 +3,7 @@
 import copy
 import csv
 import os
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -121,6 +122,9 @@ class Stage:
         self.seconds = 0.0  # spent training, over all runs
         self.last_save = self.last_tick = time.time()
         self.totals, self.counted = {}, 0
+        self.stopping = False
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(stop, self.ask_to_stop)
         path = self.folder / "checkpoint.pt"
         if path.exists():
             state = torch.load(path, weights_only=False)
@@ -128,6 +132,10 @@ class Stage:
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
             print(f"{self.folder.name}: resumed at step {self.step}", flush=True)
+
+    def ask_to_stop(self, *_):
+        """A stopped run saves first; the same command then goes on from there."""
+        self.stopping = True
 
     def save(self):
         state = {"step": self.step, "seconds": self.seconds}
@@ -137,7 +145,7 @@ class Stage:
         os.replace(partial, self.folder / "checkpoint.pt")  # never a half-written checkpoint
         self.last_save = time.time()
 
-    def tick(self, log_every=50, **values):
+    def tick(self, log_every=100, **values):
         """Counts one step, logs the mean of `values`, saves when it is time."""
         self.step += 1
         self.counted += 1
@@ -158,5 +166,7 @@ class Stage:
                     out.writerow(["step", "seconds", *means])
                 out.writerow([self.step, round(self.seconds), *(round(mean, 5) for mean in means.values())])
             self.totals, self.counted, self.last_tick = {}, 0, now
-        if time.time() - self.last_save > self.every:
+        if self.stopping or time.time() - self.last_save > self.every:
             self.save()
+        if self.stopping:
+            raise SystemExit(f"{self.folder.name}: stopped and saved at step {self.step}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
+from PIL import Image
 
 import common
 from judge import HERE, PROMPTS, load_judge, show, verdict
@@ -59,6 +60,13 @@ def draw(pipeline, prompts, steps, guidance, chunk=16):
     return np.concatenate(pictures)
 
 
+def save_pictures(folder, pixels, prompts):
+    folder.mkdir(parents=True, exist_ok=True)
+    for i, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{i:03}.png")
+    (folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=HERE / "model")
@@ -94,15 +102,6 @@ def main():
         show(verdict(judge, pixels, prompts))
         if args.save:
             save_pictures(args.save, pixels, prompts)
-
-
-def save_pictures(folder, pixels, prompts):
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for i, picture in enumerate(pixels):
-        Image.fromarray(picture).save(folder / f"{i:03}.png")
-    (folder / "prompts.json").write_text(json.dumps(prompts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -37,13 +37,12 @@ def edit_settings(path, **changes):
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def export(folder, vae, text, tokenizer, unet, scheduler, count, guidance):
+def export(folder, pipeline, count, guidance):
     """Replaces `folder` with the model, its licence and the defaults that suit it."""
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
-    parts = [copy.deepcopy(part).to(torch.float16) for part in (vae, text, unet)]
-    half_vae, half_text, half_unet = parts
-    new_pipeline(half_vae, half_text, tokenizer, half_unet, scheduler).save_pretrained(folder)
+    half = copy.deepcopy(pipeline).to(torch.float16)
+    half.save_pretrained(folder)
     # Exactly CLIP's classic tokenizer files, whatever the installed version writes.
     shutil.rmtree(folder / "tokenizer")
     write_tokenizer(folder / "tokenizer")
@@ -54,7 +53,10 @@ def export(folder, vae, text, tokenizer, unet, scheduler, count, guidance):
     # transformers 5 takes this key as the default, diffusers defaults to single.
     edit_settings(folder / "text_encoder" / "config.json", dtype="float32")
 
-    weights = sum(p.numel() for part in parts for p in part.parameters())
+    for path in folder.rglob("*.safetensors"):
+        path.chmod(0o644)  # safetensors files come out readable by their owner only
+
+    weights = sum(p.numel() for part in (half.vae, half.text_encoder, half.unet) for p in part.parameters())
     settings = {
         "name": "sdq-demo-emoji-64",
         "description": f"One of {count} things, drawn as an emoji, on one of {len(BACKGROUNDS)} plain backgrounds. "

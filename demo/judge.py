@@ -2,7 +2,7 @@
 
 Trained on fresh compositions, half of them sent through the VAE and some blurred
 or shifted in brightness, so that it judges what is drawn and not how sharply.
-It shares no weights with the model it judges.
+Its layers start as CLIP's image tower, which is no part of the model it judges.
 
     python demo/judge.py train --run DIR            trains and saves demo/judge.safetensors
     python demo/judge.py --pictures DIR             judges 000.png, 001.png, ... by prompts.json
@@ -41,7 +41,8 @@ class Judge(nn.Module):
 
     def forward(self, images):
         """[n, 3, 64, 64] -> scores [n, things], [n, colours]."""
-        return self.tower(images).float().split([self.things, len(BACKGROUNDS)], dim=1)
+        scores = 10 * self.tower(images).float()  # a larger scale learns faster
+        return scores.split([self.things, len(BACKGROUNDS)], dim=1)
 
 
 @torch.no_grad()
@@ -59,8 +60,9 @@ def spoil(images, vae, rng):
     return images.clamp(-1, 1)
 
 
-def train_judge(folder, vae, composer, steps, batch=96, rate=2e-3):
+def train_judge(folder, vae, tower, composer, steps, batch=96, rate=1e-3):
     judge = Judge(len(composer.things))
+    judge.tower.levels.load_state_dict(tower.levels.state_dict())
     optimizer = torch.optim.AdamW(judge.parameters(), rate, weight_decay=0.01)
     stage = Stage(folder, {"judge": judge, "optimizer": optimizer})
     while stage.step < steps:
@@ -76,7 +78,8 @@ def train_judge(folder, vae, composer, steps, batch=96, rate=2e-3):
         loss.backward()
         optimizer.step()
         right = (thing.argmax(1) == things).float().mean()
-        stage.tick(loss=loss.item(), thing=right.item(), colour=(colour.argmax(1) == colours).float().mean().item())
+        right_colour = (colour.argmax(1) == colours).float().mean()
+        stage.tick(log_every=20, loss=loss.item(), thing=right.item(), colour=right_colour.item())
     stage.save()
     return judge.eval()
 
@@ -149,7 +152,7 @@ def main():
     parser.add_argument("--prompts", type=Path, help="default: prompts.json beside the pictures, else demo/prompts.json")
     parser.add_argument("--json", type=Path, help="write the verdict here too")
     parser.add_argument("--run", type=Path, help="training: folder given to train.py as --out")
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--things", type=int, default=DEFAULT_COUNT)
     parser.add_argument("--font", default=DEFAULT_FONT)
     parser.add_argument("--threads", type=int, default=2)
@@ -160,7 +163,10 @@ def main():
         if not args.run:
             parser.error("train needs --run")
         vae = load_vae(args.run / "vae")
-        judge = train_judge(args.run / "judge", vae, Composer(args.things, (7, 1), args.font), args.steps)
+        tower = ImageTower()
+        clip = torch.load(args.run / "clip" / "checkpoint.pt", weights_only=False)["parts"]["clip"]
+        tower.load_state_dict({k.removeprefix("image."): v for k, v in clip.items() if k.startswith("image.")})
+        judge = train_judge(args.run / "judge", vae, tower, Composer(args.things, (7, 1), args.font), args.steps)
         save_file({name: value.half().contiguous() for name, value in judge.state_dict().items()}, WEIGHTS)
         judge = load_judge()
         data = Composer(args.things, (7, 2), args.font).batch(1100)

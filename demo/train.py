@@ -32,8 +32,9 @@ def arguments():
     parser.add_argument("--vae-steps", type=int, default=3000)
     parser.add_argument("--unet-steps", type=int, default=9000)
     parser.add_argument("--unet-decay", type=int, default=2500, help="steps at the end over which the learning rate falls")
-    parser.add_argument("--batch", type=int, default=64, help="pictures per U-Net step")
+    parser.add_argument("--batch", type=int, default=32, help="pictures per U-Net step")
     parser.add_argument("--guidance", type=float, default=3.0, help="default guidance scale written into the export")
+    parser.add_argument("--export-now", action="store_true", help="only export the last checkpoint, to DIR/model")
     parser.add_argument("--font", default=DEFAULT_FONT)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -49,9 +50,16 @@ def load_run(folder):
     return new_pipeline(load_vae(folder / "vae"), model.text, tokenizer, model.unet, new_scheduler())
 
 
+def write_model(args, pipeline):
+    weights = export(args.out / "model", pipeline, args.things, args.guidance)
+    print(f"exported {weights:,} weights to {args.out / 'model'}")
+
+
 def main():
     args = arguments()
     common.start(args.seed, args.threads)
+    if args.export_now:
+        return write_model(args, load_run(args.out))
 
     write_tokenizer(args.out / "tokenizer")
     tokenizer = load_tokenizer(args.out / "tokenizer")
@@ -60,16 +68,13 @@ def main():
         return Composer(args.things, seed=(args.seed, stage), font_path=args.font)
 
     clip = train_clip(args.out / "clip", tokenizer, composer(1), args.clip_steps)
-    workers = common.Workers(args.threads, shares=2 * args.threads)
+    workers = common.Workers(args.threads, shares=args.threads)
     vae = train_vae(args.out / "vae", composer(2), clip.image, workers, args.vae_steps)
     print(f"vae: {measure_vae(vae, composer(0)):.2f} dB, scaling factor {vae.config.scaling_factor}", flush=True)
     model = train_unet(
         args.out / "unet", vae, clip.text, tokenizer, composer(3), workers, args.unet_steps, args.unet_decay, args.batch
     )
-    weights = export(
-        args.out / "model", vae, model.text, tokenizer, model.unet, new_scheduler(), args.things, args.guidance
-    )
-    print(f"exported {weights:,} weights to {args.out / 'model'}")
+    write_model(args, new_pipeline(vae, model.text, tokenizer, model.unet, new_scheduler()))
 
 
 if __name__ == "__main__":

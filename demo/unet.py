@@ -84,7 +84,7 @@ class LatentPool:
     time, so a picture may well be used several times.
     """
 
-    def __init__(self, vae, tokenizer, composer, size=12288, chunk=128):
+    def __init__(self, vae, tokenizer, composer, size=4096, chunk=128):
         self.vae, self.tokenizer, self.composer = vae, tokenizer, composer
         self.latents = torch.empty(size, 4, LATENT_SIDE, LATENT_SIDE)
         self.ids = torch.empty(size, LENGTH, dtype=torch.long)
@@ -143,7 +143,7 @@ def sample_sheet(path, vae, model, tokenizer, guidance=3.0):
 
 
 def train_unet(
-    folder, vae, text, tokenizer, composer, workers, steps, decay, batch=64, rate=1e-3, text_rate=2e-4, drop=0.1
+    folder, vae, text, tokenizer, composer, workers, steps, decay, batch=32, rate=1e-3, text_rate=2e-4, drop=0.1
 ):
     """Trains the denoiser and returns its averaged weights."""
     text.requires_grad_(True).train()
