@@ -88,6 +88,7 @@ def train_clip(folder, tokenizer, composer, steps, batch=192, rate=1e-3):
     clip = Clip(tokenizer)
     optimizer = torch.optim.AdamW(clip.parameters(), rate, weight_decay=0.01)
     stage = Stage(folder, {"clip": clip, "optimizer": optimizer})
+    composer.reseed(stage.step)
     labels = torch.arange(batch)
     while stage.step < steps:
         for group in optimizer.param_groups:

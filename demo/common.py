@@ -131,6 +131,7 @@ class Stage:
             self.step, self.seconds = state["step"], state["seconds"]
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
+            torch.manual_seed(torch.initial_seed() + self.step)  # not the first noise again
             print(f"{self.folder.name}: resumed at step {self.step}", flush=True)
 
     def ask_to_stop(self, *_):

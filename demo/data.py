@@ -85,7 +85,8 @@ class Composer:
         self.things = load_things(count)
         self.colour_names = list(BACKGROUNDS)
         self.colours = np.array(list(BACKGROUNDS.values()), np.float32)  # [c, 3]
-        self.rng = np.random.default_rng(seed)
+        self.seed = seed  # a tuple of numbers
+        self.reseed(0)
         if not Path(font_path).exists():
             raise SystemExit(f"font not found: {font_path} (Debian package fonts-noto-color-emoji, or give --font)")
         font = ImageFont.truetype(font_path, STRIKE)
@@ -102,6 +103,10 @@ class Composer:
                 shape = [max(1, round(side * scale)) for side in glyph.size]
                 scaled[size] = np.asarray(glyph.resize(shape, Image.Resampling.BICUBIC), np.float32)
             self.glyphs.append(scaled)
+
+    def reseed(self, step):
+        """A run resumed at some step must not see its first pictures again."""
+        self.rng = np.random.default_rng((*self.seed, step))
 
     def picture(self, thing, colour, size):
         """Draws one picture: [SIDE, SIDE, 3] uint8."""
@@ -126,7 +131,7 @@ class Composer:
         pixels = np.empty((n, SIDE, SIDE, 3), np.uint8)
         captions = []
         for i, (thing, colour) in enumerate(zip(things, colours)):
-            size = self.rng.choice(["", "small", "big"], p=[0.7, 0.15, 0.15])
+            size = self.rng.choice(["", "small", "big"], p=[0.6, 0.25, 0.15])
             pixels[i] = self.picture(thing, colour, size)
             captions.append(caption(self.rng, self.things[thing], self.colour_names[colour], size))
         return Batch(pixels, things, colours, captions)

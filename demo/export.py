@@ -9,7 +9,6 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from things import BACKGROUNDS, load_things
-from tokenizer import write_tokenizer
 
 HERE = Path(__file__).parent
 
@@ -37,7 +36,7 @@ def edit_settings(path, **changes):
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
-def export(folder, pipeline, count, guidance):
+def export(folder, pipeline, tokenizer_folder, count, guidance):
     """Replaces `folder` with the model, its licence and the defaults that suit it."""
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
@@ -45,7 +44,7 @@ def export(folder, pipeline, count, guidance):
     half.save_pretrained(folder)
     # Exactly CLIP's classic tokenizer files, whatever the installed version writes.
     shutil.rmtree(folder / "tokenizer")
-    write_tokenizer(folder / "tokenizer")
+    shutil.copytree(tokenizer_folder, folder / "tokenizer")
     edit_settings(folder / "model_index.json")
     edit_settings(folder / "vae" / "config.json")
     edit_settings(folder / "unet" / "config.json")

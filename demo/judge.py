@@ -65,6 +65,7 @@ def train_judge(folder, vae, tower, composer, steps, batch=96, rate=1e-3):
     judge.tower.levels.load_state_dict(tower.levels.state_dict())
     optimizer = torch.optim.AdamW(judge.parameters(), rate, weight_decay=0.01)
     stage = Stage(folder, {"judge": judge, "optimizer": optimizer})
+    composer.reseed(stage.step)
     while stage.step < steps:
         for group in optimizer.param_groups:
             group["lr"] = rate * learning_rate(stage.step, steps, warmup=50, decay=steps // 2)
@@ -149,7 +150,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", nargs="?", choices=["judge", "train"], default="judge")
     parser.add_argument("--pictures", type=Path, help="folder of 000.png, 001.png, ...")
-    parser.add_argument("--prompts", type=Path, help="default: prompts.json beside the pictures, else demo/prompts.json")
+    parser.add_argument("--prompts", type=Path, help="default: the one beside the pictures, else ours")
     parser.add_argument("--json", type=Path, help="write the verdict here too")
     parser.add_argument("--run", type=Path, help="training: folder given to train.py as --out")
     parser.add_argument("--steps", type=int, default=300)

@@ -6,6 +6,7 @@ per merge, then the two markers. All bytes are present, so any prompt tokenizes.
 
 import json
 from collections import Counter
+from itertools import chain, pairwise
 from pathlib import Path
 
 import emoji
@@ -36,7 +37,7 @@ def corpus():
     """Words and how much each matters: ours far above the rest of emoji names."""
     words = Counter()
     ours = [name for _, names in THINGS for name in names.split(",")]
-    ours += list(BACKGROUNDS) + sum(COLOUR_SYNONYMS.values(), []) + sum(SIZE_WORDS.values(), [])
+    ours += chain(BACKGROUNDS, *COLOUR_SYNONYMS.values(), *SIZE_WORDS.values())
     ours += [regex.sub(r"\{\w+\}", " ", text) for text in TEMPLATES + TEMPLATES_NO_COLOUR]
     for text in ours + ["a", "an", "the"]:
         words.update({word: 1000 for word in WORD.findall(text.lower())})
@@ -58,7 +59,7 @@ def learn_merges(words, count):
     while len(merges) < count:
         pairs = Counter()
         for letters, weight in spellings:
-            for pair in zip(letters, letters[1:]):
+            for pair in pairwise(letters):
                 pairs[pair] += weight
         if not pairs:
             break

@@ -27,11 +27,11 @@ from vae import load_vae, measure_vae, train_vae
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and the model")
-    parser.add_argument("--things", type=int, default=DEFAULT_COUNT, help="how many rows of the table of things to learn")
-    parser.add_argument("--clip-steps", type=int, default=400)
-    parser.add_argument("--vae-steps", type=int, default=3000)
-    parser.add_argument("--unet-steps", type=int, default=9000)
-    parser.add_argument("--unet-decay", type=int, default=2500, help="steps at the end over which the learning rate falls")
+    parser.add_argument("--things", type=int, default=DEFAULT_COUNT, help="rows of the table of things to learn")
+    parser.add_argument("--clip-steps", type=int, default=300)
+    parser.add_argument("--vae-steps", type=int, default=1600)
+    parser.add_argument("--unet-steps", type=int, default=4500)
+    parser.add_argument("--unet-decay", type=int, default=1300, help="last steps, in which the rate falls")
     parser.add_argument("--batch", type=int, default=32, help="pictures per U-Net step")
     parser.add_argument("--guidance", type=float, default=3.0, help="default guidance scale written into the export")
     parser.add_argument("--export-now", action="store_true", help="only export the last checkpoint, to DIR/model")
@@ -51,7 +51,7 @@ def load_run(folder):
 
 
 def write_model(args, pipeline):
-    weights = export(args.out / "model", pipeline, args.things, args.guidance)
+    weights = export(args.out / "model", pipeline, args.out / "tokenizer", args.things, args.guidance)
     print(f"exported {weights:,} weights to {args.out / 'model'}")
 
 
@@ -61,7 +61,8 @@ def main():
     if args.export_now:
         return write_model(args, load_run(args.out))
 
-    write_tokenizer(args.out / "tokenizer")
+    if not (args.out / "tokenizer").exists():
+        write_tokenizer(args.out / "tokenizer")
     tokenizer = load_tokenizer(args.out / "tokenizer")
 
     def composer(stage):

@@ -162,6 +162,7 @@ def train_unet(
     stage = Stage(folder, {"model": model, "ema": ema, "optimizer": optimizer})
     if stage.step >= steps:
         return ema.module
+    composer.reseed(stage.step)
     parameters = list(model.parameters())
     scheduler = new_scheduler()
     pool = LatentPool(vae, tokenizer, composer)

@@ -72,6 +72,7 @@ def train_vae(folder, composer, tower, workers, steps, batch=32, rate=1.5e-3):
     ema = Ema(vae, 0.998)
     optimizer = torch.optim.AdamW(vae.parameters(), rate, weight_decay=0.0, betas=(0.9, 0.99))
     stage = Stage(folder, {"vae": vae, "ema": ema, "optimizer": optimizer})
+    composer.reseed(stage.step)
     parameters = list(vae.parameters())
     while stage.step < steps:
         for group in optimizer.param_groups:
