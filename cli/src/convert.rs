@@ -6,7 +6,7 @@ use sdq_engine::models;
 use sdq_formats::diffusers::ModelDirectory;
 use sdq_quantize::{Part, Report};
 
-use crate::{args::ConvertArgs, progress::Progress};
+use crate::{args::ConvertArgs, interrupt, progress::Progress};
 
 /// The parts of every model, in the order in which a run reads them.
 const COMPONENTS: [&str; 3] = ["text_encoder", "unet", "vae"];
@@ -42,8 +42,12 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
 fn convert(model: &ModelDirectory, parts: &[Part], output: &Path) -> anyhow::Result<Report> {
     let total = parts.iter().map(|part| part.weights.len()).sum::<usize>();
     let mut progress = Progress::new("tensor", total as u64);
-    let report = sdq_quantize::convert(model, parts, output, &mut |now| {
-        progress.set(now.done as u64, now.component);
+    interrupt::listen();
+    let report = interrupt::while_writing(|| {
+        sdq_quantize::convert(model, parts, output, &mut |now| {
+            progress.set(now.done as u64, now.component);
+            interrupt::check()
+        })
     });
     progress.finish();
     Ok(report?)

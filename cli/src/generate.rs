@@ -87,10 +87,12 @@ impl Run<'_> {
             Event::Denoised { image, latents } => self.denoised(image, latents),
             Event::Decoded { image, seed, picture } => self.decoded(image, seed, picture),
         };
-        self.failure = handled.err();
-        match self.failure.is_some() || interrupt::requested() {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        match handled {
+            Ok(()) => interrupt::check(),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
         }
     }
 
@@ -104,7 +106,7 @@ impl Run<'_> {
         let shape = [&[self.settings.count], &latents.shape()[1..]].concat();
         let bytes: Vec<u8> = self.latents.iter().flat_map(|value| value.to_le_bytes()).collect();
         let tensor = TensorView { name: LATENTS.to_owned(), dtype: DType::F32, shape, bytes: &bytes };
-        safetensors::write(path, &[tensor], &[])?;
+        interrupt::while_writing(|| safetensors::write(path, &[tensor], &[]))?;
         Ok(())
     }
 
@@ -113,7 +115,8 @@ impl Run<'_> {
         let recipe = Recipe::new(self.settings, seed, self.model_name, &self.args.scheduler_options);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
-        png::write(path, picture.width, picture.height, &picture.rgb, &texts)?;
+        let Picture { width, height, rgb } = picture;
+        interrupt::while_writing(|| png::write(path, *width, *height, rgb, &texts))?;
         self.written.push(json!({ "file": path.display().to_string(), "recipe": recipe.json() }));
         Ok(())
     }

@@ -24,6 +24,7 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::Parser as _;
 use sdq_engine::Error as EngineError;
+use sdq_quantize::ConvertError;
 use sdq_schedulers::SchedulerError;
 
 use args::{Args, Command};
@@ -69,6 +70,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 | SchedulerError::StepCount { .. }
         )
     };
+    if let Some(ConvertError::Cancelled { .. }) = error.downcast_ref() {
+        return EXIT_INTERRUPTED;
+    }
     match error.downcast_ref::<EngineError>() {
         Some(EngineError::Cancelled { .. }) => EXIT_INTERRUPTED,
         Some(EngineError::Request { .. }) => EXIT_USAGE,

@@ -1,10 +1,11 @@
 //! A model directory → one `.sdq` file.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
 
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
     diffusers::{ModelComponent, ModelDirectory},
+    layout,
     sdq::SdqWriter,
     tensor::TensorView,
 };
@@ -51,12 +52,12 @@ pub struct Report {
 ///
 /// # Errors
 /// When components, tensors or shapes are missing, surplus or wrong, all checked before anything is written; when a
-/// value is not finite or too large for its type; when `output` cannot be written.
+/// value is not finite or too large for its type; when `output` cannot be written; when `on_progress` breaks off.
 pub fn convert(
     model: &ModelDirectory,
     parts: &[Part],
     output: &Path,
-    on_progress: &mut dyn FnMut(Progress<'_>),
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
     let sources = parts.iter().map(|part| match_tensors(model, part)).collect::<Result<Vec<_>, _>>()?;
     for component in model.components() {
@@ -77,10 +78,15 @@ pub fn convert(
         for (spec, tensor) in part.weights.iter().zip(tensors) {
             let path = || component.path().to_owned();
             let values = tensor.to_f32().map_err(|source| ConvertError::Tensor { path: path(), source })?;
-            writer.append(spec, stored_type(spec, part.weight_type), &values)?;
+            let weight_type = stored_type(spec, part.weight_type);
+            let bytes = layout::encode(spec, weight_type, &values)
+                .map_err(|source| ConvertError::Values { path: path(), source })?;
+            writer.append_encoded(spec, weight_type, &bytes)?;
             parameters += values.len();
             done += 1;
-            on_progress(Progress { done, total, component: &part.component });
+            if on_progress(Progress { done, total, component: &part.component }).is_break() {
+                return Err(ConvertError::Cancelled { done, total });
+            }
         }
     }
     for (name, text) in model.texts() {

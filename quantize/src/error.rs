@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sdq_formats::{diffusers::DiffusersError, sdq::SdqError, tensor::TensorError};
+use sdq_formats::{diffusers::DiffusersError, layout::LayoutError, sdq::SdqError, tensor::TensorError};
 
 /// Most tensor names that a message lists.
 const LISTED: usize = 5;
@@ -13,7 +13,7 @@ pub enum ConvertError {
     /// The model directory cannot be read.
     #[error(transparent)]
     Source(#[from] DiffusersError),
-    /// The output cannot be written, or a weight does not fit its type.
+    /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] SdqError),
     /// A component that the model needs is not in the directory.
@@ -69,6 +69,22 @@ pub enum ConvertError {
         path: PathBuf,
         /// What is wrong with it.
         source: TensorError,
+    },
+    /// A tensor's values cannot be stored: infinite, not a number, or too large for the type.
+    #[error("{}: {source}", path.display())]
+    Values {
+        /// The component's folder.
+        path: PathBuf,
+        /// Which value of which tensor.
+        source: LayoutError,
+    },
+    /// The caller broke off; nothing was written.
+    #[error("stopped after {done} of {total} tensors; nothing was written")]
+    Cancelled {
+        /// Tensors converted.
+        done: usize,
+        /// Tensors to convert.
+        total: usize,
     },
 }
 

@@ -172,18 +172,28 @@ impl UNetConfig {
                 return Err(fields.error(key, format!("{levels} blocks, one for each of block_out_channels")));
             }
         }
-        check_divides(&fields, "norm_num_groups", &config.block_out_channels, &[config.norm_num_groups])?;
-        check_divides(
-            &fields,
-            "attention_head_dim",
-            &config.block_out_channels,
-            &config.num_attention_heads,
-        )?;
+        check_divides(&fields, "norm_num_groups", &config.block_out_channels, config.norm_num_groups)?;
+        for (level, (width, heads)) in
+            config.block_out_channels.iter().zip(&config.num_attention_heads).enumerate()
+        {
+            if config.attends(level) && width % heads != 0 {
+                return Err(
+                    fields.error("attention_head_dim", format!("a divisor of block_out_channels' {width}"))
+                );
+            }
+        }
         if config.block_out_channels[0] / 2 <= config.freq_shift.max(0.0) as usize {
             return Err(fields.error("freq_shift", "less than half of the first of block_out_channels"));
         }
         fields.finish()?;
         Ok(config)
+    }
+
+    /// Whether anything at `level` (0 the finest) attends; the middle block always does.
+    fn attends(&self, level: usize) -> bool {
+        let coarsest = self.block_out_channels.len() - 1;
+        let blocks = [self.down_blocks[level], self.up_blocks[coarsest - level]];
+        level == coarsest || blocks.contains(&LevelKind::CrossAttention)
     }
 }
 
@@ -203,14 +213,12 @@ fn refuse_other_families(fields: &mut Fields) -> Result<(), Error> {
     Ok(())
 }
 
-/// Each of `widths` must divide by its divisor (one for all, or one a level).
-fn check_divides(fields: &Fields, key: &str, widths: &[usize], divisors: &[usize]) -> Result<(), Error> {
-    for (width, divisor) in widths.iter().zip(divisors.iter().cycle()) {
-        if width % divisor != 0 {
-            return Err(fields.error(key, format!("a divisor of block_out_channels' {width}")));
-        }
+/// The number under `key` must divide every one of `widths`.
+fn check_divides(fields: &Fields, key: &str, widths: &[usize], divisor: usize) -> Result<(), Error> {
+    match widths.iter().find(|width| **width % divisor != 0) {
+        None => Ok(()),
+        Some(width) => Err(fields.error(key, format!("a divisor of block_out_channels' {width}"))),
     }
-    Ok(())
 }
 
 /// The KL autoencoder between pixels and latents. Rombach et al. 2022, appendix G; keys as in
@@ -267,7 +275,7 @@ impl AutoencoderConfig {
         if encoder.len() != levels || decoder.len() != levels {
             return Err(fields.error("block_out_channels", "as many widths as down and up blocks"));
         }
-        check_divides(&fields, "norm_num_groups", &config.block_out_channels, &[config.norm_num_groups])?;
+        check_divides(&fields, "norm_num_groups", &config.block_out_channels, config.norm_num_groups)?;
         if config.scaling_factor <= 0.0 {
             return Err(fields.error("scaling_factor", "a positive number"));
         }

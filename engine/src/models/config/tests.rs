@@ -125,3 +125,13 @@ fn heads_come_from_whichever_key_says_it() {
     let config = UNetConfig::from_json(&with(unet(), "num_attention_heads", json!(16))).unwrap();
     assert_eq!(config.num_attention_heads, [16; 4]);
 }
+
+#[test]
+fn heads_need_to_fit_only_where_something_attends() {
+    let plain = json!(["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]);
+    let mirrored = json!(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]);
+    let three_heads =
+        with(with(unet(), "attention_head_dim", json!([3, 8, 8, 8])), "down_block_types", plain);
+    assert!(UNetConfig::from_json(&three_heads).is_err(), "the way up still attends at the finest level");
+    assert!(UNetConfig::from_json(&with(three_heads, "up_block_types", mirrored)).is_ok());
+}
