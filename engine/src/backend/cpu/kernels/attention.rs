@@ -8,9 +8,10 @@
 use std::ops::Range;
 
 use super::scratch::Scratch;
-use super::tile::{Strips, Sums, for_each_strip, multiply_columns, multiply_rows};
+use super::strips::{Strips, for_each_strip};
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::simd::tile::{Sums, multiply_columns, multiply_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp, math};
 
 /// Keys per block: the weights of 32 queries for them take 16 KiB.
@@ -203,9 +204,10 @@ struct Scores<'a, const VECTORS: usize> {
 impl<S: Simd, const VECTORS: usize> Strips<S> for Scores<'_, VECTORS> {
     #[inline(always)]
     fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
-        let keys = std::array::from_fn(|r| &self.keys[(first + r) * self.channels..][..self.head_dim]);
+        let keys = &self.keys[first * self.channels..];
         let queries = std::array::from_fn(|v| &self.queries[v * self.head_dim..][..self.head_dim]);
-        let scores = multiply_rows::<S, ROWS, VECTORS>(isa, keys, queries);
+        let mut scores: Sums<S, ROWS, VECTORS> = [[isa.splat(0.0); VECTORS]; ROWS];
+        multiply_rows::<S, ROWS, VECTORS>(isa, keys, self.channels, queries, &mut scores);
         for (r, scores) in scores.iter().enumerate() {
             for (v, score) in scores.iter().enumerate() {
                 isa.store(*score, &mut self.scores[v * BLOCK_KEYS + first + r]);
@@ -297,7 +299,7 @@ impl<S: Simd, const VECTORS: usize> Strips<S> for WeightedValues<'_, S, VECTORS>
         }
         let weights = std::array::from_fn(|v| &self.weights[v * BLOCK_KEYS..][..self.count]);
         let values = &self.values[first..];
-        let sums = multiply_columns::<S, ROWS, VECTORS>(isa, values, self.channels, weights, sums);
+        multiply_columns::<S, ROWS, VECTORS>(isa, values, self.channels, weights, &mut sums);
         for (r, sums) in sums.iter().enumerate() {
             for (v, sum) in sums.iter().enumerate() {
                 isa.store(*sum, &mut self.sums[v * head_dim + first + r]);

@@ -3,8 +3,8 @@
 //! The output is cut into tasks, tiles of many rows and columns. A task goes through the input channels in blocks of at
 //! most [`DEPTH`]; of each block it copies its rows' part side by side (a convolution gathers it from the image, so
 //! that no im2col matrix ever exists), then takes the weights one or two panels at a time and runs down the rows in
-//! register tiles. Partial sums rest in the output. The blocks depend on `k` alone, so every element is summed in
-//! the same order whatever its task.
+//! register tiles. Sums wait in the thread's own memory, side by side, until the last block; then the epilogue sends them
+//! out row by row. The blocks depend on `k` alone, so every element is summed in the same order whatever its task.
 
 use std::ops::Range;
 
@@ -13,9 +13,10 @@ use sdq_formats::layout::PANEL;
 use super::epilogue::Epilogue;
 use super::packed::{PackedMatrix, Panels};
 use super::scratch::Scratch;
-use super::tile::{Strips, for_each_strip, multiply_rows};
+use super::strips::{Strips, for_each_strip};
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::simd::tile::{Sums, multiply_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
 
 /// Input channels per block: two panels of that depth fill two thirds of a 48 KiB first-level cache.
@@ -26,6 +27,9 @@ pub(super) type BlockRow = [f32; DEPTH];
 
 /// Rows per task at most, a multiple of every register tile: their block of 192 KiB stays in the second-level cache.
 const TASK_ROWS: usize = 192;
+
+/// Columns per task at most: the sums of 480 KiB stay there too.
+const TASK_COLUMNS: usize = 640;
 
 /// Tasks per thread, where there is enough work, so that none waits long for the last.
 const TASKS_PER_THREAD: usize = 4;
@@ -58,13 +62,10 @@ pub(super) fn gemm(
 
 /// Rows and columns of a task.
 fn task_size(m: usize, n: usize, threads: usize) -> (usize, usize) {
-    if threads == 1 {
-        return (TASK_ROWS, n.max(1));
-    }
-    let wanted = threads * TASKS_PER_THREAD;
-    let rows = m.div_ceil(wanted).next_multiple_of(TASK_ROWS / 4).min(TASK_ROWS);
-    let columns_wanted = wanted.div_ceil(m.div_ceil(rows));
-    (rows, n.div_ceil(columns_wanted).next_multiple_of(2 * PANEL))
+    let tasks = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
+    let rows = m.div_ceil(tasks).next_multiple_of(TASK_ROWS / 4).min(TASK_ROWS);
+    let across = tasks.div_ceil(m.div_ceil(rows)).max(n.div_ceil(TASK_COLUMNS));
+    (rows, n.div_ceil(across).next_multiple_of(2 * PANEL))
 }
 
 /// One tile of the output.
@@ -82,54 +83,47 @@ impl<R: RowSource> SimdOp for Task<'_, R> {
     #[inline(always)]
     fn eval<S: Simd>(mut self, isa: S) {
         let k = self.weight.k();
-        let blocks = k.div_ceil(DEPTH);
-        let depth = k.div_ceil(blocks);
+        let depth = k.div_ceil(k.div_ceil(DEPTH));
         let rows = self.out.rows.clone();
         let panels = self.out.columns.start / PANEL..self.out.columns.end.div_ceil(PANEL);
-        let mut scratch = Scratch::new((rows.len() * DEPTH).div_ceil(LANES) + 2 * DEPTH);
-        let (wide, left) = scratch.lines().split_at_mut(2 * DEPTH);
+
+        let left_lines = rows.len() * DEPTH / LANES;
+        let mut scratch = Scratch::new(left_lines + 2 * DEPTH + rows.len() * panels.len());
+        let (left, rest) = scratch.lines().split_at_mut(left_lines);
+        let (wide, sums) = rest.split_at_mut(2 * DEPTH);
         let (left, _) = left.as_flattened_mut().as_chunks_mut::<DEPTH>();
+
         for start in (0..k).step_by(depth) {
             let block = start..k.min(start + depth);
             self.left.gather(rows.clone(), block.clone(), left);
-            let mut panel = panels.start;
-            while panel < panels.end {
-                let width = S::TILE_VECTORS.min(panels.end - panel);
-                if width == 2 {
-                    self.panels::<S, 2>(isa, panel, &block, left, wide);
+            let panel_sums = sums.chunks_mut(S::TILE_VECTORS * rows.len());
+            for (panel, sums) in panels.clone().step_by(S::TILE_VECTORS).zip(panel_sums) {
+                if sums.len() == 2 * rows.len() {
+                    add_product::<S, 2>(isa, left, self.weight, panel, &block, wide, sums);
                 } else {
-                    self.panels::<S, 1>(isa, panel, &block, left, wide);
+                    add_product::<S, 1>(isa, left, self.weight, panel, &block, wide, sums);
                 }
-                panel += width;
             }
+        }
+        for row in 0..rows.len() {
+            self.finish_row(isa, row, sums);
         }
     }
 }
 
-impl<R> Task<'_, R> {
-    /// Adds one block's product with `PANELS` panels to the task's columns of those panels.
-    #[inline(always)]
-    fn panels<S: Simd, const PANELS: usize>(
-        &mut self,
-        isa: S,
-        panel: usize,
-        block: &Range<usize>,
-        left: &[BlockRow],
-        wide: &mut [Lanes],
-    ) {
-        let right = block_of_panels::<S, PANELS>(isa, self.weight, panel, block, wide);
-        let first_column = panel * PANEL - self.out.columns.start;
-        let mut strips = PanelStrips::<R, PANELS> {
-            left,
-            right,
-            columns: first_column..self.out.columns.len().min(first_column + PANELS * PANEL),
-            first_block: block.start == 0,
-            last_block: block.end == self.weight.k(),
-            task: self,
-        };
-        let rows = strips.task.out.rows.len();
-        for_each_strip(isa, rows, &mut strips);
-    }
+/// Adds one block's product with `PANELS` panels from `panel` on to their sums `[PANELS, rows]`.
+#[inline(always)]
+fn add_product<S: Simd, const PANELS: usize>(
+    isa: S,
+    left: &[BlockRow],
+    weight: &PackedMatrix,
+    panel: usize,
+    block: &Range<usize>,
+    wide: &mut [Lanes],
+    sums: &mut [Lanes],
+) {
+    let right = block_of_panels::<S, PANELS>(isa, weight, panel, block, wide);
+    for_each_strip(isa, left.len(), &mut PanelStrips { left, right, first_block: block.start == 0, sums });
 }
 
 /// `block`'s rows of `PANELS` panels from `panel` on, in single precision: from the matrix itself, or widened to `wide`.
@@ -161,66 +155,60 @@ fn block_of_panels<'a, S: Simd, const PANELS: usize>(
 }
 
 /// The register tiles below one another in one or two panels.
-struct PanelStrips<'t, 'a, R, const PANELS: usize> {
-    left: &'t [BlockRow],
-    right: [&'t [Lanes]; PANELS],
-    /// The output columns of the panels, counted from the start of the task.
-    columns: Range<usize>,
+struct PanelStrips<'a, const PANELS: usize> {
+    left: &'a [BlockRow],
+    right: [&'a [Lanes]; PANELS],
+    /// Whether there are no sums yet.
     first_block: bool,
-    last_block: bool,
-    task: &'t mut Task<'a, R>,
+    /// `[PANELS, rows]`
+    sums: &'a mut [Lanes],
 }
 
-impl<S: Simd, R, const PANELS: usize> Strips<S> for PanelStrips<'_, '_, R, PANELS> {
+impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {
     #[inline(always)]
     fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
-        let left: [&[f32]; ROWS] = std::array::from_fn(|r| &self.left[first + r][..]);
-        let sums = multiply_rows::<S, ROWS, PANELS>(isa, left, self.right);
-        let mut lanes = [[[0.0; LANES]; PANELS]; ROWS];
-        for (lanes, sums) in lanes.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
-            isa.store(*sums, lanes);
-        }
-        for (r, lanes) in lanes.iter().enumerate() {
-            self.finish_row(isa, first + r, lanes);
+        let rows = self.left.len();
+        let left = self.left[first..first + ROWS].as_flattened();
+        let mut products: Sums<S, ROWS, PANELS> = [[isa.splat(0.0); PANELS]; ROWS];
+        multiply_rows::<S, ROWS, PANELS>(isa, left, DEPTH, self.right, &mut products);
+        for p in 0..PANELS {
+            let sums = &mut self.sums[p * rows + first..][..ROWS];
+            for (sum, products) in sums.iter_mut().zip(&products) {
+                let earlier = if self.first_block { isa.splat(0.0) } else { isa.load(sum) };
+                isa.store(isa.add(earlier, products[p]), sum);
+            }
         }
     }
 }
 
-impl<R, const PANELS: usize> PanelStrips<'_, '_, R, PANELS> {
-    /// Adds `sums` to the task's row `row`, and what the epilogue asks for after the last block.
+impl<R> Task<'_, R> {
+    /// Sends the sums `[panels, rows]` of one of the task's rows through the epilogue.
     #[inline(always)]
-    fn finish_row<S: Simd>(&mut self, isa: S, row: usize, sums: &[Lanes; PANELS]) {
-        let n = self.task.weight.n();
-        let (first_block, last_block) = (self.first_block, self.last_block);
-        let Task { epilogue, rows_per_batch, out, .. } = &mut *self.task;
-        let global_row = out.rows.start + row;
-        let first_column = out.columns.start + self.columns.start;
-        let channel_bias = epilogue.channel_bias_row(global_row, n, *rows_per_batch);
+    fn finish_row<S: Simd>(&mut self, isa: S, row: usize, sums: &[Lanes]) {
+        let n = self.weight.n();
+        let rows = self.out.rows.len();
+        let first_column = self.out.columns.start;
+        let global_row = self.out.rows.start + row;
+        let epilogue = self.epilogue;
+        let channel_bias = epilogue.channel_bias_row(global_row, n, self.rows_per_batch);
         let residual = epilogue.residual.map(|residual| &residual[global_row * n..][..n]);
-        let stored = &mut out.row_mut(row)[self.columns.clone()];
-        for (p, (stored, sums)) in stored.chunks_mut(LANES).zip(sums).enumerate() {
-            let column = first_column + p * LANES;
-            let mut value = isa.load(sums);
-            if !first_block {
-                value = isa.add(isa.load_partial(stored), value);
+        for (p, out) in self.out.row_mut(row).chunks_mut(LANES).enumerate() {
+            let first = first_column + p * LANES;
+            let columns = first..first + out.len();
+            let mut value = isa.load(&sums[p * rows + row]);
+            if let Some(bias) = epilogue.bias {
+                value = isa.add(value, isa.load_partial(&bias[columns.clone()]));
             }
-            if last_block {
-                let part = |from: &[f32]| isa.load_partial(&from[column..column + stored.len()]);
-                if let Some(bias) = epilogue.bias {
-                    value = isa.add(value, part(bias));
-                }
-                if let Some(channel_bias) = channel_bias {
-                    value = isa.add(value, part(channel_bias));
-                }
-                if let Some(activation) = epilogue.activation {
-                    value = activation.apply(isa, value);
-                }
-                if let Some(residual) = residual {
-                    value = isa.add(value, part(residual));
-                }
-                value = isa.mul(value, isa.splat(epilogue.scale));
+            if let Some(channel_bias) = channel_bias {
+                value = isa.add(value, isa.load_partial(&channel_bias[columns.clone()]));
             }
-            isa.store_partial(value, stored);
+            if let Some(activation) = epilogue.activation {
+                value = activation.apply(isa, value);
+            }
+            if let Some(residual) = residual {
+                value = isa.add(value, isa.load_partial(&residual[columns]));
+            }
+            isa.store_partial(isa.mul(value, isa.splat(epilogue.scale)), out);
         }
     }
 }

@@ -17,7 +17,7 @@ mod packed;
 mod reference;
 mod rows;
 mod scratch;
-mod tile;
+mod strips;
 mod tiles;
 
 pub use activation::Activation;

@@ -13,6 +13,7 @@ mod avx2;
 mod avx512;
 pub mod math;
 mod scalar;
+pub(crate) mod tile;
 
 use std::fmt;
 use std::sync::OnceLock;
