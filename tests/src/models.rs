@@ -13,6 +13,11 @@ use tempfile::TempDir;
 
 use crate::goldens;
 
+/// The diffusers directory of the trained model.
+pub fn demo_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/model")
+}
+
 /// An `.sdq` file that is removed when dropped.
 #[derive(Debug)]
 pub struct Model {

@@ -4,7 +4,7 @@ use sdq_formats::WeightType;
 use sdq_tests::{
     goldens::{Goldens, TINY},
     measure::{STAGE_ERROR, Table, relative_error},
-    models::Model,
+    models::{Model, demo_model},
 };
 
 /// Accents, emoji, contractions, odd spaces, special tokens inside the prompt, prompts far too long: the ids are
@@ -12,8 +12,10 @@ use sdq_tests::{
 #[test]
 fn token_ids_equal_those_of_diffusers() {
     let mut table = Table::default();
-    for name in TINY {
-        let pipeline = Model::convert(name, WeightType::F16).open(1);
+    let tiny = TINY.map(|name| (name, Model::convert(name, WeightType::F16)));
+    let trained = ("trained", Model::convert_folder(&demo_model(), WeightType::F16));
+    for (name, model) in tiny.into_iter().chain([trained]) {
+        let pipeline = model.open(1);
         for tokens in Goldens::load(name).manifest.tokens {
             let label = format!("{name} {:?}", tokens.prompt.chars().take(40).collect::<String>());
             table.equal(&label, &pipeline.tokenize(&tokens.prompt).unwrap(), &tokens.ids);

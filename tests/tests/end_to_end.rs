@@ -9,7 +9,7 @@ use sdq_tests::{
     measure::{
         LATENT_ERROR, PICTURE_DB, ROUNDED_LATENT_ERROR, TRAINED_PICTURE_DB, Table, psnr, relative_error,
     },
-    models::Model,
+    models::{Model, demo_model},
 };
 
 fn generate(pipeline: &Pipeline, request: &Request) -> Generated {
@@ -45,6 +45,13 @@ fn fp16_draws_what_diffusers_draws() {
 #[test]
 fn old_draws_what_diffusers_draws() {
     compare("old", &Model::convert("old", WeightType::F32).open(2), LATENT_ERROR, PICTURE_DB);
+}
+
+/// The model that ships with sdq, in the type in which it ships.
+#[test]
+fn the_trained_model_draws_what_diffusers_draws() {
+    let model = Model::convert_folder(&demo_model(), WeightType::F16);
+    compare("trained", &model.open(2), LATENT_ERROR, TRAINED_PICTURE_DB);
 }
 
 /// Weights that were f16 in the checkpoint lose nothing in an f16 file.
