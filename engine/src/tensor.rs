@@ -48,7 +48,7 @@ impl Tensor {
     /// When there are more or fewer than four, or another number of channels than `channels`.
     pub fn picture_shape(&self, field: &'static str, channels: usize) -> Result<[usize; 4], Error> {
         match *self.shape {
-            [batch, c, height, width] if c == channels && self.values.len() > 0 => {
+            [batch, c, height, width] if c == channels && !self.values.is_empty() => {
                 Ok([batch, c, height, width])
             }
             _ => Err(Error::Request {

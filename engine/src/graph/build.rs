@@ -4,7 +4,7 @@
 
 use sdq_formats::{WeightRole, WeightSpec};
 
-use super::{ActivationKind, Graph, Node, Op, Padding, Port, TensorId, WeightId, fuse};
+use super::{ActivationKind, Graph, Node, Op, Port, TensorId, WeightId, Window, fuse};
 
 /// A graph while a model writes it.
 #[derive(Debug, Default)]
@@ -87,40 +87,24 @@ impl GraphBuilder {
         name: &str,
         x: TensorId,
         out_channels: usize,
-        kernel: usize,
-        stride: usize,
-        padding: Padding,
+        window: Window,
         channel_bias: Option<TensorId>,
     ) -> TensorId {
         let &[batch, height, width, in_channels] = self.shape(x) else { panic!("a picture has four axes") };
         let weight_name = format!("{name}.weight");
-        let weight = match kernel {
+        let weight = match window.kernel {
             1 => self.weight(&weight_name, WeightRole::Matrix, &[out_channels, in_channels]),
-            _ => self.weight(&weight_name, WeightRole::Conv, &[out_channels, in_channels, kernel, kernel]),
+            side => self.weight(&weight_name, WeightRole::Conv, &[out_channels, in_channels, side, side]),
         };
         let bias = Some(self.vector(&format!("{name}.bias"), out_channels));
-        let out = |size: usize, before: usize, after: usize| (size + before + after - kernel) / stride + 1;
-        let shape = vec![
-            batch,
-            out(height, padding.top, padding.bottom),
-            out(width, padding.left, padding.right),
-            out_channels,
-        ];
         let mut inputs = vec![x];
         if let Some(tensor) = channel_bias {
             assert_eq!(self.channels(tensor), out_channels, "{name}: one bias per channel");
             inputs.push(tensor);
         }
-        let op = Op::Conv2d {
-            weight,
-            bias,
-            kernel: (kernel, kernel),
-            stride,
-            padding,
-            channel_bias: channel_bias.is_some(),
-            residual: false,
-        };
-        self.push(op, &inputs, shape)
+        let op = Op::Conv2d { weight, bias, window, channel_bias: channel_bias.is_some(), residual: false };
+        let (out_height, out_width) = window.output_size(height, width);
+        self.push(op, &inputs, vec![batch, out_height, out_width, out_channels])
     }
 
     /// [`Op::GroupNorm`] with the weights `{name}.weight` and `{name}.bias`.

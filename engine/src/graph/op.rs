@@ -30,8 +30,37 @@ pub struct Padding {
 
 impl Padding {
     /// The same on every side.
-    pub fn same(pixels: usize) -> Padding {
+    pub const fn same(pixels: usize) -> Padding {
         Padding { top: pixels, left: pixels, bottom: pixels, right: pixels }
+    }
+}
+
+/// What a convolution sees of a picture at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Height and width of the kernel, in pixels.
+    pub kernel: usize,
+    /// Pixels from one place to the next, in both directions.
+    pub stride: usize,
+    /// Zeros around the input.
+    pub padding: Padding,
+}
+
+impl Window {
+    /// Pixel by pixel.
+    pub const POINT: Window = Window { kernel: 1, stride: 1, padding: Padding::same(0) };
+    /// 3x3, keeping the picture's size.
+    pub const SAME_3X3: Window = Window { kernel: 3, stride: 1, padding: Padding::same(1) };
+
+    /// Size of the output along one axis for `size` pixels with `before` and `after` zeros around them.
+    fn places(&self, size: usize, before: usize, after: usize) -> usize {
+        (size + before + after - self.kernel) / self.stride + 1
+    }
+
+    /// Height and width of the output for a picture of `height x width`.
+    pub fn output_size(&self, height: usize, width: usize) -> (usize, usize) {
+        let Padding { top, left, bottom, right } = self.padding;
+        (self.places(height, top, bottom), self.places(width, left, right))
     }
 }
 
@@ -62,12 +91,8 @@ pub enum Op {
         weight: WeightId,
         /// Vector `[out]`.
         bias: Option<WeightId>,
-        /// Kernel height and width.
-        kernel: (usize, usize),
-        /// The same in both directions.
-        stride: usize,
-        /// Zeros around the input.
-        padding: Padding,
+        /// Kernel, stride and padding.
+        window: Window,
         /// Whether an input holds one bias per image and channel (the time embedding).
         channel_bias: bool,
         /// Whether the last input is added to the product.

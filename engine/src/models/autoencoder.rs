@@ -6,7 +6,7 @@ use super::{
     config::AutoencoderConfig,
     layers::{ResidualBlock, conv1x1, conv3x3},
 };
-use crate::graph::{Graph, GraphBuilder, Padding, TensorId};
+use crate::graph::{Graph, GraphBuilder, Padding, TensorId, Window};
 
 /// Name of the decoder's input and, in the encoder, of nothing: `[batch, h/f, w/f, latent_channels]`, divided by
 /// the scaling factor.
@@ -59,7 +59,8 @@ pub fn encoder(config: &AutoencoderConfig, batch: usize, height: usize, width: u
         if block + 1 < levels {
             // Only below and to the right, as the original code pads before its unpadded convolution.
             let padding = Padding { top: 0, left: 0, bottom: 1, right: 1 };
-            x = graph.conv2d(&format!("{name}.downsamplers.0.conv"), x, channels, 3, 2, padding, None);
+            let window = Window { stride: 2, padding, ..Window::SAME_3X3 };
+            x = graph.conv2d(&format!("{name}.downsamplers.0.conv"), x, channels, window, None);
         }
     }
     x = middle(config, &mut graph, "encoder.mid_block", x);

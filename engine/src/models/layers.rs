@@ -1,6 +1,6 @@
 //! Blocks that more than one network is made of.
 
-use crate::graph::{GraphBuilder, Padding, TensorId};
+use crate::graph::{GraphBuilder, TensorId, Window};
 
 /// A residual block: two normalised 3x3 convolutions around a shortcut, 1x1 where the width changes.
 pub(super) struct ResidualBlock<'a> {
@@ -40,10 +40,10 @@ pub(super) fn conv3x3(
     out_channels: usize,
     channel_bias: Option<TensorId>,
 ) -> TensorId {
-    graph.conv2d(name, x, out_channels, 3, 1, Padding::same(1), channel_bias)
+    graph.conv2d(name, x, out_channels, Window::SAME_3X3, channel_bias)
 }
 
 /// A 1x1 convolution: the same matrix for every pixel.
 pub(super) fn conv1x1(graph: &mut GraphBuilder, name: &str, x: TensorId, out_channels: usize) -> TensorId {
-    graph.conv2d(name, x, out_channels, 1, 1, Padding::same(0), None)
+    graph.conv2d(name, x, out_channels, Window::POINT, None)
 }

@@ -14,7 +14,7 @@ use super::{
     config::{LevelKind, UNetConfig},
     layers::{ResidualBlock, conv1x1, conv3x3},
 };
-use crate::graph::{ActivationKind, Graph, GraphBuilder, Padding, TensorId};
+use crate::graph::{ActivationKind, Graph, GraphBuilder, TensorId, Window};
 
 /// Name of the denoising graph's input `[batch, height, width, in_channels]`.
 pub const LATENTS: &str = "latents";
@@ -144,9 +144,8 @@ impl UNetBuilder<'_> {
             skips.push(x);
         }
         if level + 1 < config.block_out_channels.len() {
-            let padding = Padding::same(config.downsample_padding);
-            let name = format!("{name}.downsamplers.0.conv");
-            x = self.denoise.conv2d(&name, x, channels, 3, 2, padding, None);
+            let window = Window { stride: 2, ..Window::SAME_3X3 };
+            x = self.denoise.conv2d(&format!("{name}.downsamplers.0.conv"), x, channels, window, None);
             skips.push(x);
         }
         x

@@ -156,8 +156,7 @@ impl Step<'_> {
     }
 
     fn conv2d(&self, inputs: &[&[f32]], out: &mut [f32]) {
-        let Op::Conv2d { weight, bias, kernel, stride, padding, channel_bias, residual } = self.node.op
-        else {
+        let Op::Conv2d { weight, bias, window, channel_bias, residual } = self.node.op else {
             unreachable!("called for convolutions")
         };
         let [batch, in_height, in_width, in_channels] = *self.shape(self.node.inputs[0]) else {
@@ -180,10 +179,10 @@ impl Step<'_> {
             in_channels,
             out_height,
             out_width,
-            kernel,
-            stride,
-            pad_top: padding.top,
-            pad_left: padding.left,
+            kernel: (window.kernel, window.kernel),
+            stride: window.stride,
+            pad_top: window.padding.top,
+            pad_left: window.padding.left,
         };
         kernels::conv2d(self.pool, inputs[0], &shape, &self.weights.matrix(weight), &epilogue, out);
     }

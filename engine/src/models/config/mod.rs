@@ -105,8 +105,6 @@ pub struct UNetConfig {
     pub norm_num_groups: usize,
     /// Added to the variance in residual blocks and before the last convolution.
     pub norm_eps: f32,
-    /// Zeros around the input of a down-sampling convolution.
-    pub downsample_padding: usize,
     /// Whether the timestep's cosines stand before its sines.
     pub flip_sin_to_cos: bool,
     /// Shift of the timestep's frequencies.
@@ -154,11 +152,6 @@ impl UNetConfig {
             cross_attention_dim: fields.size("cross_attention_dim", Some(1280))?,
             norm_num_groups: fields.size("norm_num_groups", Some(32))?,
             norm_eps: fields.float("norm_eps", 1e-5)? as f32,
-            downsample_padding: match fields.get("downsample_padding").map(Value::as_u64) {
-                None | Some(Some(1)) => 1,
-                Some(Some(0)) => 0,
-                Some(_) => return Err(fields.error("downsample_padding", "0 or 1")),
-            },
             flip_sin_to_cos: fields.flag("flip_sin_to_cos", true)?,
             freq_shift: fields.float("freq_shift", 0.0)?,
             time_embedding_dim: fields.size("time_embedding_dim", Some(block_out_channels[0] * 4))?,
@@ -206,6 +199,7 @@ fn refuse_other_families(fields: &mut Fields) -> Result<(), Error> {
     fields.only("attention_type", &json!("default"))?;
     fields.only("mid_block_scale_factor", &json!(1))?;
     fields.only("resnet_out_scale_factor", &json!(1.0))?;
+    fields.only("downsample_padding", &json!(1))?;
     fields.only("conv_in_kernel", &json!(3))?;
     fields.only("conv_out_kernel", &json!(3))?;
     // Says only how the weights are sliced in training code.

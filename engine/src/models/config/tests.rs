@@ -83,7 +83,7 @@ fn values_that_cannot_be_run_are_named() {
         ("in_channels", json!(-1), "from 1"),
         ("in_channels", json!(1.5), "from 1"),
         ("layers_per_block", json!(1_000_000), "at most"),
-        ("downsample_padding", json!(2), "0 or 1"),
+        ("downsample_padding", json!(0), "expected 1"),
         ("freq_shift", json!(160), "less than half"),
         ("norm_eps", json!("small"), "a finite number"),
         ("conv_in_kernel", json!(5), "3"),
