@@ -42,6 +42,18 @@ impl Tensor {
         self.values
     }
 
+    /// All values, to change in place.
+    pub(crate) fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// Tensors `[1, ..]` of one shape as `[n, ..]`.
+    pub(crate) fn stack(tensors: &[Tensor]) -> Result<Tensor, Error> {
+        let inner = tensors.first().map_or(&[][..], |tensor| &tensor.shape[1..]);
+        let values = tensors.iter().flat_map(|tensor| &tensor.values).copied().collect();
+        Tensor::new([&[tensors.len()], inner].concat(), values)
+    }
+
     /// The four axes of a picture or of latents.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ pub(super) struct Denoiser<'w> {
     batch: usize,
     in_channels: usize,
     out_channels: usize,
+    /// Height and width of the latents.
+    size: (usize, usize),
     center_input_sample: bool,
 }
 
@@ -63,8 +65,14 @@ impl<'w> Denoiser<'w> {
             batch,
             in_channels: config.in_channels,
             out_channels: config.out_channels,
+            size: (height, width),
             center_input_sample: config.center_input_sample,
         })
+    }
+
+    /// Shape of one picture's latents.
+    pub(super) fn latents_shape(&self) -> [usize; 4] {
+        [1, self.in_channels, self.size.0, self.size.1]
     }
 
     /// Predicted noise for one picture's `latents [channels, h, w]` at `step`, guided where the text states have two
@@ -86,7 +94,7 @@ impl<'w> Denoiser<'w> {
 
     /// The network itself: `latents [batch, channels, h, w]` → predicted noise, likewise.
     pub(super) fn evaluate(&mut self, latents: &[f32], step: usize) -> Result<Vec<f32>, Error> {
-        let pixels = latents.len() / (self.batch * self.in_channels);
+        let pixels = self.size.0 * self.size.1;
         let mut latents = channels_last(latents, self.in_channels, pixels);
         if self.center_input_sample {
             latents.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);

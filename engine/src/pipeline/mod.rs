@@ -134,59 +134,33 @@ impl Pipeline {
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
         let settings = self.settings(request)?;
-        let (steps, mut done) = (settings.steps, 0);
-        let mut tell = |event: Event<'_>, done: usize| match observer(event) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(Error::Cancelled { step: done, steps }),
-        };
+        let mut observer = Teller { observer, step: 0, steps: settings.steps };
 
-        let prompts: &[&str] = match settings.guided() {
-            true => &[&settings.negative_prompt, &settings.prompt],
-            false => &[&settings.prompt],
-        };
-        let text_states = self.encode_prompts(prompts)?;
-        tell(Event::Encoded, done)?;
+        let text_states = self.encode_prompts(&settings.prompts())?;
+        observer.tell(Event::Encoded)?;
 
-        let mut scheduler = self.scheduler(&settings)?;
-        let timesteps = scheduler.timesteps().to_vec();
-        let (height, width) = settings.latent_size(&self.vae);
-        let mut denoiser = Denoiser::new(self, &text_states, &timesteps, (height, width))?;
-
-        let shape = [1, self.unet.in_channels, height, width];
-        let mut all_latents = Vec::new();
+        let size = settings.latent_size(&self.vae);
+        let timesteps = settings.new_scheduler()?.timesteps().to_vec();
+        let mut denoiser = Denoiser::new(self, &text_states, &timesteps, size)?;
+        let mut finished = Vec::new();
         for (image, seed) in settings.seeds().enumerate() {
-            let mut generator = TorchCpuGenerator::new(seed);
-            let mut latents = initial_latents(&*scheduler, &mut generator, &shape)?;
-            for (step, _timestep) in timesteps.iter().enumerate() {
-                let mut model_input = latents.values().to_vec();
-                scheduler.scale_model_input(&mut model_input, step)?;
-                let noise_pred = denoiser.predict(&model_input, step, settings.guidance_scale)?;
-                let mut values = latents.into_values();
-                scheduler.step(&noise_pred, step, &mut values, &mut generator)?;
-                latents = Tensor::new(shape.to_vec(), values)?;
-                done = step + 1;
-                tell(Event::Step { image, step, steps, latents: &latents }, done)?;
-            }
-            tell(Event::Denoised { image, latents: &latents }, done)?;
-            all_latents.extend(latents.into_values());
-            scheduler = self.scheduler(&settings)?;
+            let latents = denoise(&settings, seed, &mut denoiser, |step, latents| {
+                observer.step = step + 1;
+                observer.tell(Event::Step { image, step, steps: timesteps.len(), latents })
+            })?;
+            observer.tell(Event::Denoised { image, latents: &latents })?;
+            finished.push(latents);
         }
         drop(denoiser);
 
-        let latents = Tensor::new([&[settings.count], &shape[1..]].concat(), all_latents)?;
-        let mut decoder = self.decoder((height, width))?;
+        let mut decoder = self.decoder(size)?;
         let mut pictures = Vec::new();
-        let one = latents.values().len() / settings.count;
-        for (image, (seed, values)) in settings.seeds().zip(latents.values().chunks_exact(one)).enumerate() {
-            let picture = decoder.decode(values)?;
-            tell(Event::Decoded { image, seed, picture: &picture }, done)?;
+        for (image, (seed, latents)) in settings.seeds().zip(&finished).enumerate() {
+            let picture = decoder.decode(latents.values())?;
+            observer.tell(Event::Decoded { image, seed, picture: &picture })?;
             pictures.push(picture);
         }
-        Ok(Generated { pictures, latents })
-    }
-
-    fn scheduler(&self, settings: &Settings) -> Result<Box<dyn Scheduler>, Error> {
-        Ok(sdq_schedulers::create(&settings.scheduler, &settings.scheduler_config, settings.steps)?)
+        Ok(Generated { pictures, latents: Tensor::stack(&finished)? })
     }
 
     fn component(&self, name: &'static str) -> Result<Component<'_>, Error> {
@@ -198,15 +172,51 @@ fn component<'f>(file: &'f SdqFile, name: &'static str) -> Result<Component<'f>,
     file.component(name).ok_or(Error::MissingComponent { component: name })
 }
 
+/// The denoising loop: the latents `[1, channels, h, w]` that `seed` becomes.
+fn denoise(
+    settings: &Settings,
+    seed: u64,
+    denoiser: &mut Denoiser<'_>,
+    mut on_step: impl FnMut(usize, &Tensor) -> Result<(), Error>,
+) -> Result<Tensor, Error> {
+    let mut scheduler = settings.new_scheduler()?;
+    let mut generator = TorchCpuGenerator::new(seed);
+    let mut latents = initial_latents(&*scheduler, &mut generator, denoiser.latents_shape())?;
+    for step in 0..scheduler.timesteps().len() {
+        let mut model_input = latents.values().to_vec();
+        scheduler.scale_model_input(&mut model_input, step)?;
+        let noise_pred = denoiser.predict(&model_input, step, settings.guidance_scale)?;
+        scheduler.step(&noise_pred, step, latents.values_mut(), &mut generator)?;
+        on_step(step, &latents)?;
+    }
+    Ok(latents)
+}
+
 /// Standard normal noise times the scheduler's first sigma.
 fn initial_latents(
     scheduler: &dyn Scheduler,
     generator: &mut TorchCpuGenerator,
-    shape: &[usize],
+    shape: [usize; 4],
 ) -> Result<Tensor, Error> {
     let mut values = vec![0.0; shape.iter().product()];
     generator.fill_standard_normal(&mut values);
     let sigma = scheduler.init_noise_sigma() as f32;
     values.iter_mut().for_each(|value| *value *= sigma);
     Tensor::new(shape.to_vec(), values)
+}
+
+/// Hands events on, and turns the observer's wish to stop into an error.
+struct Teller<'o> {
+    observer: &'o mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    step: usize,
+    steps: usize,
+}
+
+impl Teller<'_> {
+    fn tell(&mut self, event: Event<'_>) -> Result<(), Error> {
+        match (self.observer)(event) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Cancelled { step: self.step, steps: self.steps }),
+        }
+    }
 }

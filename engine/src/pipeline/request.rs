@@ -1,6 +1,6 @@
 //! What to draw: what the user said, filled up with what the model's file says, checked before anything runs.
 
-use sdq_schedulers::SchedulerConfig;
+use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
 use super::Pipeline;
@@ -112,6 +112,19 @@ impl Settings {
         self.guidance_scale > 1.0
     }
 
+    /// What the text encoder reads: with guidance, the negative prompt stands before the prompt.
+    pub(super) fn prompts(&self) -> Vec<&str> {
+        match self.guided() {
+            true => vec![&self.negative_prompt, &self.prompt],
+            false => vec![&self.prompt],
+        }
+    }
+
+    /// A scheduler at its first step.
+    pub(super) fn new_scheduler(&self) -> Result<Box<dyn Scheduler>, Error> {
+        Ok(sdq_schedulers::create(&self.scheduler, &self.scheduler_config, self.steps)?)
+    }
+
     /// The seed of every picture.
     pub fn seeds(&self) -> impl Iterator<Item = u64> + use<> {
         let first = self.seed;
@@ -173,7 +186,7 @@ impl Pipeline {
             count: request.count,
         };
         // Building it once tells whether config and steps go together.
-        sdq_schedulers::create(&settings.scheduler, &settings.scheduler_config, settings.steps)?;
+        settings.new_scheduler()?;
         Ok(settings)
     }
 
