@@ -25,6 +25,14 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     for path in outputs.iter().chain(&args.save_latents) {
         check_writable(path)?;
     }
+    for prompt in [&request.prompt, &request.negative_prompt] {
+        let surplus = pipeline.surplus_tokens(prompt)?;
+        if surplus > 0 {
+            eprintln!(
+                "note: the prompt is {surplus} tokens too long for the model, which reads only its start"
+            );
+        }
+    }
     interrupt::listen();
 
     let model_name = pipeline.manifest().name.clone();

@@ -96,18 +96,32 @@ impl Tokenizer {
     /// # Errors
     /// When the vocabulary lacks a byte of the prompt or has ids that the text encoder does not.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
-        let encoding =
-            self.encoder.encode_fast(prompt, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
-        let words = &encoding.get_ids()[..encoding.len().min(self.length - 2)];
-        if let Some(id) = words.iter().find(|&&id| id as usize >= self.vocab_size) {
-            let message = format!("id {id} is past the text encoder's vocabulary of {}", self.vocab_size);
-            return Err(Error::Tokenizer(message));
-        }
         let mut ids = vec![self.start];
-        ids.extend(words);
+        ids.extend(self.words(prompt)?.into_iter().take(self.length - 2));
         ids.push(self.end);
         ids.resize(self.length, self.padding);
         Ok(ids)
+    }
+
+    /// How many ids of `prompt` [`Tokenizer::encode`] cuts off.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn surplus(&self, prompt: &str) -> Result<usize, Error> {
+        Ok(self.words(prompt)?.len().saturating_sub(self.length - 2))
+    }
+
+    /// The prompt's ids, without frame, however many.
+    fn words(&self, prompt: &str) -> Result<Vec<u32>, Error> {
+        let encoding =
+            self.encoder.encode_fast(prompt, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
+        match encoding.get_ids().iter().find(|&&id| id as usize >= self.vocab_size) {
+            None => Ok(encoding.get_ids().to_vec()),
+            Some(id) => {
+                let message = format!("id {id} is past the text encoder's vocabulary of {}", self.vocab_size);
+                Err(Error::Tokenizer(message))
+            }
+        }
     }
 }
 
@@ -221,6 +235,8 @@ mod tests {
         assert_eq!(tokenizer.encode("AB b!").unwrap(), [7, 5, 4, 6, 8, 8, 8, 8]);
         assert_eq!(tokenizer.encode("").unwrap(), [7, 8, 8, 8, 8, 8, 8, 8]);
         assert_eq!(tokenizer.encode("a a a a a a a a").unwrap(), [7, 3, 3, 3, 3, 3, 3, 8]);
+        assert_eq!(tokenizer.surplus("a a a a a a").unwrap(), 0);
+        assert_eq!(tokenizer.surplus("a a a a a a a a").unwrap(), 2);
     }
 
     #[test]

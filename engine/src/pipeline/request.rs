@@ -143,13 +143,14 @@ impl Pipeline {
     /// # Errors
     /// When the file's defaults are of the wrong kind.
     pub fn defaults(&self) -> Result<Defaults, Error> {
-        let side = (self.unet.sample_size.unwrap_or(SAMPLE_SIZE)).saturating_mul(self.vae.scale_factor());
+        let (height, width) = self.unet.sample_size.unwrap_or((SAMPLE_SIZE, SAMPLE_SIZE));
+        let pixels = |side: usize| side.saturating_mul(self.vae.scale_factor());
         let class = self.scheduler.class_name.as_deref();
         let scheduler = class.and_then(sdq_schedulers::default_for_class).unwrap_or(SCHEDULER);
         let from_file = FileDefaults(&self.manifest().defaults);
         Ok(Defaults {
-            width: from_file.size("width", side)?,
-            height: from_file.size("height", side)?,
+            width: from_file.size("width", pixels(width))?,
+            height: from_file.size("height", pixels(height))?,
             steps: from_file.size("steps", STEPS)?,
             scheduler: from_file.text("scheduler", scheduler)?,
             guidance_scale: from_file.float("guidance_scale", GUIDANCE_SCALE)?,

@@ -12,6 +12,14 @@ impl Pipeline {
         self.tokenizer.encode(prompt)
     }
 
+    /// How many tokens at the prompt's end the model does not read.
+    ///
+    /// # Errors
+    /// When the vocabulary does not cover the prompt.
+    pub fn surplus_tokens(&self, prompt: &str) -> Result<usize, Error> {
+        self.tokenizer.surplus(prompt)
+    }
+
     /// Text states `[prompts, tokens, hidden_size]`.
     ///
     /// # Errors

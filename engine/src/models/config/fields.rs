@@ -159,6 +159,14 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Refuses `key` where it is explicitly null.
+    pub(super) fn not_null(&self, key: &str, expected: &str) -> Result<(), Error> {
+        match self.object.get(key) {
+            Some(Value::Null) => Err(self.error(key, expected)),
+            _ => Ok(()),
+        }
+    }
+
     /// Refuses every key that was not read, but for private ones (`_class_name`) and ones that are switched off.
     pub(super) fn finish(self) -> Result<(), Error> {
         let off = |key: &&str| matches!(self.object.get(*key), None | Some(Value::Null | Value::Bool(false)));

@@ -86,7 +86,7 @@ pub struct UNetConfig {
     /// Channels of the prediction.
     pub out_channels: usize,
     /// Default height and width of the latents, in latent pixels.
-    pub sample_size: Option<usize>,
+    pub sample_size: Option<(usize, usize)>,
     /// Width of every level, finest first.
     pub block_out_channels: Vec<usize>,
     /// Levels on the way down, finest first.
@@ -135,8 +135,11 @@ impl UNetConfig {
             in_channels: fields.size("in_channels", Some(4))?,
             out_channels: fields.size("out_channels", Some(4))?,
             sample_size: match fields.get("sample_size") {
-                Some(_) => Some(fields.size("sample_size", None)?),
                 None => None,
+                Some(_) => {
+                    let sides = fields.per_level("sample_size", 2, 64)?;
+                    Some((sides[0], sides[1]))
+                }
             },
             down_blocks: fields.blocks(
                 "down_block_types",
@@ -193,6 +196,8 @@ impl UNetConfig {
 /// Keys that select another kind of U-Net than the one written down here.
 fn refuse_other_families(fields: &mut Fields) -> Result<(), Error> {
     fields.choice("act_fn", "silu", &SILU)?;
+    // Here null does not mean the default but a network without a middle.
+    fields.not_null("mid_block_type", "UNetMidBlock2DCrossAttn")?;
     fields.only("mid_block_type", &json!("UNetMidBlock2DCrossAttn"))?;
     fields.only("time_embedding_type", &json!("positional"))?;
     fields.only("resnet_time_scale_shift", &json!("default"))?;

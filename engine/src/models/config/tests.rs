@@ -69,6 +69,7 @@ fn values_that_cannot_be_run_are_named() {
         ("class_embed_type", json!("timestep"), "unknown key"),
         ("resnet_time_scale_shift", json!("scale_shift"), "\"default\""),
         ("mid_block_type", json!("UNetMidBlock2D"), "UNetMidBlock2DCrossAttn"),
+        ("mid_block_type", Value::Null, "UNetMidBlock2DCrossAttn"),
         ("down_block_types", json!(["DownBlock2D"]), "4 blocks"),
         (
             "down_block_types",
@@ -134,4 +135,12 @@ fn heads_need_to_fit_only_where_something_attends() {
         with(with(unet(), "attention_head_dim", json!([3, 8, 8, 8])), "down_block_types", plain);
     assert!(UNetConfig::from_json(&three_heads).is_err(), "the way up still attends at the finest level");
     assert!(UNetConfig::from_json(&with(three_heads, "up_block_types", mirrored)).is_ok());
+}
+
+#[test]
+fn the_default_size_is_a_number_or_a_pair() {
+    assert_eq!(UNetConfig::from_json(&unet()).unwrap().sample_size, Some((64, 64)));
+    let pair = UNetConfig::from_json(&with(unet(), "sample_size", json!([96, 64]))).unwrap();
+    assert_eq!(pair.sample_size, Some((96, 64)));
+    assert_eq!(UNetConfig::from_json(&with(unet(), "sample_size", Value::Null)).unwrap().sample_size, None);
 }
