@@ -1,0 +1,127 @@
+//! One op → one call of a kernel.
+
+use super::{
+    bind::BoundWeights,
+    embedding,
+    kernels::{self, Activation, AttentionShape, ConvShape, Epilogue, UpsampleShape},
+    pool::Pool,
+};
+use crate::graph::{ActivationKind, Graph, Node, Op, TensorId, Window};
+
+/// One node on its way into a kernel.
+pub(super) struct Step<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) graph: &'a Graph,
+    pub(super) weights: &'a BoundWeights<'a>,
+    pub(super) node: &'a Node,
+}
+
+impl Step<'_> {
+    /// Runs the node; `inputs` in the op's order.
+    pub(super) fn run(&self, inputs: &[&[f32]], out: &mut [f32]) {
+        let Step { pool, weights, node, .. } = *self;
+        let x = inputs[0];
+        match &node.op {
+            Op::Embedding { tokens, positions } => {
+                let length = self.shape(node.output)[1];
+                embedding::lookup(x, weights.table(*tokens), weights.table(*positions), length, out);
+            }
+            Op::Linear { weight, bias, residual } => {
+                let epilogue = Epilogue {
+                    bias: bias.map(|bias| weights.vector(bias)),
+                    residual: residual.then(|| inputs[1]),
+                    ..Epilogue::default()
+                };
+                let rows = self.rows(node.output);
+                kernels::matmul(pool, x, &weights.matrix(*weight), rows, &epilogue, out);
+            }
+            Op::Conv2d { weight, bias, window, channel_bias, residual } => {
+                let mut extra = inputs[1..].iter().copied();
+                let epilogue = Epilogue {
+                    bias: bias.map(|bias| weights.vector(bias)),
+                    channel_bias: channel_bias.then(|| extra.next()).flatten(),
+                    residual: residual.then(|| extra.next()).flatten(),
+                    ..Epilogue::default()
+                };
+                kernels::conv2d(pool, x, &self.conv_shape(window), &weights.matrix(*weight), &epilogue, out);
+            }
+            Op::GroupNorm { weight, bias, groups, eps, silu } => {
+                let batch = self.shape(node.output)[0];
+                let (weight, bias) = (weights.vector(*weight), weights.vector(*bias));
+                let activation = silu.then_some(Activation::Silu);
+                kernels::group_norm(pool, x, batch, *groups, *eps, weight, bias, activation, out);
+            }
+            Op::LayerNorm { weight, bias, eps } => {
+                kernels::layer_norm(pool, x, *eps, weights.vector(*weight), weights.vector(*bias), out);
+            }
+            Op::Attention { heads, causal } => {
+                let shape = self.attention_shape(*heads, *causal);
+                kernels::attention(pool, x, inputs[1], inputs[2], &shape, out);
+            }
+            Op::Activation(kind) => kernels::activation(pool, activation(*kind), x, out),
+            Op::Geglu => kernels::geglu(pool, x, self.channels(node.output), out),
+            Op::Add => kernels::add(pool, x, inputs[1], out),
+            Op::Concat => {
+                let [a, b] = [self.channels(node.inputs[0]), self.channels(node.inputs[1])];
+                kernels::concat_channels(pool, x, a, inputs[1], b, out);
+            }
+            Op::UpsampleNearest { height, width } => {
+                let [batch, in_height, in_width, channels] = self.picture(node.inputs[0]);
+                let (out_height, out_width) = (*height, *width);
+                let shape = UpsampleShape { batch, in_height, in_width, out_height, out_width, channels };
+                kernels::upsample_nearest(pool, x, &shape, out);
+            }
+        }
+    }
+
+    fn conv_shape(&self, window: &Window) -> ConvShape {
+        let [batch, in_height, in_width, in_channels] = self.picture(self.node.inputs[0]);
+        let [_, out_height, out_width, _] = self.picture(self.node.output);
+        ConvShape {
+            batch,
+            in_height,
+            in_width,
+            in_channels,
+            out_height,
+            out_width,
+            kernel: (window.kernel, window.kernel),
+            stride: window.stride,
+            pad_top: window.padding.top,
+            pad_left: window.padding.left,
+        }
+    }
+
+    fn attention_shape(&self, heads: usize, causal: bool) -> AttentionShape {
+        let [q, k] = [self.shape(self.node.inputs[0]), self.shape(self.node.inputs[1])];
+        let tokens = |shape: &[usize]| shape[1..shape.len() - 1].iter().product();
+        let head_dim = self.channels(self.node.output) / heads;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        AttentionShape { batch: q[0], heads, queries: tokens(q), keys: tokens(k), head_dim, causal, scale }
+    }
+
+    fn shape(&self, tensor: TensorId) -> &[usize] {
+        self.graph.shape(tensor)
+    }
+
+    /// Batch, height, width and channels.
+    fn picture(&self, tensor: TensorId) -> [usize; 4] {
+        self.shape(tensor).try_into().expect("the builder gives pictures four axes")
+    }
+
+    fn channels(&self, tensor: TensorId) -> usize {
+        self.shape(tensor)[self.shape(tensor).len() - 1]
+    }
+
+    fn rows(&self, tensor: TensorId) -> usize {
+        self.graph.elements(tensor) / self.channels(tensor)
+    }
+}
+
+fn activation(kind: ActivationKind) -> Activation {
+    match kind {
+        ActivationKind::Silu => Activation::Silu,
+        ActivationKind::QuickGelu => Activation::QuickGelu,
+        ActivationKind::Gelu => Activation::Gelu,
+        ActivationKind::GeluTanh => Activation::GeluTanh,
+    }
+}
