@@ -1,1 +1,89 @@
-//! Placeholder.
+//! What measurements are held against: the machine's own limits, found in the same run.
+//!
+//! A time by itself says as much about the machine and its other work as about a kernel. The benches therefore report
+//! each kernel as a share of a limit measured in turn with it.
+
+use std::hint::black_box;
+use std::thread;
+use std::time::Instant;
+
+use sdq_engine::backend::cpu::pool::Pool;
+use sdq_engine::backend::cpu::simd::{Isa, Simd, SimdOp};
+
+/// Single-precision multiply-adds per second of all threads of `pool` when nothing leaves the registers.
+pub fn fma_rate(pool: &Pool) -> f64 {
+    const ROUNDS: usize = 1 << 19;
+    let per_round = on_all_threads(pool, || pool.isa().dispatch(FmaLoop { rounds: ROUNDS }));
+    per_round * ROUNDS as f64
+}
+
+/// Elements per second that all threads of `pool` together copy from one `[f32]` to another, `len` elements in all.
+pub fn copy_rate(pool: &Pool, len: usize) -> f64 {
+    const REPEATS: usize = 8;
+    let part = len.div_ceil(pool.threads());
+    let per_part = on_all_threads(pool, || {
+        let from = vec![1.0_f32; part];
+        let mut to = vec![0.0_f32; part];
+        let start = Instant::now();
+        for _ in 0..REPEATS {
+            black_box(&mut to).copy_from_slice(black_box(&from));
+        }
+        start.elapsed().as_secs_f64() / REPEATS as f64
+    });
+    per_part * part as f64
+}
+
+/// Runs `work` on as many threads as the pool has, and adds up `1 / seconds` of each.
+fn on_all_threads(pool: &Pool, work: impl Fn() -> f64 + Sync) -> f64 {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..pool.threads()).map(|_| scope.spawn(&work)).collect();
+        threads.into_iter().map(|thread| 1.0 / thread.join().expect("the work does not panic")).sum()
+    })
+}
+
+/// Multiply-adds on accumulators that depend on nothing but themselves; tells how many seconds they took, per lane.
+struct FmaLoop {
+    rounds: usize,
+}
+
+impl SimdOp for FmaLoop {
+    type Output = f64;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, isa: S) -> f64 {
+        // Enough to hide the latency of four cycles on two ports, few enough for the registers.
+        match S::TILE_ROWS * S::TILE_VECTORS {
+            24.. => self.run::<S, 12>(isa),
+            6.. => self.run::<S, 6>(isa),
+            _ => self.run::<S, 2>(isa),
+        }
+    }
+}
+
+impl FmaLoop {
+    #[inline(always)]
+    fn run<S: Simd, const CHAINS: usize>(self, isa: S) -> f64 {
+        let start = Instant::now();
+        let mut sums = [isa.splat(1.0); CHAINS];
+        let (a, b) = (isa.splat(black_box(0.999)), isa.splat(black_box(0.001)));
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = isa.fma(*sum, a, b);
+            }
+        }
+        for sum in sums {
+            black_box(isa.sum(sum));
+        }
+        start.elapsed().as_secs_f64() / (CHAINS * sdq_engine::backend::cpu::simd::LANES) as f64
+    }
+}
+
+/// `len` values in `-1..1`, none of them special.
+pub fn noise(len: usize) -> Vec<f32> {
+    (0..len).map(|i| ((i * 7919) % 2003) as f32 / 1001.0 - 1.0).collect()
+}
+
+/// The instruction sets to measure: all of the machine but the scalar one, which is there to be right.
+pub fn measured() -> impl Iterator<Item = Isa> {
+    Isa::available().iter().copied().filter(|isa| !matches!(isa, Isa::Scalar(_)))
+}

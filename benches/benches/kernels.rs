@@ -1,0 +1,181 @@
+//! The CPU kernels at sizes of SD1.5 (64x64 latents, a batch of 2 for guidance) and of the built-in model.
+//!
+//! `cargo bench -p sdq-benches --bench kernels -- conv` measures the convolutions. After criterion's own figures each
+//! line ends in the best time as a share of the limit beside it: bare multiply-adds for products, copying for the rest.
+
+use std::time::{Duration, Instant};
+
+use criterion::{
+    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+};
+use half::f16;
+use sdq_benches::{copy_rate, fma_rate, measured, noise};
+use sdq_engine::backend::cpu::kernels::{
+    Activation, AttentionShape, ConvShape, Epilogue, PackedMatrix, Panels, attention, conv2d, geglu,
+    group_norm, layer_norm, matmul,
+};
+use sdq_engine::backend::cpu::pool::Pool;
+
+/// What a kernel is held against.
+#[derive(Clone, Copy)]
+enum Limit {
+    /// Multiply-adds in registers; work is counted in them.
+    Fma,
+    /// Copying as many elements as the kernel reads.
+    Copy,
+}
+
+/// Measures `kernel`, which does `work` multiply-adds or reads as many elements, on every instruction set.
+fn bench(
+    group: &mut BenchmarkGroup<WallTime>,
+    name: &str,
+    limit: Limit,
+    work: usize,
+    mut kernel: impl FnMut(&Pool),
+) {
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(500));
+    group.throughput(Throughput::Elements(work as u64));
+    for isa in measured() {
+        let pool = Pool::with_isa(None, isa).expect("the machine has as many threads as it says");
+        let (mut best, mut limit_rate) = (f64::INFINITY, 0.0_f64);
+        group.bench_function(format!("{name}/{isa:?}"), |bencher| {
+            bencher.iter_custom(|iterations| {
+                limit_rate = limit_rate.max(match limit {
+                    Limit::Fma => fma_rate(&pool),
+                    Limit::Copy => copy_rate(&pool, work),
+                });
+                let start = Instant::now();
+                for _ in 0..iterations {
+                    let start = Instant::now();
+                    kernel(&pool);
+                    best = best.min(start.elapsed().as_secs_f64());
+                }
+                start.elapsed()
+            });
+        });
+        if best.is_finite() {
+            let rate = work as f64 / best;
+            let (giga, limit_giga, share) = (rate / 1e9, limit_rate / 1e9, rate / limit_rate * 100.0);
+            println!("    {name}/{isa:?}: {giga:.1} of {limit_giga:.1} G/s, {share:.0} %");
+        }
+    }
+}
+
+/// Half-precision weights of a matrix `[n, k]`, as converted models have them.
+fn weights(n: usize, k: usize) -> Vec<f16> {
+    noise(n.div_ceil(16) * 16 * k).into_iter().map(f16::from_f32).collect()
+}
+
+/// 3x3 convolutions `[batch, size, in channels, out channels]`.
+fn convolutions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("conv3x3");
+    for [batch, size, in_channels, n] in [
+        [2, 64, 320, 320],
+        [2, 32, 640, 640],
+        [2, 16, 1280, 1280],
+        [2, 8, 1280, 1280],
+        [2, 64, 4, 320],
+        [2, 64, 320, 4],
+        [2, 16, 64, 64],
+        [2, 8, 128, 128],
+        [2, 4, 224, 224],
+    ] {
+        let shape = ConvShape {
+            batch,
+            in_height: size,
+            in_width: size,
+            in_channels,
+            out_height: size,
+            out_width: size,
+            kernel: (3, 3),
+            stride: 1,
+            pad_top: 1,
+            pad_left: 1,
+        };
+        let pixels = batch * size * size;
+        let (x, weight, bias) = (noise(pixels * in_channels), weights(n, 9 * in_channels), noise(n));
+        let weight = PackedMatrix::new(n, 9 * in_channels, Panels::F16(&weight));
+        let epilogue = Epilogue { bias: Some(&bias), ..Epilogue::default() };
+        let mut out = vec![0.0; pixels * n];
+        let name = format!("{batch}x{size}x{size} {in_channels} to {n}");
+        bench(&mut group, &name, Limit::Fma, pixels * n * 9 * in_channels, |pool| {
+            conv2d(pool, &x, &shape, &weight, &epilogue, &mut out);
+        });
+    }
+}
+
+/// Linear layers `[m, k, n]`: feed-forward, projections, keys of the text, time embedding; then the built-in model's.
+fn linear(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("linear");
+    for [m, k, n] in [
+        [8192, 320, 2560],
+        [8192, 320, 320],
+        [512, 1280, 1280],
+        [154, 768, 320],
+        [2, 320, 1280],
+        [512, 64, 64],
+        [32, 224, 224],
+    ] {
+        let (x, weight) = (noise(m * k), weights(n, k));
+        let weight = PackedMatrix::new(n, k, Panels::F16(&weight));
+        let mut out = vec![0.0; m * n];
+        bench(&mut group, &format!("{m}x{k} to {n}"), Limit::Fma, m * k * n, |pool| {
+            matmul(pool, &x, &weight, m, &Epilogue::default(), &mut out);
+        });
+    }
+}
+
+/// Attention `[batch, heads, queries, keys, channels of a head]`.
+fn attentions(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("attention");
+    for [batch, heads, queries, keys, head_dim] in [
+        [2, 8, 4096, 4096, 40],
+        [2, 8, 1024, 1024, 80],
+        [2, 8, 256, 256, 160],
+        [2, 8, 4096, 77, 40],
+        [1, 1, 4096, 4096, 512],
+        [1, 12, 77, 77, 64],
+        [2, 4, 256, 256, 16],
+        [2, 4, 64, 64, 32],
+    ] {
+        let channels = heads * head_dim;
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let shape = AttentionShape { batch, heads, queries, keys, head_dim, causal: false, scale };
+        let (q, k, v) = (
+            noise(batch * queries * channels),
+            noise(batch * keys * channels),
+            noise(batch * keys * channels),
+        );
+        let mut out = vec![0.0; q.len()];
+        let name = format!("{batch}x{heads} heads of {head_dim}, {queries} to {keys}");
+        bench(&mut group, &name, Limit::Fma, 2 * batch * queries * keys * channels, |pool| {
+            attention(pool, &q, &k, &v, &shape, &mut out);
+        });
+    }
+}
+
+/// Norms and gates, `[batch, pixels, channels]`.
+fn memory_bound(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("elementwise");
+    for [batch, pixels, channels] in [[2, 4096, 320], [2, 256, 1280], [2, 256, 64]] {
+        let len = batch * pixels * channels;
+        let (x, gamma, beta) = (noise(len), noise(channels), noise(channels));
+        let mut out = vec![0.0; len];
+        let size = format!("{batch}x{pixels}x{channels}");
+        bench(&mut group, &format!("group norm and silu {size}"), Limit::Copy, len, |pool| {
+            group_norm(pool, &x, batch, 32, 1e-5, &gamma, &beta, Some(Activation::Silu), &mut out);
+        });
+        bench(&mut group, &format!("layer norm {size}"), Limit::Copy, len, |pool| {
+            layer_norm(pool, &x, 1e-5, &gamma, &beta, &mut out);
+        });
+        bench(&mut group, &format!("geglu {size}"), Limit::Copy, len, |pool| {
+            geglu(pool, &x, channels / 2, &mut out[..len / 2]);
+        });
+    }
+}
+
+criterion_group!(kernels, convolutions, linear, attentions, memory_bound);
+criterion_main!(kernels);
