@@ -10,8 +10,11 @@ use super::simd::Isa;
 /// More threads than this are taken for a mistake.
 const MAX_THREADS: usize = 1024;
 
-/// Multiply-adds, or elements read, below which waking a thread costs more than it saves (some 20 µs).
-const PARALLEL_WORK: usize = 1 << 19;
+/// Multiply-adds for which it pays to wake a thread: some 20 µs of one core.
+const PARALLEL_WORK: usize = 1 << 21;
+
+/// Multiply-adds that take about as long as one element of a kernel that mostly moves memory.
+const ELEMENT_WORK: usize = 16;
 
 /// Why there is no pool.
 #[derive(Debug, thiserror::Error)]
@@ -42,7 +45,7 @@ pub struct Pool {
     helpers: Option<ThreadPool>,
     threads: usize,
     isa: Isa,
-    /// Work that is worth a thread.
+    /// Multiply-adds that are worth a thread.
     parallel_work: usize,
 }
 
@@ -95,9 +98,14 @@ impl Pool {
         self
     }
 
-    /// How many threads are worth using for `work` multiply-adds or elements.
-    pub(crate) fn threads_for(&self, work: usize) -> usize {
-        self.threads.min(1 + work / self.parallel_work)
+    /// How many threads are worth using for `products` multiply-adds.
+    pub(crate) fn threads_for_products(&self, products: usize) -> usize {
+        self.threads.min(1 + products / self.parallel_work)
+    }
+
+    /// How many threads are worth using to read and write `elements`.
+    pub(crate) fn threads_for_elements(&self, elements: usize) -> usize {
+        self.threads_for_products(elements.saturating_mul(ELEMENT_WORK))
     }
 
     /// Runs `task` once for each index in `0..tasks`, in order of index as threads come free, and waits for the last.
@@ -121,5 +129,41 @@ impl Pool {
             }),
             _ => work(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool(threads: usize) -> Result<Pool, PoolError> {
+        Pool::new(NonZeroUsize::new(threads))
+    }
+
+    #[test]
+    fn every_task_runs_once() {
+        for threads in 1..=4 {
+            for tasks in [0, 1, 2, 100] {
+                let runs: Vec<AtomicUsize> = (0..tasks).map(|_| AtomicUsize::new(0)).collect();
+                pool(threads).unwrap().parallel_for(tasks, |task| {
+                    runs[task].fetch_add(1, Ordering::Relaxed);
+                });
+                assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 1), "{threads} threads");
+            }
+        }
+    }
+
+    #[test]
+    fn small_work_stays_on_one_thread() {
+        let pool = pool(4).unwrap();
+        assert_eq!(pool.threads_for_products(PARALLEL_WORK - 1), 1);
+        assert_eq!(pool.threads_for_products(usize::MAX), 4);
+        assert_eq!(pool.threads_for_elements(usize::MAX), 4);
+    }
+
+    #[test]
+    fn absurd_numbers_of_threads_are_refused() {
+        let error = pool(1_000_000).unwrap_err();
+        assert!(matches!(error, PoolError::TooManyThreads { requested: 1_000_000 }));
     }
 }

@@ -54,7 +54,7 @@ pub fn attention(pool: &Pool, q: &[f32], k: &[f32], v: &[f32], shape: &Attention
     assert_eq!(q.len(), batch * queries * channels, "length of the queries");
     assert_eq!(k.len(), batch * keys * channels, "length of the keys");
     assert_eq!(v.len(), batch * keys * channels, "length of the values");
-    let tile_rows = match pool.threads_for(2 * batch * queries * keys * channels) {
+    let tile_rows = match pool.threads_for_products(2 * batch * queries * keys * channels) {
         1 => queries.max(1),
         _ => TASK_QUERIES,
     };

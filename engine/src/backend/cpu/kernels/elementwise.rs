@@ -47,7 +47,7 @@ pub fn geglu(pool: &Pool, x: &[f32], channels: usize, out: &mut [f32]) {
 
 /// Calls `work` for parts of `out`, each of whole rows of `row` elements, with the offset of the part.
 fn for_each_part(pool: &Pool, row: usize, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
-    let part = match pool.threads_for(out.len()) {
+    let part = match pool.threads_for_elements(out.len()) {
         1 => out.len().max(1),
         _ => (TASK_ELEMENTS / row).max(1) * row,
     };

@@ -53,7 +53,7 @@ pub(super) fn gemm(
     let (n, k) = (weight.n(), weight.k());
     assert!(k > 0, "a product needs input channels");
     epilogue.check(m, n, rows_per_batch);
-    let (tile_rows, tile_columns) = task_size(m, n, pool.threads_for(m * n * k));
+    let (tile_rows, tile_columns) = task_size(m, n, pool.threads_for_products(m * n * k));
     let grid = Grid { groups: 1, rows: m, columns: n, tile_rows, tile_columns };
     for_each_tile(pool, out, &grid, |out| {
         pool.isa().dispatch(Task { left, weight, rows_per_batch, epilogue, out });

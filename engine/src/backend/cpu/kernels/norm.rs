@@ -49,7 +49,7 @@ pub fn group_norm(
         .chunks_exact((moments.len() / batch).max(1))
         .flat_map(|slabs| channel_maps(slabs, groups, pixels, eps, gamma, beta))
         .collect();
-    let tile_rows = match pool.threads_for(x.len()) {
+    let tile_rows = match pool.threads_for_elements(x.len()) {
         1 => pixels,
         threads => (batch * pixels).div_ceil(threads * TASKS_PER_THREAD),
     };
@@ -83,7 +83,7 @@ fn moments(pool: &Pool, x: &[f32], batch: usize, channels: usize) -> Vec<Moments
     let slabs = pixels.div_ceil(SLAB_PIXELS);
     let vectors = channels.div_ceil(LANES);
     let mut moments = vec![Moments::default(); batch * slabs * vectors];
-    let tile_rows = if pool.threads_for(x.len()) == 1 { slabs.max(1) } else { 1 };
+    let tile_rows = if pool.threads_for_elements(x.len()) == 1 { slabs.max(1) } else { 1 };
     let grid = Grid { groups: batch, rows: slabs, columns: vectors, tile_rows, tile_columns: vectors };
     for_each_tile(pool, &mut moments, &grid, |mut tile| {
         let image = &x[tile.group * pixels * channels..][..pixels * channels];
@@ -225,7 +225,7 @@ pub fn layer_norm(pool: &Pool, x: &[f32], eps: f32, gamma: &[f32], beta: &[f32],
     assert!(channels > 0 && x.len().is_multiple_of(channels), "input length");
     assert_eq!(out.len(), x.len(), "output length");
     let rows = x.len() / channels;
-    let tile_rows = match pool.threads_for(x.len()) {
+    let tile_rows = match pool.threads_for_elements(x.len()) {
         1 => rows,
         threads => rows.div_ceil(threads * TASKS_PER_THREAD),
     };

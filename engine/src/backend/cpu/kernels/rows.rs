@@ -69,7 +69,7 @@ pub fn upsample_nearest(pool: &Pool, x: &[f32], shape: &UpsampleShape, out: &mut
 /// Calls `work` for every row of `columns` elements.
 fn for_each_row(pool: &Pool, columns: usize, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     let rows = out.len().checked_div(columns).unwrap_or(0);
-    let tile_rows = match pool.threads_for(out.len()) {
+    let tile_rows = match pool.threads_for_elements(out.len()) {
         1 => rows,
         threads => rows.div_ceil(threads * TASKS_PER_THREAD),
     };
