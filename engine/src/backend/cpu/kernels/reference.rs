@@ -4,7 +4,7 @@
 use std::num::NonZeroUsize;
 
 use half::f16;
-use sdq_formats::layout::PANEL;
+use sdq_formats::{WeightRole, layout};
 
 use super::{Activation, AttentionShape, ConvShape, UpsampleShape};
 use crate::backend::cpu::pool::Pool;
@@ -23,17 +23,11 @@ pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
 }
 
 /// The panels of a matrix `[n, k]`.
-pub(super) fn pack<T: Copy + Default>(weight: &[T], n: usize, k: usize) -> Vec<T> {
-    let mut panels = vec![T::default(); n.div_ceil(PANEL) * k * PANEL];
-    for row in 0..n {
-        for column in 0..k {
-            panels[(row / PANEL * k + column) * PANEL + row % PANEL] = weight[row * k + column];
-        }
-    }
-    panels
+pub(super) fn pack(weight: &[f32], n: usize, k: usize) -> Vec<f32> {
+    layout::pack(WeightRole::Matrix, &[n, k], weight)
 }
 
-/// A weight rounded to half precision.
+/// Weights rounded to half precision.
 pub(super) fn halves(weight: &[f32]) -> Vec<f16> {
     weight.iter().map(|&w| f16::from_f32(w)).collect()
 }

@@ -80,3 +80,45 @@ pub(super) fn for_each_tile<T: Send>(
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::*;
+
+    #[test]
+    fn tiles_cover_the_output_once() {
+        let pool = Pool::new(NonZeroUsize::new(3)).unwrap();
+        for [groups, rows, columns, tile_rows, tile_columns] in [
+            [1, 1, 1, 1, 1],
+            [2, 5, 7, 2, 3],
+            [3, 4, 8, 4, 8],
+            [2, 3, 5, 10, 10],
+            [0, 3, 5, 1, 1],
+            [2, 0, 5, 1, 1],
+        ] {
+            let grid = Grid { groups, rows, columns, tile_rows, tile_columns };
+            let mut out = vec![usize::MAX; groups * rows * columns];
+            for_each_tile(&pool, &mut out, &grid, |mut tile| {
+                for i in 0..tile.rows.len() {
+                    let row = tile.group * rows + tile.rows.start + i;
+                    let first = row * columns + tile.columns.start;
+                    for (j, out) in tile.row_mut(i).iter_mut().enumerate() {
+                        assert_eq!(*out, usize::MAX);
+                        *out = first + j;
+                    }
+                }
+            });
+            assert!(out.iter().enumerate().all(|(i, &written)| i == written));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "output length")]
+    fn an_output_of_another_size_is_refused() {
+        let pool = Pool::new(NonZeroUsize::new(1)).unwrap();
+        let grid = Grid { groups: 1, rows: 2, columns: 2, tile_rows: 1, tile_columns: 1 };
+        for_each_tile(&pool, &mut [0; 3], &grid, |_| ());
+    }
+}

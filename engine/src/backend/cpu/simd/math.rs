@@ -63,3 +63,48 @@ pub fn gelu_tanh<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
     let e = exp(isa, isa.mul(isa.sub(isa.splat(0.0), x), cubic));
     isa.div(x, isa.add(isa.splat(1.0), e))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::simd::{Isa, LANES, Lanes, SimdOp};
+
+    struct Exp(Lanes);
+
+    impl SimdOp for Exp {
+        type Output = Lanes;
+
+        #[inline(always)]
+        fn eval<S: Simd>(self, isa: S) -> Lanes {
+            isa.lanes(exp(isa, isa.load(&self.0)))
+        }
+    }
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        for &isa in Isa::available() {
+            for step in -87_300_i32..88_300 {
+                // Sixteen points from each thousandth to the next.
+                let x: Lanes =
+                    std::array::from_fn(|lane| (step as f32 + lane as f32 / LANES as f32) / 1000.0);
+                for (x, y) in x.into_iter().zip(isa.dispatch(Exp(x))) {
+                    let exact = f64::from(x).exp();
+                    let unit = f64::from((exact as f32).next_up()) - f64::from(exact as f32);
+                    let error = (f64::from(y) - exact).abs() / unit;
+                    assert!(error <= 2.0, "{isa:?}: exp({x}) is {y}, {error:.2} units off");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn exp_ends_in_zero_and_infinity() {
+        let mut x = [f32::NEG_INFINITY; LANES];
+        x[..8].copy_from_slice(&[f32::MIN, -1000.0, -87.4, f32::INFINITY, f32::MAX, 1000.0, 88.8, 0.0]);
+        let mut expected = [0.0; LANES];
+        expected[3..8].copy_from_slice(&[f32::INFINITY, f32::INFINITY, f32::INFINITY, f32::INFINITY, 1.0]);
+        for &isa in Isa::available() {
+            assert_eq!(isa.dispatch(Exp(x)), expected, "{isa:?}");
+        }
+    }
+}

@@ -189,3 +189,60 @@ impl fmt::Debug for Isa {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Everything the trait promises, on one vector of values.
+    struct Operations;
+
+    impl SimdOp for Operations {
+        type Output = Vec<Lanes>;
+
+        #[inline(always)]
+        fn eval<S: Simd>(self, isa: S) -> Vec<Lanes> {
+            let ascending: Lanes = std::array::from_fn(|i| i as f32 - 3.5);
+            let a = isa.load(&ascending);
+            let b = isa.splat(2.0);
+            let halves: [f16; LANES] = std::array::from_fn(|i| f16::from_bits(i as u16 * 0x1001));
+            let mut partial = [9.0; LANES];
+            isa.store_partial(a, &mut partial[..5]);
+            let mut nothing: [f32; 0] = [];
+            isa.store_partial(a, &mut nothing);
+            vec![
+                isa.lanes(isa.add(a, b)),
+                isa.lanes(isa.sub(a, b)),
+                isa.lanes(isa.mul(a, b)),
+                isa.lanes(isa.div(a, b)),
+                isa.lanes(isa.fma(a, b, a)),
+                isa.lanes(isa.max(a, b)),
+                isa.lanes(isa.min(a, b)),
+                isa.lanes(isa.select_less(a, b, isa.splat(-1.0), a)),
+                isa.lanes(isa.exp2_whole(isa.sub(isa.mul(a, b), isa.splat(119.0)))),
+                isa.lanes(isa.load_f16(&halves)),
+                isa.lanes(isa.load_partial(&ascending[..11])),
+                isa.lanes(isa.load_partial(&[])),
+                partial,
+                [isa.sum(a); LANES],
+            ]
+        }
+    }
+
+    #[test]
+    fn instruction_sets_agree_exactly_where_nothing_is_rounded() {
+        let expected = Isa::Scalar(Scalar).dispatch(Operations);
+        assert_eq!(expected[8][0], 2_f32.powi(-126));
+        assert_eq!(expected[13][0], 64.0);
+        for &isa in Isa::available() {
+            assert_eq!(isa.dispatch(Operations), expected, "{isa:?}");
+        }
+    }
+
+    #[test]
+    fn best_is_one_of_the_available() {
+        let best = Isa::best().name();
+        assert!(Isa::available().iter().any(|isa| isa.name() == best));
+        assert_eq!(Isa::available()[0].name(), "scalar");
+    }
+}
