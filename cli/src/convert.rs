@@ -2,14 +2,12 @@
 
 use std::path::Path;
 
-use sdq_engine::models;
+use anyhow::Context as _;
+use sdq_engine::Model;
 use sdq_formats::diffusers::ModelDirectory;
 use sdq_quantize::{Part, Report};
 
 use crate::{args::ConvertArgs, interrupt, progress::Progress};
-
-/// The parts of every model, in the order in which a run reads them.
-const COMPONENTS: [&str; 3] = ["text_encoder", "unet", "vae"];
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let model = ModelDirectory::open(&args.model)?;
@@ -21,15 +19,15 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         };
         own.unwrap_or(args.weight_type).0
     };
-    let mut parts = Vec::new();
-    for name in COMPONENTS {
-        // A component that is missing is reported by the conversion, with everything else it checks.
-        let weights = match model.component(name) {
-            Some(component) => models::weight_specs(name, component.config())?,
-            None => Vec::new(),
-        };
-        parts.push(Part { component: name.to_owned(), weights, weight_type: type_of(name) });
-    }
+    let config = |name: &str| model.component(name).map(|component| component.config());
+    let text =
+        |name: &str| model.texts().iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
+    let described = Model::new(config, text).with_context(|| args.model.display().to_string())?;
+    let parts = described.weights().map(|(component, weights)| Part {
+        component: component.to_owned(),
+        weights,
+        weight_type: type_of(component),
+    });
     let report = convert(&model, &parts, &args.output)?;
     let Report { weights, parameters, bytes } = report;
     let megabytes = bytes as f64 / 1e6;

@@ -11,7 +11,7 @@ use sdq_engine::{Event, Picture, Request, Tensor, pipeline::Settings};
 use sdq_formats::{dtype::DType, png, safetensors, tensor::TensorView};
 use serde_json::{Value, json};
 
-use crate::{args::GenerateArgs, interrupt, model, progress::Progress, recipe::Recipe};
+use crate::{UsageError, args::GenerateArgs, interrupt, model, progress::Progress, recipe::Recipe};
 
 /// Name of the tensor in a `--save-latents` file.
 const LATENTS: &str = "latents";
@@ -147,7 +147,9 @@ fn report(args: &GenerateArgs, written: &[Value], started: Instant) {
 fn output_paths(output: &Path, count: usize) -> anyhow::Result<Vec<PathBuf>> {
     let extension = output.extension().unwrap_or_default().to_ascii_lowercase();
     if extension != "png" {
-        bail!("--output: `{}` does not end in .png, the format that sdq writes", output.display());
+        let message =
+            format!("--output: `{}` does not end in .png, the format that sdq writes", output.display());
+        return Err(UsageError(message).into());
     }
     if count == 1 {
         return Ok(vec![output.to_owned()]);

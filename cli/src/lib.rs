@@ -20,7 +20,7 @@ mod progress;
 mod recipe;
 mod schedulers;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, fmt, process::ExitCode};
 
 use clap::Parser as _;
 use sdq_engine::Error as EngineError;
@@ -61,6 +61,18 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// A flag whose value cannot be used, found after parsing.
+#[derive(Debug)]
+struct UsageError(String);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
 fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = |error: &SchedulerError| {
         matches!(
@@ -70,6 +82,9 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 | SchedulerError::StepCount { .. }
         )
     };
+    if error.is::<UsageError>() {
+        return EXIT_USAGE;
+    }
     if let Some(ConvertError::Cancelled { .. }) = error.downcast_ref() {
         return EXIT_INTERRUPTED;
     }

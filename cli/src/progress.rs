@@ -12,7 +12,7 @@ pub(crate) struct Progress {
     bar: ProgressBar,
     unit: &'static str,
     length: u64,
-    started: Instant,
+    started: Option<Instant>,
     last_line: Option<Instant>,
 }
 
@@ -28,15 +28,19 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(&template) {
             bar.set_style(style.with_key("pace", pace));
         }
-        Progress { bar, unit, length, started: Instant::now(), last_line: None }
+        Progress { bar, unit, length, started: None, last_line: None }
     }
 
-    /// `done` units are done.
+    /// `done` units are done. The clock starts with the first call.
     pub(crate) fn set(&mut self, done: u64, what: &str) {
+        let started = *self.started.get_or_insert_with(|| {
+            self.bar.reset_elapsed();
+            Instant::now()
+        });
         self.bar.set_message(what.to_owned());
         self.bar.set_position(done);
         if self.bar.is_hidden() && done > 0 {
-            self.line(done, what);
+            self.line(done, what, started);
         }
     }
 
@@ -45,12 +49,12 @@ impl Progress {
         self.bar.finish_and_clear();
     }
 
-    fn line(&mut self, done: u64, what: &str) {
+    fn line(&mut self, done: u64, what: &str, started: Instant) {
         let now = Instant::now();
         let due = self.last_line.is_none_or(|last| now.duration_since(last) >= LINE_INTERVAL);
         if due || done == self.length {
             self.last_line = Some(now);
-            let pace = self.started.elapsed().as_secs_f64() / done as f64;
+            let pace = started.elapsed().as_secs_f64() / done as f64;
             let left = pace * self.length.saturating_sub(done) as f64;
             let (unit, length) = (self.unit, self.length);
             eprintln!("{what}: {unit} {done}/{length}, {pace:.2} s/{unit}, {left:.0} s left");

@@ -16,6 +16,7 @@
 pub mod backend;
 mod error;
 pub mod graph;
+mod model;
 pub mod models;
 mod picture;
 pub mod pipeline;
@@ -24,6 +25,7 @@ mod tensor;
 pub mod tokenizer;
 
 pub use error::Error;
+pub use model::{COMPONENTS, Model};
 pub use picture::Picture;
 pub use pipeline::{Defaults, Event, Generated, Pipeline, PipelineOptions, Request};
 pub use tensor::Tensor;

@@ -77,10 +77,10 @@ pub fn convert(
         writer.begin_component(&part.component, component.config().clone())?;
         for (spec, tensor) in part.weights.iter().zip(tensors) {
             let path = || component.path().to_owned();
-            let values = tensor.to_f32().map_err(|source| ConvertError::Tensor { path: path(), source })?;
+            let values = tensor.to_f32().map_err(|problem| ConvertError::Tensor { path: path(), problem })?;
             let weight_type = stored_type(spec, part.weight_type);
             let bytes = layout::encode(spec, weight_type, &values)
-                .map_err(|source| ConvertError::Values { path: path(), source })?;
+                .map_err(|problem| ConvertError::Values { path: path(), problem })?;
             writer.append_encoded(spec, weight_type, &bytes)?;
             parameters += values.len();
             done += 1;

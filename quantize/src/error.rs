@@ -63,20 +63,20 @@ pub enum ConvertError {
         expected: Vec<usize>,
     },
     /// A tensor's values cannot be read as numbers.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {problem}", path.display())]
     Tensor {
         /// The component's folder.
         path: PathBuf,
         /// What is wrong with it.
-        source: TensorError,
+        problem: TensorError,
     },
     /// A tensor's values cannot be stored: infinite, not a number, or too large for the type.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {problem}", path.display())]
     Values {
         /// The component's folder.
         path: PathBuf,
         /// Which value of which tensor.
-        source: LayoutError,
+        problem: LayoutError,
     },
     /// The caller broke off; nothing was written.
     #[error("stopped after {done} of {total} tensors; nothing was written")]

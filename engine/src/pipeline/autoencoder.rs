@@ -44,12 +44,12 @@ impl Decoder<'_> {
 impl Pipeline {
     /// The decoder for latents of `height x width` latent pixels.
     pub(super) fn decoder(&self, (height, width): (usize, usize)) -> Result<Decoder<'_>, Error> {
-        let graph = autoencoder::decoder(&self.vae, 1, height, width);
-        let factor = self.vae.scale_factor();
+        let graph = autoencoder::decoder(&self.model.vae, 1, height, width);
+        let factor = self.model.vae.scale_factor();
         Ok(Decoder {
             executable: self.backend.compile(graph, &self.component("vae")?)?,
-            latent_channels: self.vae.latent_channels,
-            scaling_factor: self.vae.scaling_factor,
+            latent_channels: self.model.vae.latent_channels,
+            scaling_factor: self.model.vae.scaling_factor,
             width: width * factor,
             height: height * factor,
         })
@@ -60,7 +60,7 @@ impl Pipeline {
     /// # Errors
     /// When the shape is not that of latents, memory runs out or values are not finite.
     pub fn decode_latents(&self, latents: &Tensor) -> Result<Vec<Picture>, Error> {
-        let [batch, _, height, width] = latents.picture_shape("latents", self.vae.latent_channels)?;
+        let [batch, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels)?;
         let mut decoder = self.decoder((height, width))?;
         latents.values().chunks_exact(latents.values().len() / batch).map(|one| decoder.decode(one)).collect()
     }
@@ -70,8 +70,8 @@ impl Pipeline {
     /// # Errors
     /// When the sides are not multiples of the VAE's scale factor, or memory runs out.
     pub fn encode_pixels(&self, pixels: &Tensor) -> Result<Moments, Error> {
-        let [batch, channels, height, width] = pixels.picture_shape("pixels", self.vae.in_channels)?;
-        let factor = self.vae.scale_factor();
+        let [batch, channels, height, width] = pixels.picture_shape("pixels", self.model.vae.in_channels)?;
+        let factor = self.model.vae.scale_factor();
         if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
             return Err(Error::Request {
                 field: "pixels",
@@ -79,13 +79,13 @@ impl Pipeline {
                 expected: format!("a picture with sides divisible by {factor}"),
             });
         }
-        let graph = autoencoder::encoder(&self.vae, batch, height, width);
+        let graph = autoencoder::encoder(&self.model.vae, batch, height, width);
         let mut executable = self.backend.compile(graph, &self.component("vae")?)?;
         executable.set_input(autoencoder::PIXELS, &channels_last(pixels.values(), channels, height * width));
         executable.run();
 
         let (height, width) = (height / factor, width / factor);
-        let latent_channels = self.vae.latent_channels;
+        let latent_channels = self.model.vae.latent_channels;
         let moments =
             channels_first(executable.output(autoencoder::MOMENTS), 2 * latent_channels, height * width);
         let (mut mean, mut std) = (Vec::new(), Vec::new());

@@ -38,7 +38,7 @@ impl<'w> Denoiser<'w> {
                 expected: "[batch, tokens, width]".to_owned(),
             });
         };
-        let config = &pipeline.unet;
+        let config = &pipeline.model.unet;
         let component = pipeline.component("unet")?;
         let steps = timesteps.len();
         let UNetGraphs { time, prompt, denoise } =
@@ -125,8 +125,8 @@ impl Pipeline {
         timestep: f64,
         text_states: &Tensor,
     ) -> Result<Tensor, Error> {
-        let [batch, _, height, width] = latents.picture_shape("latents", self.unet.in_channels)?;
-        let (expected, found) = ([batch, self.unet.cross_attention_dim], text_states.shape());
+        let [batch, _, height, width] = latents.picture_shape("latents", self.model.unet.in_channels)?;
+        let (expected, found) = ([batch, self.model.unet.cross_attention_dim], text_states.shape());
         if found.len() != 3 || [found[0], found[2]] != expected || found[1] == 0 {
             return Err(Error::Request {
                 field: "text states",
@@ -136,6 +136,6 @@ impl Pipeline {
         }
         let mut denoiser = Denoiser::new(self, text_states, &[timestep], (height, width))?;
         let noise_pred = denoiser.evaluate(latents.values(), 0)?;
-        Tensor::new(vec![batch, self.unet.out_channels, height, width], noise_pred)
+        Tensor::new(vec![batch, self.model.unet.out_channels, height, width], noise_pred)
     }
 }

@@ -10,20 +10,15 @@ mod text;
 use std::{num::NonZeroUsize, ops::ControlFlow, path::Path};
 
 use sdq_formats::sdq::{Component, Manifest, SdqFile};
-use sdq_schedulers::{NoiseSource, Scheduler, SchedulerConfig};
+use sdq_schedulers::{NoiseSource, Scheduler};
 
 pub use autoencoder::Moments;
 pub use request::{Defaults, Request, Settings};
 
 use crate::{
-    Error, Picture, Tensor,
+    Error, Model, Picture, Tensor,
     backend::{Backend, cpu::CpuBackend},
-    models::{
-        self,
-        config::{AutoencoderConfig, TextEncoderConfig, UNetConfig},
-    },
     rng::TorchCpuGenerator,
-    tokenizer::{Tokenizer, TokenizerFiles},
 };
 use denoiser::Denoiser;
 
@@ -65,11 +60,7 @@ pub struct Generated {
 pub struct Pipeline {
     file: SdqFile,
     backend: Box<dyn Backend>,
-    tokenizer: Tokenizer,
-    text_encoder: TextEncoderConfig,
-    unet: UNetConfig,
-    vae: AutoencoderConfig,
-    scheduler: SchedulerConfig,
+    model: Model,
 }
 
 impl Pipeline {
@@ -90,26 +81,13 @@ impl Pipeline {
     }
 
     fn new(file: SdqFile, options: &PipelineOptions) -> Result<Pipeline, Error> {
-        let text_encoder = TextEncoderConfig::from_json(component(&file, "text_encoder")?.config())?;
-        let unet = UNetConfig::from_json(component(&file, "unet")?.config())?;
-        let vae = AutoencoderConfig::from_json(component(&file, "vae")?.config())?;
-        component(&file, "text_encoder")?.check(&models::text_encoder::weights(&text_encoder))?;
-        component(&file, "unet")?.check(&models::unet::weights(&unet))?;
-        component(&file, "vae")?.check(&models::autoencoder::weights(&vae))?;
-        request::check_widths(&text_encoder, &unet, &vae)?;
-        let files = TokenizerFiles {
-            tokenizer: file.text("tokenizer/tokenizer.json"),
-            vocab: file.text("tokenizer/vocab.json"),
-            merges: file.text("tokenizer/merges.txt"),
-            config: file.text("tokenizer/tokenizer_config.json"),
-            special_tokens: file.text("tokenizer/special_tokens_map.json"),
-        };
-        let tokenizer =
-            Tokenizer::new(&files, text_encoder.max_position_embeddings, text_encoder.vocab_size)?;
-        let scheduler_config = file.text("scheduler/scheduler_config.json").unwrap_or("{}");
-        let scheduler = SchedulerConfig::from_json(scheduler_config)?.as_stable_diffusion_loads_it();
+        let config = |component: &str| file.component(component).map(|component| component.config());
+        let model = Model::new(config, |name| file.text(name))?;
+        for (name, weights) in model.weights() {
+            component(&file, name)?.check(&weights)?;
+        }
         let backend = Box::new(CpuBackend::new(options.threads)?);
-        Ok(Pipeline { file, backend, tokenizer, text_encoder, unet, vae, scheduler })
+        Ok(Pipeline { file, backend, model })
     }
 
     /// What the file says of itself.
@@ -139,7 +117,7 @@ impl Pipeline {
         let text_states = self.encode_prompts(&settings.prompts())?;
         observer.tell(Event::Encoded)?;
 
-        let size = settings.latent_size(&self.vae);
+        let size = settings.latent_size(&self.model.vae);
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
         let mut denoiser = Denoiser::new(self, &text_states, &timesteps, size)?;
         let mut finished = Vec::new();

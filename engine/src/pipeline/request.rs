@@ -4,10 +4,7 @@ use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
 use super::Pipeline;
-use crate::{
-    Error,
-    models::config::{AutoencoderConfig, TextEncoderConfig, UNetConfig},
-};
+use crate::{Error, models::config::AutoencoderConfig};
 
 /// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
 /// both or in neither.
@@ -143,9 +140,9 @@ impl Pipeline {
     /// # Errors
     /// When the file's defaults are of the wrong kind.
     pub fn defaults(&self) -> Result<Defaults, Error> {
-        let (height, width) = self.unet.sample_size.unwrap_or((SAMPLE_SIZE, SAMPLE_SIZE));
-        let pixels = |side: usize| side.saturating_mul(self.vae.scale_factor());
-        let class = self.scheduler.class_name.as_deref();
+        let (height, width) = self.model.unet.sample_size.unwrap_or((SAMPLE_SIZE, SAMPLE_SIZE));
+        let pixels = |side: usize| side.saturating_mul(self.model.vae.scale_factor());
+        let class = self.model.scheduler.class_name.as_deref();
         let scheduler = class.and_then(sdq_schedulers::default_for_class).unwrap_or(SCHEDULER);
         let from_file = FileDefaults(&self.manifest().defaults);
         Ok(Defaults {
@@ -165,7 +162,7 @@ impl Pipeline {
         let defaults = self.defaults()?;
         let scheduler = request.scheduler.as_deref().unwrap_or(&defaults.scheduler);
         let entry = sdq_schedulers::find(scheduler)?;
-        let scheduler_config = entry.configure(&self.scheduler, &request.scheduler_options)?;
+        let scheduler_config = entry.configure(&self.model.scheduler, &request.scheduler_options)?;
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
         check("guidance-scale", guidance_scale, guidance_scale.is_finite(), "a finite number")?;
         check(
@@ -192,7 +189,7 @@ impl Pipeline {
     }
 
     fn side(&self, field: &'static str, pixels: usize) -> Result<usize, Error> {
-        let step = SIZE_STEP.max(self.vae.scale_factor());
+        let step = SIZE_STEP.max(self.model.vae.scale_factor());
         let fits = pixels.is_multiple_of(step) && (step..=MAX_SIDE).contains(&pixels);
         let below = (pixels / step * step).clamp(step, MAX_SIDE / step * step);
         check(
@@ -202,31 +199,6 @@ impl Pipeline {
             &format!("a multiple of {step} up to {MAX_SIDE}; the nearest below is {below}"),
         )
     }
-}
-
-/// The parts of a model must fit each other.
-pub(super) fn check_widths(
-    text_encoder: &TextEncoderConfig,
-    unet: &UNetConfig,
-    vae: &AutoencoderConfig,
-) -> Result<(), Error> {
-    let mismatch = |key: &str, found: usize, expected: String| Error::Config {
-        component: "unet",
-        key: key.to_owned(),
-        found: found.to_string(),
-        expected,
-    };
-    if unet.cross_attention_dim != text_encoder.hidden_size {
-        let expected = format!("the text encoder's hidden_size, {}", text_encoder.hidden_size);
-        return Err(mismatch("cross_attention_dim", unet.cross_attention_dim, expected));
-    }
-    for (key, channels) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {
-        if channels != vae.latent_channels {
-            let expected = format!("the VAE's latent_channels, {}", vae.latent_channels);
-            return Err(mismatch(key, channels, expected));
-        }
-    }
-    Ok(())
 }
 
 fn check<T: ToString>(field: &'static str, value: T, fits: bool, expected: &str) -> Result<T, Error> {

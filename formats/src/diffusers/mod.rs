@@ -125,10 +125,10 @@ impl ModelDirectory {
         Ok(())
     }
 
+    /// Kept as it is: Python writes a bare `-Infinity` into some of these, which is no JSON, and whoever builds the
+    /// scheduler reads it.
     fn read_scheduler(&mut self) -> Result<(), DiffusersError> {
-        let name = "scheduler/scheduler_config.json";
-        read_json_object(&self.path.join(name))?;
-        self.keep_text(name.to_owned())
+        self.keep_text("scheduler/scheduler_config.json".to_owned())
     }
 
     fn read_card(&mut self) -> Result<(), DiffusersError> {

@@ -125,12 +125,9 @@ impl UNetConfig {
         refuse_other_families(&mut fields)?;
         let block_out_channels = fields.sizes("block_out_channels")?;
         let levels = block_out_channels.len();
-        let heads = match fields.get("num_attention_heads") {
-            Some(_) => fields.per_level("num_attention_heads", levels, 8)?,
-            // SD1.x files say `attention_head_dim: 8` and mean eight heads; diffusers reads it so too.
-            None => fields.per_level("attention_head_dim", levels, 8)?,
-        };
-        fields.ignore(&["attention_head_dim", "use_linear_projection", "upcast_attention", "dropout"]);
+        // SD1.x files say `attention_head_dim: 8` and mean eight heads; diffusers reads it so too.
+        let heads = fields.per_level("attention_head_dim", levels, 8)?;
+        fields.ignore(&["use_linear_projection", "upcast_attention", "dropout"]);
         let config = UNetConfig {
             in_channels: fields.size("in_channels", Some(4))?,
             out_channels: fields.size("out_channels", Some(4))?,

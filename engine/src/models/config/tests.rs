@@ -78,6 +78,7 @@ fn values_that_cannot_be_run_are_named() {
         ),
         ("attention_head_dim", json!([5, 10, 20]), "4 values"),
         ("attention_head_dim", json!(7), "divisor"),
+        ("num_attention_heads", json!(8), "unknown key"),
         ("norm_num_groups", json!(33), "divisor"),
         ("block_out_channels", json!([]), "a list of"),
         ("block_out_channels", json!([0, 1, 2, 3]), "from 1"),
@@ -120,11 +121,10 @@ fn keys_that_are_off_or_private_change_nothing() {
 }
 
 #[test]
-fn heads_come_from_whichever_key_says_it() {
+fn heads_are_given_once_or_a_level() {
     let config = UNetConfig::from_json(&with(unet(), "attention_head_dim", json!([5, 10, 20, 20]))).unwrap();
     assert_eq!(config.num_attention_heads, [5, 10, 20, 20]);
-    let config = UNetConfig::from_json(&with(unet(), "num_attention_heads", json!(16))).unwrap();
-    assert_eq!(config.num_attention_heads, [16; 4]);
+    assert_eq!(UNetConfig::from_json(&unet()).unwrap().num_attention_heads, [8; 4]);
 }
 
 #[test]
