@@ -4,7 +4,7 @@
 
 use sdq_formats::{WeightRole, WeightSpec};
 
-use super::{ActivationKind, Graph, Node, Op, Port, TensorId, WeightId, Window, fuse};
+use super::{Activation, Graph, Node, Op, Port, TensorId, WeightId, Window, fuse};
 
 /// A graph while a model writes it.
 #[derive(Debug, Default)]
@@ -140,7 +140,7 @@ impl GraphBuilder {
     }
 
     /// [`Op::Activation`].
-    pub fn activation(&mut self, kind: ActivationKind, x: TensorId) -> TensorId {
+    pub fn activation(&mut self, kind: Activation, x: TensorId) -> TensorId {
         let shape = self.shape(x).to_vec();
         self.push(Op::Activation(kind), &[x], shape)
     }

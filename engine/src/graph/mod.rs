@@ -10,7 +10,7 @@ mod op;
 pub mod plan;
 
 pub use build::GraphBuilder;
-pub use op::{ActivationKind, Op, Padding, Window};
+pub use op::{Activation, Op, Padding, Window};
 
 use sdq_formats::WeightSpec;
 

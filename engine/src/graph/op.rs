@@ -4,7 +4,7 @@ use super::WeightId;
 
 /// An element-wise non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ActivationKind {
+pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
     /// `x * sigmoid(1.702 x)`, as OpenAI's CLIP has it.
@@ -130,7 +130,7 @@ pub enum Op {
         causal: bool,
     },
     /// Element-wise non-linearity.
-    Activation(ActivationKind),
+    Activation(Activation),
     /// `value * gelu(gate)`: `[.., 2c]` (value first) → `[.., c]`. Shazeer 2020, arXiv:2002.05202, eq. 5.
     Geglu,
     /// Element-wise sum of two tensors of one shape.

@@ -113,7 +113,7 @@ impl Arena {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{ActivationKind, GraphBuilder};
+    use super::super::{Activation, GraphBuilder};
     use super::*;
 
     /// Every pair of tensors that are alive at the same step, by definition of the graph alone.
@@ -149,7 +149,7 @@ mod tests {
         let mut graph = GraphBuilder::new();
         let mut x = graph.input("x", &[1, 64, 16]);
         for _ in 0..10 {
-            x = graph.activation(ActivationKind::Silu, x);
+            x = graph.activation(Activation::Silu, x);
         }
         graph.output("y", x);
         let graph = graph.finish();

@@ -14,7 +14,7 @@ use super::{
     config::{LevelKind, UNetConfig},
     layers::{ResidualBlock, conv1x1, conv3x3},
 };
-use crate::graph::{ActivationKind, Graph, GraphBuilder, TensorId, Window};
+use crate::graph::{Activation, Graph, GraphBuilder, TensorId, Window};
 
 /// Name of the denoising graph's input `[batch, height, width, in_channels]`.
 pub const LATENTS: &str = "latents";
@@ -63,10 +63,10 @@ pub fn graphs(config: &UNetConfig, shape: &UNetShape) -> UNetGraphs {
 
     let embedding = time.input(TIMESTEP_EMBEDDING, &[shape.steps, config.block_out_channels[0]]);
     let embedding = time.linear("time_embedding.linear_1", embedding, config.time_embedding_dim, true);
-    let embedding = time.activation(ActivationKind::Silu, embedding);
+    let embedding = time.activation(Activation::Silu, embedding);
     let embedding = time.linear("time_embedding.linear_2", embedding, config.time_embedding_dim, true);
     // Every residual block starts with this SiLU; it is the same for all of them.
-    let time_states = time.activation(ActivationKind::Silu, embedding);
+    let time_states = time.activation(Activation::Silu, embedding);
 
     let text_states = prompt.input(TEXT_STATES, &[shape.batch, shape.tokens, config.cross_attention_dim]);
     let latents = denoise.input(LATENTS, &[shape.batch, shape.height, shape.width, config.in_channels]);

@@ -3,10 +3,10 @@
 use super::{
     bind::BoundWeights,
     embedding,
-    kernels::{self, Activation, AttentionShape, ConvShape, Epilogue, UpsampleShape},
+    kernels::{self, AttentionShape, ConvShape, Epilogue, UpsampleShape},
     pool::Pool,
 };
-use crate::graph::{ActivationKind, Graph, Node, Op, TensorId, Window};
+use crate::graph::{Activation, Graph, Node, Op, TensorId, Window};
 
 /// One node on its way into a kernel.
 pub(super) struct Step<'a> {
@@ -58,7 +58,7 @@ impl Step<'_> {
                 let shape = self.attention_shape(*heads, *causal);
                 kernels::attention(pool, x, inputs[1], inputs[2], &shape, out);
             }
-            Op::Activation(kind) => kernels::activation(pool, activation(*kind), x, out),
+            Op::Activation(kind) => kernels::activation(pool, *kind, x, out),
             Op::Geglu => kernels::geglu(pool, x, self.channels(node.output), out),
             Op::Add => kernels::add(pool, x, inputs[1], out),
             Op::Concat => {
@@ -114,14 +114,5 @@ impl Step<'_> {
 
     fn rows(&self, tensor: TensorId) -> usize {
         self.graph.elements(tensor) / self.channels(tensor)
-    }
-}
-
-fn activation(kind: ActivationKind) -> Activation {
-    match kind {
-        ActivationKind::Silu => Activation::Silu,
-        ActivationKind::QuickGelu => Activation::QuickGelu,
-        ActivationKind::Gelu => Activation::Gelu,
-        ActivationKind::GeluTanh => Activation::GeluTanh,
     }
 }

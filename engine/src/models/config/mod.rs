@@ -6,15 +6,15 @@ mod fields;
 
 use serde_json::{Value, json};
 
-use crate::{Error, graph::ActivationKind};
+use crate::{Error, graph::Activation};
 use fields::Fields;
 
-const ACTIVATIONS: [(&str, ActivationKind); 5] = [
-    ("quick_gelu", ActivationKind::QuickGelu),
-    ("gelu", ActivationKind::Gelu),
-    ("gelu_new", ActivationKind::GeluTanh),
-    ("gelu_pytorch_tanh", ActivationKind::GeluTanh),
-    ("silu", ActivationKind::Silu),
+const ACTIVATIONS: [(&str, Activation); 5] = [
+    ("quick_gelu", Activation::QuickGelu),
+    ("gelu", Activation::Gelu),
+    ("gelu_new", Activation::GeluTanh),
+    ("gelu_pytorch_tanh", Activation::GeluTanh),
+    ("silu", Activation::Silu),
 ];
 
 const SILU: [(&str, ()); 2] = [("silu", ()), ("swish", ())];
@@ -36,7 +36,7 @@ pub struct TextEncoderConfig {
     /// Heads of every block's attention.
     pub num_attention_heads: usize,
     /// Between the two layers of a block's perceptron.
-    pub hidden_act: ActivationKind,
+    pub hidden_act: Activation,
     /// Added to every variance.
     pub layer_norm_eps: f32,
 }

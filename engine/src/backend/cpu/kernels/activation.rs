@@ -1,19 +1,7 @@
 //! Activation functions, alone or at the end of a product.
 
 use crate::backend::cpu::simd::{Simd, math};
-
-/// A function applied to each element.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x σ(x)`, also called swish.
-    Silu,
-    /// `x σ(1.702 x)`, CLIP's approximation of GELU.
-    QuickGelu,
-    /// `x Φ(x)` by the error function.
-    Gelu,
-    /// The tanh approximation of GELU.
-    GeluTanh,
-}
+use crate::graph::Activation;
 
 impl Activation {
     /// The function of every lane.

@@ -1,9 +1,9 @@
 //! Kernels that treat every element alike.
 
-use super::activation::Activation;
 use super::tiles::{Grid, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Simd, SimdOp, math};
+use crate::graph::Activation;
 
 /// Elements per task: two streams of that length fill half of a second-level cache.
 const TASK_ELEMENTS: usize = 1 << 16;

@@ -1,6 +1,6 @@
 //! What happens to a product before it is stored.
 
-use super::activation::Activation;
+use crate::graph::Activation;
 
 /// The end of a product: `out = (activation(product + bias + channel_bias) + residual) * scale`.
 #[derive(Clone, Copy)]

@@ -20,7 +20,7 @@ mod scratch;
 mod strips;
 mod tiles;
 
-pub use activation::Activation;
+pub use crate::graph::Activation;
 pub use attention::{AttentionShape, attention};
 pub use conv::{ConvShape, conv2d};
 pub use elementwise::{activation, add, geglu};

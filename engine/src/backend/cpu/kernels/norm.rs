@@ -2,10 +2,10 @@
 //!
 //! Sums are taken of distances from a nearby value, so that a large mean costs no digits.
 
-use super::activation::Activation;
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
+use crate::graph::Activation;
 
 /// Pixels whose moments are summed by one task. Fixed, so that sums do not depend on the number of threads.
 const SLAB_PIXELS: usize = 512;
