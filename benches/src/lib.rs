@@ -3,6 +3,8 @@
 //! A time by itself says as much about the machine and its other work as about a kernel. The benches therefore report
 //! each kernel as a share of a limit measured in turn with it.
 
+pub mod synthetic;
+
 use std::hint::black_box;
 use std::thread;
 use std::time::Instant;

@@ -1,0 +1,125 @@
+//! Models of published shapes with random weights: size, speed and memory do not depend on what weights say.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use sdq_engine::models;
+use sdq_formats::{
+    WeightRole, WeightSpec, WeightType, layout,
+    sdq::{Manifest, SdqWriter},
+};
+use serde_json::{Value, json};
+
+/// Writes a model of the shape of Stable Diffusion 1.5 to `path`: 859.5 M weights in the U-Net, 83.7 M in the VAE,
+/// 123 M in the text encoder. Its tokenizer knows bytes and no words.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
+    let manifest = Manifest {
+        name: "synthetic SD1.5".to_owned(),
+        description: "random weights in the shape of Stable Diffusion 1.5".to_owned(),
+        license: String::new(),
+        pipeline_class: "StableDiffusionPipeline".to_owned(),
+        converter: "sdq-benches".to_owned(),
+        defaults: json!({}),
+        sources: Vec::new(),
+    };
+    let mut writer = SdqWriter::create(path, manifest)?;
+    let mut random = Random(0x5DEE_CE66);
+    for (component, config) in [("text_encoder", text_encoder()), ("unet", unet()), ("vae", vae())] {
+        let specs = models::weight_specs(component, &config)?;
+        writer.begin_component(component, config)?;
+        for spec in &specs {
+            let stored = if spec.role == WeightRole::Vector { WeightType::F32 } else { weight_type };
+            let values = random.weight(spec);
+            let bytes = layout::encode(spec, stored, &values).with_context(|| spec.name.clone())?;
+            writer.append_encoded(spec, stored, &bytes)?;
+        }
+    }
+    let (vocab, merges) = byte_vocabulary();
+    writer.add_text("tokenizer/vocab.json", &vocab.to_string())?;
+    writer.add_text("tokenizer/merges.txt", merges)?;
+    writer.add_text("scheduler/scheduler_config.json", &scheduler().to_string())?;
+    writer.finish()?;
+    Ok(())
+}
+
+/// Marsaglia's xorshift64*; good enough for weights that nobody looks at.
+struct Random(u64);
+
+impl Random {
+    /// Close to normal (the sum of four uniforms), standard deviation 1.
+    fn normal(&mut self) -> f32 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        let bits = self.0.wrapping_mul(0x2545_F491_4F6C_DD1D);
+        let uniform = |shift: u32| f32::from((bits >> shift) as u16) / 65_536.0 - 0.5;
+        // Each uniform has a variance of 1/12.
+        (uniform(0) + uniform(16) + uniform(32) + uniform(48)) * 3.0_f32.sqrt()
+    }
+
+    /// Norm scales of one, products that keep the size of what they are given, one weight in 4096 far out.
+    fn weight(&mut self, spec: &WeightSpec) -> Vec<f32> {
+        let elements = spec.shape.iter().product();
+        if spec.role == WeightRole::Vector {
+            let value = if spec.name.contains("norm") && spec.name.ends_with("weight") { 1.0 } else { 0.0 };
+            return vec![value; elements];
+        }
+        let fan_in = spec.shape[1..].iter().product::<usize>() as f32;
+        let scale = fan_in.sqrt().recip();
+        (0..elements)
+            .map(|index| self.normal() * if index % 4096 == 1 { 8.0 * scale } else { scale })
+            .collect()
+    }
+}
+
+fn unet() -> Value {
+    json!({
+        "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
+        "cross_attention_dim": 768,
+        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+        "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "norm_eps": 1e-5,
+        "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    })
+}
+
+fn vae() -> Value {
+    json!({
+        "act_fn": "silu", "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": vec!["DownEncoderBlock2D"; 4], "in_channels": 3, "latent_channels": 4,
+        "layers_per_block": 2, "norm_num_groups": 32, "out_channels": 3,
+        "up_block_types": vec!["UpDecoderBlock2D"; 4],
+    })
+}
+
+fn text_encoder() -> Value {
+    json!({
+        "model_type": "clip_text_model", "hidden_act": "quick_gelu", "hidden_size": 768,
+        "intermediate_size": 3072, "max_position_embeddings": 77, "num_attention_heads": 12,
+        "num_hidden_layers": 12, "vocab_size": 49408,
+    })
+}
+
+fn scheduler() -> Value {
+    json!({
+        "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+        "beta_schedule": "scaled_linear", "clip_sample": false, "num_train_timesteps": 1000,
+        "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
+    })
+}
+
+/// Letters with and without the end of a word, and the two special tokens.
+fn byte_vocabulary() -> (Value, &'static str) {
+    let mut vocab = serde_json::Map::new();
+    for letter in (b'!'..=b'~').map(char::from) {
+        vocab.insert(letter.to_string(), vocab.len().into());
+        vocab.insert(format!("{letter}</w>"), vocab.len().into());
+    }
+    for special in ["<|startoftext|>", "<|endoftext|>"] {
+        vocab.insert(special.to_owned(), vocab.len().into());
+    }
+    (Value::Object(vocab), "#version: 0.2\n")
+}
