@@ -4,12 +4,8 @@ use std::fmt::Write as _;
 
 use anyhow::Context as _;
 use sdq_engine::pipeline::Settings;
+use sdq_formats::png;
 use serde_json::{Value, json};
-
-/// PNG text key that AUTOMATIC1111's web UI introduced and most tools read.
-pub(crate) const PARAMETERS_KEY: &str = "parameters";
-/// PNG text key of the JSON form.
-pub(crate) const JSON_KEY: &str = "sdq";
 
 /// Everything needed to draw a picture again.
 pub(crate) struct Recipe {
@@ -45,7 +41,7 @@ impl Recipe {
 
     /// Texts for the picture, key and value.
     pub(crate) fn texts(&self) -> [(&'static str, String); 2] {
-        [(PARAMETERS_KEY, self.parameters()), (JSON_KEY, self.json.to_string())]
+        [(png::PARAMETERS, self.parameters()), (png::RECIPE, self.json.to_string())]
     }
 
     /// The recipe as JSON.
@@ -55,7 +51,7 @@ impl Recipe {
 
     /// The recipe found among a picture's texts.
     pub(crate) fn from_texts(texts: &[(String, String)]) -> anyhow::Result<Recipe> {
-        let (_, text) = texts.iter().find(|(key, _)| key == JSON_KEY).context("holds no sdq recipe")?;
+        let (_, text) = texts.iter().find(|(key, _)| key == png::RECIPE).context("holds no sdq recipe")?;
         Ok(Recipe { json: serde_json::from_str(text).context("its sdq recipe is damaged")? })
     }
 
