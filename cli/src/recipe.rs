@@ -31,7 +31,7 @@ impl Recipe {
                 "steps": settings.steps,
                 "scheduler": settings.scheduler,
                 "scheduler_options": options,
-                "guidance_scale": settings.guidance_scale,
+                "guidance_scale": as_written(settings.guidance_scale),
                 "seed": seed,
                 "model": model,
                 "version": concat!("sdq ", env!("CARGO_PKG_VERSION")),
@@ -77,5 +77,22 @@ impl Recipe {
             text("version"),
         );
         out
+    }
+}
+
+/// The number a person typed: 7.1 and not the 7.099999904632568 that the nearest f32 is in f64.
+fn as_written(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::as_written;
+
+    #[test]
+    fn numbers_read_as_they_were_typed() {
+        for (number, text) in [(7.1, "7.1"), (7.5, "7.5"), (3.0, "3.0"), (-0.1, "-0.1")] {
+            assert_eq!(serde_json::json!(as_written(number)).to_string(), text);
+        }
     }
 }

@@ -192,12 +192,7 @@ impl Pipeline {
         let step = SIZE_STEP.max(self.model.vae.scale_factor());
         let fits = pixels.is_multiple_of(step) && (step..=MAX_SIDE).contains(&pixels);
         let below = (pixels / step * step).clamp(step, MAX_SIDE / step * step);
-        check(
-            field,
-            pixels,
-            fits,
-            &format!("a multiple of {step} up to {MAX_SIDE}; the nearest below is {below}"),
-        )
+        check(field, pixels, fits, &format!("a multiple of {step} up to {MAX_SIDE}; {below} would do"))
     }
 }
 
