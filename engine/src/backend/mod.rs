@@ -33,7 +33,4 @@ pub trait Executable: Send {
 
     /// Names of the outputs, in the order in which the graph declares them.
     fn output_names(&self) -> Vec<String>;
-
-    /// Bytes held for intermediate values, inputs and outputs.
-    fn arena_bytes(&self) -> usize;
 }

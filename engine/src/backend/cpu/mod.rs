@@ -85,10 +85,6 @@ impl Executable for CpuExecutable<'_> {
     fn output_names(&self) -> Vec<String> {
         self.graph.outputs.iter().map(|port| port.name.clone()).collect()
     }
-
-    fn arena_bytes(&self) -> usize {
-        self.plan.elements() * size_of::<f32>()
-    }
 }
 
 fn find(ports: &[Port], name: &str) -> TensorId {

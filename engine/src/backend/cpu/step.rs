@@ -41,7 +41,6 @@ impl Step<'_> {
                     bias: bias.map(|bias| weights.vector(bias)),
                     channel_bias: channel_bias.then(|| extra.next()).flatten(),
                     residual: residual.then(|| extra.next()).flatten(),
-                    ..Epilogue::default()
                 };
                 kernels::conv2d(pool, x, &self.conv_shape(window), &weights.matrix(*weight), &epilogue, out);
             }

@@ -1,26 +1,14 @@
 //! What happens to a product before it is stored.
 
-use crate::graph::Activation;
-
-/// The end of a product: `out = (activation(product + bias + channel_bias) + residual) * scale`.
-#[derive(Clone, Copy)]
+/// The end of a product: `out = product + bias + channel_bias + residual`.
+#[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
     /// `[n]`, added to every row.
     pub bias: Option<&'a [f32]>,
     /// `[batch, n]` or `[1, n]`: row `b` is added to the rows of image `b`, a single row to all.
     pub channel_bias: Option<&'a [f32]>,
-    /// Applied to the sum so far.
-    pub activation: Option<Activation>,
-    /// `[m, n]`, added after the activation.
+    /// `[m, n]`, added last.
     pub residual: Option<&'a [f32]>,
-    /// Multiplies the result.
-    pub scale: f32,
-}
-
-impl Default for Epilogue<'_> {
-    fn default() -> Self {
-        Self { bias: None, channel_bias: None, activation: None, residual: None, scale: 1.0 }
-    }
 }
 
 impl Epilogue<'_> {

@@ -202,13 +202,10 @@ impl<R> Task<'_, R> {
             if let Some(channel_bias) = channel_bias {
                 value = isa.add(value, isa.load_partial(&channel_bias[columns.clone()]));
             }
-            if let Some(activation) = epilogue.activation {
-                value = activation.apply(isa, value);
-            }
             if let Some(residual) = residual {
                 value = isa.add(value, isa.load_partial(&residual[columns]));
             }
-            isa.store_partial(isa.mul(value, isa.splat(epilogue.scale)), out);
+            isa.store_partial(value, out);
         }
     }
 }

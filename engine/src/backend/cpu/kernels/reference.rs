@@ -36,9 +36,7 @@ pub(super) fn halves(weight: &[f32]) -> Vec<f16> {
 pub(super) struct Ending {
     pub(super) bias: Vec<f32>,
     pub(super) channel_bias: Vec<f32>,
-    pub(super) activation: Option<Activation>,
     pub(super) residual: Vec<f32>,
-    pub(super) scale: f32,
 }
 
 impl Ending {
@@ -46,8 +44,7 @@ impl Ending {
     fn apply(&self, product: f64, row: usize, column: usize, n: usize, rows_per_batch: usize) -> f64 {
         let image = row / rows_per_batch;
         let sum = product + f64::from(self.bias[column]) + f64::from(self.channel_bias[image * n + column]);
-        let active = self.activation.map_or(sum, |kind| activate(kind, sum));
-        (active + f64::from(self.residual[row * n + column])) * f64::from(self.scale)
+        sum + f64::from(self.residual[row * n + column])
     }
 }
 
