@@ -1,9 +1,9 @@
 //! Models of published shapes with random weights: size, speed and memory do not depend on what weights say.
 
-use std::path::Path;
+use std::{collections::HashMap, path::Path};
 
 use anyhow::Context as _;
-use sdq_engine::models;
+use sdq_engine::{COMPONENTS, Model};
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType, layout,
     sdq::{Manifest, SdqWriter},
@@ -25,11 +25,20 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
         defaults: json!({}),
         sources: Vec::new(),
     };
+    let (vocab, merges) = byte_vocabulary();
+    let texts = [
+        ("tokenizer/vocab.json", vocab.to_string()),
+        ("tokenizer/merges.txt", merges.to_owned()),
+        ("scheduler/scheduler_config.json", scheduler().to_string()),
+    ];
+    let configs = COMPONENTS.into_iter().zip([text_encoder(), unet(), vae()]).collect::<HashMap<_, _>>();
+    let text = |name: &str| texts.iter().find(|(other, _)| *other == name).map(|(_, text)| text.as_str());
+    let model = Model::new(|component| configs.get(component), text)?;
+
     let mut writer = SdqWriter::create(path, manifest)?;
     let mut random = Random(0x5DEE_CE66);
-    for (component, config) in [("text_encoder", text_encoder()), ("unet", unet()), ("vae", vae())] {
-        let specs = models::weight_specs(component, &config)?;
-        writer.begin_component(component, config)?;
+    for (component, specs) in model.weights() {
+        writer.begin_component(component, configs[component].clone())?;
         for spec in &specs {
             let stored = if spec.role == WeightRole::Vector { WeightType::F32 } else { weight_type };
             let values = random.weight(spec);
@@ -37,10 +46,9 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
             writer.append_encoded(spec, stored, &bytes)?;
         }
     }
-    let (vocab, merges) = byte_vocabulary();
-    writer.add_text("tokenizer/vocab.json", &vocab.to_string())?;
-    writer.add_text("tokenizer/merges.txt", merges)?;
-    writer.add_text("scheduler/scheduler_config.json", &scheduler().to_string())?;
+    for (name, text) in &texts {
+        writer.add_text(name, text)?;
+    }
     writer.finish()?;
     Ok(())
 }
