@@ -5,7 +5,7 @@ use std::{collections::HashMap, path::Path};
 use anyhow::Context as _;
 use sdq_engine::{COMPONENTS, Model};
 use sdq_formats::{
-    WeightRole, WeightSpec, WeightType, layout,
+    WeightRole, WeightSpec, WeightType,
     sdq::{Manifest, SdqWriter},
 };
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
         converter: "sdq-benches".to_owned(),
         defaults: json!({}),
         sources: Vec::new(),
+        quantization: None,
     };
     let (vocab, merges) = byte_vocabulary();
     let texts = [
@@ -42,8 +43,7 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
         for spec in &specs {
             let stored = if spec.role == WeightRole::Vector { WeightType::F32 } else { weight_type };
             let values = random.weight(spec);
-            let bytes = layout::encode(spec, stored, &values).with_context(|| spec.name.clone())?;
-            writer.append_encoded(spec, stored, &bytes)?;
+            writer.append(spec, stored, &values).with_context(|| spec.name.clone())?;
         }
     }
     for (name, text) in &texts {

@@ -86,7 +86,7 @@ fn describe(component: &Component<'_>) -> Value {
         let (tensors, parameters, bytes) = by_type.entry(weight.weight_type.name()).or_default();
         *tensors += 1;
         *parameters += weight.spec.shape.iter().product::<usize>();
-        *bytes += weight.bytes.len();
+        *bytes += weight.stored_bytes();
     }
     by_type
         .into_iter()

@@ -47,6 +47,23 @@ pub struct WeightSpec {
     pub role: WeightRole,
     /// Logical shape, as documented at [`WeightRole`]. A 1x1 convolution is a [`WeightRole::Matrix`].
     pub shape: Vec<usize>,
+    /// Where the weight reads tensors joined along their channels (a U-Net's skips): the channels of each, in order.
+    /// Empty elsewhere. The joined tensors have ranges of their own, so a quantized weight has scales for each.
+    pub inputs: Vec<usize>,
+}
+
+impl WeightSpec {
+    /// A weight that reads a single tensor.
+    pub fn new(name: impl Into<String>, role: WeightRole, shape: &[usize]) -> WeightSpec {
+        WeightSpec { name: name.into(), role, shape: shape.to_vec(), inputs: Vec::new() }
+    }
+
+    /// Whether a weight stored as `stored` in `weight_type` can be read as this one. Joined inputs leave no trace in
+    /// weights that are not quantized, whose files need not know of them.
+    pub fn is_met_by(&self, stored: &WeightSpec, weight_type: WeightType) -> bool {
+        let same_inputs = !weight_type.is_quantized() || self.inputs == stored.inputs;
+        self.name == stored.name && self.role == stored.role && self.shape == stored.shape && same_inputs
+    }
 }
 
 /// Number format of a stored weight.
@@ -56,17 +73,39 @@ pub enum WeightType {
     F32,
     /// 16-bit IEEE floating point.
     F16,
+    /// 8-bit integers with a scale for each output feature, see [`crate::layout::quantized`].
+    Q8,
+    /// 4-bit integers with a multiplier for each 32 columns and a scale for each output feature, see
+    /// [`crate::layout::quantized`].
+    Q4,
 }
 
 impl WeightType {
     /// Every type, in the order in which documentation and errors list them.
-    pub const ALL: [WeightType; 2] = [WeightType::F32, WeightType::F16];
+    pub const ALL: [WeightType; 4] = [WeightType::F32, WeightType::F16, WeightType::Q8, WeightType::Q4];
 
     /// The name used on the command line and in the file's table of contents.
     pub fn name(self) -> &'static str {
         match self {
             WeightType::F32 => "f32",
             WeightType::F16 => "f16",
+            WeightType::Q8 => "q8",
+            WeightType::Q4 => "q4",
+        }
+    }
+
+    /// Whether weights are integers, and so computed with in integers.
+    pub fn is_quantized(self) -> bool {
+        matches!(self, WeightType::Q8 | WeightType::Q4)
+    }
+
+    /// Whether weights of `role` can be stored in it: vectors are always f32, and a table, which is read row by row,
+    /// has no groups of columns that share a multiplier.
+    pub fn stores(self, role: WeightRole) -> bool {
+        match role {
+            WeightRole::Vector => self == WeightType::F32,
+            WeightRole::Table => self != WeightType::Q4,
+            WeightRole::Matrix | WeightRole::Conv => true,
         }
     }
 

@@ -6,7 +6,7 @@ use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
     diffusers::{ModelComponent, ModelDirectory},
     layout,
-    sdq::SdqWriter,
+    sdq::{Encoded, SdqWriter},
     tensor::TensorView,
 };
 
@@ -81,7 +81,11 @@ pub fn convert(
             let weight_type = stored_type(spec, part.weight_type);
             let bytes = layout::encode(spec, weight_type, &values)
                 .map_err(|problem| ConvertError::Values { path: path(), problem })?;
-            writer.append_encoded(spec, weight_type, &bytes)?;
+            writer.append_encoded(
+                spec,
+                weight_type,
+                &Encoded { parts: vec![bytes], relative_error: None },
+            )?;
             parameters += values.len();
             done += 1;
             if on_progress(Progress { done, total, component: &part.component }).is_break() {

@@ -278,7 +278,7 @@ fn names_and_files_do_not_change_the_weights() {
         assert_eq!(component.weights().count(), other.weights().count());
         for weight in component.weights() {
             let twin = other.weight(&weight.spec.name).unwrap();
-            assert_eq!(weight.bytes, twin.bytes, "{} {}", component.name(), weight.spec.name);
+            assert_eq!(weight.data, twin.data, "{} {}", component.name(), weight.spec.name);
         }
     }
 }

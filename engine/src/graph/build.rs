@@ -10,6 +10,8 @@ use super::{Activation, Graph, Node, Op, Port, TensorId, WeightId, Window, fuse}
 #[derive(Debug, Default)]
 pub struct GraphBuilder {
     tensors: Vec<Vec<usize>>,
+    /// Of every tensor, the channels of the tensors that it was joined from; empty if it was not.
+    joined: Vec<Vec<usize>>,
     nodes: Vec<Node>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
@@ -53,7 +55,7 @@ impl GraphBuilder {
 
     /// Fuses and closes the graph.
     pub fn finish(self) -> Graph {
-        let GraphBuilder { tensors, nodes, inputs, outputs, weights } = self;
+        let GraphBuilder { tensors, nodes, inputs, outputs, weights, .. } = self;
         fuse::fold_adds(Graph { tensors, nodes, inputs, outputs, weights })
     }
 
@@ -66,8 +68,8 @@ impl GraphBuilder {
         ids: TensorId,
     ) -> TensorId {
         let [batch, count] = *self.shape(ids) else { panic!("token ids have two axes") };
-        let tokens = self.weight(tokens, WeightRole::Table, &[vocabulary, width]);
-        let positions = self.weight(positions, WeightRole::Table, &[length, width]);
+        let tokens = self.weight(WeightSpec::new(tokens, WeightRole::Table, &[vocabulary, width]));
+        let positions = self.weight(WeightSpec::new(positions, WeightRole::Table, &[length, width]));
         self.push(Op::Embedding { tokens, positions }, &[ids], vec![batch, count, width])
     }
 
@@ -75,7 +77,7 @@ impl GraphBuilder {
     pub fn linear(&mut self, name: &str, x: TensorId, out_features: usize, bias: bool) -> TensorId {
         let mut shape = self.shape(x).to_vec();
         let in_features = self.channels(x);
-        let weight = self.weight(&format!("{name}.weight"), WeightRole::Matrix, &[out_features, in_features]);
+        let weight = self.product_weight(name, WeightRole::Matrix, &[out_features, in_features], x);
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), out_features));
         *shape.last_mut().expect("checked by `channels`") = out_features;
         self.push(Op::Linear { weight, bias, residual: false }, &[x], shape)
@@ -91,10 +93,9 @@ impl GraphBuilder {
         channel_bias: Option<TensorId>,
     ) -> TensorId {
         let &[batch, height, width, in_channels] = self.shape(x) else { panic!("a picture has four axes") };
-        let weight_name = format!("{name}.weight");
         let weight = match window.kernel {
-            1 => self.weight(&weight_name, WeightRole::Matrix, &[out_channels, in_channels]),
-            side => self.weight(&weight_name, WeightRole::Conv, &[out_channels, in_channels, side, side]),
+            1 => self.product_weight(name, WeightRole::Matrix, &[out_channels, in_channels], x),
+            side => self.product_weight(name, WeightRole::Conv, &[out_channels, in_channels, side, side], x),
         };
         let bias = Some(self.vector(&format!("{name}.bias"), out_channels));
         let mut inputs = vec![x];
@@ -113,7 +114,10 @@ impl GraphBuilder {
         assert_eq!(channels % groups, 0, "{name}: {groups} groups of {channels} channels");
         let (weight, bias) = self.norm_weights(name, channels);
         let shape = self.shape(x).to_vec();
-        self.push(Op::GroupNorm { weight, bias, groups, eps, silu }, &[x], shape)
+        let output = self.push(Op::GroupNorm { weight, bias, groups, eps, silu }, &[x], shape);
+        // Groups and channels have scales of their own: what was joined keeps its ranges.
+        self.joined[output.0] = self.joined[x.0].clone();
+        output
     }
 
     /// [`Op::LayerNorm`] with the weights `{name}.weight` and `{name}.bias`.
@@ -167,7 +171,13 @@ impl GraphBuilder {
         let rows = shape.len() - 1;
         assert_eq!(shape[..rows], self.shape(b)[..rows], "only channels may differ");
         shape[rows] += self.channels(b);
-        self.push(Op::Concat, &[a, b], shape)
+        let joined = [a, b].map(|tensor| match self.joined[tensor.0].as_slice() {
+            [] => vec![self.channels(tensor)],
+            parts => parts.to_vec(),
+        });
+        let output = self.push(Op::Concat, &[a, b], shape);
+        self.joined[output.0] = joined.concat();
+        output
     }
 
     /// [`Op::UpsampleNearest`].
@@ -182,16 +192,23 @@ impl GraphBuilder {
     }
 
     fn vector(&mut self, name: &str, length: usize) -> WeightId {
-        self.weight(name, WeightRole::Vector, &[length])
+        self.weight(WeightSpec::new(name, WeightRole::Vector, &[length]))
     }
 
-    fn weight(&mut self, name: &str, role: WeightRole, shape: &[usize]) -> WeightId {
-        self.weights.push(WeightSpec { name: name.to_owned(), role, shape: shape.to_vec() });
+    /// The weight of a product with `x`.
+    fn product_weight(&mut self, name: &str, role: WeightRole, shape: &[usize], x: TensorId) -> WeightId {
+        let spec = WeightSpec::new(format!("{name}.weight"), role, shape);
+        self.weight(WeightSpec { inputs: self.joined[x.0].clone(), ..spec })
+    }
+
+    fn weight(&mut self, spec: WeightSpec) -> WeightId {
+        self.weights.push(spec);
         WeightId(self.weights.len() - 1)
     }
 
     fn tensor(&mut self, shape: Vec<usize>) -> TensorId {
         self.tensors.push(shape);
+        self.joined.push(Vec::new());
         TensorId(self.tensors.len() - 1)
     }
 

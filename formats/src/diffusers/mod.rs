@@ -224,6 +224,7 @@ impl ModelDirectory {
             converter: converter.to_owned(),
             defaults: self.card.defaults(),
             sources: self.sources()?,
+            quantization: None,
         })
     }
 

@@ -28,6 +28,22 @@ pub struct Manifest {
     /// The files it was converted from.
     #[serde(default)]
     pub sources: Vec<Source>,
+    /// How the weights were quantized; absent where none were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantization: Option<Quantization>,
+}
+
+/// How a converter chose the types and integers of a quantized model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quantization {
+    /// The recipe of each component, such as `unet: q4`.
+    pub recipes: Vec<String>,
+    /// Rules that went before the recipes, first match first, such as `attn2=q8`.
+    #[serde(default)]
+    pub rules: Vec<String>,
+    /// Prompts whose activations weighted the error; zero where none did.
+    #[serde(default)]
+    pub calibration_prompts: usize,
 }
 
 /// One file that a model was converted from.
@@ -44,7 +60,16 @@ pub struct Source {
 impl Manifest {
     /// Checks what the types do not: both the reader and the writer call it.
     pub(super) fn check(&self) -> Result<(), SdqProblem> {
-        let Manifest { name, description, license, pipeline_class, converter, defaults, sources } = self;
+        let Manifest {
+            name,
+            description,
+            license,
+            pipeline_class,
+            converter,
+            defaults,
+            sources,
+            quantization,
+        } = self;
         for (field, text) in [
             ("name", name),
             ("license", license),
@@ -75,6 +100,12 @@ impl Manifest {
             let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
             if source.sha256.len() != 64 || !source.sha256.bytes().all(digit) {
                 let message = format!("`sha256` of source `{}` is not 64 hexadecimal digits", source.file);
+                return Err(SdqProblem::Manifest(message));
+            }
+        }
+        for line in quantization.iter().flat_map(|how| how.recipes.iter().chain(&how.rules)) {
+            if !is_printable(line) {
+                let message = format!("`quantization` holds \"{}\", not a short printable line", quote(line));
                 return Err(SdqProblem::Manifest(message));
             }
         }
@@ -114,5 +145,7 @@ mod tests {
         assert!(with(&|s| s.file = "/home/me/a".into()).is_err());
         assert!(with(&|s| s.sha256 = "0".repeat(63)).is_err());
         assert!(with(&|s| s.sha256 = "X".repeat(64)).is_err());
+        let quantization = Some(Quantization { rules: vec!["a\u{7}=q8".into()], ..Quantization::default() });
+        assert!(Manifest { quantization, ..manifest() }.check().is_err());
     }
 }

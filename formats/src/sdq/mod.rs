@@ -13,9 +13,9 @@ mod writer;
 
 pub use error::{SdqError, SdqProblem};
 pub use header::{MAGIC, VERSION};
-pub use manifest::{Manifest, Source};
+pub use manifest::{Manifest, Quantization, Source};
 pub use reader::{Component, SdqFile, Weight};
-pub use writer::SdqWriter;
+pub use writer::{Encoded, SdqWriter};
 
 /// Alignment of a component's section, the largest page size in common use.
 pub const SECTION_ALIGNMENT: u64 = 64 * 1024;

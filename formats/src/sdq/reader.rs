@@ -4,15 +4,14 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::f16;
 use serde_json::Value;
 
 use super::error::{SdqError, SdqProblem};
 use super::header::Header;
 use super::manifest::Manifest;
-use super::table::{ComponentEntry, PartEntry, Table, TextEntry, VALUES, WeightEntry};
+use super::table::{ComponentEntry, PartEntry, Table, TextEntry, WeightEntry};
 use super::{SECTION_ALIGNMENT, WEIGHT_ALIGNMENT};
-use crate::layout;
+use crate::layout::{self, WeightData};
 use crate::mmap::{ALIGNMENT, Bytes};
 use crate::names::{is_printable, is_relative_path, json_reason, quote};
 use crate::weight::{WeightRole, WeightSpec, WeightType};
@@ -35,11 +34,18 @@ struct StoredComponent {
     by_name: HashMap<String, usize>,
 }
 
-/// A weight whose range, length and alignment have been checked.
+/// A weight whose parts' ranges, lengths and alignments have been checked.
 #[derive(Debug)]
 struct StoredWeight {
     spec: WeightSpec,
     weight_type: WeightType,
+    relative_error: Option<f64>,
+    parts: Vec<StoredPart>,
+}
+
+#[derive(Debug)]
+struct StoredPart {
+    name: &'static str,
     range: Range<usize>,
     crc32: u32,
 }
@@ -190,9 +196,12 @@ impl<'a> Component<'a> {
             let Some(&index) = self.stored.by_name.get(&spec.name) else {
                 return Err(SdqProblem::MissingWeight { weight });
             };
-            let found = &self.stored.weights[index].spec;
-            if found != spec {
-                let describe = |spec: &WeightSpec| format!("{} {:?}", spec.role.name(), spec.shape);
+            let StoredWeight { spec: found, weight_type, .. } = &self.stored.weights[index];
+            if !spec.is_met_by(found, *weight_type) {
+                let describe = |spec: &WeightSpec| match spec.inputs.as_slice() {
+                    [] => format!("{} {:?}", spec.role.name(), spec.shape),
+                    inputs => format!("{} {:?} of inputs {inputs:?}", spec.role.name(), spec.shape),
+                };
                 let (expected, found) = (describe(spec), describe(found));
                 return Err(SdqProblem::DifferentWeight { weight, expected, found });
             }
@@ -213,44 +222,49 @@ impl<'a> Component<'a> {
 pub struct Weight<'a> {
     /// Name, role and logical shape.
     pub spec: &'a WeightSpec,
-    /// Number format of `bytes`.
+    /// Number format of the elements.
     pub weight_type: WeightType,
-    /// The packed values, starting at a multiple of 64; [`layout::stored_bytes`] of them.
-    pub bytes: &'a [u8],
-    path: &'a Path,
+    /// The packed elements, each part starting at a multiple of 64; of the lengths in [`layout::stored_parts`].
+    pub data: WeightData<'a>,
+    file: &'a SdqFile,
     component: &'a str,
-    crc32: u32,
+    stored: &'a StoredWeight,
 }
 
 impl<'a> Weight<'a> {
     fn new(file: &'a SdqFile, component: &'a StoredComponent, stored: &'a StoredWeight) -> Weight<'a> {
+        let parts: Vec<&[u8]> = stored.parts.iter().map(|part| &file.bytes[part.range.clone()]).collect();
         Weight {
             spec: &stored.spec,
             weight_type: stored.weight_type,
-            bytes: &file.bytes[stored.range.clone()],
-            path: &file.path,
+            data: WeightData::new(stored.weight_type, &parts),
+            file,
             component: &component.name,
-            crc32: stored.crc32,
+            stored,
         }
     }
 
-    /// The packed values of an [`WeightType::F32`] weight.
-    pub fn as_f32(&self) -> Option<&'a [f32]> {
-        (self.weight_type == WeightType::F32).then(|| bytemuck::cast_slice(self.bytes))
+    /// Bytes of all parts.
+    pub fn stored_bytes(&self) -> usize {
+        self.stored.parts.iter().map(|part| part.range.len()).sum()
     }
 
-    /// The packed values of an [`WeightType::F16`] weight.
-    pub fn as_f16(&self) -> Option<&'a [f16]> {
-        (self.weight_type == WeightType::F16).then(|| bytemuck::cast_slice(self.bytes))
+    /// Root of the squared error over the squared values, against the source, where the converter measured it.
+    pub fn relative_error(&self) -> Option<f64> {
+        self.stored.relative_error
     }
 
-    /// Reads the whole weight and compares its checksum.
+    /// Reads the whole weight and compares its checksums.
     ///
     /// # Errors
     /// When the bytes are not those that were written.
     pub fn verify(&self) -> Result<(), SdqError> {
-        let what = format!("weight `{}.{}`", self.component, self.spec.name);
-        check_crc(&what, self.crc32, self.bytes).map_err(|problem| SdqError::new(self.path, problem))
+        for StoredPart { name, range, crc32 } in &self.stored.parts {
+            let what = format!("weight `{}.{}` ({name})", self.component, self.spec.name);
+            check_crc(&what, *crc32, &self.file.bytes[range.clone()])
+                .map_err(|problem| SdqError::new(&self.file.path, problem))?;
+        }
+        Ok(())
     }
 }
 
@@ -315,7 +329,7 @@ fn read_weight(
     cursor: &mut u64,
     end: u64,
 ) -> Result<StoredWeight, SdqProblem> {
-    let WeightEntry { name, role, shape, weight_type, parts } = entry;
+    let WeightEntry { name, role, shape, inputs, weight_type, relative_error, parts: entries } = entry;
     if !is_printable(&name) {
         return Err(SdqProblem::Name { what: "weight", name: quote(&name) });
     }
@@ -328,32 +342,35 @@ fn read_weight(
         let known = WeightType::ALL.map(WeightType::name).join(", ");
         return Err(SdqProblem::UnknownType { weight, found: quote(&weight_type), known });
     };
-    let Some(expected) = layout::stored_bytes(role, weight_type, &shape) else {
-        let shape = quote(&format!("{:?}", &shape[..shape.len().min(8)]));
+    let spec = WeightSpec { name, role, shape, inputs };
+    let Some(expected) = layout::stored_parts(&spec, weight_type) else {
+        let shape = quote(&format!("{:?}", &spec.shape[..spec.shape.len().min(8)]));
         return Err(SdqProblem::Shape { weight, role, weight_type, shape });
     };
-    let [PartEntry { offset, length, crc32, .. }] = *parts_named(&weight, &parts, [VALUES])?;
-    if length != expected as u64 {
-        return Err(SdqProblem::WeightLength { weight, expected: expected as u64, found: length });
+    check_part_names(&weight, &entries, &expected)?;
+    let mut parts = Vec::with_capacity(expected.len());
+    for (PartEntry { offset, length, crc32, .. }, layout::Part { name, bytes }) in
+        entries.iter().zip(expected)
+    {
+        if *length != bytes as u64 {
+            return Err(SdqProblem::WeightLength { weight, expected: bytes as u64, found: *length });
+        }
+        let what = || format!("weight `{weight}`");
+        let range = take(what, (*offset, *length), cursor, end, WEIGHT_ALIGNMENT)?;
+        parts.push(StoredPart { name, range, crc32: *crc32 });
     }
-    let range = take(|| format!("weight `{weight}`"), (offset, length), cursor, end, WEIGHT_ALIGNMENT)?;
-    Ok(StoredWeight { spec: WeightSpec { name, role, shape }, weight_type, range, crc32 })
+    Ok(StoredWeight { spec, weight_type, relative_error, parts })
 }
 
-/// The parts of a weight, when they are those in `names` in that order.
-fn parts_named<'p, const N: usize>(
-    weight: &str,
-    parts: &'p [PartEntry],
-    names: [&str; N],
-) -> Result<&'p [PartEntry; N], SdqProblem> {
-    match <&[PartEntry; N]>::try_from(parts) {
-        Ok(parts) if parts.iter().zip(names).all(|(entry, name)| entry.part == name) => Ok(parts),
-        _ => {
-            let found: Vec<&str> = parts.iter().take(8).map(|entry| entry.part.as_str()).collect();
-            let (expected, found) = (names.join(", "), quote(&format!("\"{}\"", found.join(", "))));
-            Err(SdqProblem::Parts { weight: weight.to_owned(), expected, found })
-        }
+/// Checks that the parts of a weight are those of its type, in their order.
+fn check_part_names(weight: &str, found: &[PartEntry], expected: &[layout::Part]) -> Result<(), SdqProblem> {
+    if found.iter().map(|entry| entry.part.as_str()).eq(expected.iter().map(|part| part.name)) {
+        return Ok(());
     }
+    let found: Vec<&str> = found.iter().take(8).map(|entry| entry.part.as_str()).collect();
+    let expected: Vec<&str> = expected.iter().map(|part| part.name).collect();
+    let (expected, found) = (expected.join(", "), quote(&format!("\"{}\"", found.join(", "))));
+    Err(SdqProblem::Parts { weight: weight.to_owned(), expected, found })
 }
 
 fn read_text(entry: &TextEntry, cursor: &mut u64, end: u64, file: &[u8]) -> Result<String, SdqProblem> {

@@ -29,13 +29,14 @@ pub(super) struct WeightEntry {
     pub(super) name: String,
     pub(super) role: String,
     pub(super) shape: Vec<usize>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) inputs: Vec<usize>,
     #[serde(rename = "type")]
     pub(super) weight_type: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) relative_error: Option<f64>,
     pub(super) parts: Vec<PartEntry>,
 }
-
-/// Name of the only part of an `f32` or `f16` weight.
-pub(super) const VALUES: &str = "values";
 
 /// A run of bytes that belongs to a weight.
 #[derive(Debug, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::layout;
+use crate::layout::{self, WeightData};
 use crate::mmap::{ALIGNMENT, Bytes};
 use crate::sniff::FileKind;
 use crate::weight::{WeightRole, WeightSpec, WeightType};
@@ -22,11 +22,12 @@ fn manifest() -> Manifest {
         converter: "sdq 0.1.0".into(),
         defaults: json!({"width": 64, "height": 64, "steps": 20, "scheduler": "ddim", "guidance_scale": 3.5}),
         sources: vec![Source { file: "unet/a.safetensors".into(), bytes: 7, sha256: "0f".repeat(32) }],
+        quantization: None,
     }
 }
 
 fn spec(name: &str, role: WeightRole, shape: &[usize]) -> WeightSpec {
-    WeightSpec { name: name.into(), role, shape: shape.to_vec() }
+    WeightSpec::new(name, role, shape)
 }
 
 fn specs() -> Vec<WeightSpec> {
@@ -64,6 +65,16 @@ fn sample() -> Vec<u8> {
     let path = folder.path().join("sample.sdq");
     write_sample(&path);
     fs::read(path).unwrap()
+}
+
+/// Where the elements lie in memory.
+fn address(data: &WeightData) -> usize {
+    match data {
+        WeightData::F32(values) => values.as_ptr().addr(),
+        WeightData::F16(values) => values.as_ptr().addr(),
+        WeightData::Q8 { values, .. } => values.as_ptr().addr(),
+        WeightData::Q4 { values, .. } => values.as_ptr().addr(),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<SdqFile, SdqProblem> {
@@ -120,14 +131,13 @@ fn what_was_written_is_read() {
     for spec in specs() {
         let weight = unet.weight(&spec.name).unwrap();
         assert_eq!(weight.weight_type, weight_type(&spec));
-        assert_eq!(weight.bytes.as_ptr().addr() % ALIGNMENT, 0);
-        assert_eq!(weight.bytes, layout::encode(&spec, weight.weight_type, &values(&spec)).unwrap());
+        assert_eq!(address(&weight.data) % ALIGNMENT, 0);
+        assert_eq!(layout::decode(&spec, &weight.data), values(&spec), "eighths are exact in both types");
         weight.verify().unwrap();
     }
     let bias = unet.weight("conv_in.bias").unwrap();
-    assert_eq!(bias.as_f32().unwrap(), values(&specs()[1]));
-    assert!(bias.as_f16().is_none());
-    assert!(unet.weight("conv_in.weight").unwrap().as_f16().is_some());
+    assert_eq!(bias.data, WeightData::F32(&values(&specs()[1])));
+    assert!(matches!(unet.weight("conv_in.weight").unwrap().data, WeightData::F16(_)));
     assert!(file.component("text_encoder").is_none());
 }
 
@@ -144,6 +154,7 @@ fn the_file_is_laid_out_as_documented() {
         converter: "sdq 0.1.0".into(),
         defaults: json!({"steps": 20}),
         sources: Vec::new(),
+        quantization: None,
     };
     let mut writer = SdqWriter::create(&path, manifest).unwrap();
     writer.begin_component("unet", json!({"in_channels": 4})).unwrap();
@@ -202,7 +213,7 @@ fn a_static_file_is_read_in_place_and_must_be_aligned() {
     let bytes: &'static Bytes = Box::leak(Box::new(Bytes::copy_of(&sample())));
     let file = SdqFile::from_static(bytes).unwrap();
     let weight = file.component("vae").unwrap().weight("table.weight").unwrap();
-    assert!(bytes.as_ptr_range().contains(&weight.bytes.as_ptr()));
+    assert!(bytes.as_ptr_range().contains(&(address(&weight.data) as *const u8)));
 
     let shifted = Box::leak(Box::new(Bytes::copy_of(&[&[0u8; 8][..], &sample()].concat())));
     let error = SdqFile::from_static(&shifted[8..]).unwrap_err();
@@ -333,7 +344,7 @@ fn rejects_unknown_roles_and_types_by_name() {
     );
     assert_eq!(
         refused_weight(|w| w["type"] = json!("q2")).to_string(),
-        "weight `unet.conv_in.weight` has the unknown type \"q2\", known are f32, f16: a newer sdq may read it"
+        "weight `unet.conv_in.weight` has the unknown type \"q2\", known are f32, f16, q8, q4: a newer sdq may read it"
     );
 }
 
@@ -454,6 +465,10 @@ fn the_writer_refuses_what_the_reader_would() {
     };
     let vector = spec("w", WeightRole::Vector, &[2]);
     let problem = |result: Result<(), SdqError>| *result.unwrap_err().problem;
+    let encoded = |lengths: &[usize]| Encoded {
+        parts: lengths.iter().map(|&length| vec![0; length]).collect(),
+        relative_error: None,
+    };
 
     let mut empty = SdqWriter::create(&path, manifest()).unwrap();
     assert!(matches!(
@@ -467,11 +482,11 @@ fn the_writer_refuses_what_the_reader_would() {
         SdqProblem::Duplicate { .. }
     ));
     assert!(matches!(
-        problem(writer.append_encoded(&spec("v", WeightRole::Vector, &[2]), WeightType::F32, &[0; 7])),
+        problem(writer.append_encoded(&spec("v", WeightRole::Vector, &[2]), WeightType::F32, &encoded(&[7]))),
         SdqProblem::WeightLength { expected: 8, found: 7, .. }
     ));
     assert!(matches!(
-        problem(writer.append_encoded(&spec("v", WeightRole::Vector, &[2]), WeightType::F16, &[0; 4])),
+        problem(writer.append_encoded(&spec("v", WeightRole::Vector, &[2]), WeightType::F16, &encoded(&[4]))),
         SdqProblem::Shape { .. }
     ));
     assert!(matches!(
@@ -502,17 +517,25 @@ fn the_writer_refuses_what_the_reader_would() {
     file.component("unet").unwrap().weight("w").unwrap().verify().unwrap();
 }
 
-fn any_weight() -> impl Strategy<Value = (WeightSpec, WeightType)> {
-    let role = prop::sample::select(WeightRole::ALL.to_vec());
-    let sizes = (1usize..40, 1usize..12, 1usize..4, 1usize..4);
-    (role, sizes, any::<bool>()).prop_map(|(role, (n, channels, height, width), half)| {
+/// A weight of any role and type, with bytes in its parts that mean something but were never numbers.
+fn any_weight() -> impl Strategy<Value = (WeightSpec, WeightType, Encoded)> {
+    let (role, weight_type) =
+        (prop::sample::select(WeightRole::ALL.to_vec()), prop::sample::select(WeightType::ALL.to_vec()));
+    let sizes = (1usize..40, 1usize..12, 1usize..4, 1usize..4, any::<bool>());
+    (role, weight_type, sizes).prop_map(|(role, weight_type, (n, channels, height, width, joined))| {
         let shape = match role {
             WeightRole::Vector => vec![n],
             WeightRole::Table | WeightRole::Matrix => vec![n, channels],
             WeightRole::Conv => vec![n, channels, height, width],
         };
-        let half = half && role != WeightRole::Vector;
-        (spec("", role, &shape), if half { WeightType::F16 } else { WeightType::F32 })
+        let weight_type = if weight_type.stores(role) { weight_type } else { WeightType::F32 };
+        let mut spec = spec("", role, &shape);
+        if joined && channels > 1 && weight_type.is_quantized() && role != WeightRole::Table {
+            spec.inputs = vec![1, channels - 1];
+        }
+        let parts = layout::stored_parts(&spec, weight_type).unwrap();
+        let parts = parts.iter().map(|part| (0..part.bytes).map(|i| i as u8 % 100).collect()).collect();
+        (spec, weight_type, Encoded { parts, relative_error: joined.then_some(0.5) })
     })
 }
 
@@ -528,12 +551,11 @@ proptest! {
         let mut writer = SdqWriter::create(&path, manifest()).unwrap();
         writer.begin_component("first", json!({})).unwrap();
         let mut expected = Vec::new();
-        for (index, (mut spec, weight_type)) in weights.into_iter().enumerate() {
+        for (index, (mut spec, weight_type, encoded)) in weights.into_iter().enumerate() {
             if index == split {
                 writer.begin_component("second", json!({})).unwrap();
             }
             spec.name = format!("weight.{index}");
-            let encoded = layout::encode(&spec, weight_type, &values(&spec)).unwrap();
             writer.append_encoded(&spec, weight_type, &encoded).unwrap();
             expected.push((spec, weight_type, encoded));
         }
@@ -547,7 +569,13 @@ proptest! {
         for (weight, (spec, weight_type, encoded)) in found.iter().zip(&expected) {
             prop_assert_eq!(weight.spec, spec);
             prop_assert_eq!(weight.weight_type, *weight_type);
-            prop_assert_eq!(weight.bytes, encoded.as_slice());
+            let parts: Vec<&[u8]> = encoded.parts.iter().map(Vec::as_slice).collect();
+            prop_assert_eq!(weight.stored_bytes(), parts.iter().map(|part| part.len()).sum::<usize>());
+            let aligned: Vec<Bytes> = parts.iter().map(|part| Bytes::copy_of(part)).collect();
+            let aligned: Vec<&[u8]> = aligned.iter().map(|part| &**part).collect();
+            prop_assert_eq!(weight.data, WeightData::new(*weight_type, &aligned));
+            prop_assert_eq!(weight.relative_error(), encoded.relative_error);
+            prop_assert_eq!(layout::decode(spec, &weight.data).len(), spec.shape.iter().product::<usize>());
             prop_assert!(weight.verify().is_ok());
         }
     }
@@ -566,7 +594,7 @@ proptest! {
         }
         if let Ok(file) = parse(&with_table(&file, &table)) {
             for weight in file.components().flat_map(|component| component.weights().collect::<Vec<_>>()) {
-                let _ = (weight.verify(), weight.as_f32(), weight.as_f16());
+                let _ = (weight.verify(), layout::decode(weight.spec, &weight.data));
             }
         }
     }

@@ -9,12 +9,21 @@ use serde_json::Value;
 use super::error::{SdqError, SdqProblem};
 use super::header::{HEADER_LEN, Header};
 use super::manifest::Manifest;
-use super::table::{ComponentEntry, PartEntry, Table, TextEntry, VALUES, WeightEntry};
+use super::table::{ComponentEntry, PartEntry, Table, TextEntry, WeightEntry};
 use super::{SECTION_ALIGNMENT, WEIGHT_ALIGNMENT};
 use crate::atomic::AtomicFile;
 use crate::layout;
 use crate::names::{is_printable, is_relative_path, quote};
 use crate::weight::{WeightSpec, WeightType};
+
+/// A weight as it goes into a file.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Encoded {
+    /// The bytes of each part, in the order of [`layout::stored_parts`].
+    pub parts: Vec<Vec<u8>>,
+    /// Root of the squared error over the squared values, where a quantizer measured it.
+    pub relative_error: Option<f64>,
+}
 
 /// An `.sdq` file under construction. It stands beside its destination until [`SdqWriter::finish`]; dropping the
 /// writer leaves nothing. The same calls write the same bytes.
@@ -94,57 +103,70 @@ impl SdqWriter {
         values: &[f32],
     ) -> Result<(), SdqError> {
         let encoded = layout::encode(spec, weight_type, values);
-        let encoded = encoded.map_err(|problem| SdqError::new(&self.path, problem))?;
-        self.append_encoded(spec, weight_type, &encoded)
+        let bytes = encoded.map_err(|problem| SdqError::new(&self.path, problem))?;
+        self.append_encoded(spec, weight_type, &Encoded { parts: vec![bytes], relative_error: None })
     }
 
-    /// Appends a weight that [`layout::encode`] has already packed.
+    /// Appends a weight that is already packed.
     ///
     /// # Errors
-    /// When `bytes` has another length than `spec` asks for, the name is taken, no component was begun, or the disk
+    /// When the parts have other lengths than `spec` asks for, the name is taken, no component was begun, or the disk
     /// is full.
     pub fn append_encoded(
         &mut self,
         spec: &WeightSpec,
         weight_type: WeightType,
-        bytes: &[u8],
+        encoded: &Encoded,
     ) -> Result<(), SdqError> {
-        self.try_append(spec, weight_type, bytes).map_err(|problem| SdqError::new(&self.path, problem))
+        self.try_append(spec, weight_type, encoded).map_err(|problem| SdqError::new(&self.path, problem))
     }
 
     fn try_append(
         &mut self,
         spec: &WeightSpec,
         weight_type: WeightType,
-        bytes: &[u8],
+        encoded: &Encoded,
     ) -> Result<(), SdqProblem> {
         let Some(component) = self.table.components.last() else {
             return Err(SdqProblem::NoComponent { weight: quote(&spec.name) });
         };
-        let WeightSpec { name, role, shape } = spec;
-        let (name, role, shape) = (name.clone(), *role, shape.clone());
-        if !is_printable(&name) {
-            return Err(SdqProblem::Name { what: "weight", name: quote(&name) });
+        let WeightSpec { name, role, shape, inputs } = spec;
+        if !is_printable(name) {
+            return Err(SdqProblem::Name { what: "weight", name: quote(name) });
         }
         let weight = format!("{}.{name}", component.name);
-        let Some(expected) = layout::stored_bytes(role, weight_type, &shape) else {
-            return Err(SdqProblem::Shape { weight, role, weight_type, shape: format!("{shape:?}") });
+        let Some(parts) = layout::stored_parts(spec, weight_type) else {
+            return Err(SdqProblem::Shape { weight, role: *role, weight_type, shape: format!("{shape:?}") });
         };
-        let (expected, length) = (expected as u64, bytes.len() as u64);
-        if length != expected {
-            return Err(SdqProblem::WeightLength { weight, expected, found: length });
+        let [expected, found] = [
+            parts.iter().map(|part| part.bytes as u64).collect::<Vec<_>>(),
+            encoded.parts.iter().map(|part| part.len() as u64).collect(),
+        ];
+        if expected != found {
+            let [expected, found] = [expected, found].map(|lengths| lengths.iter().sum());
+            return Err(SdqProblem::WeightLength { weight, expected, found });
         }
         if !self.weight_names.insert(name.clone()) {
             return Err(SdqProblem::Duplicate { what: "weight", name: weight });
         }
-        self.align(WEIGHT_ALIGNMENT)?;
-        let part =
-            PartEntry { part: VALUES.into(), offset: self.position, length, crc32: crc32fast::hash(bytes) };
-        self.write(bytes)?;
+        let mut entries = Vec::new();
+        for (part, bytes) in parts.iter().zip(&encoded.parts) {
+            self.align(WEIGHT_ALIGNMENT)?;
+            let (offset, crc32) = (self.position, crc32fast::hash(bytes));
+            self.write(bytes)?;
+            entries.push(PartEntry { part: part.name.into(), offset, length: bytes.len() as u64, crc32 });
+        }
         let end = self.position;
-        let (role, weight_type) = (role.name().to_owned(), weight_type.name().to_owned());
         let component = self.table.components.last_mut().expect("the component was found above");
-        component.weights.push(WeightEntry { name, role, shape, weight_type, parts: vec![part] });
+        component.weights.push(WeightEntry {
+            name: name.clone(),
+            role: role.name().to_owned(),
+            shape: shape.clone(),
+            inputs: if weight_type.is_quantized() { inputs.clone() } else { Vec::new() },
+            weight_type: weight_type.name().to_owned(),
+            relative_error: encoded.relative_error,
+            parts: entries,
+        });
         component.length = end - component.offset;
         Ok(())
     }

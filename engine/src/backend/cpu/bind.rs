@@ -1,8 +1,8 @@
 //! Handing a file's weights to the kernels: the mapped bytes themselves, under their types.
 
-use half::f16;
 use sdq_formats::{
-    WeightRole, WeightSpec, WeightType,
+    WeightRole, WeightSpec,
+    layout::WeightData,
     sdq::{Component, Weight},
 };
 
@@ -25,13 +25,16 @@ impl<'w> BoundWeights<'w> {
     /// Looks up every weight of `specs` in `component`.
     pub(super) fn new(specs: &[WeightSpec], component: &Component<'w>) -> Result<BoundWeights<'w>, Error> {
         let find = |spec: &WeightSpec| match component.weight(&spec.name) {
-            Some(weight) if weight.spec == spec => Ok(bind(weight)),
-            _ => Err(Error::MissingWeight {
+            Some(weight) if spec.is_met_by(weight.spec, weight.weight_type) => bind(weight),
+            _ => None,
+        };
+        let find = |spec: &WeightSpec| {
+            find(spec).ok_or_else(|| Error::MissingWeight {
                 component: component.name().to_owned(),
                 name: spec.name.clone(),
                 role: spec.role,
                 shape: spec.shape.clone(),
-            }),
+            })
         };
         Ok(BoundWeights { weights: specs.iter().map(find).collect::<Result<_, _>>()? })
     }
@@ -58,26 +61,20 @@ impl<'w> BoundWeights<'w> {
     }
 }
 
-/// The reader has checked role, shape, length and alignment; what is left is to name the element type.
-fn bind(weight: Weight<'_>) -> Bound<'_> {
+/// The reader has checked role, shape, length and alignment; what is left is to name the element type. `None` where no
+/// kernel reads the type in this role.
+fn bind(weight: Weight<'_>) -> Option<Bound<'_>> {
     let shape = &weight.spec.shape;
-    let f32s = || bytemuck::cast_slice::<u8, f32>(weight.bytes);
-    let f16s = || bytemuck::cast_slice::<u8, f16>(weight.bytes);
-    match weight.spec.role {
-        WeightRole::Vector => Bound::Vector(f32s()),
-        WeightRole::Table => Bound::Table(Table {
-            width: shape[1],
-            values: match weight.weight_type {
-                WeightType::F32 => TableValues::F32(f32s()),
-                WeightType::F16 => TableValues::F16(f16s()),
-            },
-        }),
-        WeightRole::Matrix | WeightRole::Conv => {
-            let panels = match weight.weight_type {
-                WeightType::F32 => Panels::F32(f32s()),
-                WeightType::F16 => Panels::F16(f16s()),
-            };
-            Bound::Matrix(PackedMatrix::new(shape[0], shape[1..].iter().product(), panels))
-        }
-    }
+    let (n, k) = (shape[0], shape[1..].iter().product());
+    let table = |values| Bound::Table(Table { width: k, values });
+    let matrix = |panels| Bound::Matrix(PackedMatrix::new(n, k, panels));
+    let bound = match (weight.spec.role, weight.data) {
+        (WeightRole::Vector, WeightData::F32(values)) => Bound::Vector(values),
+        (WeightRole::Table, WeightData::F32(values)) => table(TableValues::F32(values)),
+        (WeightRole::Table, WeightData::F16(values)) => table(TableValues::F16(values)),
+        (WeightRole::Matrix | WeightRole::Conv, WeightData::F32(panels)) => matrix(Panels::F32(panels)),
+        (WeightRole::Matrix | WeightRole::Conv, WeightData::F16(panels)) => matrix(Panels::F16(panels)),
+        _ => return None,
+    };
+    Some(bound)
 }

@@ -9,10 +9,15 @@
 //!
 //! Lanes past `n` in the last panel are zero. A convolution `[out, in, height, width]` is the matrix
 //! `[out, height * width * in]` with input channels fastest, the order in which a channels-last picture has them.
-//! Vectors and tables stay row-major.
+//! Vectors and tables stay row-major. Quantized weights lie in panels too, in an order of their own: [`quantized`].
+
+pub mod columns;
+pub mod quantized;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+
+use columns::Columns;
 
 use crate::weight::{WeightRole, WeightSpec, WeightType};
 
@@ -35,9 +40,19 @@ pub enum LayoutError {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// Vectors are stored as f32 only.
-    #[error("weight `{name}` is a vector, which is stored as f32, never as {found}", found = found.name())]
-    VectorType {
+    /// The role is not stored in this type.
+    #[error("weight `{name}` is a {role}, which is never stored as {found}", role = role.name(), found = found.name())]
+    RoleType {
+        /// The weight.
+        name: String,
+        /// Its role.
+        role: WeightRole,
+        /// The type asked for.
+        found: WeightType,
+    },
+    /// Integers are chosen by a quantizer; [`encode`] only rounds.
+    #[error("weight `{name}` is to be {found}, which takes a quantizer", found = found.name())]
+    NotRounded {
         /// The weight.
         name: String,
         /// The type asked for.
@@ -116,17 +131,115 @@ pub fn packed_elements(role: WeightRole, shape: &[usize]) -> Option<usize> {
     }
 }
 
-/// Bytes that a weight takes in an `.sdq` file, without alignment. `None` where `shape` does not fit `role`, or
-/// where `role` is not stored as `weight_type`.
-pub fn stored_bytes(role: WeightRole, weight_type: WeightType, shape: &[usize]) -> Option<usize> {
-    if role == WeightRole::Vector && weight_type != WeightType::F32 {
+/// A run of bytes that a stored weight consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// Its name in the file's table of contents.
+    pub name: &'static str,
+    /// Its length in bytes.
+    pub bytes: usize,
+}
+
+/// The elements themselves: the only part of weights that are not quantized.
+pub const VALUES: &str = "values";
+/// Small integers that the elements of a group of columns are multiplied by.
+pub const MULTIPLIERS: &str = "multipliers";
+/// Floating-point factors.
+pub const SCALES: &str = "scales";
+
+/// The parts that `spec` has in an `.sdq` file when stored as `weight_type`, in file order. `None` where its shape or
+/// inputs do not fit its role, or where the role is not stored in the type.
+pub fn stored_parts(spec: &WeightSpec, weight_type: WeightType) -> Option<Vec<Part>> {
+    let WeightSpec { role, shape, .. } = spec;
+    let packed = packed_elements(*role, shape)?;
+    if !weight_type.stores(*role) {
         return None;
     }
-    let size = match weight_type {
-        WeightType::F32 => size_of::<f32>(),
-        WeightType::F16 => size_of::<f16>(),
+    let values = |bytes| Part { name: VALUES, bytes };
+    let parts = match weight_type {
+        WeightType::F32 => vec![values(packed.checked_mul(size_of::<f32>())?)],
+        WeightType::F16 => vec![values(packed.checked_mul(size_of::<f16>())?)],
+        WeightType::Q8 | WeightType::Q4 if *role == WeightRole::Table => {
+            vec![values(packed), Part { name: SCALES, bytes: shape[0].checked_mul(size_of::<f32>())? }]
+        }
+        WeightType::Q8 | WeightType::Q4 => {
+            let panels = shape[0].div_ceil(PANEL);
+            let columns = Columns::of(spec)?;
+            let lanes = panels.checked_mul(PANEL)?.checked_mul(size_of::<f32>())?;
+            let scales = Part { name: SCALES, bytes: lanes.checked_mul(columns.inputs().len())? };
+            let bytes = |of_panel: usize| of_panel.checked_mul(panels);
+            if weight_type == WeightType::Q8 {
+                vec![values(bytes(quantized::q8_panel_bytes(&columns)?)?), scales]
+            } else {
+                let multipliers = bytes(quantized::multiplier_panel_bytes(&columns)?)?;
+                let values = values(bytes(quantized::q4_panel_bytes(&columns)?)?);
+                vec![values, Part { name: MULTIPLIERS, bytes: multipliers }, scales]
+            }
+        }
     };
-    packed_elements(role, shape)?.checked_mul(size)
+    Some(parts)
+}
+
+/// A stored weight, its parts under their types.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum WeightData<'a> {
+    /// [`WeightType::F32`], in the order of the role.
+    F32(&'a [f32]),
+    /// [`WeightType::F16`], in the order of the role.
+    F16(&'a [f16]),
+    /// [`WeightType::Q8`], see [`quantized`].
+    Q8 {
+        /// Elements, -127 to 127.
+        values: &'a [i8],
+        /// A table's for each row, else `[inputs][panels][16]`.
+        scales: &'a [f32],
+    },
+    /// [`WeightType::Q4`], see [`quantized`].
+    Q4 {
+        /// Two elements each.
+        values: &'a [u8],
+        /// Two multipliers each.
+        multipliers: &'a [u8],
+        /// `[inputs][panels][16]`.
+        scales: &'a [f32],
+    },
+}
+
+impl<'a> WeightData<'a> {
+    /// The parts of a weight, each aligned and of the length that [`stored_parts`] says, under their types.
+    pub(crate) fn new(weight_type: WeightType, parts: &[&'a [u8]]) -> WeightData<'a> {
+        let cast = bytemuck::cast_slice::<u8, f32>;
+        match (weight_type, parts) {
+            (WeightType::F32, [values]) => WeightData::F32(cast(values)),
+            (WeightType::F16, [values]) => WeightData::F16(bytemuck::cast_slice(values)),
+            (WeightType::Q8, [values, scales]) => {
+                WeightData::Q8 { values: bytemuck::cast_slice(values), scales: cast(scales) }
+            }
+            (WeightType::Q4, [values, multipliers, scales]) => {
+                WeightData::Q4 { values, multipliers, scales: cast(scales) }
+            }
+            _ => unreachable!("the parts were compared with those of the type"),
+        }
+    }
+}
+
+/// What the kernels compute with, exactly: row-major values of the spec's shape.
+///
+/// # Panics
+/// When `data` is not as long as [`stored_parts`] says.
+pub fn decode(spec: &WeightSpec, data: &WeightData) -> Vec<f32> {
+    match data {
+        WeightData::F32(packed) => unpack(spec.role, &spec.shape, packed),
+        WeightData::F16(packed) => {
+            let wide: Vec<f32> = packed.iter().map(|value| value.to_f32()).collect();
+            unpack(spec.role, &spec.shape, &wide)
+        }
+        WeightData::Q8 { values, scales } if spec.role == WeightRole::Table => {
+            let rows = values.chunks_exact(spec.shape[1]).zip(*scales);
+            rows.flat_map(|(row, scale)| row.iter().map(move |&q| f32::from(q) * scale)).collect()
+        }
+        WeightData::Q8 { .. } | WeightData::Q4 { .. } => quantized::decode(spec, data),
+    }
 }
 
 /// Brings row-major `values` of `shape` into their packed order, `packed_elements(role, shape)` of them.
@@ -222,12 +335,15 @@ impl Panels {
 /// # Errors
 /// When shape, role, type and values do not fit each other, or when a value is not finite as `weight_type`.
 pub fn encode(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Result<Vec<u8>, LayoutError> {
-    let WeightSpec { name, role, shape } = spec;
+    let WeightSpec { name, role, shape, .. } = spec;
     let Some(expected) = elements(*role, shape) else {
         return Err(LayoutError::Shape { name: name.clone(), role: *role, shape: shape.clone() });
     };
-    if *role == WeightRole::Vector && weight_type != WeightType::F32 {
-        return Err(LayoutError::VectorType { name: name.clone(), found: weight_type });
+    if !weight_type.stores(*role) {
+        return Err(LayoutError::RoleType { name: name.clone(), role: *role, found: weight_type });
+    }
+    if weight_type.is_quantized() {
+        return Err(LayoutError::NotRounded { name: name.clone(), found: weight_type });
     }
     if values.len() != expected {
         let found = values.len();
@@ -241,12 +357,12 @@ pub fn encode(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Res
     {
         return Err(LayoutError::BeyondF16 { name: name.clone(), index, value: values[index] });
     }
-    let mut bytes = Vec::with_capacity(stored_bytes(*role, weight_type, shape).unwrap_or(0));
+    let mut bytes = Vec::new();
     let mut halves: Vec<f16> = Vec::new();
     // Numbers in memory are little endian as in the file: `sdq` does not build elsewhere.
     for_each_block(*role, shape, values, |block| match weight_type {
         WeightType::F32 => bytes.extend_from_slice(bytemuck::cast_slice(block)),
-        WeightType::F16 => {
+        _ => {
             halves.resize(block.len(), f16::ZERO);
             halves.convert_from_f32_slice(block);
             bytes.extend_from_slice(bytemuck::cast_slice(&halves));
@@ -265,7 +381,7 @@ mod tests {
     }
 
     fn spec(role: WeightRole, shape: &[usize]) -> WeightSpec {
-        WeightSpec { name: "w".into(), role, shape: shape.to_vec() }
+        WeightSpec::new("w", role, shape)
     }
 
     #[test]
@@ -303,8 +419,36 @@ mod tests {
         assert_eq!(packed_elements(WeightRole::Matrix, &[usize::MAX, 1]), None);
         assert_eq!(packed_elements(WeightRole::Matrix, &[1 << 40, 1 << 40]), None);
         assert_eq!(packed_elements(WeightRole::Vector, &[usize::MAX / 2]), None);
-        assert_eq!(stored_bytes(WeightRole::Matrix, WeightType::F16, &[1, 3]), Some(96));
-        assert_eq!(stored_bytes(WeightRole::Vector, WeightType::F16, &[3]), None);
+    }
+
+    #[test]
+    fn parts_have_the_lengths_of_the_layout() {
+        let lengths = |role, shape: &[usize], inputs: &[usize], weight_type| {
+            let spec = WeightSpec { inputs: inputs.to_vec(), ..spec(role, shape) };
+            Some(stored_parts(&spec, weight_type)?.iter().map(|part| part.bytes).collect::<Vec<_>>())
+        };
+        use WeightType::{F16, F32, Q4, Q8};
+        assert_eq!(lengths(WeightRole::Matrix, &[1, 3], &[], F16), Some(vec![96]));
+        assert_eq!(lengths(WeightRole::Vector, &[3], &[], F32), Some(vec![12]));
+        for weight_type in [F16, Q8, Q4] {
+            assert_eq!(lengths(WeightRole::Vector, &[3], &[], weight_type), None);
+        }
+        assert_eq!(lengths(WeightRole::Table, &[3, 5], &[], Q8), Some(vec![15, 12]));
+        assert_eq!(lengths(WeightRole::Table, &[3, 5], &[], Q4), None);
+        // 17 features are two panels; 40 and 3 channels are padded to 40 and 8 in each of nine taps.
+        assert_eq!(
+            lengths(WeightRole::Conv, &[17, 43, 3, 3], &[40, 3], Q8),
+            Some(vec![32 * 9 * 48, 2 * 32 * 4])
+        );
+        // Three groups of at most 32 columns a tap, sixteen multipliers of half a byte for each.
+        assert_eq!(
+            lengths(WeightRole::Conv, &[17, 43, 3, 3], &[40, 3], Q4),
+            Some(vec![32 * 9 * 24, 2 * 27 * 8, 2 * 32 * 4])
+        );
+        for inputs in [&[43][..], &[40, 4], &[43, 0], &[usize::MAX, 44]] {
+            assert_eq!(lengths(WeightRole::Conv, &[17, 43, 3, 3], inputs, Q8), None, "{inputs:?}");
+        }
+        assert_eq!(lengths(WeightRole::Matrix, &[1 << 31, 1 << 31], &[], Q8), None);
     }
 
     #[test]
@@ -333,7 +477,7 @@ mod tests {
     #[test]
     fn encode_refuses_nan_and_infinity() {
         for value in [f32::NAN, f32::INFINITY] {
-            for weight_type in WeightType::ALL {
+            for weight_type in [WeightType::F32, WeightType::F16] {
                 let error =
                     encode(&spec(WeightRole::Table, &[1, 2]), weight_type, &[0.0, value]).unwrap_err();
                 assert!(matches!(error, LayoutError::NotFinite { index: 1, .. }), "{error}");
@@ -349,7 +493,9 @@ mod tests {
         let error = refused(WeightRole::Conv, &[4, 4], WeightType::F32, 16);
         assert_eq!(error.to_string(), "weight `w` has shape [4, 4], which is not the shape of a convolution");
         let error = refused(WeightRole::Vector, &[4], WeightType::F16, 4);
-        assert_eq!(error.to_string(), "weight `w` is a vector, which is stored as f32, never as f16");
+        assert_eq!(error.to_string(), "weight `w` is a vector, which is never stored as f16");
+        let error = refused(WeightRole::Matrix, &[4, 4], WeightType::Q8, 16);
+        assert_eq!(error.to_string(), "weight `w` is to be q8, which takes a quantizer");
         let error = refused(WeightRole::Matrix, &[4, 4], WeightType::F32, 15);
         assert_eq!(error.to_string(), "weight `w` of shape [4, 4] came with 15 elements, expected 16");
     }
