@@ -8,9 +8,11 @@ mod build;
 mod fuse;
 mod op;
 pub mod plan;
+mod quantize;
 
 pub use build::GraphBuilder;
 pub use op::{Activation, Op, Padding, Window};
+pub use quantize::quantize_inputs;
 
 use sdq_formats::WeightSpec;
 

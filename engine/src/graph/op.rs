@@ -137,6 +137,12 @@ pub enum Op {
     Add,
     /// Joins two tensors along channels, first input first.
     Concat,
+    /// Rounds rows to bytes, the left operand of products with integer weights: `x [.., channels]` → rows of as many f32
+    /// as the backend's layout takes. Models never write it; [`quantize_inputs`](super::quantize_inputs) does.
+    Quantize {
+        /// Channels of each of the tensors that the input was joined from, or all of them.
+        inputs: Vec<usize>,
+    },
     /// Nearest-neighbour resize of `[b, h, w, c]`; `source = floor(target * size_in / size_out)`.
     UpsampleNearest {
         /// Target height in pixels.

@@ -2,12 +2,12 @@
 
 use sdq_formats::{
     WeightRole, WeightSpec,
-    layout::WeightData,
+    layout::{WeightData, columns::Columns},
     sdq::{Component, Weight},
 };
 
 use super::embedding::{Table, TableValues};
-use super::kernels::{PackedMatrix, Panels};
+use super::kernels::{Integers, PackedMatrix, Panels, QuantizedMatrix};
 use crate::{Error, graph::WeightId};
 
 /// The weights of a graph, by [`WeightId`].
@@ -19,6 +19,15 @@ enum Bound<'w> {
     Vector(&'w [f32]),
     Table(Table<'w>),
     Matrix(PackedMatrix<'w>),
+    Quantized(QuantizedMatrix<'w>),
+}
+
+/// The weight of a product.
+pub(super) enum Product<'a> {
+    /// Floats; the other operand is floats too.
+    Float(&'a PackedMatrix<'a>),
+    /// Integers; the other operand is quantized rows.
+    Integer(&'a QuantizedMatrix<'a>),
 }
 
 impl<'w> BoundWeights<'w> {
@@ -53,11 +62,17 @@ impl<'w> BoundWeights<'w> {
         }
     }
 
-    pub(super) fn matrix(&self, id: WeightId) -> PackedMatrix<'w> {
-        match self.weights[id.0] {
-            Bound::Matrix(matrix) => matrix,
+    pub(super) fn product(&self, id: WeightId) -> Product<'_> {
+        match &self.weights[id.0] {
+            Bound::Matrix(matrix) => Product::Float(matrix),
+            Bound::Quantized(matrix) => Product::Integer(matrix),
             _ => unreachable!("the op's weight was declared a matrix or convolution"),
         }
+    }
+
+    /// Whether the weight is a matrix of integers.
+    pub(super) fn is_quantized(&self, id: WeightId) -> bool {
+        matches!(self.weights[id.0], Bound::Quantized(_))
     }
 }
 
@@ -74,6 +89,15 @@ fn bind(weight: Weight<'_>) -> Option<Bound<'_>> {
         (WeightRole::Table, WeightData::F16(values)) => table(TableValues::F16(values)),
         (WeightRole::Matrix | WeightRole::Conv, WeightData::F32(panels)) => matrix(Panels::F32(panels)),
         (WeightRole::Matrix | WeightRole::Conv, WeightData::F16(panels)) => matrix(Panels::F16(panels)),
+        (WeightRole::Table, WeightData::Q8 { values, scales }) => table(TableValues::Q8 { values, scales }),
+        (WeightRole::Matrix | WeightRole::Conv, WeightData::Q8 { values, scales }) => {
+            let columns = Columns::of(weight.spec)?;
+            Bound::Quantized(QuantizedMatrix::new(n, columns, Integers::Q8(values), scales))
+        }
+        (WeightRole::Matrix | WeightRole::Conv, WeightData::Q4 { values, multipliers, scales }) => {
+            let integers = Integers::Q4 { values, multipliers };
+            Bound::Quantized(QuantizedMatrix::new(n, Columns::of(weight.spec)?, integers, scales))
+        }
         _ => return None,
     };
     Some(bound)

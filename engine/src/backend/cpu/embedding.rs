@@ -14,6 +14,11 @@ pub(super) struct Table<'a> {
 pub(super) enum TableValues<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
+    /// Integers, with a scale for each row.
+    Q8 {
+        values: &'a [i8],
+        scales: &'a [f32],
+    },
 }
 
 impl Table<'_> {
@@ -23,6 +28,10 @@ impl Table<'_> {
             TableValues::F32(values) => out.iter_mut().zip(&values[range]).for_each(|(o, v)| *o += v),
             TableValues::F16(values) => {
                 out.iter_mut().zip(&values[range]).for_each(|(o, v)| *o += v.to_f32())
+            }
+            TableValues::Q8 { values, scales } => {
+                let scale = scales[row];
+                out.iter_mut().zip(&values[range]).for_each(|(o, v)| *o += scale * f32::from(*v))
             }
         }
     }
@@ -49,5 +58,14 @@ mod tests {
         let mut out = [f32::NAN; 8];
         lookup(&[1.0, 2.0, 0.0, 1.0], tokens, positions, 2, &mut out);
         assert_eq!(out, [11.0, 22.0, 33.0, 44.0, 10.0, 20.0, 31.0, 42.0]);
+    }
+
+    #[test]
+    fn integer_rows_have_scales_of_their_own() {
+        let values = TableValues::Q8 { values: &[1, -2, 127, 0], scales: &[0.5, 2.0] };
+        let zero = Table { width: 2, values: TableValues::F32(&[0.0, 0.0]) };
+        let mut out = [f32::NAN; 4];
+        lookup(&[1.0, 0.0], Table { width: 2, values }, zero, 1, &mut out);
+        assert_eq!(out, [254.0, 0.0, 0.5, -1.0]);
     }
 }

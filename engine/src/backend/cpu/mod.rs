@@ -15,10 +15,11 @@ use sdq_formats::sdq::Component;
 use super::{Backend, Executable};
 use crate::{
     Error,
-    graph::{Graph, Port, TensorId, plan::Plan},
+    graph::{Graph, Port, TensorId, plan::Plan, quantize_inputs},
 };
 use arena::Arena;
 use bind::BoundWeights;
+use kernels::RowLayout;
 use pool::Pool;
 use step::Step;
 
@@ -49,6 +50,8 @@ impl Backend for CpuBackend {
         component: &Component<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
         let weights = BoundWeights::new(&graph.weights, component)?;
+        let row_elements = |inputs: &[usize]| RowLayout::new(inputs).row_elements();
+        let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), row_elements);
         let plan = Plan::new(&graph);
         let arena = Arena::new(plan.elements())?;
         Ok(Box::new(CpuExecutable { pool: self.pool.clone(), graph, plan, weights, arena }))

@@ -1,9 +1,9 @@
 //! One op → one call of a kernel.
 
 use super::{
-    bind::BoundWeights,
+    bind::{BoundWeights, Product},
     embedding,
-    kernels::{self, AttentionShape, ConvShape, Epilogue, UpsampleShape},
+    kernels::{self, AttentionShape, ConvShape, Epilogue, RowLayout, UpsampleShape},
     pool::Pool,
 };
 use crate::graph::{Activation, Graph, Node, Op, TensorId, Window};
@@ -33,7 +33,10 @@ impl Step<'_> {
                     ..Epilogue::default()
                 };
                 let rows = self.rows(node.output);
-                kernels::matmul(pool, x, &weights.matrix(*weight), rows, &epilogue, out);
+                match weights.product(*weight) {
+                    Product::Float(weight) => kernels::matmul(pool, x, weight, rows, &epilogue, out),
+                    Product::Integer(weight) => kernels::matmul_u8s8(pool, x, weight, rows, &epilogue, out),
+                }
             }
             Op::Conv2d { weight, bias, window, channel_bias, residual } => {
                 let mut extra = inputs[1..].iter().copied();
@@ -42,7 +45,16 @@ impl Step<'_> {
                     channel_bias: channel_bias.then(|| extra.next()).flatten(),
                     residual: residual.then(|| extra.next()).flatten(),
                 };
-                kernels::conv2d(pool, x, &self.conv_shape(window), &weights.matrix(*weight), &epilogue, out);
+                match weights.product(*weight) {
+                    Product::Float(weight) => {
+                        let shape = self.conv_shape(window, self.channels(node.inputs[0]));
+                        kernels::conv2d(pool, x, &shape, weight, &epilogue, out);
+                    }
+                    Product::Integer(weight) => {
+                        let shape = self.conv_shape(window, weight.channels());
+                        kernels::conv2d_u8s8(pool, x, &shape, weight, &epilogue, out);
+                    }
+                }
             }
             Op::GroupNorm { weight, bias, groups, eps, silu } => {
                 let batch = self.shape(node.output)[0];
@@ -64,6 +76,9 @@ impl Step<'_> {
                 let [a, b] = [self.channels(node.inputs[0]), self.channels(node.inputs[1])];
                 kernels::concat_channels(pool, x, a, inputs[1], b, out);
             }
+            Op::Quantize { inputs } => {
+                kernels::quantize_rows(pool, x, &RowLayout::new(inputs), out);
+            }
             Op::UpsampleNearest { height, width } => {
                 let [batch, in_height, in_width, channels] = self.picture(node.inputs[0]);
                 let (out_height, out_width) = (*height, *width);
@@ -73,8 +88,9 @@ impl Step<'_> {
         }
     }
 
-    fn conv_shape(&self, window: &Window) -> ConvShape {
-        let [batch, in_height, in_width, in_channels] = self.picture(self.node.inputs[0]);
+    /// The geometry of a convolution whose input has `in_channels`, which its tensor does not show once quantized.
+    fn conv_shape(&self, window: &Window, in_channels: usize) -> ConvShape {
+        let [batch, in_height, in_width, _] = self.picture(self.node.inputs[0]);
         let [_, out_height, out_width, _] = self.picture(self.node.output);
         ConvShape {
             batch,

@@ -202,6 +202,8 @@ struct Scores<'a, const VECTORS: usize> {
 }
 
 impl<S: Simd, const VECTORS: usize> Strips<S> for Scores<'_, VECTORS> {
+    const TALLEST: usize = S::TILE_ROWS;
+
     #[inline(always)]
     fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
         let keys = &self.keys[first * self.channels..];
@@ -288,6 +290,8 @@ struct WeightedValues<'a, S: Simd, const VECTORS: usize> {
 }
 
 impl<S: Simd, const VECTORS: usize> Strips<S> for WeightedValues<'_, S, VECTORS> {
+    const TALLEST: usize = S::TILE_ROWS;
+
     #[inline(always)]
     fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
         let head_dim = self.sums.len() / VECTORS;

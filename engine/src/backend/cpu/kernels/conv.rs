@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::epilogue::Epilogue;
-use super::gemm::{BlockRow, RowSource, gemm};
+use super::gemm::{RowSource, gemm};
 use super::packed::PackedMatrix;
 use crate::backend::cpu::pool::Pool;
 
@@ -58,13 +58,13 @@ pub fn conv2d(
 }
 
 /// The patches of an image under the kernel, one row for each output pixel.
-struct Patches<'a> {
-    x: &'a [f32],
-    shape: &'a ConvShape,
+pub(super) struct Patches<'a, T> {
+    pub(super) x: &'a [T],
+    pub(super) shape: &'a ConvShape,
 }
 
-impl RowSource for Patches<'_> {
-    fn gather(&self, rows: Range<usize>, k: Range<usize>, block: &mut [BlockRow]) {
+impl<T: Copy + Default + Sync> RowSource<T> for Patches<'_, T> {
+    fn gather<const DEPTH: usize>(&self, rows: Range<usize>, k: Range<usize>, block: &mut [[T; DEPTH]]) {
         let ConvShape { in_channels, out_height, out_width, kernel, .. } = *self.shape;
         // The taps of one kernel row lie side by side in the image too.
         let run = kernel.1 * in_channels;
@@ -81,7 +81,7 @@ impl RowSource for Patches<'_> {
     }
 }
 
-impl Patches<'_> {
+impl<T: Copy + Default> Patches<'_, T> {
     /// Copies elements `part` of one kernel row's run at output pixel `(y, x)`, zeros outside the image.
     #[inline]
     fn gather_run(
@@ -90,12 +90,12 @@ impl Patches<'_> {
         (y, x): (usize, usize),
         kernel_row: usize,
         part: Range<usize>,
-        out: &mut [f32],
+        out: &mut [T],
     ) {
         let ConvShape { in_height, in_width, in_channels, stride, pad_top, pad_left, .. } = *self.shape;
         let in_y = (y * stride + kernel_row).wrapping_sub(pad_top);
         if in_y >= in_height {
-            return out.fill(0.0);
+            return out.fill(T::default());
         }
         let line = &self.x[(image * in_height + in_y) * in_width * in_channels..][..in_width * in_channels];
         // Positions in a line that begins with its padding.
@@ -103,8 +103,8 @@ impl Patches<'_> {
         let padding = pad_left * in_channels;
         let skipped = padding.saturating_sub(start).min(out.len());
         let copied_end = (padding + line.len()).saturating_sub(start).clamp(skipped, out.len());
-        out[..skipped].fill(0.0);
-        out[copied_end..].fill(0.0);
+        out[..skipped].fill(T::default());
+        out[copied_end..].fill(T::default());
         if skipped < copied_end {
             let from = start + skipped - padding;
             out[skipped..copied_end].copy_from_slice(&line[from..][..copied_end - skipped]);

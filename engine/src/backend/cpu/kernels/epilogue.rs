@@ -1,5 +1,8 @@
 //! What happens to a product before it is stored.
 
+use super::tiles::Tile;
+use crate::backend::cpu::simd::{LANES, Lanes, Simd};
+
 /// The end of a product: `out = product + bias + channel_bias + residual`.
 #[derive(Clone, Copy, Default)]
 pub struct Epilogue<'a> {
@@ -30,9 +33,42 @@ impl Epilogue<'_> {
         }
     }
 
+    /// Sends the `sums` `[panels, rows]` of a tile of the output `[m, n]` out row by row.
+    #[inline(always)]
+    pub(super) fn finish<S: Simd>(
+        &self,
+        isa: S,
+        sums: &[Lanes],
+        n: usize,
+        rows_per_batch: usize,
+        out: &mut Tile<'_, f32>,
+    ) {
+        let (rows, first_column) = (out.rows.len(), out.columns.start);
+        for row in 0..rows {
+            let global_row = out.rows.start + row;
+            let channel_bias = self.channel_bias_row(global_row, n, rows_per_batch);
+            let residual = self.residual.map(|residual| &residual[global_row * n..][..n]);
+            for (p, out) in out.row_mut(row).chunks_mut(LANES).enumerate() {
+                let first = first_column + p * LANES;
+                let columns = first..first + out.len();
+                let mut value = isa.load(&sums[p * rows + row]);
+                if let Some(bias) = self.bias {
+                    value = isa.add(value, isa.load_partial(&bias[columns.clone()]));
+                }
+                if let Some(channel_bias) = channel_bias {
+                    value = isa.add(value, isa.load_partial(&channel_bias[columns.clone()]));
+                }
+                if let Some(residual) = residual {
+                    value = isa.add(value, isa.load_partial(&residual[columns]));
+                }
+                isa.store_partial(value, out);
+            }
+        }
+    }
+
     /// The row of `channel_bias` for the image that holds output row `row`.
     #[inline(always)]
-    pub(super) fn channel_bias_row(&self, row: usize, n: usize, rows_per_batch: usize) -> Option<&[f32]> {
+    fn channel_bias_row(&self, row: usize, n: usize, rows_per_batch: usize) -> Option<&[f32]> {
         self.channel_bias.map(|rows| {
             let image = if rows.len() == n { 0 } else { row / rows_per_batch };
             &rows[image * n..][..n]

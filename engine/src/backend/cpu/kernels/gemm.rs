@@ -35,15 +35,15 @@ const TASK_COLUMNS: usize = 640;
 const TASKS_PER_THREAD: usize = 4;
 
 /// Where the rows of the left operand come from.
-pub(super) trait RowSource: Sync {
+pub(super) trait RowSource<T>: Sync {
     /// Copies columns `k` of rows `rows` to the front of `block`'s rows.
-    fn gather(&self, rows: Range<usize>, k: Range<usize>, block: &mut [BlockRow]);
+    fn gather<const DEPTH: usize>(&self, rows: Range<usize>, k: Range<usize>, block: &mut [[T; DEPTH]]);
 }
 
 /// `out = epilogue(left * weightᵀ)`: `left` is `[m, k]`, `weight` `[n, k]`, `out` `[m, n]`.
 pub(super) fn gemm(
     pool: &Pool,
-    left: &impl RowSource,
+    left: &impl RowSource<f32>,
     m: usize,
     weight: &PackedMatrix,
     rows_per_batch: usize,
@@ -61,7 +61,7 @@ pub(super) fn gemm(
 }
 
 /// Rows and columns of a task.
-fn task_size(m: usize, n: usize, threads: usize) -> (usize, usize) {
+pub(super) fn task_size(m: usize, n: usize, threads: usize) -> (usize, usize) {
     let tasks = if threads == 1 { 1 } else { threads * TASKS_PER_THREAD };
     let rows = m.div_ceil(tasks).next_multiple_of(TASK_ROWS / 4).min(TASK_ROWS);
     let across = tasks.div_ceil(m.div_ceil(rows)).max(n.div_ceil(TASK_COLUMNS));
@@ -77,7 +77,7 @@ struct Task<'a, R> {
     out: Tile<'a, f32>,
 }
 
-impl<R: RowSource> SimdOp for Task<'_, R> {
+impl<R: RowSource<f32>> SimdOp for Task<'_, R> {
     type Output = ();
 
     #[inline(always)]
@@ -105,9 +105,7 @@ impl<R: RowSource> SimdOp for Task<'_, R> {
                 }
             }
         }
-        for row in 0..rows.len() {
-            self.finish_row(isa, row, sums);
-        }
+        self.epilogue.finish(isa, sums, self.weight.n(), self.rows_per_batch, &mut self.out);
     }
 }
 
@@ -165,6 +163,8 @@ struct PanelStrips<'a, const PANELS: usize> {
 }
 
 impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {
+    const TALLEST: usize = S::TILE_ROWS;
+
     #[inline(always)]
     fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
         let rows = self.left.len();
@@ -177,35 +177,6 @@ impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {
                 let earlier = if self.first_block { isa.splat(0.0) } else { isa.load(sum) };
                 isa.store(isa.add(earlier, products[p]), sum);
             }
-        }
-    }
-}
-
-impl<R> Task<'_, R> {
-    /// Sends the sums `[panels, rows]` of one of the task's rows through the epilogue.
-    #[inline(always)]
-    fn finish_row<S: Simd>(&mut self, isa: S, row: usize, sums: &[Lanes]) {
-        let n = self.weight.n();
-        let rows = self.out.rows.len();
-        let first_column = self.out.columns.start;
-        let global_row = self.out.rows.start + row;
-        let epilogue = self.epilogue;
-        let channel_bias = epilogue.channel_bias_row(global_row, n, self.rows_per_batch);
-        let residual = epilogue.residual.map(|residual| &residual[global_row * n..][..n]);
-        for (p, out) in self.out.row_mut(row).chunks_mut(LANES).enumerate() {
-            let first = first_column + p * LANES;
-            let columns = first..first + out.len();
-            let mut value = isa.load(&sums[p * rows + row]);
-            if let Some(bias) = epilogue.bias {
-                value = isa.add(value, isa.load_partial(&bias[columns.clone()]));
-            }
-            if let Some(channel_bias) = channel_bias {
-                value = isa.add(value, isa.load_partial(&channel_bias[columns.clone()]));
-            }
-            if let Some(residual) = residual {
-                value = isa.add(value, isa.load_partial(&residual[columns]));
-            }
-            isa.store_partial(value, out);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::epilogue::Epilogue;
-use super::gemm::{BlockRow, RowSource, gemm};
+use super::gemm::{RowSource, gemm};
 use super::packed::PackedMatrix;
 use crate::backend::cpu::pool::Pool;
 
@@ -28,13 +28,13 @@ pub fn matmul(
 }
 
 /// The rows of a matrix in memory.
-struct DenseRows<'a> {
-    x: &'a [f32],
-    k: usize,
+pub(super) struct DenseRows<'a, T> {
+    pub(super) x: &'a [T],
+    pub(super) k: usize,
 }
 
-impl RowSource for DenseRows<'_> {
-    fn gather(&self, rows: Range<usize>, k: Range<usize>, block: &mut [BlockRow]) {
+impl<T: Copy + Sync> RowSource<T> for DenseRows<'_, T> {
+    fn gather<const DEPTH: usize>(&self, rows: Range<usize>, k: Range<usize>, block: &mut [[T; DEPTH]]) {
         for (row, block) in rows.zip(block) {
             block[..k.len()].copy_from_slice(&self.x[row * self.k..][k.clone()]);
         }

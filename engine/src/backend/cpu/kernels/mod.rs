@@ -13,6 +13,7 @@ mod gemm;
 mod matmul;
 mod norm;
 mod packed;
+mod quantized;
 #[cfg(test)]
 mod reference;
 mod rows;
@@ -28,4 +29,5 @@ pub use epilogue::Epilogue;
 pub use matmul::matmul;
 pub use norm::{group_norm, layer_norm};
 pub use packed::{PackedMatrix, Panels};
+pub use quantized::{BLOCK, Integers, QuantizedMatrix, RowLayout, conv2d_u8s8, matmul_u8s8, quantize_rows};
 pub use rows::{UpsampleShape, concat_channels, upsample_nearest};

@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use half::f16;
 use sdq_formats::{WeightRole, layout};
 
-use super::{Activation, AttentionShape, ConvShape, UpsampleShape};
+use super::{Activation, AttentionShape, ConvShape, RowLayout, UpsampleShape};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::Isa;
 
@@ -207,6 +207,41 @@ pub(super) fn upsample_nearest(x: &[f32], shape: &UpsampleShape) -> Vec<f64> {
     out
 }
 
+/// A pool that divides even the smallest work.
+fn pool(isa: Isa, threads: usize) -> Pool {
+    Pool::with_isa(NonZeroUsize::new(threads), isa).expect("a few threads").dividing_everything()
+}
+
+/// Calls `check` for every instruction set of the machine and 1 and 3 threads.
+pub(super) fn on_every_pool(check: impl Fn(Isa, &Pool)) {
+    for &isa in Isa::available() {
+        for threads in [1, 3] {
+            check(isa, &pool(isa, threads));
+        }
+    }
+}
+
+/// Bytes and factors of rows, element by element.
+pub(super) fn quantize_rows(x: &[f32], layout: &RowLayout) -> (Vec<u8>, Vec<[f32; 2]>) {
+    let (mut values, mut factors) = (Vec::new(), Vec::new());
+    for row in x.chunks_exact(layout.channels()) {
+        for (channels, padded) in layout.block_channels() {
+            let block = &row[channels];
+            let low = block.iter().copied().fold(f32::INFINITY, f32::min);
+            let high = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let scale = (high - low) / 255.0;
+            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+            let start = values.len();
+            values.extend(
+                block.iter().map(|x| ((x - low) * inverse).clamp(0.0, 255.0).round_ties_even() as u8),
+            );
+            values.resize(start + padded, 0);
+            factors.push([scale, low]);
+        }
+    }
+    (values, factors)
+}
+
 /// Runs a kernel on every instruction set of the machine and on 1, 2 and 3 threads: results must lie within
 /// `tolerance` of `expected` and not depend on the threads at all.
 pub(super) fn check_everywhere(
@@ -217,8 +252,7 @@ pub(super) fn check_everywhere(
 ) {
     for &isa in Isa::available() {
         let run = |threads| {
-            let pool =
-                Pool::with_isa(NonZeroUsize::new(threads), isa).expect("a few threads").dividing_everything();
+            let pool = pool(isa, threads);
             let mut out = vec![f32::NAN; expected.len()];
             kernel(&pool, &mut out);
             out

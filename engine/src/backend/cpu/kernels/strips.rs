@@ -4,27 +4,30 @@ use crate::backend::cpu::simd::Simd;
 
 /// Work done strip by strip, a strip being the rows of a register tile.
 pub(super) trait Strips<S: Simd> {
+    /// Rows of the tallest strip: as many as keep the accumulators in registers.
+    const TALLEST: usize;
+
     /// Does rows `first..first + ROWS`.
     fn strip<const ROWS: usize>(&mut self, isa: S, first: usize);
 }
 
 /// Covers `rows` rows with strips as tall as the instruction set's registers allow, and smaller ones at the end.
 #[inline(always)]
-pub(super) fn for_each_strip<S: Simd>(isa: S, rows: usize, work: &mut impl Strips<S>) {
+pub(super) fn for_each_strip<S: Simd, W: Strips<S>>(isa: S, rows: usize, work: &mut W) {
     let mut first = 0;
     while first < rows {
-        // `TILE_ROWS` is a constant: strips taller than it are not even compiled.
-        let height = S::TILE_ROWS.min(rows - first);
-        first += if S::TILE_ROWS >= 12 && height >= 12 {
+        // A constant: strips taller than it are not even compiled.
+        let height = W::TALLEST.min(rows - first);
+        first += if W::TALLEST >= 12 && height >= 12 {
             work.strip::<12>(isa, first);
             12
-        } else if S::TILE_ROWS >= 8 && height >= 8 {
+        } else if W::TALLEST >= 8 && height >= 8 {
             work.strip::<8>(isa, first);
             8
-        } else if S::TILE_ROWS == 6 && height >= 6 {
+        } else if W::TALLEST == 6 && height >= 6 {
             work.strip::<6>(isa, first);
             6
-        } else if S::TILE_ROWS >= 4 && height >= 4 {
+        } else if W::TALLEST >= 4 && height >= 4 {
             work.strip::<4>(isa, first);
             4
         } else if height >= 2 {

@@ -1,29 +1,48 @@
-//! AVX-512F: one register of sixteen lanes is a vector.
+//! AVX-512F and BW: one register of sixteen lanes is a vector. Integer dot products take three instructions, or one
+//! with VNNI.
 
 use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{LANES, Lanes, Simd, SimdOp};
+use super::{LANES, Lanes, Quads, Simd, SimdOp};
 
-/// Proof that this CPU has AVX-512F; `new` is the only way to get one.
+/// Proof that this CPU has AVX-512F and BW, and VNNI too if `VNNI`; `new` is the only way to get one.
 #[derive(Clone, Copy)]
-pub struct Avx512(());
+pub struct Avx512<const VNNI: bool>(());
 
-impl Avx512 {
+impl<const VNNI: bool> Avx512<VNNI> {
     /// The token, if the CPU has the instructions.
     pub fn new() -> Option<Self> {
-        is_x86_feature_detected!("avx512f").then_some(Self(()))
+        let present = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && (!VNNI || is_x86_feature_detected!("avx512vnni"));
+        present.then_some(Self(()))
     }
+}
 
+impl Avx512<false> {
     /// Runs `op` compiled for these instructions.
     #[inline]
     pub(super) fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
-        #[target_feature(enable = "avx512f")]
-        fn enter<Op: SimdOp>(isa: Avx512, op: Op) -> Op::Output {
+        #[target_feature(enable = "avx512f,avx512bw")]
+        fn enter<Op: SimdOp>(isa: Avx512<false>, op: Op) -> Op::Output {
             op.eval(isa)
         }
-        // SAFETY: `self` exists only where AVX-512F does.
+        // SAFETY: `self` exists only where AVX-512F and BW do.
+        unsafe { enter(self, op) }
+    }
+}
+
+impl Avx512<true> {
+    /// Runs `op` compiled for these instructions.
+    #[inline]
+    pub(super) fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
+        #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+        fn enter<Op: SimdOp>(isa: Avx512<true>, op: Op) -> Op::Output {
+            op.eval(isa)
+        }
+        // SAFETY: `self` exists only where AVX-512F, BW and VNNI do.
         unsafe { enter(self, op) }
     }
 }
@@ -35,12 +54,15 @@ fn first(lanes: usize) -> __mmask16 {
     ((1_u32 << lanes) - 1) as __mmask16
 }
 
-impl Simd for Avx512 {
+impl<const VNNI: bool> Simd for Avx512<VNNI> {
     type Vector = __m512;
+    type Ints = __m512i;
 
     // 24 accumulators and 2 registers of weights; activations are broadcast from memory by the FMA itself.
     const TILE_ROWS: usize = 12;
     const TILE_VECTORS: usize = 2;
+    // 12 accumulators, as many sums in single precision, and 2 registers of weights.
+    const DOT_ROWS: usize = 6;
 
     #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
@@ -120,6 +142,61 @@ impl Simd for Avx512 {
         unsafe {
             let biased = _mm512_add_epi32(_mm512_cvtps_epi32(n), _mm512_set1_epi32(127));
             _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
+        }
+    }
+
+    #[inline(always)]
+    fn store_u8(self, value: __m512, to: &mut [u8; LANES]) {
+        // SAFETY: `self` exists only where AVX-512F does, and `to` has room for the sixteen bytes written.
+        unsafe {
+            let bytes = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(value));
+            _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn zero_ints(self) -> __m512i {
+        // SAFETY: `self` exists only where AVX-512F does.
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    fn ints_to_f32(self, value: __m512i) -> __m512 {
+        // SAFETY: `self` exists only where AVX-512F does.
+        unsafe { _mm512_cvtepi32_ps(value) }
+    }
+
+    #[inline(always)]
+    fn dot(self, sums: __m512i, left: [u8; 4], right: &Quads) -> __m512i {
+        // SAFETY: `self` exists only where AVX-512F and BW do, and VNNI if `VNNI`; `right` holds the 64 bytes read.
+        unsafe {
+            let left = _mm512_set1_epi32(i32::from_le_bytes(left));
+            let right = _mm512_loadu_si512(right.as_ptr().cast());
+            if VNNI {
+                return _mm512_dpbusd_epi32(sums, left, right);
+            }
+            // Neighbouring weights add up to at most 128, so sums of two products fit 16 bits.
+            let products = _mm512_madd_epi16(_mm512_maddubs_epi16(left, right), _mm512_set1_epi16(1));
+            _mm512_add_epi32(sums, products)
+        }
+    }
+
+    #[inline(always)]
+    fn unpack_q4(self, packed: &[u8; 4 * LANES], multipliers: &[u32; LANES], to: &mut [Quads; 2]) {
+        let [low, high] = to;
+        // SAFETY: `self` exists only where AVX-512F and BW do; every array holds the 64 bytes read or written.
+        unsafe {
+            let packed = _mm512_loadu_si512(packed.as_ptr().cast());
+            let multiplier = _mm512_loadu_si512(multipliers.as_ptr().cast());
+            let mask = _mm512_set1_epi8(15);
+            // Both bytes of a 16-bit product at once: neither exceeds 15 * 15, so nothing is carried over.
+            let offset = _mm512_mullo_epi16(multiplier, _mm512_set1_epi16(0x0808));
+            let unpack = |halves: __m512i| {
+                let halves = _mm512_and_si512(halves, mask);
+                _mm512_sub_epi8(_mm512_mullo_epi16(halves, multiplier), offset)
+            };
+            _mm512_storeu_si512(low.as_mut_ptr().cast(), unpack(packed));
+            _mm512_storeu_si512(high.as_mut_ptr().cast(), unpack(_mm512_srli_epi16::<4>(packed)));
         }
     }
 

@@ -32,15 +32,22 @@ pub const LANES: usize = 16;
 /// One vector's worth of elements in memory.
 pub type Lanes = [f32; LANES];
 
+/// Four bytes for each lane: what one step of an integer dot product reads of a weight panel.
+pub type Quads = [i8; 4 * LANES];
+
 /// What kernels ask of an instruction set. All operations are per lane unless they say otherwise.
 pub trait Simd: Copy + Send + Sync {
     /// Sixteen `f32`.
     type Vector: Copy;
+    /// Sixteen `i32`.
+    type Ints: Copy;
 
     /// Rows of a matrix product's register tile: as many as keep the accumulators in registers.
     const TILE_ROWS: usize;
     /// Vectors in a row of that tile, 1 or 2.
     const TILE_VECTORS: usize;
+    /// Rows of an integer product's register tile, whose sums in single precision may live in memory.
+    const DOT_ROWS: usize;
 
     /// `value` in every lane.
     fn splat(self, value: f32) -> Self::Vector;
@@ -74,6 +81,19 @@ pub trait Simd: Copy + Send + Sync {
     ) -> Self::Vector;
     /// `2^n` for whole `n` in `-126..=127`.
     fn exp2_whole(self, n: Self::Vector) -> Self::Vector;
+    /// The lanes rounded to nearest, ties to even, to memory. Lanes must be in `-0.5..=255.5`.
+    fn store_u8(self, value: Self::Vector, to: &mut [u8; LANES]);
+
+    /// Zero in every lane.
+    fn zero_ints(self) -> Self::Ints;
+    /// The lanes in single precision; exact below 2^24.
+    fn ints_to_f32(self, value: Self::Ints) -> Self::Vector;
+    /// `sums[lane] + Σ_j left[j] * right[4 * lane + j]`, exactly, as long as neighbouring weights `2j` and `2j + 1` add
+    /// up to at most 128 in magnitude (see [`sdq_formats::layout::quantized`]).
+    fn dot(self, sums: Self::Ints, left: [u8; 4], right: &Quads) -> Self::Ints;
+    /// The two steps of q4 weights in `packed`: low halves first, `multiplier * (half - 8)`. `multipliers` holds
+    /// each lane's twice, in both of its 16-bit halves.
+    fn unpack_q4(self, packed: &[u8; 4 * LANES], multipliers: &[u32; LANES], to: &mut [Quads; 2]);
 
     /// Up to sixteen elements from memory; lanes past the end of `from` hold zero.
     #[inline(always)]
@@ -101,16 +121,33 @@ pub trait Simd: Copy + Send + Sync {
     /// The sum of the lanes, pair by pair, in one order on every instruction set.
     #[inline(always)]
     fn sum(self, value: Self::Vector) -> f32 {
-        let mut lanes = self.lanes(value);
-        let mut half = LANES / 2;
-        while half > 0 {
-            for i in 0..half {
-                lanes[i] += lanes[i + half];
-            }
-            half /= 2;
-        }
-        lanes[0]
+        fold(self.lanes(value), |a, b| a + b)
     }
+
+    /// The smallest lane.
+    #[inline(always)]
+    fn min_lane(self, value: Self::Vector) -> f32 {
+        fold(self.lanes(value), |a, b| if a < b { a } else { b })
+    }
+
+    /// The largest lane.
+    #[inline(always)]
+    fn max_lane(self, value: Self::Vector) -> f32 {
+        fold(self.lanes(value), |a, b| if a > b { a } else { b })
+    }
+}
+
+/// Halves the lanes until one is left.
+#[inline(always)]
+fn fold(mut lanes: Lanes, combine: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = combine(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
 }
 
 /// A piece of work written over any instruction set. `eval` must be `#[inline(always)]`, and so must whatever it calls
@@ -130,10 +167,16 @@ pub enum Isa {
     Scalar(Scalar),
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
-    Avx2(Avx2),
-    /// AVX-512F.
+    Avx2(Avx2<false>),
+    /// The same with the integer dot products of AVX-VNNI.
     #[cfg(target_arch = "x86_64")]
-    Avx512(Avx512),
+    AvxVnni(Avx2<true>),
+    /// AVX-512F and BW.
+    #[cfg(target_arch = "x86_64")]
+    Avx512(Avx512<false>),
+    /// The same with the integer dot products of AVX-512 VNNI.
+    #[cfg(target_arch = "x86_64")]
+    Avx512Vnni(Avx512<true>),
 }
 
 impl Isa {
@@ -145,14 +188,16 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             {
                 available.extend(Avx2::new().map(Isa::Avx2));
+                available.extend(Avx2::new().map(Isa::AvxVnni));
                 available.extend(Avx512::new().map(Isa::Avx512));
+                available.extend(Avx512::new().map(Isa::Avx512Vnni));
             }
             available
         })
     }
 
     /// The fastest instruction set of this machine, or the one that the environment variable `SDQ_ISA` names
-    /// (`scalar`, `avx2`, `avx512`) if the machine has it. Any other value changes nothing.
+    /// (`scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`) if the machine has it. Any other value changes nothing.
     pub fn best() -> Isa {
         let available = Isa::available();
         let wanted = std::env::var("SDQ_ISA").unwrap_or_default();
@@ -167,7 +212,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(_) => "avx2",
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(_) => "avxvnni",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512(_) => "avx512",
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(_) => "avx512vnni",
         }
     }
 
@@ -179,7 +228,11 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2(isa) => isa.run(op),
             #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni(isa) => isa.run(op),
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512(isa) => isa.run(op),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni(isa) => isa.run(op),
         }
     }
 }
@@ -225,7 +278,50 @@ mod tests {
                 isa.lanes(isa.load_partial(&[])),
                 partial,
                 [isa.sum(a); LANES],
+                [isa.min_lane(a); LANES],
+                [isa.max_lane(a); LANES],
             ]
+        }
+    }
+
+    /// The integer operations at the ends of their ranges: bytes of 255 against pairs of weights that add up to 128.
+    struct Integers;
+
+    impl SimdOp for Integers {
+        type Output = (Vec<Lanes>, [u8; LANES], [Quads; 2]);
+
+        #[inline(always)]
+        fn eval<S: Simd>(self, isa: S) -> Self::Output {
+            let pairs = [[127, 1], [-127, -1], [64, 64], [-64, -64], [127, -127], [1, 127], [0, 0], [-3, 5]];
+            let weights: Quads = std::array::from_fn(|i| pairs[i / 2 % 8][i % 2]);
+            let mut sums = isa.zero_ints();
+            let mut seen = Vec::new();
+            for left in [[255, 255, 255, 255], [0, 1, 255, 0], [255, 0, 128, 7]] {
+                sums = isa.dot(sums, left, &weights);
+                seen.push(isa.lanes(isa.ints_to_f32(sums)));
+            }
+            let ascending: Lanes = std::array::from_fn(|i| i as f32 * 17.0 + [0.0, 0.5, 0.49][i % 3]);
+            let mut bytes = [0; LANES];
+            isa.store_u8(isa.load(&ascending), &mut bytes);
+            let packed = std::array::from_fn(|i| (i * 37) as u8);
+            let multipliers = std::array::from_fn(|lane| (lane as u32 % 16) * 0x0001_0001);
+            let mut unpacked = [[0; 4 * LANES]; 2];
+            isa.unpack_q4(&packed, &multipliers, &mut unpacked);
+            (seen, bytes, unpacked)
+        }
+    }
+
+    #[test]
+    fn instruction_sets_agree_on_integers() {
+        let expected = Isa::Scalar(Scalar).dispatch(Integers);
+        let (sums, bytes, unpacked) = &expected;
+        assert_eq!(sums[0][..4], [0.0, 0.0, 255.0 * 128.0, 255.0 * 2.0]);
+        // 17.5 and 68.5 are ties: to the even neighbour.
+        assert_eq!(bytes[..5], [0, 18, 34, 51, 68]);
+        // Byte 7 of lane 1 is 37 * 7 mod 256 = 3: halves 3 and 0, multiplier 1.
+        assert_eq!([unpacked[0][7], unpacked[1][7]], [-5, -8]);
+        for &isa in Isa::available() {
+            assert_eq!(isa.dispatch(Integers), expected, "{isa:?}");
         }
     }
 

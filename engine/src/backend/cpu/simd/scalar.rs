@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{LANES, Lanes, Simd};
+use super::{LANES, Lanes, Quads, Simd};
 
 /// The instruction set every machine has.
 #[derive(Clone, Copy)]
@@ -15,9 +15,11 @@ fn zip(a: Lanes, b: Lanes, f: impl Fn(f32, f32) -> f32) -> Lanes {
 
 impl Simd for Scalar {
     type Vector = Lanes;
+    type Ints = [i32; LANES];
 
     const TILE_ROWS: usize = 2;
     const TILE_VECTORS: usize = 1;
+    const DOT_ROWS: usize = 2;
 
     #[inline(always)]
     fn splat(self, value: f32) -> Lanes {
@@ -83,5 +85,41 @@ impl Simd for Scalar {
     #[inline(always)]
     fn exp2_whole(self, n: Lanes) -> Lanes {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
+    }
+
+    #[inline(always)]
+    fn store_u8(self, value: Lanes, to: &mut [u8; LANES]) {
+        *to = value.map(|value| value.round_ties_even() as u8);
+    }
+
+    #[inline(always)]
+    fn zero_ints(self) -> [i32; LANES] {
+        [0; LANES]
+    }
+
+    #[inline(always)]
+    fn ints_to_f32(self, value: [i32; LANES]) -> Lanes {
+        value.map(|value| value as f32)
+    }
+
+    #[inline(always)]
+    fn dot(self, mut sums: [i32; LANES], left: [u8; 4], right: &Quads) -> [i32; LANES] {
+        for (sum, quad) in sums.iter_mut().zip(right.as_chunks::<4>().0) {
+            for (&a, &b) in left.iter().zip(quad) {
+                *sum += i32::from(a) * i32::from(b);
+            }
+        }
+        sums
+    }
+
+    #[inline(always)]
+    fn unpack_q4(self, packed: &[u8; 4 * LANES], multipliers: &[u32; LANES], to: &mut [Quads; 2]) {
+        let [low, high] = to;
+        for (i, &byte) in packed.iter().enumerate() {
+            // At most 15 * 15 - 8 * 15, so it fits whatever the file holds.
+            let multiplier = multipliers[i / 4] as u8;
+            low[i] = (multiplier * (byte & 15)).wrapping_sub(multiplier * 8) as i8;
+            high[i] = (multiplier * (byte >> 4)).wrapping_sub(multiplier * 8) as i8;
+        }
     }
 }

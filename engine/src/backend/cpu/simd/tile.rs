@@ -1,6 +1,6 @@
 //! The inner loops of every product: a few rows times one or two vectors, summed in registers.
 
-use super::{Lanes, Simd};
+use super::{Lanes, Quads, Simd};
 
 /// Accumulators of a register tile.
 pub(crate) type Sums<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::Vector; VECTORS]; ROWS];
@@ -33,6 +33,35 @@ pub(crate) fn multiply_columns<S: Simd, const ROWS: usize, const VECTORS: usize>
     assert!(depth == 0 || left.len() >= (depth - 1) * stride + ROWS, "left operand ends early");
     // SAFETY: the element farthest on, of the last row and `i = depth - 1`, is inside `left`.
     unsafe { multiply(isa, left, 1, stride, right, sums) }
+}
+
+/// Integer accumulators of a register tile.
+pub(crate) type Dots<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::Ints; VECTORS]; ROWS];
+
+/// `Σ_i Σ_j left[r * stride + 4 * i + j] * right[v][i][4 * lane + j]`, exactly.
+#[inline(always)]
+pub(crate) fn dot_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    isa: S,
+    left: &[u8],
+    stride: usize,
+    right: [&[Quads]; VECTORS],
+) -> Dots<S, ROWS, VECTORS> {
+    let depth = right[0].len();
+    assert!(right.iter().all(|quads| quads.len() == depth), "right operands of different depths");
+    assert!(left.len() >= (ROWS - 1) * stride + 4 * depth, "left operand ends early");
+    let mut dots = [[isa.zero_ints(); VECTORS]; ROWS];
+    for i in 0..depth {
+        for (r, dots) in dots.iter_mut().enumerate() {
+            // SAFETY: the last of these bytes, of the last row and `i = depth - 1`, is inside `left`; an array of bytes
+            // may lie anywhere.
+            let bytes = unsafe { *left.as_ptr().add(r * stride + 4 * i).cast::<[u8; 4]>() };
+            for (dot, right) in dots.iter_mut().zip(right) {
+                // SAFETY: all of `right` were found to be `depth` long.
+                *dot = isa.dot(*dot, bytes, unsafe { right.get_unchecked(i) });
+            }
+        }
+    }
+    dots
 }
 
 /// `sums[r][v] += Σ_i left[r * row_stride + i * stride] * right[v][i]`

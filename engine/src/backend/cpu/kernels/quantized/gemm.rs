@@ -1,0 +1,274 @@
+//! The blocked product of bytes and integers behind [`matmul_u8s8`] and [`conv2d_u8s8`].
+//!
+//! Built like its twin in floats (`kernels/gemm.rs`): a task is a tile of the output and goes through the columns in
+//! slabs, whose rows it gathers side by side; then it takes the weights one or two panels at a time, unpacks them where
+//! they are packed, and runs down the rows in register tiles. A slab is a run of whole blocks. Inside a block sums are
+//! integers; at its end they are scaled and added up in single precision, in an order that depends on the columns alone.
+
+use std::ops::Range;
+
+use sdq_formats::layout::PANEL;
+
+use super::super::conv::{ConvShape, Patches};
+use super::super::epilogue::Epilogue;
+use super::super::gemm::{RowSource, task_size};
+use super::super::matmul::DenseRows;
+use super::super::scratch::Scratch;
+use super::super::strips::{Strips, for_each_strip};
+use super::super::tiles::{Grid, Tile, for_each_tile};
+use super::matrix::QuantizedMatrix;
+use super::rows::{BLOCK, Factors};
+use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::simd::tile::{Sums, dot_rows};
+use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};
+
+/// Blocks per slab at most.
+const SLAB_BLOCKS: usize = 16;
+
+/// Columns per slab at most: two panels of them, unpacked, fill two thirds of a 48 KiB first-level cache.
+const SLAB: usize = SLAB_BLOCKS * BLOCK;
+
+/// One row of a task's left operand within a slab.
+type SlabRow = [u8; SLAB];
+/// Its scales and offsets.
+type SlabFactors = [Factors; SLAB_BLOCKS];
+
+/// `out = epilogue(x * weightᵀ)`: `x` is `[m, channels]` as [`quantize_rows`](super::quantize_rows) leaves it, `weight`
+/// `[n, channels]`, `out` `[m, n]`.
+///
+/// `rows_per_batch` rows belong to one image, which matters to [`Epilogue::channel_bias`] alone; pass `m` without it.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn matmul_u8s8(
+    pool: &Pool,
+    x: &[f32],
+    weight: &QuantizedMatrix,
+    rows_per_batch: usize,
+    epilogue: &Epilogue,
+    out: &mut [f32],
+) {
+    assert_eq!(weight.columns().taps(), 1, "taps of a matrix");
+    assert!(weight.n() > 0 && out.len().is_multiple_of(weight.n()), "output length");
+    let m = out.len() / weight.n();
+    let (values, factors) = weight.layout.split(x);
+    assert_eq!(values.len(), m * weight.layout.width, "input length");
+    let left = Left {
+        values: DenseRows { x: values, k: weight.layout.width },
+        factors: DenseRows { x: factors, k: weight.layout.blocks.len() },
+    };
+    gemm(pool, &left, m, weight, rows_per_batch, epilogue, out);
+}
+
+/// Convolves `x` `[batch, in_height, in_width, in_channels]`, as [`quantize_rows`](super::quantize_rows) leaves it, into
+/// `out` `[batch, out_height, out_width, n]`.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn conv2d_u8s8(
+    pool: &Pool,
+    x: &[f32],
+    shape: &ConvShape,
+    weight: &QuantizedMatrix,
+    epilogue: &Epilogue,
+    out: &mut [f32],
+) {
+    let pixels = shape.out_height * shape.out_width;
+    assert_eq!(weight.columns().taps(), shape.kernel.0 * shape.kernel.1, "taps of the weight");
+    assert_eq!(weight.channels(), shape.in_channels, "input channels of the weight");
+    let (values, factors) = weight.layout.split(x);
+    let in_pixels = shape.batch * shape.in_height * shape.in_width;
+    assert_eq!(values.len(), in_pixels * weight.layout.width, "input length");
+    let values_shape = ConvShape { in_channels: weight.layout.width, ..*shape };
+    let factors_shape = ConvShape { in_channels: weight.layout.blocks.len(), ..*shape };
+    let left = Left {
+        values: Patches { x: values, shape: &values_shape },
+        factors: Patches { x: factors, shape: &factors_shape },
+    };
+    gemm(pool, &left, shape.batch * pixels, weight, pixels, epilogue, out);
+}
+
+/// The rows of the left operand, bytes and factors.
+struct Left<V, F> {
+    values: V,
+    factors: F,
+}
+
+fn gemm<V: RowSource<u8>, F: RowSource<Factors>>(
+    pool: &Pool,
+    left: &Left<V, F>,
+    m: usize,
+    weight: &QuantizedMatrix,
+    rows_per_batch: usize,
+    epilogue: &Epilogue,
+    out: &mut [f32],
+) {
+    let n = weight.n();
+    epilogue.check(m, n, rows_per_batch);
+    let (tile_rows, tile_columns) =
+        task_size(m, n, pool.threads_for_products(m * n * weight.columns().padded()));
+    let grid = Grid { groups: 1, rows: m, columns: n, tile_rows, tile_columns };
+    for_each_tile(pool, out, &grid, |out| {
+        pool.isa().dispatch(Task { left, weight, rows_per_batch, epilogue, out });
+    });
+}
+
+/// One tile of the output.
+struct Task<'a, V, F> {
+    left: &'a Left<V, F>,
+    weight: &'a QuantizedMatrix<'a>,
+    rows_per_batch: usize,
+    epilogue: &'a Epilogue<'a>,
+    out: Tile<'a, f32>,
+}
+
+impl<V: RowSource<u8>, F: RowSource<Factors>> SimdOp for Task<'_, V, F> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(mut self, isa: S) {
+        let rows = self.out.rows.clone();
+        let panels = self.out.columns.start / PANEL..self.out.columns.end.div_ceil(PANEL);
+
+        let value_lines = rows.len() * size_of::<SlabRow>() / size_of::<Lanes>();
+        let factor_lines = rows.len() * size_of::<SlabFactors>() / size_of::<Lanes>();
+        let wide_lines = 2 * SLAB / 4;
+        let mut scratch = Scratch::new(value_lines + factor_lines + wide_lines + rows.len() * panels.len());
+        let (values, rest) = scratch.lines().split_at_mut(value_lines);
+        let (factors, rest) = rest.split_at_mut(factor_lines);
+        let (wide, sums) = rest.split_at_mut(wide_lines);
+        let values = bytemuck::cast_slice_mut::<Lanes, u8>(values).as_chunks_mut::<SLAB>().0;
+        let factors = bytemuck::cast_slice_mut::<Lanes, Factors>(factors).as_chunks_mut::<SLAB_BLOCKS>().0;
+        let wide = bytemuck::cast_slice_mut::<Lanes, Quads>(wide);
+
+        let blocks = self.weight.blocks();
+        for first in (0..blocks).step_by(SLAB_BLOCKS) {
+            let slab = first..blocks.min(first + SLAB_BLOCKS);
+            let columns = self.weight.block(slab.start).1.start..self.weight.block(slab.end - 1).1.end;
+            self.left.values.gather(rows.clone(), columns.clone(), values);
+            self.left.factors.gather(rows.clone(), slab.clone(), factors);
+            let slab =
+                Slab { weight: self.weight, blocks: slab, first_column: columns.start, values, factors };
+            let panel_sums = sums.chunks_mut(S::TILE_VECTORS * rows.len());
+            for (panel, sums) in panels.clone().step_by(S::TILE_VECTORS).zip(panel_sums) {
+                if sums.len() == 2 * rows.len() {
+                    slab.add_product::<S, 2>(isa, panel, wide, sums);
+                } else {
+                    slab.add_product::<S, 1>(isa, panel, wide, sums);
+                }
+            }
+        }
+        self.epilogue.finish(isa, sums, self.weight.n(), self.rows_per_batch, &mut self.out);
+    }
+}
+
+/// A run of blocks, with the rows' part of it.
+struct Slab<'a> {
+    weight: &'a QuantizedMatrix<'a>,
+    blocks: Range<usize>,
+    first_column: usize,
+    values: &'a [SlabRow],
+    factors: &'a [SlabFactors],
+}
+
+impl Slab<'_> {
+    /// Adds the product with `PANELS` panels from `panel` on to their sums `[PANELS, rows]`.
+    #[inline(always)]
+    fn add_product<S: Simd, const PANELS: usize>(
+        &self,
+        isa: S,
+        panel: usize,
+        wide: &mut [Quads],
+        sums: &mut [Lanes],
+    ) {
+        let mut wide = wide.chunks_exact_mut(BLOCK / 4);
+        let mut blocks = [BlockOfPanels::<PANELS>::EMPTY; SLAB_BLOCKS];
+        for (block, index) in blocks.iter_mut().zip(self.blocks.clone()) {
+            let (shape, columns) = self.weight.block(index);
+            block.first_column = columns.start - self.first_column;
+            for p in 0..PANELS {
+                let wide = wide.next().expect("there is room for two panels of a slab");
+                block.quads[p] = self.weight.quads(isa, panel + p, index, wide);
+                let scale = isa.load(self.weight.scales(shape.input, panel + p));
+                let mut sum = isa.zero_ints();
+                for quads in block.quads[p] {
+                    sum = isa.dot(sum, [1; 4], quads);
+                }
+                isa.store(scale, &mut block.scales[p]);
+                isa.store(isa.mul(scale, isa.ints_to_f32(sum)), &mut block.column_sums[p]);
+            }
+        }
+        let blocks = &blocks[..self.blocks.len()];
+        let (values, factors) = (self.values, self.factors);
+        let first_slab = self.blocks.start == 0;
+        for_each_strip(isa, values.len(), &mut PanelStrips { values, factors, blocks, first_slab, sums });
+    }
+}
+
+/// A block's columns of some panels.
+#[derive(Clone, Copy)]
+struct BlockOfPanels<'a, const PANELS: usize> {
+    /// Where the block starts in its slab.
+    first_column: usize,
+    quads: [&'a [Quads]; PANELS],
+    /// Of each feature.
+    scales: [Lanes; PANELS],
+    /// `scale * Σ w` of each feature.
+    column_sums: [Lanes; PANELS],
+}
+
+impl<const PANELS: usize> BlockOfPanels<'_, PANELS> {
+    const EMPTY: Self = Self {
+        first_column: 0,
+        quads: [&[]; PANELS],
+        scales: [[0.0; LANES]; PANELS],
+        column_sums: [[0.0; LANES]; PANELS],
+    };
+}
+
+/// The register tiles below one another in one or two panels.
+struct PanelStrips<'a, const PANELS: usize> {
+    values: &'a [SlabRow],
+    factors: &'a [SlabFactors],
+    blocks: &'a [BlockOfPanels<'a, PANELS>],
+    /// Whether there are no sums yet.
+    first_slab: bool,
+    /// `[PANELS, rows]`
+    sums: &'a mut [Lanes],
+}
+
+impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {
+    const TALLEST: usize = S::DOT_ROWS;
+
+    #[inline(always)]
+    fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
+        let rows = self.values.len();
+        let values = self.values[first..first + ROWS].as_flattened();
+        let factors = &self.factors[first..first + ROWS];
+        let mut sums: Sums<S, ROWS, PANELS> = [[isa.splat(0.0); PANELS]; ROWS];
+        if !self.first_slab {
+            for p in 0..PANELS {
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    sums[p] = isa.load(&self.sums[p * rows + first + r]);
+                }
+            }
+        }
+        for (b, block) in self.blocks.iter().enumerate() {
+            let dots = dot_rows::<S, ROWS, PANELS>(isa, &values[block.first_column..], SLAB, block.quads);
+            for p in 0..PANELS {
+                let (scale, column_sum) = (isa.load(&block.scales[p]), isa.load(&block.column_sums[p]));
+                for r in 0..ROWS {
+                    let [row_scale, row_offset] = factors[r][b];
+                    let product = isa.mul(isa.ints_to_f32(dots[r][p]), scale);
+                    let sum = isa.fma(product, isa.splat(row_scale), sums[r][p]);
+                    sums[r][p] = isa.fma(column_sum, isa.splat(row_offset), sum);
+                }
+            }
+        }
+        for p in 0..PANELS {
+            for (r, sums) in sums.iter().enumerate() {
+                isa.store(sums[p], &mut self.sums[p * rows + first + r]);
+            }
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! Products of weights that are integers: activations become bytes, bytes and weights are multiplied and summed in
+//! integers, and scales come in at the end of each block of columns.
+//!
+//! With `x` a row of the left operand, cut into blocks of at most [`BLOCK`] channels that lie under one tap and come from
+//! one input, each with a range of its own:
+//!
+//! ```text
+//! x[k]   ≈ scale * q[k] + offset                  q in 0..=255, scale = (max - min) / 255, offset = min
+//! out[n] = Σ_blocks weight_scale[n] * (scale * Σ q[k] w[n][k] + offset * Σ w[n][k])
+//! ```
+//!
+//! Both inner sums are exact, whatever the instruction set. Ranges are found at run time, so no calibration is needed,
+//! and rows and blocks with large values do not spoil the others. Offsets let one-sided values (what SiLU leaves) use
+//! all of a byte, and padding around a picture is exact: a block whose scale and offset are zero.
+
+mod gemm;
+mod matrix;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+pub use gemm::{conv2d_u8s8, matmul_u8s8};
+pub use matrix::{Integers, QuantizedMatrix};
+pub use rows::{BLOCK, RowLayout, quantize_rows};

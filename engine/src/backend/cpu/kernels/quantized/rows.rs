@@ -1,0 +1,304 @@
+//! Rows of activations as bytes.
+
+use std::ops::Range;
+
+use sdq_formats::layout::columns::{COLUMN_STEP, GROUP};
+
+use super::super::tiles::{Grid, Tile, for_each_tile};
+use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::simd::{LANES, Simd, SimdOp};
+
+/// Channels that share a scale and an offset at most.
+///
+/// Smaller blocks follow the values more closely and cost more: at the end of each, sums leave integers.
+pub const BLOCK: usize = 64;
+
+/// Ranges of values that are taken for one value: beyond, 255 over it would overflow.
+const SMALLEST_SPREAD: f32 = 1e-30;
+
+/// Tasks per thread, where there is enough work.
+const TASKS_PER_THREAD: usize = 4;
+
+/// Scale and offset of a block: `x ≈ scale * q + offset`.
+pub(super) type Factors = [f32; 2];
+
+/// A block of channels of one input.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Block {
+    /// Where its channels lie in a row of floats.
+    pub(super) channels: Range<usize>,
+    /// Where its bytes lie in a quantized row, padding included: a multiple of [`COLUMN_STEP`].
+    pub(super) columns: Range<usize>,
+    /// Which of the joined inputs it belongs to.
+    pub(super) input: usize,
+    /// The first group of weights with a multiplier of their own in these columns, counted within a tap.
+    pub(super) first_group: usize,
+}
+
+/// How the channels of joined inputs lie in quantized rows: for each row its bytes, every input padded to a multiple of 8,
+/// and behind the last row's bytes the factors of all rows' blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowLayout {
+    pub(super) channels: usize,
+    pub(super) width: usize,
+    pub(super) blocks: Vec<Block>,
+}
+
+impl RowLayout {
+    /// Rows whose channels come from `inputs`, one after the other.
+    pub fn new(inputs: &[usize]) -> RowLayout {
+        let mut layout = RowLayout { channels: 0, width: 0, blocks: Vec::new() };
+        let mut groups = 0;
+        for (input, &channels) in inputs.iter().enumerate() {
+            for first in (0..channels).step_by(BLOCK) {
+                let length = BLOCK.min(channels - first);
+                let (channel, column) = (layout.channels + first, layout.width + first);
+                layout.blocks.push(Block {
+                    channels: channel..channel + length,
+                    columns: column..column + length.next_multiple_of(COLUMN_STEP),
+                    input,
+                    first_group: groups + first / GROUP,
+                });
+            }
+            groups += channels.div_ceil(GROUP);
+            layout.channels += channels;
+            layout.width += channels.next_multiple_of(COLUMN_STEP);
+        }
+        layout
+    }
+
+    /// Channels of a row of floats.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Channels of each block, and the bytes that it takes.
+    #[cfg(test)]
+    pub(in super::super) fn block_channels(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        self.blocks.iter().map(|block| (block.channels.clone(), block.columns.len()))
+    }
+
+    /// Size of a quantized row, factors included, in `f32`.
+    pub fn row_elements(&self) -> usize {
+        self.width / size_of::<f32>() + self.blocks.len() * size_of::<Factors>() / size_of::<f32>()
+    }
+
+    /// Bytes and factors of quantized rows.
+    pub(super) fn split<'a>(&self, rows: &'a [f32]) -> (&'a [u8], &'a [Factors]) {
+        let count = rows.len() / self.row_elements();
+        assert_eq!(rows.len(), count * self.row_elements(), "length of quantized rows");
+        let (values, factors) = rows.split_at(count * self.width / size_of::<f32>());
+        (bytemuck::cast_slice(values), bytemuck::cast_slice(factors))
+    }
+}
+
+/// Quantizes `x` `[rows, channels]` into `out` `[rows, row_elements]`, laid out as `layout` says.
+///
+/// A block that holds an infinity or NaN gets a scale that is not a number, so that what is computed from it shows.
+///
+/// # Panics
+/// If the lengths disagree.
+pub fn quantize_rows(pool: &Pool, x: &[f32], layout: &RowLayout, out: &mut [f32]) {
+    assert!(layout.channels > 0 && x.len().is_multiple_of(layout.channels), "input length");
+    let rows = x.len() / layout.channels;
+    assert_eq!(out.len(), rows * layout.row_elements(), "output length");
+    let (values, factors) = out.split_at_mut(rows * layout.width / size_of::<f32>());
+    let factors = bytemuck::cast_slice_mut::<f32, Factors>(factors);
+    let values = bytemuck::cast_slice_mut::<f32, u8>(values);
+    let tile_rows = match pool.threads_for_elements(x.len()) {
+        1 => rows,
+        threads => rows.div_ceil(threads * TASKS_PER_THREAD),
+    };
+    let grid =
+        |columns| Grid { groups: 1, rows, columns, tile_rows: tile_rows.max(1), tile_columns: columns };
+    for_each_tile(pool, factors, &grid(layout.blocks.len()), |out| {
+        let x = &x[out.rows.start * layout.channels..out.rows.end * layout.channels];
+        pool.isa().dispatch(FindFactors { x, layout, out });
+    });
+    let factors = &*factors;
+    for_each_tile(pool, values, &grid(layout.width), |out| {
+        let x = &x[out.rows.start * layout.channels..out.rows.end * layout.channels];
+        pool.isa().dispatch(RoundRows { x, factors, layout, out });
+    });
+}
+
+/// Finds the range of each block of a tile's rows.
+struct FindFactors<'a> {
+    x: &'a [f32],
+    layout: &'a RowLayout,
+    out: Tile<'a, Factors>,
+}
+
+impl SimdOp for FindFactors<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(mut self, isa: S) {
+        for (i, row) in self.x.chunks_exact(self.layout.channels).enumerate() {
+            let out = self.out.row_mut(i);
+            for (factors, block) in out.iter_mut().zip(&self.layout.blocks) {
+                *factors = factors_of(isa, &row[block.channels.clone()]);
+            }
+        }
+    }
+}
+
+/// Scale and offset of a block of values, at least one.
+#[inline(always)]
+fn factors_of<S: Simd>(isa: S, x: &[f32]) -> Factors {
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    let (mut low, mut high) = (x[0], x[0]);
+    // Zero as long as all values are finite.
+    let mut check = 0.0;
+    if let Some(first) = vectors.first() {
+        let (mut lows, mut highs) = (isa.load(first), isa.load(first));
+        let mut checks = isa.splat(0.0);
+        for x in vectors {
+            let x = isa.load(x);
+            (lows, highs) = (isa.min(lows, x), isa.max(highs, x));
+            checks = isa.fma(x, isa.splat(0.0), checks);
+        }
+        (low, high, check) = (isa.min_lane(lows), isa.max_lane(highs), isa.sum(checks));
+    }
+    for &x in rest {
+        low = if x < low { x } else { low };
+        high = if x > high { x } else { high };
+        check += x * 0.0;
+    }
+    let spread = high - low;
+    let scale = if spread > SMALLEST_SPREAD { spread / 255.0 } else { 0.0 };
+    [scale + check, low]
+}
+
+/// Rounds the rows of a tile.
+struct RoundRows<'a> {
+    x: &'a [f32],
+    /// Of all rows, not only the tile's.
+    factors: &'a [Factors],
+    layout: &'a RowLayout,
+    out: Tile<'a, u8>,
+}
+
+impl SimdOp for RoundRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(mut self, isa: S) {
+        let blocks = &self.layout.blocks;
+        let factors = &self.factors[self.out.rows.start * blocks.len()..];
+        let rows = self.x.chunks_exact(self.layout.channels).zip(factors.chunks_exact(blocks.len()));
+        for (i, (row, factors)) in rows.enumerate() {
+            let out = self.out.row_mut(i);
+            for (&[scale, offset], block) in factors.iter().zip(blocks) {
+                round_block(
+                    isa,
+                    &row[block.channels.clone()],
+                    scale,
+                    offset,
+                    &mut out[block.columns.clone()],
+                );
+            }
+        }
+    }
+}
+
+/// `q = round((x - offset) / scale)` of a block; padding behind it is zero.
+#[inline(always)]
+fn round_block<S: Simd>(isa: S, x: &[f32], scale: f32, offset: f32, out: &mut [u8]) {
+    // False for zero and for what is not a number.
+    let inverse = if scale > 0.0 && scale < f32::INFINITY { 1.0 / scale } else { 0.0 };
+    let (inverse, offset) = (isa.splat(inverse), isa.splat(offset));
+    for (x, out) in x.chunks(LANES).zip(out.chunks_mut(LANES)) {
+        let quantized = isa.mul(isa.sub(isa.load_partial(x), offset), inverse);
+        let quantized = isa.min(isa.max(quantized, isa.splat(0.0)), isa.splat(255.0));
+        let mut bytes = [0; LANES];
+        isa.store_u8(quantized, &mut bytes);
+        bytes[x.len()..].fill(0);
+        out.copy_from_slice(&bytes[..out.len()]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::reference;
+    use super::*;
+
+    fn quantize(pool: &Pool, x: &[f32], layout: &RowLayout) -> Vec<f32> {
+        let mut out = vec![0.0; x.len() / layout.channels * layout.row_elements()];
+        quantize_rows(pool, x, layout, &mut out);
+        out
+    }
+
+    #[test]
+    fn blocks_end_where_inputs_do() {
+        let layout = RowLayout::new(&[70, 3]);
+        let block = |channels: Range<usize>, columns: Range<usize>, input, first_group| Block {
+            channels,
+            columns,
+            input,
+            first_group,
+        };
+        assert_eq!(
+            layout.blocks,
+            [block(0..64, 0..64, 0, 0), block(64..70, 64..72, 0, 2), block(70..73, 72..80, 1, 3)]
+        );
+        assert_eq!((layout.channels, layout.width, layout.row_elements()), (73, 80, 20 + 6));
+    }
+
+    #[test]
+    fn all_instruction_sets_find_the_same_bytes() {
+        for inputs in [&[1][..], &[8], &[17], &[64], &[70, 3], &[320], &[40, 129, 5]] {
+            let layout = RowLayout::new(inputs);
+            let x: Vec<f32> =
+                reference::noise(61, 7 * layout.channels).iter().map(|x| 3.0 * x + 0.7).collect();
+            let expected = reference::quantize_rows(&x, &layout);
+            reference::on_every_pool(|isa, pool| {
+                let found = quantize(pool, &x, &layout);
+                let (values, factors) = layout.split(&found);
+                assert_eq!(values, expected.0, "{inputs:?}, {isa:?}");
+                assert_eq!(factors, expected.1, "{inputs:?}, {isa:?}");
+            });
+        }
+    }
+
+    #[test]
+    fn a_byte_is_at_most_half_a_step_off() {
+        let layout = RowLayout::new(&[100]);
+        for magnitude in [1e-20, 1.0, 1e20] {
+            let x: Vec<f32> = reference::noise(62, 300).iter().map(|x| magnitude * (x + 0.3)).collect();
+            reference::on_every_pool(|isa, pool| {
+                let found = quantize(pool, &x, &layout);
+                let (values, factors) = layout.split(&found);
+                for (row, x) in x.chunks_exact(100).enumerate() {
+                    for (channel, &x) in x.iter().enumerate() {
+                        let [scale, offset] = factors[row * 2 + channel / BLOCK];
+                        let back = scale * f32::from(values[row * layout.width + channel]) + offset;
+                        assert!((back - x).abs() <= 0.501 * scale, "{isa:?}: {x} came back as {back}");
+                    }
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn constant_blocks_are_exact_and_broken_ones_show() {
+        let layout = RowLayout::new(&[20]);
+        reference::on_every_pool(|isa, pool| {
+            for value in [0.0, -3.25, 1e-40, 1e30] {
+                let found = quantize(pool, &[value; 20], &layout);
+                let (values, factors) = layout.split(&found);
+                assert!(values.iter().all(|&q| q == 0), "{isa:?}");
+                assert_eq!(factors, [[0.0, value]], "{isa:?}");
+            }
+            for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for at in [0, 5, 19] {
+                    let mut x = [1.0; 20];
+                    x[at] = broken;
+                    let found = quantize(pool, &x, &layout);
+                    let [[scale, _]] = layout.split(&found).1 else { panic!("one block") };
+                    assert!(scale.is_nan(), "{isa:?}: {broken} at {at} gave {scale}");
+                }
+            }
+        });
+    }
+}
