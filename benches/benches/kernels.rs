@@ -9,18 +9,22 @@ use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use half::f16;
-use sdq_benches::{copy_rate, fma_rate, measured, noise};
+use sdq_benches::{copy_rate, dot_rate, fma_rate, measured, noise};
 use sdq_engine::backend::cpu::kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, PackedMatrix, Panels, attention, conv2d, geglu,
-    group_norm, layer_norm, matmul,
+    Activation, AttentionShape, ConvShape, Epilogue, Integers, PackedMatrix, Panels, QuantizedMatrix,
+    RowLayout, attention, conv2d, conv2d_u8s8, geglu, group_norm, layer_norm, matmul, matmul_u8s8,
+    quantize_rows,
 };
 use sdq_engine::backend::cpu::pool::Pool;
+use sdq_formats::layout::columns::Columns;
 
 /// What a kernel is held against.
 #[derive(Clone, Copy)]
 enum Limit {
     /// Multiply-adds in registers; work is counted in them.
     Fma,
+    /// Multiply-adds of bytes in registers; work is counted in them.
+    Dot,
     /// Copying as many elements as the kernel reads.
     Copy,
 }
@@ -45,6 +49,7 @@ fn bench(
             bencher.iter_custom(|iterations| {
                 limit_rate = limit_rate.max(match limit {
                     Limit::Fma => fma_rate(&pool),
+                    Limit::Dot => dot_rate(&pool),
                     Limit::Copy => copy_rate(&pool, work),
                 });
                 let start = Instant::now();
@@ -128,6 +133,97 @@ fn linear(criterion: &mut Criterion) {
     }
 }
 
+/// The weights of a quantized product: bytes, half bytes, multipliers of one, scales.
+struct Quantized {
+    q8: Vec<i8>,
+    q4: Vec<u8>,
+    multipliers: Vec<u8>,
+    scales: Vec<f32>,
+    n: usize,
+    columns: Columns,
+}
+
+impl Quantized {
+    fn new(n: usize, taps: usize, channels: usize) -> Quantized {
+        let columns = Columns::new(taps, &[channels]).expect("a plain shape");
+        let (lanes, padded) = (n.next_multiple_of(16), columns.padded());
+        Quantized {
+            q8: (0..lanes * padded).map(|i| ((i * 37) % 120) as i8 - 60).collect(),
+            q4: (0..lanes * padded / 2).map(|i| (i * 37) as u8).collect(),
+            multipliers: vec![0x11; lanes * columns.groups() / 2],
+            scales: vec![0.01; lanes],
+            n,
+            columns,
+        }
+    }
+
+    /// Both types, by name.
+    fn matrices(&self) -> [(&'static str, QuantizedMatrix<'_>); 2] {
+        let q4 = Integers::Q4 { values: &self.q4, multipliers: &self.multipliers };
+        [("q8", Integers::Q8(&self.q8)), ("q4", q4)].map(|(name, integers)| {
+            (name, QuantizedMatrix::new(self.n, self.columns.clone(), integers, &self.scales))
+        })
+    }
+}
+
+/// Products with integers at the sizes of their twins in floats: `[batch, size, in channels, out channels]` of 3x3
+/// convolutions, `[m, k, n]` of linear layers. Quantizing the left operand is measured apart.
+fn integers(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("integers");
+    for [batch, size, in_channels, n] in
+        [[2, 64, 320, 320], [2, 32, 640, 640], [2, 16, 1280, 1280], [2, 8, 1280, 1280], [2, 16, 64, 64]]
+    {
+        let shape = ConvShape {
+            batch,
+            in_height: size,
+            in_width: size,
+            in_channels,
+            out_height: size,
+            out_width: size,
+            kernel: (3, 3),
+            stride: 1,
+            pad_top: 1,
+            pad_left: 1,
+        };
+        let pixels = batch * size * size;
+        let layout = RowLayout::new(&[in_channels]);
+        let mut x = vec![0.0; pixels * layout.row_elements()];
+        let floats = noise(pixels * in_channels);
+        let sizes = format!("{batch}x{size}x{size} {in_channels} to {n}");
+        bench(
+            &mut group,
+            &format!("quantize {batch}x{size}x{size} {in_channels}"),
+            Limit::Copy,
+            floats.len(),
+            |pool| {
+                quantize_rows(pool, &floats, &layout, &mut x);
+            },
+        );
+        let mut out = vec![0.0; pixels * n];
+        for (name, weight) in Quantized::new(n, 9, in_channels).matrices() {
+            bench(
+                &mut group,
+                &format!("conv3x3 {name} {sizes}"),
+                Limit::Dot,
+                pixels * n * 9 * in_channels,
+                |pool| {
+                    conv2d_u8s8(pool, &x, &shape, &weight, &Epilogue::default(), &mut out);
+                },
+            );
+        }
+    }
+    for [m, k, n] in [[8192, 320, 2560], [8192, 320, 320], [512, 1280, 1280], [154, 768, 320]] {
+        let layout = RowLayout::new(&[k]);
+        let x = vec![0.0; m * layout.row_elements()];
+        let mut out = vec![0.0; m * n];
+        for (name, weight) in Quantized::new(n, 1, k).matrices() {
+            bench(&mut group, &format!("linear {name} {m}x{k} to {n}"), Limit::Dot, m * k * n, |pool| {
+                matmul_u8s8(pool, &x, &weight, m, &Epilogue::default(), &mut out);
+            });
+        }
+    }
+}
+
 /// Attention `[batch, heads, queries, keys, channels of a head]`.
 fn attentions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
@@ -177,5 +273,5 @@ fn memory_bound(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(kernels, convolutions, linear, attentions, memory_bound);
+criterion_group!(kernels, convolutions, linear, integers, attentions, memory_bound);
 criterion_main!(kernels);

@@ -10,12 +10,19 @@ use std::thread;
 use std::time::Instant;
 
 use sdq_engine::backend::cpu::pool::Pool;
-use sdq_engine::backend::cpu::simd::{Isa, Simd, SimdOp};
+use sdq_engine::backend::cpu::simd::{Isa, LANES, Simd, SimdOp};
 
 /// Single-precision multiply-adds per second of all threads of `pool` when nothing leaves the registers.
 pub fn fma_rate(pool: &Pool) -> f64 {
     const ROUNDS: usize = 1 << 19;
     let per_round = on_all_threads(pool, || pool.isa().dispatch(FmaLoop { rounds: ROUNDS }));
+    per_round * ROUNDS as f64
+}
+
+/// Multiply-adds of bytes per second of all threads of `pool` when nothing leaves the registers.
+pub fn dot_rate(pool: &Pool) -> f64 {
+    const ROUNDS: usize = 1 << 19;
+    let per_round = on_all_threads(pool, || pool.isa().dispatch(DotLoop { rounds: ROUNDS }));
     per_round * ROUNDS as f64
 }
 
@@ -76,7 +83,47 @@ impl FmaLoop {
         for sum in sums {
             black_box(isa.sum(sum));
         }
-        start.elapsed().as_secs_f64() / (CHAINS * sdq_engine::backend::cpu::simd::LANES) as f64
+        start.elapsed().as_secs_f64() / (CHAINS * LANES) as f64
+    }
+}
+
+/// Integer dot products on accumulators that depend on nothing but themselves; tells how many seconds they took, per
+/// multiply-add of a round.
+struct DotLoop {
+    rounds: usize,
+}
+
+impl SimdOp for DotLoop {
+    type Output = f64;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, isa: S) -> f64 {
+        match S::DOT_ROWS * S::TILE_VECTORS {
+            12.. => self.run::<S, 12>(isa),
+            4.. => self.run::<S, 4>(isa),
+            _ => self.run::<S, 2>(isa),
+        }
+    }
+}
+
+impl DotLoop {
+    #[inline(always)]
+    fn run<S: Simd, const CHAINS: usize>(self, isa: S) -> f64 {
+        let start = Instant::now();
+        let weights = black_box([1_i8; 4 * LANES]);
+        let mut sums = [isa.zero_ints(); CHAINS];
+        // Other bytes for each chain and round, read from the first-level cache as a product reads them: with the same ones
+        // the compiler would multiply once and add often.
+        let left = black_box([[1_u8, 2, 3, 4]; 64]);
+        for round in 0..self.rounds {
+            for (chain, sum) in sums.iter_mut().enumerate() {
+                *sum = isa.dot(*sum, left[(round + chain) % 64], &weights);
+            }
+        }
+        for sum in sums {
+            black_box(isa.sum(isa.ints_to_f32(sum)));
+        }
+        start.elapsed().as_secs_f64() / (CHAINS * 4 * LANES) as f64
     }
 }
 
