@@ -201,6 +201,18 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn min_lane(self, value: __m512) -> f32 {
+        // SAFETY: `self` exists only where AVX-512F does.
+        unsafe { _mm512_reduce_min_ps(value) }
+    }
+
+    #[inline(always)]
+    fn max_lane(self, value: __m512) -> f32 {
+        // SAFETY: `self` exists only where AVX-512F does.
+        unsafe { _mm512_reduce_max_ps(value) }
+    }
+
+    #[inline(always)]
     fn load_partial(self, from: &[f32]) -> __m512 {
         // SAFETY: `self` exists only where AVX-512F does, and the mask admits only elements of `from`.
         unsafe { _mm512_maskz_loadu_ps(first(from.len()), from.as_ptr()) }

@@ -208,14 +208,23 @@ fn round_block<S: Simd>(isa: S, x: &[f32], scale: f32, offset: f32, out: &mut [u
     // False for zero and for what is not a number.
     let inverse = if scale > 0.0 && scale < f32::INFINITY { 1.0 / scale } else { 0.0 };
     let (inverse, offset) = (isa.splat(inverse), isa.splat(offset));
-    for (x, out) in x.chunks(LANES).zip(out.chunks_mut(LANES)) {
-        let quantized = isa.mul(isa.sub(isa.load_partial(x), offset), inverse);
-        let quantized = isa.min(isa.max(quantized, isa.splat(0.0)), isa.splat(255.0));
-        let mut bytes = [0; LANES];
-        isa.store_u8(quantized, &mut bytes);
-        bytes[x.len()..].fill(0);
-        out.copy_from_slice(&bytes[..out.len()]);
+    let (vectors, rest) = x.as_chunks::<LANES>();
+    let (out_vectors, out_rest) = out.split_at_mut(vectors.len() * LANES);
+    for (x, out) in vectors.iter().zip(out_vectors.as_chunks_mut().0) {
+        round_vector(isa, isa.load(x), inverse, offset, out);
     }
+    if !rest.is_empty() {
+        let mut bytes = [0; LANES];
+        round_vector(isa, isa.load_partial(rest), inverse, offset, &mut bytes);
+        out_rest.fill(0);
+        out_rest[..rest.len()].copy_from_slice(&bytes[..rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn round_vector<S: Simd>(isa: S, x: S::Vector, inverse: S::Vector, offset: S::Vector, to: &mut [u8; LANES]) {
+    let quantized = isa.mul(isa.sub(x, offset), inverse);
+    isa.store_u8(isa.min(isa.max(quantized, isa.splat(0.0)), isa.splat(255.0)), to);
 }
 
 #[cfg(test)]
