@@ -1,12 +1,16 @@
 //! Files that appear whole or not at all: written beside their destination, renamed over it at the end.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// A file under construction. Dropping it without [`AtomicFile::commit`] leaves nothing behind.
+/// What the names of temporary files start and end with.
+const AFFIXES: (&str, &str) = (".sdq-", ".part");
+
+/// A file under construction. Dropping it without [`AtomicFile::commit`] leaves nothing behind. A process that is
+/// killed drops nothing: what it left is removed when another file is started in the same folder.
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: NamedTempFile,
@@ -38,16 +42,9 @@ impl AtomicFile {
         if !folder.is_dir() {
             return Err(io::Error::new(io::ErrorKind::NotFound, "its folder does not exist"));
         }
-        let mut builder = tempfile::Builder::new();
-        builder.prefix(".sdq-").suffix(".part");
-        #[cfg(unix)]
-        {
-            // The umask still applies; without this the file would keep the 0600 of a secret temporary.
-            use std::os::unix::fs::PermissionsExt;
-            builder.permissions(fs::Permissions::from_mode(0o666));
-        }
+        remove_abandoned(folder);
         // The kind alone: the full message names the temporary file, which nobody asked for.
-        let temporary = builder.tempfile_in(folder).map_err(|error| io::Error::from(error.kind()))?;
+        let temporary = create_locked(folder).map_err(|error| io::Error::from(error.kind()))?;
         Ok(AtomicFile { temporary, destination })
     }
 
@@ -58,6 +55,43 @@ impl AtomicFile {
     pub fn commit(self) -> io::Result<()> {
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.destination).map(|_file: File| ()).map_err(|failed| failed.error)
+    }
+}
+
+/// A new temporary file, locked for as long as it is open: the sign that its writer lives.
+fn create_locked(folder: &Path) -> io::Result<NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(AFFIXES.0).suffix(AFFIXES.1);
+    #[cfg(unix)]
+    {
+        // The umask still applies; without this the file would keep the 0600 of a secret temporary.
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(fs::Permissions::from_mode(0o666));
+    }
+    loop {
+        let temporary = builder.tempfile_in(folder)?;
+        match temporary.as_file().try_lock() {
+            // Between creation and lock another process may have taken it for abandoned.
+            Err(TryLockError::WouldBlock) => {}
+            Ok(()) if !temporary.path().exists() => {}
+            // Some file systems know no locks. Then nobody can take it for abandoned, either.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(temporary),
+        }
+    }
+}
+
+/// Removes temporary files whose writers are gone. What cannot be removed stays: it is in nobody's way.
+fn remove_abandoned(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(AFFIXES.0) && name.ends_with(AFFIXES.1));
+        if ours
+            && entry.file_type().is_ok_and(|kind| kind.is_file())
+            && let Ok(file) = File::options().write(true).open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = fs::remove_file(entry.path());
+        }
     }
 }
 
@@ -101,6 +135,28 @@ mod tests {
         kept.commit().unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(entries(folder.path()), ["a"]);
+    }
+
+    #[test]
+    fn removes_what_a_killed_writer_left_and_no_more() {
+        let folder = tempfile::tempdir().unwrap();
+        let living = AtomicFile::create(&folder.path().join("a")).unwrap();
+        let name = living.temporary.path().file_name().unwrap().to_str().unwrap().to_owned();
+        // Nobody holds a lock on these, as on any file whose process has ended.
+        for left in [".sdq-abc123.part", "other.part", ".sdq-notes"] {
+            fs::write(folder.path().join(left), "half").unwrap();
+        }
+        fs::create_dir(folder.path().join(".sdq-folder.part")).unwrap();
+        let mut second = AtomicFile::create(&folder.path().join("b")).unwrap();
+        second.write_all(b"new").unwrap();
+        second.commit().unwrap();
+        let mut found = entries(folder.path());
+        found.sort();
+        let mut expected = [&name, ".sdq-folder.part", ".sdq-notes", "b", "other.part"];
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        living.commit().unwrap();
+        assert!(folder.path().join("a").exists());
     }
 
     #[test]
