@@ -63,41 +63,64 @@ impl TensorView<'_> {
     /// When the tensor holds no floating-point numbers of 16 bits or more, when an F64 overflows, or when the view's
     /// byte count does not fit its shape.
     pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
-        let expected = self.elements().and_then(|n| n.checked_mul(self.dtype.size())).unwrap_or(usize::MAX);
-        if self.bytes.len() != expected {
-            let found = self.bytes.len();
-            return Err(TensorError::Length { tensor: self.name.clone(), expected, found });
-        }
-        let elements = expected / self.dtype.size();
-        let mut values = vec![0f32; elements];
+        let mut values = vec![0f32; self.check_length()?];
+        self.read_f32(0, &mut values)?;
+        Ok(values)
+    }
+
+    /// Elements `first..first + values.len()` as f32, as [`TensorView::to_f32`] has them.
+    ///
+    /// # Errors
+    /// As for [`TensorView::to_f32`].
+    ///
+    /// # Panics
+    /// When the tensor ends before the range does.
+    pub fn read_f32(&self, first: usize, values: &mut [f32]) -> Result<(), TensorError> {
+        self.check_length()?;
+        let size = self.dtype.size();
+        let bytes = &self.bytes[first * size..(first + values.len()) * size];
         match self.dtype {
-            DType::F32 => LittleEndian::read_f32_into(self.bytes, &mut values),
-            DType::F16 | DType::BF16 => self.widen_16_bit(&mut values),
+            DType::F32 => LittleEndian::read_f32_into(bytes, values),
+            DType::F16 | DType::BF16 => widen_16_bit(self.dtype, bytes, values),
             DType::F64 => {
-                for (index, (value, bytes)) in values.iter_mut().zip(self.bytes.chunks_exact(8)).enumerate() {
+                for (index, (value, bytes)) in values.iter_mut().zip(bytes.chunks_exact(8)).enumerate() {
                     let wide = LittleEndian::read_f64(bytes);
                     *value = wide as f32;
                     if wide.is_finite() && !value.is_finite() {
-                        return Err(TensorError::TooLarge { tensor: self.name.clone(), index });
+                        return Err(TensorError::TooLarge {
+                            tensor: self.name.clone(),
+                            index: first + index,
+                        });
                     }
                 }
             }
             dtype => return Err(TensorError::NotFloat { tensor: self.name.clone(), dtype }),
         }
-        Ok(values)
+        Ok(())
     }
 
-    /// Widens in small blocks: the source may be unaligned, and a whole aligned copy would cost half as much memory again.
-    fn widen_16_bit(&self, values: &mut [f32]) {
-        const BLOCK: usize = 512;
-        let mut bits = [0u16; BLOCK];
-        for (values, bytes) in values.chunks_mut(BLOCK).zip(self.bytes.chunks(2 * BLOCK)) {
-            let bits = &mut bits[..values.len()];
-            LittleEndian::read_u16_into(bytes, bits);
-            match self.dtype {
-                DType::BF16 => bytemuck::cast_slice::<u16, bf16>(bits).convert_to_f32_slice(values),
-                _ => bytemuck::cast_slice::<u16, f16>(bits).convert_to_f32_slice(values),
-            }
+    /// The number of elements, if there are as many bytes as they take.
+    fn check_length(&self) -> Result<usize, TensorError> {
+        let expected = self.elements().and_then(|n| n.checked_mul(self.dtype.size())).unwrap_or(usize::MAX);
+        if self.bytes.len() != expected {
+            let found = self.bytes.len();
+            return Err(TensorError::Length { tensor: self.name.clone(), expected, found });
+        }
+        Ok(expected / self.dtype.size())
+    }
+}
+
+/// Widens F16 or BF16 in small blocks: the source may be unaligned, and a whole aligned copy would cost half as much
+/// memory again.
+fn widen_16_bit(dtype: DType, bytes: &[u8], values: &mut [f32]) {
+    const BLOCK: usize = 512;
+    let mut bits = [0u16; BLOCK];
+    for (values, bytes) in values.chunks_mut(BLOCK).zip(bytes.chunks(2 * BLOCK)) {
+        let bits = &mut bits[..values.len()];
+        LittleEndian::read_u16_into(bytes, bits);
+        match dtype {
+            DType::BF16 => bytemuck::cast_slice::<u16, bf16>(bits).convert_to_f32_slice(values),
+            _ => bytemuck::cast_slice::<u16, f16>(bits).convert_to_f32_slice(values),
         }
     }
 }
@@ -129,6 +152,16 @@ mod tests {
         let halves = encode(&|v| bf16::from_f32(v).to_le_bytes().to_vec());
         let rounded: Vec<f32> = expected.iter().map(|&v| bf16::from_f32(v).to_f32()).collect();
         assert_eq!(view(DType::BF16, &[1027], &halves[1..]).unwrap(), rounded);
+    }
+
+    #[test]
+    fn reads_a_range() {
+        let values: Vec<f32> = (0..9).map(|i| i as f32).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect();
+        let view = TensorView { name: "w".into(), dtype: DType::F16, shape: vec![3, 3], bytes: &bytes };
+        let mut range = [0.0; 3];
+        view.read_f32(4, &mut range).unwrap();
+        assert_eq!(range, [4.0, 5.0, 6.0]);
     }
 
     #[test]

@@ -70,7 +70,8 @@ pub fn convert(
         }
     }
 
-    let mut writer = SdqWriter::create(output, model.manifest(CONVERTER)?)?;
+    let mut writer = SdqWriter::create(output, model.manifest(CONVERTER))?;
+    writer.set_sources(model.sources(|| true)?.unwrap_or_default())?;
     let total = sources.iter().map(|source| source.tensors.len()).sum();
     let (mut done, mut parameters) = (0, 0);
     for (part, Source { component, tensors }) in parts.iter().zip(&sources) {

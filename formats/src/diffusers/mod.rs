@@ -202,30 +202,28 @@ impl ModelDirectory {
         &self.card
     }
 
-    /// All files that were used, hashed. Reads every weight once.
+    /// All files that were used, hashed. Reads every weight once. `go_on` is asked every few megabytes; `None` when it
+    /// said no.
     ///
     /// # Errors
     /// When a file cannot be read any more.
-    pub fn sources(&self) -> Result<Vec<Source>, DiffusersError> {
-        self.files.iter().map(|name| hash(&self.path.join(name), name)).collect()
+    pub fn sources(&self, go_on: impl Fn() -> bool) -> Result<Option<Vec<Source>>, DiffusersError> {
+        self.files.iter().map(|name| hash(&self.path.join(name), name, &go_on)).collect()
     }
 
     /// The manifest of an `.sdq` file made from this directory by `converter` (program and version). The name
-    /// defaults to the directory's. Hashes all files, see [`ModelDirectory::sources`].
-    ///
-    /// # Errors
-    /// When a file cannot be read any more.
-    pub fn manifest(&self, converter: &str) -> Result<Manifest, DiffusersError> {
-        Ok(Manifest {
+    /// defaults to the directory's. `sources` is empty: that takes [`ModelDirectory::sources`], which takes its time.
+    pub fn manifest(&self, converter: &str) -> Manifest {
+        Manifest {
             name: self.card.name.clone().unwrap_or_else(|| self.folder_name()),
             description: self.card.description.clone().unwrap_or_default(),
             license: self.card.license.clone().unwrap_or_default(),
             pipeline_class: self.class_name.clone(),
             converter: converter.to_owned(),
             defaults: self.card.defaults(),
-            sources: self.sources()?,
+            sources: Vec::new(),
             quantization: None,
-        })
+        }
     }
 
     fn folder_name(&self) -> String {
@@ -262,11 +260,19 @@ fn listed_components(index: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-fn hash(path: &Path, name: &str) -> Result<Source, DiffusersError> {
+fn hash(path: &Path, name: &str, go_on: impl Fn() -> bool) -> Result<Option<Source>, DiffusersError> {
+    /// Some milliseconds' worth.
+    const STRETCH: usize = 4 << 20;
     let bytes = Bytes::map(path).map_err(|source| DiffusersError::Io { path: path.to_path_buf(), source })?;
-    let digest = Sha256::digest(&*bytes);
-    let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Source { file: name.to_owned(), bytes: bytes.len() as u64, sha256 })
+    let mut hasher = Sha256::new();
+    for stretch in bytes.chunks(STRETCH) {
+        if !go_on() {
+            return Ok(None);
+        }
+        hasher.update(stretch);
+    }
+    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Some(Source { file: name.to_owned(), bytes: bytes.len() as u64, sha256 }))
 }
 
 #[cfg(test)]

@@ -118,11 +118,12 @@ fn the_manifest_names_every_file_relative_to_the_model() {
     model.put("NOTICE", "not used");
     let model = model.open();
     assert!(model.texts().contains(&("LICENSE".to_owned(), "be kind".to_owned())));
-    let manifest = model.manifest("sdq 1.2.3").unwrap();
+    let manifest = model.manifest("sdq 1.2.3");
     assert_eq!((manifest.name.as_str(), manifest.license.as_str()), ("tiny", "OFL-1.1"));
     assert_eq!(manifest.converter, "sdq 1.2.3");
     assert_eq!(manifest.defaults.to_string(), r#"{"width":64,"steps":20}"#);
-    let files: Vec<&str> = manifest.sources.iter().map(|source| source.file.as_str()).collect();
+    let sources = model.sources(|| true).unwrap().unwrap();
+    let files: Vec<&str> = sources.iter().map(|source| source.file.as_str()).collect();
     assert_eq!(
         files,
         [
@@ -140,7 +141,7 @@ fn the_manifest_names_every_file_relative_to_the_model() {
             "vae/diffusion_pytorch_model.safetensors",
         ]
     );
-    let vocabulary = &manifest.sources[7];
+    let vocabulary = &sources[7];
     assert_eq!(vocabulary.bytes, 2);
     // SHA-256 of `{}`.
     assert_eq!(vocabulary.sha256, "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
@@ -149,7 +150,7 @@ fn the_manifest_names_every_file_relative_to_the_model() {
 #[test]
 fn without_a_card_the_folder_names_the_model() {
     let model = Model::new();
-    let manifest = model.open().manifest("sdq").unwrap();
+    let manifest = model.open().manifest("sdq");
     assert_eq!(manifest.name, model.0.path().file_name().unwrap().to_str().unwrap());
     assert_eq!(manifest.defaults, json!({}));
 }
@@ -175,7 +176,8 @@ fn reads_shards_under_every_name_of_their_index() {
         model.put(&format!("unet/{index}"), r#"{"weight_map": {"conv_in.weight": "shard-1.safetensors"}}"#);
         let model = model.open();
         assert!(model.component("unet").unwrap().tensors().unwrap().contains_key("conv_in.weight"));
-        let files: Vec<String> = model.sources().unwrap().into_iter().map(|source| source.file).collect();
+        let sources = model.sources(|| true).unwrap().unwrap();
+        let files: Vec<String> = sources.into_iter().map(|source| source.file).collect();
         assert!(files.contains(&format!("unet/{index}")));
         assert!(files.contains(&"unet/shard-1.safetensors".to_owned()));
     }

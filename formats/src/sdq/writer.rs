@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::error::{SdqError, SdqProblem};
 use super::header::{HEADER_LEN, Header};
-use super::manifest::Manifest;
+use super::manifest::{Manifest, Source};
 use super::table::{ComponentEntry, PartEntry, Table, TextEntry, WeightEntry};
 use super::{SECTION_ALIGNMENT, WEIGHT_ALIGNMENT};
 use crate::atomic::AtomicFile;
@@ -63,6 +63,15 @@ impl SdqWriter {
             texts: Vec::new(),
             weight_names: HashSet::new(),
         })
+    }
+
+    /// Sets the manifest's `sources`, which may take as long to hash as the weights take to write.
+    ///
+    /// # Errors
+    /// When they are ones that the reader would refuse.
+    pub fn set_sources(&mut self, sources: Vec<Source>) -> Result<(), SdqError> {
+        self.table.manifest.sources = sources;
+        self.table.manifest.check().map_err(|problem| SdqError::new(&self.path, problem))
     }
 
     /// Starts the section of a component. `config` is its `config.json`.
