@@ -5,7 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod convert;
+mod encode;
 mod error;
 
 pub use convert::{Part, Progress, Report, convert};
+pub use encode::{EncodeError, encode};
 pub use error::ConvertError;

@@ -1,0 +1,127 @@
+//! f32 → q4: a feature's scale by search, each group's multiplier by trial of all, integers by rounding.
+
+use sdq_formats::layout::{
+    columns::{COLUMN_STEP, Columns, GROUP, Run},
+    quantized::{MULTIPLIER_MAX, Q4_OFFSET, Q4_RANGE, multiplier_position, q4_position},
+};
+
+use super::feature::{Feature, Fit, LANES, round};
+
+const LOWEST: f32 = Q4_RANGE.0 as f32;
+const HIGHEST: f32 = Q4_RANGE.1 as f32;
+
+/// Scales to try, as multiples of the one at which the largest multiplier reaches the largest weight halfway between
+/// the ends of the range. Negative ones too: the range reaches further on one side.
+/// Among them are those at which the largest weight is met exactly, by 7 and by -8.
+const FACTORS: [f32; 10] = [1.0, -1.0, 7.5 / 7.0, -7.5 / 8.0, 0.93, 0.86, -0.86, 0.78, -0.78, -7.5 / 7.0];
+
+/// Makes the values of a panel zeros and its multipliers ones.
+pub(super) fn clear(values: &mut [u8], multipliers: &mut [u8]) {
+    let zero = Q4_OFFSET as u8;
+    values.fill(zero << 4 | zero);
+    multipliers.fill(0x11);
+}
+
+/// Encodes what `feature` holds: output feature `lane` of a panel, its weights for `input`. `importance` is that of
+/// each column of the input. `values` and `multipliers` are a panel's, [cleared](clear).
+pub(super) fn encode_feature(
+    columns: &Columns,
+    input: usize,
+    lane: usize,
+    feature: &Feature,
+    importance: &[f32],
+    values: &mut [u8],
+    multipliers: &mut [u8],
+) -> Fit {
+    if feature.largest == 0.0 {
+        return feature.fit(0.0, 0.0, 0.0);
+    }
+    let width = columns.inputs()[input].next_multiple_of(COLUMN_STEP);
+    let scale = search(feature, importance, width);
+    let (mut squared_error, mut most) = (0.0, 0.0_f32);
+    for run in columns.runs().filter(|run| run.input == input) {
+        let [values_of_run, importance] = [&feature.values, importance].map(|all| run_of(all, run, width));
+        for (index, (group, importance)) in groups(values_of_run, importance).enumerate() {
+            let (multiplier, _) = best_multiplier(group, importance, scale);
+            let step = scale * f32::from(multiplier);
+            put(multipliers, multiplier_position(run.first_group + index, lane), multiplier);
+            for (offset, &value) in group.iter().enumerate() {
+                let integer = quantize(value, step.recip());
+                let position = q4_position(run.start + index * GROUP + offset, lane);
+                put(values, position, (integer as i8 + Q4_OFFSET) as u8);
+                squared_error += (value - integer * step) * (value - integer * step);
+                most = most.max((integer * f32::from(multiplier)).abs());
+            }
+        }
+    }
+    feature.fit(scale, squared_error, most)
+}
+
+/// Sets one half of a byte.
+fn put(bytes: &mut [u8], (byte, shift): (usize, u32), half: u8) {
+    bytes[byte] = bytes[byte] & !(15 << shift) | half << shift;
+}
+
+/// The part of a feature's values, or of their importance, that belongs to a run.
+fn run_of(all: &[f32], run: Run, width: usize) -> &[f32] {
+    &all[run.tap * width..][..width]
+}
+
+/// The groups of a run with their importance; the last one may be smaller, though never less than a step.
+fn groups<'a>(values: &'a [f32], importance: &'a [f32]) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
+    values.chunks(GROUP).zip(importance.chunks(GROUP))
+}
+
+/// The candidate scale with the least weighted squared error.
+fn search(feature: &Feature, importance: &[f32], width: usize) -> f32 {
+    let middle = (HIGHEST - LOWEST) / 2.0 * f32::from(MULTIPLIER_MAX);
+    let mut best = (0.0, f32::INFINITY);
+    for factor in FACTORS {
+        let scale = feature.largest / middle * factor;
+        let mut error = 0.0;
+        for (values, importance) in feature.values.chunks(width).zip(importance.chunks(width)) {
+            for (group, importance) in groups(values, importance) {
+                error += best_multiplier(group, importance, scale).1;
+            }
+            // Errors only grow.
+            if error >= best.1 {
+                break;
+            }
+        }
+        if error < best.1 {
+            best = (scale, error);
+        }
+    }
+    best.0
+}
+
+/// The multiplier of a group with the least weighted squared error at a scale, and that error.
+fn best_multiplier(group: &[f32], importance: &[f32], scale: f32) -> (u8, f32) {
+    let mut best = (1, f32::INFINITY);
+    for multiplier in (1..=MULTIPLIER_MAX).rev() {
+        let error = error_at(group, importance, scale * f32::from(multiplier));
+        if error < best.1 {
+            best = (multiplier, error);
+        }
+    }
+    best
+}
+
+/// Weighted squared error of a group at a step.
+fn error_at(group: &[f32], importance: &[f32], step: f32) -> f32 {
+    let inverse = step.recip();
+    let mut errors = [0.0_f32; LANES];
+    for (values, importance) in group.chunks_exact(LANES).zip(importance.chunks_exact(LANES)) {
+        for lane in 0..LANES {
+            let off = values[lane] - quantize(values[lane], inverse) * step;
+            errors[lane] += importance[lane] * off * off;
+        }
+    }
+    errors.into_iter().sum()
+}
+
+/// The integer that stands for `value`, at the inverse of a step.
+#[inline(always)]
+fn quantize(value: f32, inverse: f32) -> f32 {
+    round((value * inverse).max(LOWEST).min(HIGHEST))
+}

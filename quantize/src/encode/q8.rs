@@ -1,0 +1,198 @@
+//! f32 → q8: the scale of a feature by search, its integers by rounding, neighbours held to the bound of their sum.
+
+use sdq_formats::layout::{
+    columns::{COLUMN_STEP, Columns},
+    quantized::{PAIR_MAX, Q8_MAX, q8_position},
+};
+
+use super::feature::{Feature, Fit, LANES, round};
+
+const MAX: f32 = Q8_MAX as f32;
+const PAIR: f32 = PAIR_MAX as f32;
+
+/// Scales below the one that reaches the largest weight, as its multiples: the largest weights are clipped for the
+/// sake of all others.
+const SMALLER: [f32; 4] = [0.92, 0.84, 0.76, 0.7];
+
+/// Scales around the one at which no sum of neighbours goes beyond its bound, as its multiples. The best one is
+/// nearly always here: the largest sums give way, for the sake of all others.
+const PAIRED: [f32; 6] = [1.0, 0.97, 0.94, 0.9, 0.85, 0.8];
+
+/// Encodes what `feature` holds: output feature `lane` of a panel, its weights for `input`. `importance` is that of
+/// each column of the input. The integers go to `panel`, which holds one's values.
+pub(super) fn encode_feature(
+    columns: &Columns,
+    input: usize,
+    lane: usize,
+    feature: &Feature,
+    importance: &[f32],
+    panel: &mut [u8],
+) -> Fit {
+    let (scale, _) = search::<true>(&feature.values, feature.largest, importance);
+    if scale == 0.0 {
+        return feature.fit(0.0, 0.0, MAX);
+    }
+    let width = columns.inputs()[input].next_multiple_of(COLUMN_STEP);
+    let (mut squared_error, mut most) = (0.0, 0.0_f32);
+    for run in columns.runs().filter(|run| run.input == input) {
+        let (values, importance) = (&feature.values[run.tap * width..], &importance[run.tap * width..]);
+        for column in (0..width).step_by(2) {
+            let pair = [values[column], values[column + 1]];
+            let integers =
+                quantize_pair::<true>(pair, [importance[column], importance[column + 1]], scale.recip());
+            for (offset, (value, integer)) in pair.into_iter().zip(integers).enumerate() {
+                panel[q8_position(run.start + column + offset, lane)] = integer as i8 as u8;
+                squared_error += (value - integer * scale) * (value - integer * scale);
+                most = most.max(integer.abs());
+            }
+        }
+    }
+    feature.fit(scale, squared_error, most)
+}
+
+/// Encodes a row of a table. Rows are looked up and never multiplied with bytes, so no sum of neighbours is bounded.
+pub(super) fn encode_row(row: &[f32], feature: &mut Feature, integers: &mut [u8]) -> Fit {
+    feature.take(row);
+    let ones = vec![1.0; feature.values.len()];
+    let (scale, squared_error) = search::<false>(&feature.values, feature.largest, &ones);
+    if scale == 0.0 {
+        return feature.fit(0.0, 0.0, MAX);
+    }
+    for (integer, value) in integers.iter_mut().zip(&feature.values) {
+        *integer = round(value * scale.recip()).clamp(-MAX, MAX) as i8 as u8;
+    }
+    feature.fit(scale, squared_error, MAX)
+}
+
+/// The candidate scale with the least weighted squared error, and that error. Zero where all values are. `PAIRS`:
+/// whether the sums of neighbours are bounded.
+fn search<const PAIRS: bool>(values: &[f32], largest: f32, importance: &[f32]) -> (f32, f32) {
+    if largest == 0.0 {
+        return (0.0, 0.0);
+    }
+    let plain = largest / MAX;
+    let mut best = (plain, error_at::<PAIRS>(values, importance, plain));
+    let mut consider = |scale: f32| {
+        let error = error_at::<PAIRS>(values, importance, scale);
+        if error < best.1 {
+            best = (scale, error);
+        }
+    };
+    SMALLER.iter().for_each(|factor| consider(plain * factor));
+    if PAIRS {
+        let sums = values.chunks_exact(2).map(|pair| (pair[0] + pair[1]).abs());
+        // Up to twice the plain scale.
+        let paired = sums.fold(0.0, f32::max) / PAIR;
+        PAIRED.iter().map(|factor| paired * factor).filter(|&scale| scale > plain).for_each(consider);
+    }
+    best
+}
+
+/// Weighted squared error at a scale.
+fn error_at<const PAIRS: bool>(values: &[f32], importance: &[f32], scale: f32) -> f32 {
+    let inverse = scale.recip();
+    let mut errors = [0.0_f32; LANES];
+    for (values, importance) in values.chunks_exact(LANES).zip(importance.chunks_exact(LANES)) {
+        // First and second ones of four pairs at a time, which becomes vector instructions.
+        let mut first = [0.0_f32; LANES / 2];
+        let mut second = first;
+        let (mut first_importance, mut second_importance) = (first, first);
+        for pair in 0..LANES / 2 {
+            (first[pair], second[pair]) = (values[2 * pair], values[2 * pair + 1]);
+            (first_importance[pair], second_importance[pair]) =
+                (importance[2 * pair], importance[2 * pair + 1]);
+        }
+        for pair in 0..LANES / 2 {
+            let weights = [first_importance[pair], second_importance[pair]];
+            let integers = quantize_pair::<PAIRS>([first[pair], second[pair]], weights, inverse);
+            let off = [first[pair] - integers[0] * scale, second[pair] - integers[1] * scale];
+            errors[pair] += weights[0] * off[0] * off[0];
+            errors[LANES / 2 + pair] += weights[1] * off[1] * off[1];
+        }
+    }
+    errors.into_iter().sum()
+}
+
+/// The integers for two neighbouring columns: rounded, and where they add up to more than they may, the excess taken
+/// off where it costs the least weighted squared error.
+#[inline(always)]
+fn quantize_pair<const PAIRS: bool>(pair: [f32; 2], importance: [f32; 2], inverse: f32) -> [f32; 2] {
+    let exact = [pair[0] * inverse, pair[1] * inverse];
+    let rounded = exact.map(|value| round(value).clamp(-MAX, MAX));
+    if !PAIRS {
+        return rounded;
+    }
+    let sum = rounded[0] + rounded[1];
+    let bound = PAIR.copysign(sum);
+    // On the line of sums that are just allowed, the least weighted error: the first gives way by as much of the
+    // excess as the second is more important.
+    let both = importance[0] + importance[1];
+    let share = if both > 0.0 { importance[1] / both } else { 0.5 };
+    let first = round(exact[0] - (exact[0] + exact[1] - bound) * share);
+    // Both ends keep their partner within its own range.
+    let (low, high) = if sum > 0.0 { (PAIR - MAX, MAX) } else { (-MAX, MAX - PAIR) };
+    let first = first.max(low).min(high);
+    if sum.abs() > PAIR { [first, bound - first] } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The sum of a few sines: values of all sizes, none of them round.
+    fn values(count: usize) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * 0.7).sin() * 1.3 + (i as f32 * 2.9).sin().powi(5)).collect()
+    }
+
+    #[test]
+    fn pairs_keep_their_bound_at_the_least_cost() {
+        let brute = |pair: [f32; 2], importance: [f32; 2]| {
+            let mut least = f32::INFINITY;
+            for first in -127..=127_i16 {
+                for second in -127..=127_i16 {
+                    if (first + second).abs() <= PAIR_MAX {
+                        let off = [pair[0] - f32::from(first), pair[1] - f32::from(second)];
+                        least = least.min(importance[0] * off[0] * off[0] + importance[1] * off[1] * off[1]);
+                    }
+                }
+            }
+            least
+        };
+        let exact = [-190.0, -127.0, -100.4, -64.0, -1.6, 0.0, 3.3, 63.5, 65.2, 90.9, 126.7, 181.0];
+        for first in exact {
+            for second in exact {
+                for importance in [[1.0, 1.0], [1.0, 7.0], [5.0, 0.25]] {
+                    let pair = [first, second];
+                    let integers = quantize_pair::<true>(pair, importance, 1.0);
+                    assert!((integers[0] + integers[1]).abs() <= PAIR, "{pair:?}: {integers:?}");
+                    assert!(integers.iter().all(|integer| integer.abs() <= MAX), "{pair:?}: {integers:?}");
+                    let off = [first - integers[0], second - integers[1]];
+                    let cost = importance[0] * off[0] * off[0] + importance[1] * off[1] * off[1];
+                    let least = brute(pair, importance);
+                    assert!(cost <= least * 1.0001 + 1e-3, "{pair:?}: {cost} instead of {least}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn without_importance_excess_is_shared() {
+        assert_eq!(quantize_pair::<true>([100.0, 90.0], [0.0, 0.0], 1.0), [69.0, 59.0]);
+        assert_eq!(quantize_pair::<false>([100.0, 90.0], [0.0, 0.0], 1.0), [100.0, 90.0]);
+    }
+
+    #[test]
+    fn search_never_loses_to_the_plain_scale() {
+        for count in [8, 64, 800] {
+            let values = values(count);
+            let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
+            let ones = vec![1.0; count];
+            let (_, found) = search::<true>(&values, largest, &ones);
+            assert!(found <= error_at::<true>(&values, &ones, largest / MAX), "{count}");
+        }
+        // Equal weights: at the plain scale every pair would have to give up a third.
+        let equal = [1.0; 16];
+        let (scale, error) = search::<true>(&equal, 1.0, &equal);
+        assert!(error < 1e-6 && (scale - 1.0 / 64.0).abs() < 1e-6, "{scale}: {error}");
+    }
+}
