@@ -55,6 +55,18 @@ pub enum Error {
         /// What would work.
         expected: String,
     },
+    /// Two models that are no versions of one.
+    #[error(
+        "the two models are not versions of one model: {what}: {expected} in the first, {found} in the second"
+    )]
+    Mismatch {
+        /// What differs.
+        what: String,
+        /// The reference's.
+        expected: String,
+        /// The other's.
+        found: String,
+    },
     /// There is not enough memory for the picture's intermediate values.
     #[error("no memory for {bytes} bytes of intermediate values; try a smaller picture")]
     OutOfMemory {

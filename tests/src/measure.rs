@@ -1,5 +1,7 @@
 //! Measures of error, and how much of it is allowed.
 
+pub use sdq_engine::metrics::{psnr, relative_error};
+
 /// Text states, U-Net outputs and the encoder's moments, from equal inputs ([`relative_error`]). Both sides compute
 /// in f32 and add in other orders; 2e-6 was the most seen.
 pub const STAGE_ERROR: f64 = 1e-5;
@@ -20,29 +22,6 @@ pub const TRAINED_PICTURE_DB: f64 = 40.0;
 
 /// Decoder from equal latents, in decibels: only values that round differently may differ, and by one.
 pub const DECODED_DB: f64 = 60.0;
-
-/// `‖found - expected‖ / ‖expected‖`, Euclidean. NaN anywhere gives NaN, which is below no tolerance.
-///
-/// # Panics
-/// When the lengths differ.
-pub fn relative_error(found: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(found.len(), expected.len(), "other number of values");
-    let square = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-    let difference = square(&mut found.iter().zip(expected).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    let norm = square(&mut expected.iter().map(|v| f64::from(*v)));
-    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
-}
-
-/// Peak signal-to-noise ratio of two 8-bit pictures in decibels: `10 lg (255² / mean squared difference)`; infinite
-/// where they are equal.
-///
-/// # Panics
-/// When the lengths differ.
-pub fn psnr(found: &[u8], expected: &[u8]) -> f64 {
-    assert_eq!(found.len(), expected.len(), "other number of values");
-    let squares = found.iter().zip(expected).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2)).sum::<f64>();
-    10.0 * (255.0 * 255.0 * found.len() as f64 / squares).log10()
-}
 
 /// Collects one line per case and fails at the end with all of them, so that one run shows the whole table.
 #[derive(Debug, Default)]
@@ -90,16 +69,6 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn errors_of_known_size() {
-        assert_eq!(relative_error(&[3.0, 4.5], &[3.0, 4.0]), 0.1);
-        assert_eq!(relative_error(&[0.0], &[0.0]), 0.0);
-        assert!(relative_error(&[f32::NAN], &[1.0]).is_nan());
-        assert_eq!(psnr(&[0, 0], &[255, 255]), 0.0);
-        assert_eq!(psnr(&[7], &[7]), f64::INFINITY);
-        assert!((psnr(&[10, 10, 10], &[10, 11, 10]) - 52.9).abs() < 0.01);
-    }
 
     #[test]
     #[should_panic(expected = "FAIL nan")]

@@ -3,6 +3,7 @@
 //! [`Pipeline::generate`] reads as the algorithm; each stage has its file beside this one.
 
 mod autoencoder;
+mod compare;
 mod denoiser;
 mod request;
 mod text;
@@ -13,6 +14,7 @@ use sdq_formats::sdq::{Component, Manifest, SdqFile};
 use sdq_schedulers::{NoiseSource, Scheduler};
 
 pub use autoencoder::Moments;
+pub use compare::{Comparison, compare};
 pub use request::{Defaults, Request, Settings};
 
 use crate::{
@@ -120,9 +122,12 @@ impl Pipeline {
         let size = settings.latent_size(&self.model.vae);
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
         let mut denoiser = Denoiser::new(self, &text_states, &timesteps, size)?;
+        let shape = denoiser.latents_shape();
+        let mut predict =
+            |latents: &[f32], step: usize| denoiser.predict(latents, step, settings.guidance_scale);
         let mut finished = Vec::new();
         for (image, seed) in settings.seeds().enumerate() {
-            let latents = denoise(&settings, seed, &mut denoiser, |step, latents| {
+            let latents = denoise(&settings, seed, shape, &mut predict, |step, latents| {
                 observer.step = step + 1;
                 observer.tell(Event::Step { image, step, steps: timesteps.len(), latents })
             })?;
@@ -150,20 +155,22 @@ fn component<'f>(file: &'f SdqFile, name: &'static str) -> Result<Component<'f>,
     file.component(name).ok_or(Error::MissingComponent { component: name })
 }
 
-/// The denoising loop: the latents `[1, channels, h, w]` that `seed` becomes.
+/// The denoising loop: the latents `shape`, `[1, channels, h, w]`, that `seed` becomes. `predict` is given the scaled
+/// latents and the step, and returns the predicted noise, guided.
 fn denoise(
     settings: &Settings,
     seed: u64,
-    denoiser: &mut Denoiser<'_>,
+    shape: [usize; 4],
+    mut predict: impl FnMut(&[f32], usize) -> Result<Vec<f32>, Error>,
     mut on_step: impl FnMut(usize, &Tensor) -> Result<(), Error>,
 ) -> Result<Tensor, Error> {
     let mut scheduler = settings.new_scheduler()?;
     let mut generator = TorchCpuGenerator::new(seed);
-    let mut latents = initial_latents(&*scheduler, &mut generator, denoiser.latents_shape())?;
+    let mut latents = initial_latents(&*scheduler, &mut generator, shape)?;
     for step in 0..scheduler.timesteps().len() {
         let mut model_input = latents.values().to_vec();
         scheduler.scale_model_input(&mut model_input, step)?;
-        let noise_pred = denoiser.predict(&model_input, step, settings.guidance_scale)?;
+        let noise_pred = predict(&model_input, step)?;
         scheduler.step(&noise_pred, step, latents.values_mut(), &mut generator)?;
         on_step(step, &latents)?;
     }

@@ -1,0 +1,163 @@
+//! One version of a model measured against another: where a difference between their pictures comes from.
+
+use std::ops::ControlFlow;
+
+use super::{Denoiser, Event, Pipeline, Request, Settings, Teller, denoise};
+use crate::{
+    Error, Picture, Tensor,
+    metrics::{psnr, relative_error, ssim},
+};
+
+/// What [`compare`] found for one prompt and seed. Errors are `‖other - reference‖ / ‖reference‖`, ratios are in
+/// decibels and infinite where pictures are equal.
+#[derive(Clone, Debug)]
+pub struct Comparison {
+    /// Error of the text states, with guidance those of the negative prompt too.
+    pub text_states: f64,
+    /// Error of the predicted noise at every step, guidance applied: both U-Nets on the reference's latents and text
+    /// states.
+    pub noise_pred: Vec<f64>,
+    /// Both decoders on the reference's final latents: peak signal-to-noise ratio.
+    pub decoder_psnr: f64,
+    /// The pictures, each of its model alone: peak signal-to-noise ratio.
+    pub psnr: f64,
+    /// The pictures: structural similarity, see [`ssim`].
+    pub ssim: f64,
+    /// The reference's picture.
+    pub reference: Picture,
+    /// The other's picture.
+    pub other: Picture,
+}
+
+/// Draws the first picture of `request` with both models and measures every stage of `other` on what the reference
+/// hands to its own. Where the request is silent, the reference's defaults and scheduler config hold for both.
+///
+/// `observer` is told of two runs: as `image` 0 the reference's, each step of which evaluates both U-Nets, as `image`
+/// 1 the other's own.
+///
+/// # Errors
+/// [`Error::Mismatch`] when the models have other weights or read the prompt as other tokens; else as
+/// [`Pipeline::generate`].
+pub fn compare(
+    reference: &Pipeline,
+    other: &Pipeline,
+    request: &Request,
+    observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+) -> Result<Comparison, Error> {
+    check_weights(reference, other)?;
+    let settings = Settings { count: 1, ..reference.settings(request)? };
+    check_tokens(reference, other, &settings)?;
+    let mut observer = Teller { observer, step: 0, steps: 2 * settings.steps };
+    let expected_states = reference.encode_prompts(&settings.prompts())?;
+    let states = other.encode_prompts(&settings.prompts())?;
+    observer.tell(Event::Encoded)?;
+
+    let (expected_latents, noise_pred) =
+        follow(reference, other, &settings, &expected_states, &mut observer)?;
+    observer.tell(Event::Denoised { image: 0, latents: &expected_latents })?;
+    let latents = run(other, &settings, &states, &mut observer)?;
+    observer.tell(Event::Denoised { image: 1, latents: &latents })?;
+
+    let size = settings.latent_size(&reference.model.vae);
+    let expected_picture = reference.decoder(size)?.decode(expected_latents.values())?;
+    observer.tell(Event::Decoded { image: 0, seed: settings.seed, picture: &expected_picture })?;
+    let mut decoder = other.decoder(size)?;
+    let decoded = decoder.decode(expected_latents.values())?;
+    let picture = decoder.decode(latents.values())?;
+    observer.tell(Event::Decoded { image: 1, seed: settings.seed, picture: &picture })?;
+    Ok(Comparison {
+        text_states: relative_error(states.values(), expected_states.values()),
+        noise_pred,
+        decoder_psnr: psnr(&decoded.rgb, &expected_picture.rgb),
+        psnr: psnr(&picture.rgb, &expected_picture.rgb),
+        ssim: ssim(&picture, &expected_picture),
+        reference: expected_picture,
+        other: picture,
+    })
+}
+
+/// The reference's run: its final latents, and the error of the other's U-Net at every step of it.
+fn follow(
+    reference: &Pipeline,
+    other: &Pipeline,
+    settings: &Settings,
+    text_states: &Tensor,
+    observer: &mut Teller<'_>,
+) -> Result<(Tensor, Vec<f64>), Error> {
+    let size = settings.latent_size(&reference.model.vae);
+    let timesteps = settings.new_scheduler()?.timesteps().to_vec();
+    let mut denoiser = Denoiser::new(reference, text_states, &timesteps, size)?;
+    let mut beside = Denoiser::new(other, text_states, &timesteps, size)?;
+    let mut errors = Vec::with_capacity(timesteps.len());
+    let shape = denoiser.latents_shape();
+    let predict = |latents: &[f32], step: usize| {
+        let noise_pred = denoiser.predict(latents, step, settings.guidance_scale)?;
+        let found = beside.predict(latents, step, settings.guidance_scale)?;
+        errors.push(relative_error(&found, &noise_pred));
+        Ok(noise_pred)
+    };
+    let latents = denoise(settings, settings.seed, shape, predict, |step, latents| {
+        observer.step = step + 1;
+        observer.tell(Event::Step { image: 0, step, steps: timesteps.len(), latents })
+    })?;
+    Ok((latents, errors))
+}
+
+/// The final latents of a run of `pipeline` alone.
+fn run(
+    pipeline: &Pipeline,
+    settings: &Settings,
+    text_states: &Tensor,
+    observer: &mut Teller<'_>,
+) -> Result<Tensor, Error> {
+    let size = settings.latent_size(&pipeline.model.vae);
+    let timesteps = settings.new_scheduler()?.timesteps().to_vec();
+    let mut denoiser = Denoiser::new(pipeline, text_states, &timesteps, size)?;
+    let shape = denoiser.latents_shape();
+    let predict = |latents: &[f32], step: usize| denoiser.predict(latents, step, settings.guidance_scale);
+    denoise(settings, settings.seed, shape, predict, |step, latents| {
+        observer.step = timesteps.len() + step + 1;
+        observer.tell(Event::Step { image: 1, step, steps: timesteps.len(), latents })
+    })
+}
+
+/// Both models have the same weights, whatever is in them.
+pub(super) fn check_weights(reference: &Pipeline, other: &Pipeline) -> Result<(), Error> {
+    let pairs = reference.model.weights().into_iter().zip(other.model.weights());
+    for ((component, expected), (_, found)) in pairs {
+        let mismatch = |what: String, expected: String, found: String| Error::Mismatch {
+            what: format!("{component}{what}"),
+            expected,
+            found,
+        };
+        if let Some((expected, found)) =
+            expected.iter().zip(&found).find(|(expected, found)| expected != found)
+        {
+            let describe = |spec: &sdq_formats::WeightSpec| format!("`{}` {:?}", spec.name, spec.shape);
+            return Err(mismatch(" weight".to_owned(), describe(expected), describe(found)));
+        }
+        if expected.len() != found.len() {
+            let describe = |count: usize| format!("{count} weights");
+            return Err(mismatch(String::new(), describe(expected.len()), describe(found.len())));
+        }
+    }
+    Ok(())
+}
+
+/// Both models read the prompts as the same tokens.
+fn check_tokens(reference: &Pipeline, other: &Pipeline, settings: &Settings) -> Result<(), Error> {
+    for prompt in settings.prompts() {
+        let (expected, found) = (reference.tokenize(prompt)?, other.tokenize(prompt)?);
+        let Some(at) = (0..expected.len().max(found.len())).find(|&at| expected.get(at) != found.get(at))
+        else {
+            continue;
+        };
+        let describe = |ids: &[u32]| ids.get(at).map_or("none".to_owned(), u32::to_string);
+        return Err(Error::Mismatch {
+            what: format!("tokenizer: token {at} of the prompt"),
+            expected: describe(&expected),
+            found: describe(&found),
+        });
+    }
+    Ok(())
+}
