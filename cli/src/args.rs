@@ -19,6 +19,8 @@ pub(crate) enum Command {
     Generate(GenerateArgs),
     /// Turn published weights into one .sdq file.
     Convert(ConvertArgs),
+    /// Measure how far one version of a model is from another.
+    Eval(EvalArgs),
     /// Say what is inside a .sdq file or a picture, or, without a file, what this machine offers.
     Info(InfoArgs),
     /// List the schedulers and their options.
@@ -113,6 +115,63 @@ pub(crate) struct ConvertArgs {
     /// Number format of the text encoder alone.
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) text_type: Option<TypeArg>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct EvalArgs {
+    /// The model to measure against: a .sdq file, or a diffusers directory, which is read in f32.
+    pub(crate) reference: PathBuf,
+
+    /// The .sdq file to measure.
+    pub(crate) other: PathBuf,
+
+    /// Draw these: one prompt a line, or a JSON list of objects with `prompt` and, if wanted, `seed`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+
+    /// Draw this; repeatable. Default, without --prompts too: eight everyday prompts.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Vec<String>,
+
+    /// At most so many prompts, spread evenly over all.
+    #[arg(long, value_name = "N")]
+    pub(crate) limit: Option<NonZeroUsize>,
+
+    /// Where the randomness starts, for prompts without a seed of their own.
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    pub(crate) seed: u64,
+
+    /// In pixels, a multiple of 8. Default: the reference's.
+    #[arg(short = 'W', long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+
+    /// In pixels, a multiple of 8. Default: the reference's.
+    #[arg(short = 'H', long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+
+    /// Denoising steps. Default: the reference's, or 20.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+
+    /// How to denoise; `sdq schedulers` lists the choices. Default: the reference's.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+
+    /// How strongly the prompt pulls; up to 1 means no guidance. Default: the reference's, or 7.5.
+    #[arg(short, long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) guidance_scale: Option<f32>,
+
+    /// Worker threads. Default: one per core. Nothing that is measured depends on it.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Also write the pictures, a row a prompt: the reference's, the other's, their difference eight times amplified.
+    #[arg(long, value_name = "FILE.png")]
+    pub(crate) sheet: Option<PathBuf>,
+
+    /// Answer as JSON, with every prompt.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, clap::Args)]

@@ -159,7 +159,7 @@ fn output_paths(output: &Path, count: usize) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 /// Fails before the work rather than after it.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
+pub(crate) fn check_writable(path: &Path) -> anyhow::Result<()> {
     if path.is_dir() {
         bail!("cannot write `{}`: it is a folder", path.display());
     }

@@ -1,4 +1,4 @@
-//! The command line of sdq: `sdq generate`, `convert`, `info` and `schedulers`.
+//! The command line of sdq: `sdq generate`, `convert`, `eval`, `info` and `schedulers`.
 //!
 //! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
 //!
@@ -12,12 +12,15 @@
 
 mod args;
 mod convert;
+mod eval;
 mod generate;
 mod info;
 mod interrupt;
 mod model;
 mod progress;
+mod prompts;
 mod recipe;
+mod reference;
 mod schedulers;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
@@ -49,6 +52,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match &args.command {
         Command::Generate(args) => generate::run(args),
         Command::Convert(args) => convert::run(args),
+        Command::Eval(args) => eval::run(args),
         Command::Info(args) => info::run(args),
         Command::Schedulers => schedulers::run(),
     };

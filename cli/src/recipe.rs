@@ -81,7 +81,7 @@ impl Recipe {
 }
 
 /// The number a person typed: 7.1 and not the 7.099999904632568 that the nearest f32 is in f64.
-fn as_written(number: f32) -> f64 {
+pub(crate) fn as_written(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
 }
 

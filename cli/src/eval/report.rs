@@ -1,0 +1,155 @@
+//! What a comparison over several prompts says, as a table and as JSON.
+
+use std::fmt::Write as _;
+
+use sdq_engine::pipeline::{Comparison, Settings};
+use serde_json::{Value, json};
+
+use crate::{prompts::Prompt, recipe::as_written};
+
+/// One measure over all prompts. Infinite values are ratios of equal pictures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Summary {
+    pub(crate) median: f64,
+    pub(crate) worst: f64,
+    pub(crate) best: f64,
+}
+
+/// Which end of a measure is the good one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Good {
+    High,
+    Low,
+}
+
+impl Summary {
+    /// Of `values`, at least one. Of an even number the median is the worse of the middle two, so that it is a value
+    /// that occurred and a mean with infinity is never taken.
+    pub(crate) fn of(mut values: Vec<f64>, good: Good) -> Summary {
+        values.sort_by(f64::total_cmp);
+        if good == Good::Low {
+            values.reverse();
+        }
+        // Worst first.
+        Summary { median: values[(values.len() - 1) / 2], worst: values[0], best: values[values.len() - 1] }
+    }
+
+    fn json(&self) -> Value {
+        json!({ "median": self.median, "worst": self.worst, "best": self.best })
+    }
+}
+
+/// What was measured of one prompt; pictures are not kept.
+struct Row {
+    prompt: Prompt,
+    psnr: f64,
+    ssim: f64,
+    text_states: f64,
+    decoder_psnr: f64,
+    noise_pred: Vec<f64>,
+}
+
+/// All prompts' measures.
+pub(crate) struct Report<'a> {
+    settings: &'a Settings,
+    rows: Vec<Row>,
+}
+
+impl<'a> Report<'a> {
+    /// An empty report of runs with `settings`, prompt and seed aside.
+    pub(crate) fn new(settings: &'a Settings) -> Report<'a> {
+        Report { settings, rows: Vec::new() }
+    }
+
+    /// Adds what was found for `prompt`.
+    pub(crate) fn add(&mut self, prompt: &Prompt, found: &Comparison) {
+        self.rows.push(Row {
+            prompt: prompt.clone(),
+            psnr: found.psnr,
+            ssim: found.ssim,
+            text_states: found.text_states,
+            decoder_psnr: found.decoder_psnr,
+            noise_pred: found.noise_pred.clone(),
+        });
+    }
+
+    /// For people: a line a measure.
+    pub(crate) fn table(&self) -> String {
+        let Settings { width, height, steps, scheduler, guidance_scale, .. } = self.settings;
+        let count = self.rows.len();
+        let prompts = if count == 1 { "prompt" } else { "prompts" };
+        let mut out = format!(
+            "{count} {prompts}, {width}x{height}, {steps} steps of {scheduler}, guidance {guidance_scale}\n"
+        );
+        let _ = writeln!(out, "{:<32}{:>10}{:>10}{:>10}", "", "median", "worst", "best");
+        let mut line = |name: &str, summary: Summary, show: fn(f64) -> String| {
+            let [median, worst, best] = [summary.median, summary.worst, summary.best].map(show);
+            let _ = writeln!(out, "{name:<32}{median:>10}{worst:>10}{best:>10}");
+        };
+        let (ratio, similarity) = (|value| format!("{value:.2}"), |value| format!("{value:.4}"));
+        let error = |value: f64| if value == 0.0 { "0".to_owned() } else { format!("{value:.1e}") };
+        line("picture, PSNR in dB", self.summary(Good::High, |row| row.psnr), ratio);
+        line("picture, SSIM", self.summary(Good::High, |row| row.ssim), similarity);
+        line("decoder alone, PSNR in dB", self.summary(Good::High, |row| row.decoder_psnr), ratio);
+        line("text states, relative error", self.summary(Good::Low, |row| row.text_states), error);
+        for step in 0..*steps {
+            let name = match step {
+                0 => "U-Net alone, relative, step 1".to_owned(),
+                _ => format!("{:>29}", step + 1),
+            };
+            line(&name, self.step(step), error);
+        }
+        out
+    }
+
+    /// For programs. `null` stands for an infinite ratio: equal pictures.
+    pub(crate) fn json(&self) -> Value {
+        let Settings { width, height, steps, scheduler, guidance_scale, .. } = self.settings;
+        let rows = self.rows.iter().map(|row| {
+            json!({
+                "prompt": row.prompt.text,
+                "seed": row.prompt.seed,
+                "psnr": row.psnr,
+                "ssim": row.ssim,
+                "decoder_psnr": row.decoder_psnr,
+                "text_states": row.text_states,
+                "noise_pred": row.noise_pred,
+            })
+        });
+        json!({
+            "width": width,
+            "height": height,
+            "steps": steps,
+            "scheduler": scheduler,
+            "guidance_scale": as_written(*guidance_scale),
+            "psnr": self.summary(Good::High, |row| row.psnr).json(),
+            "ssim": self.summary(Good::High, |row| row.ssim).json(),
+            "decoder_psnr": self.summary(Good::High, |row| row.decoder_psnr).json(),
+            "text_states": self.summary(Good::Low, |row| row.text_states).json(),
+            "noise_pred": (0..*steps).map(|step| self.step(step).json()).collect::<Vec<_>>(),
+            "prompts": rows.collect::<Vec<_>>(),
+        })
+    }
+
+    fn step(&self, step: usize) -> Summary {
+        self.summary(Good::Low, |row| row.noise_pred[step])
+    }
+
+    fn summary(&self, good: Good, value: impl Fn(&Row) -> f64) -> Summary {
+        Summary::of(self.rows.iter().map(value).collect(), good)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_occurred_and_is_the_worse_of_two() {
+        let infinite = f64::INFINITY;
+        let summary = |median, worst, best| Summary { median, worst, best };
+        assert_eq!(Summary::of(vec![30.0, infinite, 20.0], Good::High), summary(30.0, 20.0, infinite));
+        assert_eq!(Summary::of(vec![infinite, 20.0], Good::High), summary(20.0, 20.0, infinite));
+        assert_eq!(Summary::of(vec![0.1, 0.3, 0.2, 0.0], Good::Low), summary(0.2, 0.3, 0.0));
+    }
+}

@@ -1,0 +1,67 @@
+//! The contact sheet: what both models drew, side by side.
+
+use std::path::Path;
+
+use sdq_engine::Picture;
+use sdq_formats::png::{self, PngError};
+
+/// Most prompts on a sheet; a longer one is no longer looked at.
+const MAX_ROWS: usize = 32;
+/// How much brighter the third column shows a difference. One unit of 255 is not seen; eight are.
+const AMPLIFIED: u8 = 8;
+/// Reference, other, difference.
+const COLUMNS: usize = 3;
+
+/// Rows of pictures of one size.
+#[derive(Debug, Default)]
+pub(crate) struct Sheet {
+    width: usize,
+    height: usize,
+    rgb: Vec<u8>,
+    rows: usize,
+}
+
+impl Sheet {
+    /// Adds a row: the reference's picture, the other's, and their difference, amplified. After [`MAX_ROWS`] rows
+    /// nothing is added.
+    pub(crate) fn add(&mut self, reference: &Picture, other: &Picture) {
+        if self.rows == MAX_ROWS {
+            return;
+        }
+        self.rows += 1;
+        self.width = COLUMNS * reference.width;
+        self.height += reference.height;
+        let line = 3 * reference.width;
+        for (expected, found) in reference.rgb.chunks_exact(line).zip(other.rgb.chunks_exact(line)) {
+            let difference =
+                expected.iter().zip(found).map(|(a, b)| a.abs_diff(*b).saturating_mul(AMPLIFIED));
+            self.rgb.extend_from_slice(expected);
+            self.rgb.extend_from_slice(found);
+            self.rgb.extend(difference);
+        }
+    }
+
+    /// Writes the rows as one picture.
+    pub(crate) fn write(&self, path: &Path) -> Result<(), PngError> {
+        png::write(path, self.width, self.height, &self.rgb, &[])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_is_reference_other_and_difference() {
+        let picture = |rgb: [u8; 6]| Picture { width: 1, height: 2, rgb: rgb.to_vec() };
+        let mut sheet = Sheet::default();
+        sheet.add(&picture([10, 20, 30, 0, 0, 0]), &picture([11, 18, 30, 0, 255, 0]));
+        assert_eq!((sheet.width, sheet.height), (3, 2));
+        assert_eq!(sheet.rgb[..9], [10, 20, 30, 11, 18, 30, 8, 16, 0]);
+        assert_eq!(sheet.rgb[9..], [0, 0, 0, 0, 255, 0, 0, 255, 0]);
+        for _ in 0..100 {
+            sheet.add(&picture([0; 6]), &picture([0; 6]));
+        }
+        assert_eq!(sheet.height, 2 * MAX_ROWS);
+    }
+}

@@ -1,0 +1,126 @@
+//! Prompts to measure with: from a file, from flags, or a few everyday ones.
+
+use std::{fs::File, io::Read as _, path::Path};
+
+use anyhow::{Context as _, bail};
+use serde_json::Value;
+
+/// What is drawn where nobody says what: people, animals, things, places, in the manners that people ask for.
+pub(crate) const EVERYDAY: [&str; 8] = [
+    "a photo of an old fisherman with a white beard, close up",
+    "a cat sleeping on a red sofa",
+    "a lighthouse on a cliff at sunset, oil painting",
+    "a bowl of fruit on a wooden table, still life",
+    "a busy street in the rain at night, neon signs",
+    "a snowy mountain behind a lake, wide angle photograph",
+    "a small robot watering flowers, digital art",
+    "a vintage car in front of a yellow house",
+];
+
+/// Longest file of prompts, in bytes.
+const MAX_FILE: u64 = 16 * 1024 * 1024;
+
+/// A prompt and the seed to draw it from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Prompt {
+    pub(crate) text: String,
+    pub(crate) seed: u64,
+}
+
+/// `count` prompts of [`EVERYDAY`], again from the start with the next seed where they run out.
+pub(crate) fn everyday(count: usize, seed: u64) -> Vec<Prompt> {
+    let round = |index: usize| seed.wrapping_add((index / EVERYDAY.len()) as u64);
+    (0..count)
+        .map(|index| Prompt { text: EVERYDAY[index % EVERYDAY.len()].to_owned(), seed: round(index) })
+        .collect()
+}
+
+/// The prompts of a file: a JSON list of objects with `prompt` and, where it is not `seed`, `seed`; or one a line.
+pub(crate) fn read(path: &Path, seed: u64) -> anyhow::Result<Vec<Prompt>> {
+    let name = || format!("cannot read prompts from `{}`", path.display());
+    let mut text = String::new();
+    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text)).with_context(name)?;
+    if text.len() as u64 > MAX_FILE {
+        bail!("{}: longer than {MAX_FILE} bytes", name());
+    }
+    let prompts = parse(&text, seed).with_context(name)?;
+    match prompts.is_empty() {
+        true => bail!("{}: there are none", name()),
+        false => Ok(prompts),
+    }
+}
+
+fn parse(text: &str, seed: u64) -> anyhow::Result<Vec<Prompt>> {
+    if !text.trim_start().starts_with('[') {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        return Ok(lines.map(|line| Prompt { text: line.to_owned(), seed }).collect());
+    }
+    let items: Vec<Value> = serde_json::from_str(text).context("not a list in JSON")?;
+    items.iter().enumerate().map(|(index, item)| from_json(index, item, seed)).collect()
+}
+
+fn from_json(index: usize, item: &Value, seed: u64) -> anyhow::Result<Prompt> {
+    let text = item.get("prompt").and_then(Value::as_str);
+    let text = text.with_context(|| format!("item {index} has no `prompt` that is a string"))?;
+    let seed = match item.get("seed") {
+        None | Some(Value::Null) => seed,
+        Some(own) => own.as_u64().with_context(|| {
+            format!("item {index} has the `seed` {own}, which is no whole number from 0 on")
+        })?,
+    };
+    Ok(Prompt { text: text.to_owned(), seed })
+}
+
+/// `limit` of `items`, spread evenly over all of them, in their order.
+pub(crate) fn spread<T>(items: Vec<T>, limit: usize) -> Vec<T> {
+    let count = items.len();
+    if limit >= count {
+        return items;
+    }
+    let mut chosen = (0..limit).map(|i| i * count / limit).peekable();
+    items
+        .into_iter()
+        .enumerate()
+        .filter(|(i, _)| chosen.next_if_eq(i).is_some())
+        .map(|(_, item)| item)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prompt(text: &str, seed: u64) -> Prompt {
+        Prompt { text: text.to_owned(), seed }
+    }
+
+    #[test]
+    fn lines_and_json_are_read() {
+        assert_eq!(parse("a cat\n\n  a dog \r\n", 3).unwrap(), [prompt("a cat", 3), prompt("a dog", 3)]);
+        let json = r#" [{"prompt": "a cat", "seed": 1, "thing": "cat"}, {"prompt": "a dog"}]"#;
+        assert_eq!(parse(json, 3).unwrap(), [prompt("a cat", 1), prompt("a dog", 3)]);
+        for (text, word) in [
+            ("[1]", "item 0"),
+            (r#"[{"prompt": "x"}, {"prompt": 1}]"#, "item 1"),
+            (r#"[{"prompt": "x", "seed": -1}]"#, "-1"),
+            ("[", "JSON"),
+        ] {
+            let error = format!("{:#}", parse(text, 0).unwrap_err());
+            assert!(error.contains(word), "no `{word}` in: {error}");
+        }
+    }
+
+    #[test]
+    fn a_limit_takes_from_all_over_the_list() {
+        assert_eq!(spread((0..10).collect(), 3), [0, 3, 6]);
+        assert_eq!(spread((0..3).collect(), 3), [0, 1, 2]);
+        assert_eq!(spread((0..3).collect(), 9), [0, 1, 2]);
+    }
+
+    #[test]
+    fn everyday_prompts_begin_again_with_the_next_seed() {
+        let prompts = everyday(9, 5);
+        assert_eq!((prompts.len(), &prompts[8]), (9, &prompt(EVERYDAY[0], 6)));
+        assert_eq!(prompts[7].seed, 5);
+    }
+}
