@@ -123,5 +123,5 @@ fn error_at(group: &[f32], importance: &[f32], step: f32) -> f32 {
 /// The integer that stands for `value`, at the inverse of a step.
 #[inline(always)]
 fn quantize(value: f32, inverse: f32) -> f32 {
-    round((value * inverse).max(LOWEST).min(HIGHEST))
+    round((value * inverse).clamp(LOWEST, HIGHEST))
 }

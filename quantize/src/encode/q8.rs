@@ -131,7 +131,8 @@ fn quantize_pair<const PAIRS: bool>(pair: [f32; 2], importance: [f32; 2], invers
     let first = round(exact[0] - (exact[0] + exact[1] - bound) * share);
     // Both ends keep their partner within its own range.
     let (low, high) = if sum > 0.0 { (PAIR - MAX, MAX) } else { (-MAX, MAX - PAIR) };
-    let first = first.max(low).min(high);
+    let first = if first < low { low } else { first };
+    let first = if first > high { high } else { first };
     if sum.abs() > PAIR { [first, bound - first] } else { rounded }
 }
 

@@ -225,7 +225,7 @@ fn noise_loses_what_it_must_and_no_more() {
     let error = |weight_type| encode_values(&spec, weight_type, &values).unwrap().relative_error.unwrap();
     let (q8, q4) = (error(WeightType::Q8), error(WeightType::Q4));
     assert!(q8 < 0.01, "{q8}");
-    assert!(q4 < 0.085, "{q4}");
+    assert!(q4 < 0.09, "{q4}");
 }
 
 proptest! {
