@@ -1,0 +1,345 @@
+//! Which type each weight gets.
+
+use std::{fmt, str::FromStr};
+
+use regex::Regex;
+use sdq_formats::{WeightRole, WeightSpec, WeightType, layout, sdq::Quantization};
+
+use crate::convert::{Part, PlannedWeight};
+
+/// Fewest input features of a matrix that is quantized: one group of q4.
+const FEWEST_INPUTS: usize = 32;
+
+/// Fewest output features of a matrix that is quantized: one panel.
+const FEWEST_OUTPUTS: usize = 16;
+
+/// First and last layers, which meet latents and pixels: few weights, and what they lose nothing makes up for.
+const OUTERMOST: [&str; 4] =
+    ["conv_in.weight", "conv_out.weight", "quant_conv.weight", "post_quant_conv.weight"];
+
+/// Parts of the U-Net that lose most in q4, by what stands in their names.
+const SENSITIVE: [&str; 7] =
+    [".to_v.", ".to_out.", ".proj_in.", ".proj_out.", ".conv_shortcut.", ".downsamplers.", ".upsamplers."];
+
+/// How the weights of a component are stored: a type, or a choice of types by what each weight does.
+///
+/// Biases, norm scales and shifts are f32 under every recipe. Under those that quantize, first and last convolutions,
+/// position embeddings and matrices of fewer than 32 inputs or 16 outputs stay f16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Recipe {
+    /// f32.
+    F32,
+    /// f16.
+    F16,
+    /// q8, but f16 for what turns the timestep into biases.
+    Q8,
+    /// q4, but q8 for the VAE's decoder, the token embeddings and what turns the timestep into biases.
+    Q4,
+    /// Text encoder and VAE as in `Q8`. In the U-Net q8 where q4 is seen most (values and outputs of attention,
+    /// projections around it, shortcuts, resampling, the first and the last block), else q4.
+    Mixed,
+}
+
+impl Recipe {
+    /// Every recipe, in the order in which documentation and errors list them.
+    pub const ALL: [Recipe; 5] = [Recipe::F32, Recipe::F16, Recipe::Q8, Recipe::Q4, Recipe::Mixed];
+
+    /// The name used on the command line and in the file's manifest.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::F32 => "f32",
+            Recipe::F16 => "f16",
+            Recipe::Q8 => "q8",
+            Recipe::Q4 => "q4",
+            Recipe::Mixed => "mixed",
+        }
+    }
+
+    /// The type of each of a component's `weights`.
+    pub fn types(self, component: &str, weights: &[WeightSpec]) -> Vec<WeightType> {
+        let last_up = weights.iter().filter_map(|spec| up_block(&spec.name)).max();
+        weights.iter().map(|spec| self.weight_type(component, spec, last_up)).collect()
+    }
+
+    /// `last_up` is the number of the U-Net's last block.
+    fn weight_type(self, component: &str, spec: &WeightSpec, last_up: Option<usize>) -> WeightType {
+        let name = spec.name.as_str();
+        let time = name.starts_with("time_embedding.") || name.contains(".time_emb_proj.");
+        match self {
+            _ if spec.role == WeightRole::Vector => WeightType::F32,
+            Recipe::F32 => WeightType::F32,
+            Recipe::F16 => WeightType::F16,
+            _ if stays_wide(spec) => WeightType::F16,
+            Recipe::Q4 if time || spec.role == WeightRole::Table => WeightType::Q8,
+            Recipe::Q4 if component == "vae" && name.starts_with("decoder.") => WeightType::Q8,
+            Recipe::Q4 => WeightType::Q4,
+            Recipe::Q8 | Recipe::Mixed if time => WeightType::F16,
+            Recipe::Q8 => WeightType::Q8,
+            Recipe::Mixed if component != "unet" || spec.role == WeightRole::Table => WeightType::Q8,
+            Recipe::Mixed => {
+                let edge =
+                    name.starts_with("down_blocks.0.") || last_up.is_some() && up_block(name) == last_up;
+                let sensitive = SENSITIVE.iter().any(|part| name.contains(part));
+                if edge || sensitive { WeightType::Q8 } else { WeightType::Q4 }
+            }
+        }
+    }
+}
+
+/// Whether quantizing a weight would cost more than it saves.
+fn stays_wide(spec: &WeightSpec) -> bool {
+    let name = spec.name.as_str();
+    let is = |end: &str| name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
+    match layout::matrix_dimensions(spec.role, &spec.shape) {
+        Some((n, k)) => n < FEWEST_OUTPUTS || k < FEWEST_INPUTS || OUTERMOST.iter().any(|end| is(end)),
+        None => name.contains("position_embedding"),
+    }
+}
+
+/// The number of the U-Net's block that a weight belongs to, counted from the bottom up.
+fn up_block(name: &str) -> Option<usize> {
+    name.strip_prefix("up_blocks.")?.split('.').next()?.parse().ok()
+}
+
+/// An exception to the recipes: weights whose `component.weight` name matches get this type.
+#[derive(Clone, Debug)]
+pub struct Rule {
+    pattern: Regex,
+    weight_type: WeightType,
+}
+
+impl FromStr for Rule {
+    type Err = RuleError;
+
+    /// Reads `REGEX=TYPE`, such as `unet\..*\.attn2\.=q8`. The pattern may match anywhere in the name.
+    fn from_str(text: &str) -> Result<Rule, RuleError> {
+        let Some((pattern, name)) = text.rsplit_once('=') else {
+            return Err(RuleError::Form { rule: text.to_owned() });
+        };
+        let Some(weight_type) = WeightType::from_name(name) else {
+            let known = WeightType::ALL.map(WeightType::name).join(", ");
+            return Err(RuleError::Type { rule: text.to_owned(), found: name.to_owned(), known });
+        };
+        let pattern = Regex::new(pattern).map_err(|error| {
+            // The last line of several says what is wrong; the others draw where.
+            let reason =
+                error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+            RuleError::Pattern { rule: text.to_owned(), reason }
+        })?;
+        Ok(Rule { pattern, weight_type })
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.pattern, self.weight_type.name())
+    }
+}
+
+/// A rule that cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RuleError {
+    /// There is no `=`.
+    #[error("rule `{rule}` is not REGEX=TYPE, such as `attn2=q8`")]
+    Form {
+        /// The rule.
+        rule: String,
+    },
+    /// The type is not one of weights.
+    #[error("rule `{rule}` has type `{found}`, expected one of {known}")]
+    Type {
+        /// The rule.
+        rule: String,
+        /// Its type.
+        found: String,
+        /// Types there are.
+        known: String,
+    },
+    /// The pattern is no regular expression.
+    #[error("rule `{rule}` has no regular expression before `=`: {reason}")]
+    Pattern {
+        /// The rule.
+        rule: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Nothing has such a name, or only biases, norm scales and shifts, which are always f32.
+    #[error("rule `{rule}` matches no matrix, convolution or table of the model")]
+    NoMatch {
+        /// The rule.
+        rule: String,
+    },
+    /// The weight's role is never stored in that type.
+    #[error(
+        "rule `{rule}` matches `{weight}`, a {role}, which is never stored as {found}",
+        role = role.name(), found = found.name()
+    )]
+    NotStored {
+        /// The rule.
+        rule: String,
+        /// The first such weight, with its component.
+        weight: String,
+        /// Its role.
+        role: WeightRole,
+        /// The type of the rule.
+        found: WeightType,
+    },
+}
+
+/// What becomes of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Its components, in file order.
+    pub parts: Vec<Part>,
+    /// How types were chosen; `None` where nothing is quantized.
+    pub quantization: Option<Quantization>,
+}
+
+/// Gives every weight of every component (name, weights in reading order, recipe) its type: that of the first of
+/// `rules` that matches, else the recipe's. Vectors are f32 whatever matches them.
+///
+/// # Errors
+/// When a rule matches no weight other than vectors, or one that its type cannot store.
+pub fn plan(
+    components: impl IntoIterator<Item = (&'static str, Vec<WeightSpec>, Recipe)>,
+    rules: &[Rule],
+) -> Result<Plan, RuleError> {
+    let mut used = vec![false; rules.len()];
+    let (mut parts, mut recipes) = (Vec::new(), Vec::new());
+    for (component, specs, recipe) in components {
+        let types = recipe.types(component, &specs);
+        let mut weights = Vec::with_capacity(specs.len());
+        for (spec, by_recipe) in specs.into_iter().zip(types) {
+            let by_rule = by_rules(component, &spec, rules, &mut used)?;
+            weights.push(PlannedWeight { spec, weight_type: by_rule.unwrap_or(by_recipe), importance: None });
+        }
+        recipes.push(format!("{component}: {}", recipe.name()));
+        parts.push(Part { component: component.to_owned(), weights });
+    }
+    if let Some(index) = used.iter().position(|used| !used) {
+        return Err(RuleError::NoMatch { rule: rules[index].to_string() });
+    }
+    let quantized =
+        parts.iter().flat_map(|part| &part.weights).any(|weight| weight.weight_type.is_quantized());
+    let quantization = quantized.then(|| Quantization {
+        recipes,
+        rules: rules.iter().map(Rule::to_string).collect(),
+        calibration_prompts: 0,
+    });
+    Ok(Plan { parts, quantization })
+}
+
+/// The type by the first rule that matches. Notes in `used` every rule that does.
+fn by_rules(
+    component: &str,
+    spec: &WeightSpec,
+    rules: &[Rule],
+    used: &mut [bool],
+) -> Result<Option<WeightType>, RuleError> {
+    if spec.role == WeightRole::Vector {
+        return Ok(None);
+    }
+    let name = format!("{component}.{}", spec.name);
+    let mut first = None;
+    for (rule, used) in rules.iter().zip(used) {
+        if rule.pattern.is_match(&name) {
+            *used = true;
+            first = first.or(Some(rule));
+        }
+    }
+    match first {
+        Some(rule) if !rule.weight_type.stores(spec.role) => Err(RuleError::NotStored {
+            rule: rule.to_string(),
+            weight: name,
+            role: spec.role,
+            found: rule.weight_type,
+        }),
+        _ => Ok(first.map(|rule| rule.weight_type)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matrix(name: &str) -> WeightSpec {
+        WeightSpec::new(name, WeightRole::Matrix, &[64, 64])
+    }
+
+    /// Types of one weight under q8, q4 and mixed.
+    fn types(component: &str, spec: WeightSpec) -> [&'static str; 3] {
+        let weights = [spec, matrix("up_blocks.2.x.weight"), matrix("up_blocks.3.x.weight")];
+        [Recipe::Q8, Recipe::Q4, Recipe::Mixed].map(|recipe| recipe.types(component, &weights)[0].name())
+    }
+
+    #[test]
+    fn recipes_tell_weights_apart() {
+        let table = |name: &str| WeightSpec::new(name, WeightRole::Table, &[100, 64]);
+        assert_eq!(types("text_encoder", table("a.token_embedding.weight")), ["q8", "q8", "q8"]);
+        assert_eq!(types("text_encoder", table("a.position_embedding.weight")), ["f16", "f16", "f16"]);
+        assert_eq!(types("unet", WeightSpec::new("b", WeightRole::Vector, &[64])), ["f32"; 3]);
+        assert_eq!(types("unet", WeightSpec::new("w", WeightRole::Matrix, &[64, 31])), ["f16"; 3]);
+        assert_eq!(types("unet", WeightSpec::new("w", WeightRole::Matrix, &[15, 64])), ["f16"; 3]);
+        for (component, name, expected) in [
+            ("unet", "conv_in.weight", ["f16", "f16", "f16"]),
+            ("unet", "conv_out.weight", ["f16", "f16", "f16"]),
+            ("vae", "decoder.conv_in.weight", ["f16", "f16", "f16"]),
+            ("vae", "post_quant_conv.weight", ["f16", "f16", "f16"]),
+            ("vae", "encoder.mid_block.x.weight", ["q8", "q4", "q8"]),
+            ("vae", "decoder.mid_block.x.weight", ["q8", "q8", "q8"]),
+            ("text_encoder", "layers.0.fc1.weight", ["q8", "q4", "q8"]),
+            ("unet", "time_embedding.linear_1.weight", ["f16", "q8", "f16"]),
+            ("unet", "mid_block.resnets.0.time_emb_proj.weight", ["f16", "q8", "f16"]),
+            ("unet", "mid_block.attn1.to_q.weight", ["q8", "q4", "q4"]),
+            ("unet", "mid_block.attn1.to_v.weight", ["q8", "q4", "q8"]),
+            ("unet", "mid_block.attn1.to_out.0.weight", ["q8", "q4", "q8"]),
+            ("unet", "down_blocks.1.downsamplers.0.conv.weight", ["q8", "q4", "q8"]),
+            ("unet", "down_blocks.0.resnets.0.conv1.weight", ["q8", "q4", "q8"]),
+            ("unet", "down_blocks.1.resnets.0.conv1.weight", ["q8", "q4", "q4"]),
+            ("unet", "up_blocks.3.resnets.0.conv1.weight", ["q8", "q4", "q8"]),
+            ("unet", "up_blocks.2.resnets.0.conv1.weight", ["q8", "q4", "q4"]),
+        ] {
+            assert_eq!(types(component, matrix(name)), expected, "{component}.{name}");
+        }
+    }
+
+    fn plan_with(rules: &[&str], recipe: Recipe) -> Result<Plan, RuleError> {
+        let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>, _>>()?;
+        let weights = vec![
+            matrix("attn1.to_q.weight"),
+            WeightSpec::new("attn1.to_q.bias", WeightRole::Vector, &[64]),
+            matrix("attn2.to_q.weight"),
+            WeightSpec::new("embedding.weight", WeightRole::Table, &[4, 64]),
+        ];
+        plan([("unet", weights, recipe)], &rules)
+    }
+
+    #[test]
+    fn the_first_rule_that_matches_wins() {
+        let plan = plan_with(&["attn1=q8", "^unet\\.attn.*to_q=f32"], Recipe::Q4).unwrap();
+        let types: Vec<&str> = plan.parts[0].weights.iter().map(|weight| weight.weight_type.name()).collect();
+        assert_eq!(types, ["q8", "f32", "f32", "q8"]);
+        let quantization = plan.quantization.unwrap();
+        assert_eq!(quantization.recipes, ["unet: q4"]);
+        assert_eq!(quantization.rules, ["attn1=q8", "^unet\\.attn.*to_q=f32"]);
+        assert_eq!(plan_with(&["attn1=f32"], Recipe::F16).unwrap().quantization, None);
+        assert!(plan_with(&["attn1=q8"], Recipe::F16).unwrap().quantization.is_some());
+    }
+
+    #[test]
+    fn rules_that_cannot_be_followed_are_named() {
+        for (rule, expected) in [
+            ("attn1", "rule `attn1` is not REGEX=TYPE, such as `attn2=q8`"),
+            ("attn1=q5", "rule `attn1=q5` has type `q5`, expected one of f32, f16, q8, q4"),
+            ("a(=q8", "rule `a(=q8` has no regular expression before `=`: unclosed group"),
+            ("attn3=q8", "rule `attn3=q8` matches no matrix, convolution or table of the model"),
+            ("bias=q8", "rule `bias=q8` matches no matrix, convolution or table of the model"),
+            (
+                "unet=q4",
+                "rule `unet=q4` matches `unet.embedding.weight`, a table, which is never stored as q4",
+            ),
+        ] {
+            assert_eq!(plan_with(&[rule], Recipe::Q8).unwrap_err().to_string(), expected);
+        }
+    }
+}
