@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sdq_formats::WeightType;
+use sdq_quantize::{Recipe, Rule};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
 #[derive(Debug, Parser)]
@@ -100,21 +100,30 @@ pub(crate) struct ConvertArgs {
     #[arg(short, long, value_name = "FILE.sdq")]
     pub(crate) output: PathBuf,
 
-    /// Number format of the weights.
-    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = TypeArg::F16)]
-    pub(crate) weight_type: TypeArg,
+    /// Number format of the weights. `mixed` is q4 with q8 where it is seen most.
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = RecipeArg(Recipe::F16))]
+    pub(crate) recipe: RecipeArg,
 
     /// Number format of the U-Net alone.
     #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) unet_type: Option<TypeArg>,
+    pub(crate) unet_type: Option<RecipeArg>,
 
     /// Number format of the VAE alone.
     #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) vae_type: Option<TypeArg>,
+    pub(crate) vae_type: Option<RecipeArg>,
 
     /// Number format of the text encoder alone.
     #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) text_type: Option<TypeArg>,
+    pub(crate) text_type: Option<RecipeArg>,
+
+    /// Number format (not `mixed`) of weights whose name, such as unet.conv_in.weight, matches; repeatable, the first
+    /// that matches counts.
+    #[arg(long = "rule", value_name = "REGEX=TYPE")]
+    pub(crate) rules: Vec<Rule>,
+
+    /// Worker threads. Default: one per core. The file does not depend on it.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -188,18 +197,22 @@ pub(crate) struct InfoArgs {
     pub(crate) json: bool,
 }
 
-/// The weight types of `sdq-formats`, as clap wants them.
+/// The recipes of `sdq-quantize`, as clap wants them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct TypeArg(pub(crate) WeightType);
+pub(crate) struct RecipeArg(pub(crate) Recipe);
 
-impl TypeArg {
-    const F16: TypeArg = TypeArg(WeightType::F16);
-    const ALL: [TypeArg; 2] = [TypeArg(WeightType::ALL[0]), TypeArg(WeightType::ALL[1])];
-}
-
-impl ValueEnum for TypeArg {
-    fn value_variants<'a>() -> &'a [TypeArg] {
-        &TypeArg::ALL
+impl ValueEnum for RecipeArg {
+    fn value_variants<'a>() -> &'a [RecipeArg] {
+        const ALL: [RecipeArg; Recipe::ALL.len()] = {
+            let mut all = [RecipeArg(Recipe::F32); Recipe::ALL.len()];
+            let mut index = 0;
+            while index < all.len() {
+                all[index] = RecipeArg(Recipe::ALL[index]);
+                index += 1;
+            }
+            all
+        };
+        &ALL
     }
 
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {

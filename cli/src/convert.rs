@@ -1,48 +1,65 @@
 //! `sdq convert`: published weights → one `.sdq` file.
 
-use std::path::Path;
+use std::{num::NonZeroUsize, path::Path, time::Instant};
 
 use anyhow::Context as _;
 use sdq_engine::Model;
 use sdq_formats::diffusers::ModelDirectory;
-use sdq_quantize::{Part, Report};
+use sdq_quantize::{Plan, Recipe, Report};
 
-use crate::{args::ConvertArgs, interrupt, progress::Progress};
+use crate::{UsageError, args::ConvertArgs, interrupt, progress::Progress};
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
+    let started = Instant::now();
     let model = ModelDirectory::open(&args.model)?;
-    let type_of = |component: &str| {
+    let plan = plan(&model, args)?;
+    interrupt::listen();
+    let Report { weights, parameters, bytes } = write(&model, &plan, args.threads, &args.output)?;
+    let megabytes = bytes as f64 / 1e6;
+    let millions = parameters as f64 / 1e6;
+    let bits = bytes as f64 * 8.0 / parameters as f64;
+    let seconds = started.elapsed().as_secs_f64();
+    eprintln!(
+        "{weights} tensors, {millions:.1} M parameters, {megabytes:.1} MB, {bits:.2} bits per weight, {seconds:.1} s"
+    );
+    println!("{}", args.output.display());
+    Ok(())
+}
+
+/// The type of every weight that the model's configs call for.
+fn plan(model: &ModelDirectory, args: &ConvertArgs) -> anyhow::Result<Plan> {
+    let recipe = |component: &str| -> Recipe {
         let own = match component {
             "text_encoder" => args.text_type,
             "unet" => args.unet_type,
             _ => args.vae_type,
         };
-        own.unwrap_or(args.weight_type).0
+        own.unwrap_or(args.recipe).0
     };
+    let components =
+        describe(model)?.weights().map(|(component, weights)| (component, weights, recipe(component)));
+    sdq_quantize::plan(components, &args.rules).map_err(|error| UsageError(error.to_string()).into())
+}
+
+/// What the directory's configs and texts say.
+pub(crate) fn describe(model: &ModelDirectory) -> anyhow::Result<Model> {
     let config = |name: &str| model.component(name).map(|component| component.config());
     let text =
         |name: &str| model.texts().iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
-    let described = Model::new(config, text).with_context(|| args.model.display().to_string())?;
-    let parts = described.weights().map(|(component, weights)| Part {
-        component: component.to_owned(),
-        weights,
-        weight_type: type_of(component),
-    });
-    let report = convert(&model, &parts, &args.output)?;
-    let Report { weights, parameters, bytes } = report;
-    let megabytes = bytes as f64 / 1e6;
-    let millions = parameters as f64 / 1e6;
-    eprintln!("{weights} tensors, {millions:.1} M parameters, {megabytes:.1} MB");
-    println!("{}", args.output.display());
-    Ok(())
+    Model::new(config, text).with_context(|| model.path().display().to_string())
 }
 
-fn convert(model: &ModelDirectory, parts: &[Part], output: &Path) -> anyhow::Result<Report> {
-    let total = parts.iter().map(|part| part.weights.len()).sum::<usize>();
+/// Converts as planned, telling how far it is.
+pub(crate) fn write(
+    model: &ModelDirectory,
+    plan: &Plan,
+    threads: Option<NonZeroUsize>,
+    output: &Path,
+) -> anyhow::Result<Report> {
+    let total = plan.parts.iter().map(|part| part.weights.len()).sum::<usize>();
     let mut progress = Progress::new("tensor", total as u64);
-    interrupt::listen();
     let report = interrupt::while_writing(|| {
-        sdq_quantize::convert(model, parts, output, &mut |now| {
+        sdq_quantize::convert(model, plan, threads, output, &mut |now| {
             progress.set(now.done as u64, now.component);
             interrupt::check()
         })

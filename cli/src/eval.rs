@@ -9,7 +9,7 @@ use sdq_engine::{
     Event, Request,
     pipeline::{Comparison, compare},
 };
-use sdq_formats::WeightType;
+use sdq_quantize::Recipe;
 
 use crate::{
     UsageError,
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         check_writable(path)?;
     }
     interrupt::listen();
-    let reference = reference::open(&args.reference, WeightType::F32, args.threads)?;
+    let reference = reference::open(&args.reference, Recipe::F32, args.threads)?;
     let reference = &reference.pipeline;
     let other = model::open(Some(&args.other), args.threads)?;
     let settings = reference.settings(&request(args, &prompts[0]))?;

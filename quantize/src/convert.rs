@@ -1,29 +1,48 @@
 //! A model directory → one `.sdq` file.
 
-use std::{collections::BTreeMap, ops::ControlFlow, path::Path};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    path::Path,
+    sync::{
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread,
+};
 
+use rayon::ThreadPool;
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
     diffusers::{ModelComponent, ModelDirectory},
-    layout,
     sdq::{Encoded, SdqWriter},
     tensor::TensorView,
 };
 
-use crate::ConvertError;
+use crate::{ConvertError, Plan, encode};
 
 /// Written into every file.
 const CONVERTER: &str = concat!("sdq ", env!("CARGO_PKG_VERSION"));
 
 /// What becomes of one component.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     /// `text_encoder`, `unet` or `vae`.
     pub component: String,
     /// The weights it reads, in reading order.
-    pub weights: Vec<WeightSpec>,
-    /// What matrices, convolutions and tables are stored as. Vectors are always f32.
+    pub weights: Vec<PlannedWeight>,
+}
+
+/// What becomes of one weight.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedWeight {
+    /// As the model reads it.
+    pub spec: WeightSpec,
+    /// What it is stored as.
     pub weight_type: WeightType,
+    /// How much an error matters in each input channel, see [`encode`].
+    pub importance: Option<Vec<f32>>,
 }
 
 /// How far a conversion is.
@@ -48,20 +67,29 @@ pub struct Report {
     pub bytes: u64,
 }
 
-/// Converts `model` to a file at `output`, which appears only when it is whole.
+/// Converts `model` as `plan` says to a file at `output`, which appears only when it is whole. `threads` is one per
+/// core where `None`; the file does not depend on it.
+///
+/// While one tensor is written, the next is encoded, and the sources are hashed beside both.
 ///
 /// # Errors
-/// When components, tensors or shapes are missing, surplus or wrong, all checked before anything is written; when a
-/// value is not finite or too large for its type; when `output` cannot be written; when `on_progress` breaks off.
+/// When components, tensors or shapes are missing, surplus or wrong, or there are no weights, all checked before
+/// anything is written; when a value is not finite or too large for its type; when `output` cannot be written; when
+/// `on_progress` breaks off.
+///
+/// # Panics
+/// When an importance in the plan has another length than its weight has input channels.
 pub fn convert(
     model: &ModelDirectory,
-    parts: &[Part],
+    plan: &Plan,
+    threads: Option<NonZeroUsize>,
     output: &Path,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
-    let sources = parts.iter().map(|part| match_tensors(model, part)).collect::<Result<Vec<_>, _>>()?;
+    let components =
+        plan.parts.iter().map(|part| match_tensors(model, part)).collect::<Result<Vec<_>, _>>()?;
     for component in model.components() {
-        if !parts.iter().any(|part| part.component == component.name()) {
+        if !plan.parts.iter().any(|part| part.component == component.name()) {
             return Err(ConvertError::SurplusComponent {
                 path: model.path().to_owned(),
                 component: component.name().to_owned(),
@@ -69,52 +97,104 @@ pub fn convert(
             });
         }
     }
+    if components.iter().all(|component| component.tensors.is_empty()) {
+        return Err(ConvertError::Empty { path: model.path().to_owned() });
+    }
+    let mut manifest = model.manifest(CONVERTER);
+    manifest.quantization.clone_from(&plan.quantization);
+    let mut writer = SdqWriter::create(output, manifest)?;
 
-    let mut writer = SdqWriter::create(output, model.manifest(CONVERTER))?;
-    writer.set_sources(model.sources(|| true)?.unwrap_or_default())?;
-    let total = sources.iter().map(|source| source.tensors.len()).sum();
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.map_or(0, NonZeroUsize::get))
+        .build()
+        .map_err(|error| ConvertError::Threads(error.to_string()))?;
+    let stopped = AtomicBool::new(false);
+    let (hashed, sources) = sync_channel(1);
+    // A worker that has the hashing does no encoding meanwhile: there are never more threads at work than asked for.
+    let report = pool.in_place_scope(|scope| {
+        scope.spawn(|_| {
+            let sources = model.sources(|| !stopped.load(Ordering::Relaxed));
+            // Nobody listens any more after an error.
+            let _ = hashed.send(sources);
+        });
+        let report = encode_and_write(&components, &pool, &mut writer, on_progress);
+        stopped.store(report.is_err(), Ordering::Relaxed);
+        report
+    })?;
+    let sources = sources.recv().expect("the hashing ends before its scope does")?;
+    writer.set_sources(sources.expect("nothing stopped the hashing"))?;
+    for (name, text) in model.texts() {
+        writer.add_text(name, text)?;
+    }
+    Ok(Report { bytes: writer.finish()?, ..report })
+}
+
+/// Writes all weights, one encoded while another is written. The report lacks the size of the file.
+fn encode_and_write(
+    components: &[Source<'_>],
+    pool: &ThreadPool,
+    writer: &mut SdqWriter,
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Report, ConvertError> {
+    thread::scope(|scope| {
+        // Without room for one to wait in: two tensors in memory are enough.
+        let (sender, encoded) = sync_channel(0);
+        scope.spawn(move || encode_all(components, pool, &sender));
+        // By value: the encoder ends at the next tensor when nobody takes it.
+        write_all(components, encoded, writer, on_progress)
+    })
+}
+
+/// Encodes one tensor after the other and hands them on, up to the first error.
+fn encode_all(
+    components: &[Source<'_>],
+    pool: &ThreadPool,
+    sender: &SyncSender<Result<Encoded, ConvertError>>,
+) {
+    for Source { component, part, tensors } in components {
+        for (PlannedWeight { spec, weight_type, importance }, tensor) in part.weights.iter().zip(tensors) {
+            let encoded = pool.install(|| encode(spec, *weight_type, tensor, importance.as_deref()));
+            let encoded = encoded
+                .map_err(|problem| ConvertError::Tensor { path: component.path().to_owned(), problem });
+            let failed = encoded.is_err();
+            if sender.send(encoded).is_err() || failed {
+                return;
+            }
+        }
+    }
+}
+
+fn write_all(
+    components: &[Source<'_>],
+    encoded: Receiver<Result<Encoded, ConvertError>>,
+    writer: &mut SdqWriter,
+    on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
+) -> Result<Report, ConvertError> {
+    let total = components.iter().map(|component| component.tensors.len()).sum();
     let (mut done, mut parameters) = (0, 0);
-    for (part, Source { component, tensors }) in parts.iter().zip(&sources) {
+    for Source { component, part, .. } in components {
         writer.begin_component(&part.component, component.config().clone())?;
-        for (spec, tensor) in part.weights.iter().zip(tensors) {
-            let path = || component.path().to_owned();
-            let values = tensor.to_f32().map_err(|problem| ConvertError::Tensor { path: path(), problem })?;
-            let weight_type = stored_type(spec, part.weight_type);
-            let bytes = layout::encode(spec, weight_type, &values)
-                .map_err(|problem| ConvertError::Values { path: path(), problem })?;
-            writer.append_encoded(
-                spec,
-                weight_type,
-                &Encoded { parts: vec![bytes], relative_error: None },
-            )?;
-            parameters += values.len();
+        for PlannedWeight { spec, weight_type, .. } in &part.weights {
+            let encoded = encoded.recv().expect("the encoder sends every tensor or an error")?;
+            writer.append_encoded(spec, *weight_type, &encoded)?;
+            parameters += spec.shape.iter().product::<usize>();
             done += 1;
             if on_progress(Progress { done, total, component: &part.component }).is_break() {
                 return Err(ConvertError::Cancelled { done, total });
             }
         }
     }
-    for (name, text) in model.texts() {
-        writer.add_text(name, text)?;
-    }
-    Ok(Report { weights: done, parameters, bytes: writer.finish()? })
-}
-
-/// Biases, norm scales and shifts are few and sensitive: they stay in f32.
-fn stored_type(spec: &WeightSpec, wanted: WeightType) -> WeightType {
-    match spec.role {
-        WeightRole::Vector => WeightType::F32,
-        WeightRole::Table | WeightRole::Matrix | WeightRole::Conv => wanted,
-    }
+    Ok(Report { weights: done, parameters, bytes: 0 })
 }
 
 /// A component with its tensors in the order of the part's weights.
 struct Source<'m> {
     component: &'m ModelComponent,
+    part: &'m Part,
     tensors: Vec<TensorView<'m>>,
 }
 
-fn match_tensors<'m>(model: &'m ModelDirectory, part: &Part) -> Result<Source<'m>, ConvertError> {
+fn match_tensors<'m>(model: &'m ModelDirectory, part: &'m Part) -> Result<Source<'m>, ConvertError> {
     let component = model.component(&part.component).ok_or_else(|| ConvertError::MissingComponent {
         path: model.path().to_owned(),
         component: part.component.clone(),
@@ -122,7 +202,7 @@ fn match_tensors<'m>(model: &'m ModelDirectory, part: &Part) -> Result<Source<'m
     let path = || component.path().to_owned();
     let mut found: BTreeMap<String, TensorView<'m>> = component.tensors()?;
     let (mut tensors, mut missing) = (Vec::with_capacity(part.weights.len()), Vec::new());
-    for spec in &part.weights {
+    for PlannedWeight { spec, .. } in &part.weights {
         match found.remove(&spec.name) {
             None => missing.push(spec.name.clone()),
             Some(tensor) if same_shape(spec, &tensor.shape) => tensors.push(tensor),
@@ -142,7 +222,7 @@ fn match_tensors<'m>(model: &'m ModelDirectory, part: &Part) -> Result<Source<'m
     if !found.is_empty() {
         return Err(ConvertError::SurplusTensors { path: path(), tensors: found.into_keys().collect() });
     }
-    Ok(Source { component, tensors })
+    Ok(Source { component, part, tensors })
 }
 
 /// A matrix may come as a 1x1 convolution: the same numbers in the same order.

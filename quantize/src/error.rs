@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use sdq_formats::{diffusers::DiffusersError, layout::LayoutError, sdq::SdqError, tensor::TensorError};
+use sdq_formats::{diffusers::DiffusersError, sdq::SdqError};
+
+use crate::EncodeError;
 
 /// Most tensor names that a message lists.
 const LISTED: usize = 5;
@@ -62,22 +64,24 @@ pub enum ConvertError {
         /// Shape by the config.
         expected: Vec<usize>,
     },
-    /// A tensor's values cannot be read as numbers.
+    /// A tensor cannot be read as numbers, or its values cannot be stored: infinite, not a number, or too large for
+    /// the type.
     #[error("{}: {problem}", path.display())]
     Tensor {
         /// The component's folder.
         path: PathBuf,
         /// What is wrong with it.
-        problem: TensorError,
+        problem: EncodeError,
     },
-    /// A tensor's values cannot be stored: infinite, not a number, or too large for the type.
-    #[error("{}: {problem}", path.display())]
-    Values {
-        /// The component's folder.
+    /// The model has no weights at all, so that there is nothing to convert.
+    #[error("{}: no weights to convert", path.display())]
+    Empty {
+        /// The model directory.
         path: PathBuf,
-        /// Which value of which tensor.
-        problem: LayoutError,
     },
+    /// The system gives no threads.
+    #[error("cannot start worker threads: {0}")]
+    Threads(String),
     /// The caller broke off; nothing was written.
     #[error("stopped after {done} of {total} tensors; nothing was written")]
     Cancelled {

@@ -1,13 +1,16 @@
 //! Conversion of published weights into one `.sdq` file.
 //!
 //! The converter knows no model: it is given the list of weights that each component reads and holds the checkpoint
-//! to it. Every tensor is read, checked, packed and written before the next, so memory is bounded by the largest.
+//! to it. [`plan`] gives each weight its type; [`convert`] reads, encodes and writes one tensor after the other, so
+//! memory is bounded by the two largest as they are stored.
 #![forbid(unsafe_code)]
 
 mod convert;
 mod encode;
 mod error;
+mod recipe;
 
-pub use convert::{Part, Progress, Report, convert};
+pub use convert::{Part, PlannedWeight, Progress, Report, convert};
 pub use encode::{EncodeError, encode};
 pub use error::ConvertError;
+pub use recipe::{Plan, Recipe, Rule, RuleError, plan};
