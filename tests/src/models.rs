@@ -38,10 +38,18 @@ impl Model {
     /// # Panics
     /// When the conversion fails; the reason stands on standard error.
     pub fn convert_folder(source: &Path, weight_type: WeightType) -> Model {
+        Model::convert_with(source, &["--type", weight_type.name()])
+    }
+
+    /// Converts a diffusers directory with these flags.
+    ///
+    /// # Panics
+    /// When the conversion fails; the reason stands on standard error.
+    pub fn convert_with(source: &Path, flags: &[&str]) -> Model {
         let model = Model { folder: TempDir::new().expect("the temporary folder is writable") };
-        let mut args: Vec<OsString> =
-            ["sdq", "convert", "--type", weight_type.name(), "-o"].map(Into::into).to_vec();
+        let mut args: Vec<OsString> = ["sdq", "convert", "-o"].map(Into::into).to_vec();
         args.extend([model.path().into_os_string(), source.as_os_str().to_owned()]);
+        args.extend(flags.iter().map(Into::into));
         assert_eq!(sdq_cli::run(args), ExitCode::SUCCESS, "converting `{}`", source.display());
         model
     }
