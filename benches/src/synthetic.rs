@@ -1,12 +1,16 @@
 //! Models of published shapes with random weights: size, speed and memory do not depend on what weights say.
 
-use std::{collections::HashMap, path::Path};
+use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::Context as _;
+use half::f16;
 use sdq_engine::{COMPONENTS, Model};
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
+    dtype::DType,
+    safetensors,
     sdq::{Manifest, SdqWriter},
+    tensor::TensorView,
 };
 use serde_json::{Value, json};
 
@@ -26,15 +30,9 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
         sources: Vec::new(),
         quantization: None,
     };
-    let (vocab, merges) = byte_vocabulary();
-    let texts = [
-        ("tokenizer/vocab.json", vocab.to_string()),
-        ("tokenizer/merges.txt", merges.to_owned()),
-        ("scheduler/scheduler_config.json", scheduler().to_string()),
-    ];
-    let configs = COMPONENTS.into_iter().zip([text_encoder(), unet(), vae()]).collect::<HashMap<_, _>>();
-    let text = |name: &str| texts.iter().find(|(other, _)| *other == name).map(|(_, text)| text.as_str());
-    let model = Model::new(|component| configs.get(component), text)?;
+    let description = Description::new();
+    let (texts, configs) = (&description.texts, &description.configs);
+    let model = description.model()?;
 
     let mut writer = SdqWriter::create(path, manifest)?;
     let mut random = Random(0x5DEE_CE66);
@@ -46,11 +44,84 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
             writer.append(spec, stored, &values).with_context(|| spec.name.clone())?;
         }
     }
-    for (name, text) in &texts {
+    for (name, text) in texts {
         writer.add_text(name, text)?;
     }
     writer.finish()?;
     Ok(())
+}
+
+/// Writes the same model as a diffusers directory with weights in f16, which is what `sdq convert` reads: 2.13 GB.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_sd15_checkpoint(folder: &Path) -> anyhow::Result<()> {
+    let description = Description::new();
+    let mut index = json!({
+        "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+    });
+    for (name, text) in &description.texts {
+        let path = folder.join(name);
+        fs::create_dir_all(path.parent().context("a text lies in a folder")?)?;
+        fs::write(path, text)?;
+    }
+    let mut random = Random(0x5DEE_CE66);
+    for (component, specs) in description.model()?.weights() {
+        let (class, file) = match component {
+            "text_encoder" => (["transformers", "CLIPTextModel"], "model.safetensors"),
+            "unet" => (["diffusers", "UNet2DConditionModel"], "diffusion_pytorch_model.safetensors"),
+            _ => (["diffusers", "AutoencoderKL"], "diffusion_pytorch_model.safetensors"),
+        };
+        index[component] = json!(class);
+        let folder = folder.join(component);
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("config.json"), description.configs[component].to_string())?;
+        let halves: Vec<Vec<f16>> =
+            specs.iter().map(|spec| random.weight(spec).into_iter().map(f16::from_f32).collect()).collect();
+        let tensors = specs.into_iter().zip(&halves).map(|(spec, halves)| TensorView {
+            name: spec.name,
+            dtype: DType::F16,
+            shape: spec.shape,
+            bytes: bytemuck::cast_slice(halves),
+        });
+        let tensors: Vec<TensorView<'_>> = tensors.collect();
+        safetensors::write(folder.join(file), &tensors, &[])?;
+    }
+    fs::write(folder.join("model_index.json"), index.to_string())?;
+    Ok(())
+}
+
+/// All that a model has but its weights.
+struct Description {
+    texts: [(&'static str, String); 3],
+    configs: HashMap<&'static str, Value>,
+}
+
+impl Description {
+    fn new() -> Description {
+        let (vocab, merges) = byte_vocabulary();
+        let texts = [
+            ("tokenizer/vocab.json", vocab.to_string()),
+            ("tokenizer/merges.txt", merges.to_owned()),
+            ("scheduler/scheduler_config.json", scheduler().to_string()),
+        ];
+        Description { texts, configs: COMPONENTS.into_iter().zip([text_encoder(), unet(), vae()]).collect() }
+    }
+
+    fn model(&self) -> anyhow::Result<Model> {
+        let text =
+            |name: &str| self.texts.iter().find(|(other, _)| *other == name).map(|(_, text)| text.as_str());
+        Ok(Model::new(|component| self.configs.get(component), text)?)
+    }
+}
+
+/// The weights that each component of a model of the shape of Stable Diffusion 1.5 reads.
+///
+/// # Errors
+/// Never, as long as the engine knows that shape.
+pub fn sd15_weights() -> anyhow::Result<[(&'static str, Vec<WeightSpec>); 3]> {
+    Ok(Description::new().model()?.weights())
 }
 
 /// Marsaglia's xorshift64*; good enough for weights that nobody looks at.
