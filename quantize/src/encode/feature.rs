@@ -109,24 +109,46 @@ pub(super) fn round(value: f32) -> f32 {
     (value + WHOLE) - WHOLE
 }
 
-/// The importance of each of an input's columns in the order of [`Feature::values`], for every input; ones where
-/// there is none.
-///
-/// # Panics
-/// When `importance` is there and not as long as there are channels.
-pub(super) fn lay_out_importance(columns: &Columns, importance: Option<&[f32]>) -> Vec<Vec<f32>> {
-    if let Some(importance) = importance {
-        assert_eq!(importance.len(), columns.channels(), "one importance for each channel");
+/// How much an error matters in each of an input's columns.
+#[derive(Debug, Default)]
+pub(super) struct Importance {
+    /// In the order of [`Feature::values`].
+    pub(super) columns: Vec<f32>,
+    /// For two neighbouring columns the second one's share of both: the part of what one of them must give up that is
+    /// cheapest taken from the first.
+    pub(super) shares: Vec<f32>,
+}
+
+impl Importance {
+    /// The same everywhere.
+    pub(super) fn even(columns: usize) -> Importance {
+        Importance { columns: vec![1.0; columns], shares: vec![0.5; columns / 2] }
     }
-    let mut inputs = vec![Vec::new(); columns.inputs().len()];
-    for run in columns.runs() {
-        let laid_out: &mut Vec<f32> = &mut inputs[run.input];
-        match importance {
-            Some(importance) => laid_out.extend(&importance[run.first_channel..][..run.channels]),
-            None => laid_out.resize(laid_out.len() + run.channels, 1.0),
+
+    /// That of every input's columns; `channels` are those of all inputs, even where `None`.
+    ///
+    /// # Panics
+    /// When `channels` are there and not as many as the columns have.
+    pub(super) fn of_inputs(columns: &Columns, channels: Option<&[f32]>) -> Vec<Importance> {
+        if let Some(channels) = channels {
+            assert_eq!(channels.len(), columns.channels(), "one importance for each channel");
         }
-        // Padding is zero and stays zero: whatever its importance, it adds no error.
-        laid_out.resize(laid_out.len().next_multiple_of(COLUMN_STEP), 0.0);
+        let mut inputs: Vec<Importance> = columns.inputs().iter().map(|_| Importance::default()).collect();
+        for run in columns.runs() {
+            let laid_out = &mut inputs[run.input].columns;
+            match channels {
+                Some(channels) => laid_out.extend(&channels[run.first_channel..][..run.channels]),
+                None => laid_out.resize(laid_out.len() + run.channels, 1.0),
+            }
+            // Padding is zero and stays zero: whatever its importance, it adds no error.
+            laid_out.resize(laid_out.len().next_multiple_of(COLUMN_STEP), 0.0);
+        }
+        for Importance { columns, shares } in &mut inputs {
+            shares.extend(columns.chunks_exact(2).map(|pair| {
+                let both = pair[0] + pair[1];
+                if both > 0.0 { pair[1] / both } else { 0.5 }
+            }));
+        }
+        inputs
     }
-    inputs
 }

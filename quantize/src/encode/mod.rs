@@ -7,6 +7,7 @@ mod feature;
 mod q4;
 mod q8;
 
+use feature::Importance;
 use rayon::prelude::*;
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
@@ -102,7 +103,7 @@ enum Kind {
     /// A table in q8.
     Table,
     /// A matrix or convolution in q8 or q4, with the weights of its errors for each input.
-    Panels { columns: Columns, importance: Vec<Vec<f32>> },
+    Panels { columns: Columns, importance: Vec<Importance> },
 }
 
 impl<'a> Encoder<'a> {
@@ -112,7 +113,7 @@ impl<'a> Encoder<'a> {
             (false, _) => Kind::Rounded,
             (true, None) => Kind::Table,
             (true, Some(columns)) => {
-                let importance = feature::lay_out_importance(&columns, importance);
+                let importance = Importance::of_inputs(&columns, importance);
                 Kind::Panels { columns, importance }
             }
         };

@@ -5,7 +5,7 @@ use sdq_formats::layout::{
     quantized::{MULTIPLIER_MAX, Q4_OFFSET, Q4_RANGE, multiplier_position, q4_position},
 };
 
-use super::feature::{Feature, Fit, LANES, round};
+use super::feature::{Feature, Fit, Importance, LANES, round};
 
 const LOWEST: f32 = Q4_RANGE.0 as f32;
 const HIGHEST: f32 = Q4_RANGE.1 as f32;
@@ -29,7 +29,7 @@ pub(super) fn encode_feature(
     input: usize,
     lane: usize,
     feature: &Feature,
-    importance: &[f32],
+    importance: &Importance,
     values: &mut [u8],
     multipliers: &mut [u8],
 ) -> Fit {
@@ -37,10 +37,11 @@ pub(super) fn encode_feature(
         return feature.fit(0.0, 0.0, 0.0);
     }
     let width = columns.inputs()[input].next_multiple_of(COLUMN_STEP);
-    let scale = search(feature, importance, width);
+    let scale = search(feature, &importance.columns, width);
     let (mut squared_error, mut most) = (0.0, 0.0_f32);
     for run in columns.runs().filter(|run| run.input == input) {
-        let [values_of_run, importance] = [&feature.values, importance].map(|all| run_of(all, run, width));
+        let [values_of_run, importance] =
+            [&feature.values, &importance.columns].map(|all| run_of(all, run, width));
         for (index, (group, importance)) in groups(values_of_run, importance).enumerate() {
             let (multiplier, _) = best_multiplier(group, importance, scale);
             let step = scale * f32::from(multiplier);
@@ -97,11 +98,17 @@ fn search(feature: &Feature, importance: &[f32], width: usize) -> f32 {
 
 /// The multiplier of a group with the least weighted squared error at a scale, and that error.
 fn best_multiplier(group: &[f32], importance: &[f32], scale: f32) -> (u8, f32) {
+    let total = importance.iter().sum::<f32>();
     let mut best = (1, f32::INFINITY);
     for multiplier in (1..=MULTIPLIER_MAX).rev() {
-        let error = error_at(group, importance, scale * f32::from(multiplier));
+        let step = scale * f32::from(multiplier);
+        let error = error_at(group, importance, step);
         if error < best.1 {
             best = (multiplier, error);
+        }
+        // What is more than rounding comes from weights beyond the range, and grows as the range shrinks.
+        if error - total * step * step / 4.0 > best.1 {
+            break;
         }
     }
     best

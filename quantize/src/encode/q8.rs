@@ -5,7 +5,7 @@ use sdq_formats::layout::{
     quantized::{PAIR_MAX, Q8_MAX, q8_position},
 };
 
-use super::feature::{Feature, Fit, LANES, round};
+use super::feature::{Feature, Fit, Importance, LANES, round};
 
 const MAX: f32 = Q8_MAX as f32;
 const PAIR: f32 = PAIR_MAX as f32;
@@ -25,7 +25,7 @@ pub(super) fn encode_feature(
     input: usize,
     lane: usize,
     feature: &Feature,
-    importance: &[f32],
+    importance: &Importance,
     panel: &mut [u8],
 ) -> Fit {
     let (scale, _) = search::<true>(&feature.values, feature.largest, importance);
@@ -35,11 +35,11 @@ pub(super) fn encode_feature(
     let width = columns.inputs()[input].next_multiple_of(COLUMN_STEP);
     let (mut squared_error, mut most) = (0.0, 0.0_f32);
     for run in columns.runs().filter(|run| run.input == input) {
-        let (values, importance) = (&feature.values[run.tap * width..], &importance[run.tap * width..]);
+        let first = run.tap * width;
+        let (values, shares) = (&feature.values[first..], &importance.shares[first / 2..]);
         for column in (0..width).step_by(2) {
             let pair = [values[column], values[column + 1]];
-            let integers =
-                quantize_pair::<true>(pair, [importance[column], importance[column + 1]], scale.recip());
+            let integers = quantize_pair::<true>(pair, shares[column / 2], scale.recip());
             for (offset, (value, integer)) in pair.into_iter().zip(integers).enumerate() {
                 panel[q8_position(run.start + column + offset, lane)] = integer as i8 as u8;
                 squared_error += (value - integer * scale) * (value - integer * scale);
@@ -53,8 +53,8 @@ pub(super) fn encode_feature(
 /// Encodes a row of a table. Rows are looked up and never multiplied with bytes, so no sum of neighbours is bounded.
 pub(super) fn encode_row(row: &[f32], feature: &mut Feature, integers: &mut [u8]) -> Fit {
     feature.take(row);
-    let ones = vec![1.0; feature.values.len()];
-    let (scale, squared_error) = search::<false>(&feature.values, feature.largest, &ones);
+    let even = Importance::even(feature.values.len());
+    let (scale, squared_error) = search::<false>(&feature.values, feature.largest, &even);
     if scale == 0.0 {
         return feature.fit(0.0, 0.0, MAX);
     }
@@ -66,68 +66,71 @@ pub(super) fn encode_row(row: &[f32], feature: &mut Feature, integers: &mut [u8]
 
 /// The candidate scale with the least weighted squared error, and that error. Zero where all values are. `PAIRS`:
 /// whether the sums of neighbours are bounded.
-fn search<const PAIRS: bool>(values: &[f32], largest: f32, importance: &[f32]) -> (f32, f32) {
+fn search<const PAIRS: bool>(values: &[f32], largest: f32, importance: &Importance) -> (f32, f32) {
     if largest == 0.0 {
         return (0.0, 0.0);
     }
     let plain = largest / MAX;
-    let mut best = (plain, error_at::<PAIRS>(values, importance, plain));
+    let mut best = (plain, f32::INFINITY);
     let mut consider = |scale: f32| {
-        let error = error_at::<PAIRS>(values, importance, scale);
+        let error = error_at::<PAIRS>(values, importance, scale, best.1);
         if error < best.1 {
             best = (scale, error);
         }
     };
-    SMALLER.iter().for_each(|factor| consider(plain * factor));
+    // The most promising ones first: the others are given up early.
     if PAIRS {
         let sums = values.chunks_exact(2).map(|pair| (pair[0] + pair[1]).abs());
         // Up to twice the plain scale.
         let paired = sums.fold(0.0, f32::max) / PAIR;
-        PAIRED.iter().map(|factor| paired * factor).filter(|&scale| scale > plain).for_each(consider);
+        PAIRED.iter().map(|factor| paired * factor).filter(|&scale| scale > plain).for_each(&mut consider);
     }
+    consider(plain);
+    SMALLER.iter().for_each(|factor| consider(plain * factor));
     best
 }
 
-/// Weighted squared error at a scale.
-fn error_at<const PAIRS: bool>(values: &[f32], importance: &[f32], scale: f32) -> f32 {
+/// Weighted squared error at a scale; any number from `limit` on where it is not below that.
+fn error_at<const PAIRS: bool>(values: &[f32], importance: &Importance, scale: f32, limit: f32) -> f32 {
+    /// Values between two looks at the limit.
+    const STRETCH: usize = 16 * LANES;
     let inverse = scale.recip();
     let mut errors = [0.0_f32; LANES];
-    for (values, importance) in values.chunks_exact(LANES).zip(importance.chunks_exact(LANES)) {
-        // First and second ones of four pairs at a time, which becomes vector instructions.
-        let mut first = [0.0_f32; LANES / 2];
-        let mut second = first;
-        let (mut first_importance, mut second_importance) = (first, first);
-        for pair in 0..LANES / 2 {
-            (first[pair], second[pair]) = (values[2 * pair], values[2 * pair + 1]);
-            (first_importance[pair], second_importance[pair]) =
-                (importance[2 * pair], importance[2 * pair + 1]);
+    let Importance { columns, shares } = importance;
+    for ((values, columns), shares) in
+        values.chunks(STRETCH).zip(columns.chunks(STRETCH)).zip(shares.chunks(STRETCH / 2))
+    {
+        let eights = values.chunks_exact(LANES).zip(columns.chunks_exact(LANES));
+        for ((values, importance), shares) in eights.zip(shares.chunks_exact(LANES / 2)) {
+            // First and second ones of four pairs at a time, which becomes vector instructions.
+            for pair in 0..LANES / 2 {
+                let [first, second] = [values[2 * pair], values[2 * pair + 1]];
+                let integers = quantize_pair::<PAIRS>([first, second], shares[pair], inverse);
+                let off = [first - integers[0] * scale, second - integers[1] * scale];
+                errors[pair] += importance[2 * pair] * off[0] * off[0];
+                errors[LANES / 2 + pair] += importance[2 * pair + 1] * off[1] * off[1];
+            }
         }
-        for pair in 0..LANES / 2 {
-            let weights = [first_importance[pair], second_importance[pair]];
-            let integers = quantize_pair::<PAIRS>([first[pair], second[pair]], weights, inverse);
-            let off = [first[pair] - integers[0] * scale, second[pair] - integers[1] * scale];
-            errors[pair] += weights[0] * off[0] * off[0];
-            errors[LANES / 2 + pair] += weights[1] * off[1] * off[1];
+        let so_far = errors.iter().sum::<f32>();
+        if so_far >= limit {
+            return so_far;
         }
     }
     errors.into_iter().sum()
 }
 
 /// The integers for two neighbouring columns: rounded, and where they add up to more than they may, the excess taken
-/// off where it costs the least weighted squared error.
+/// off where it costs the least weighted squared error: `share` of it off the first.
 #[inline(always)]
-fn quantize_pair<const PAIRS: bool>(pair: [f32; 2], importance: [f32; 2], inverse: f32) -> [f32; 2] {
+fn quantize_pair<const PAIRS: bool>(pair: [f32; 2], share: f32, inverse: f32) -> [f32; 2] {
     let exact = [pair[0] * inverse, pair[1] * inverse];
-    let rounded = exact.map(|value| round(value).clamp(-MAX, MAX));
+    let rounded = exact.map(|value| round(value.clamp(-MAX, MAX)));
     if !PAIRS {
         return rounded;
     }
     let sum = rounded[0] + rounded[1];
     let bound = PAIR.copysign(sum);
-    // On the line of sums that are just allowed, the least weighted error: the first gives way by as much of the
-    // excess as the second is more important.
-    let both = importance[0] + importance[1];
-    let share = if both > 0.0 { importance[1] / both } else { 0.5 };
+    // The point on the line of sums that are just allowed.
     let first = round(exact[0] - (exact[0] + exact[1] - bound) * share);
     // Both ends keep their partner within its own range.
     let (low, high) = if sum > 0.0 { (PAIR - MAX, MAX) } else { (-MAX, MAX - PAIR) };
@@ -164,7 +167,8 @@ mod tests {
             for second in exact {
                 for importance in [[1.0, 1.0], [1.0, 7.0], [5.0, 0.25]] {
                     let pair = [first, second];
-                    let integers = quantize_pair::<true>(pair, importance, 1.0);
+                    let share = importance[1] / (importance[0] + importance[1]);
+                    let integers = quantize_pair::<true>(pair, share, 1.0);
                     assert!((integers[0] + integers[1]).abs() <= PAIR, "{pair:?}: {integers:?}");
                     assert!(integers.iter().all(|integer| integer.abs() <= MAX), "{pair:?}: {integers:?}");
                     let off = [first - integers[0], second - integers[1]];
@@ -178,8 +182,8 @@ mod tests {
 
     #[test]
     fn without_importance_excess_is_shared() {
-        assert_eq!(quantize_pair::<true>([100.0, 90.0], [0.0, 0.0], 1.0), [69.0, 59.0]);
-        assert_eq!(quantize_pair::<false>([100.0, 90.0], [0.0, 0.0], 1.0), [100.0, 90.0]);
+        assert_eq!(quantize_pair::<true>([100.0, 90.0], 0.5, 1.0), [69.0, 59.0]);
+        assert_eq!(quantize_pair::<false>([100.0, 90.0], 0.5, 1.0), [100.0, 90.0]);
     }
 
     #[test]
@@ -187,13 +191,12 @@ mod tests {
         for count in [8, 64, 800] {
             let values = values(count);
             let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
-            let ones = vec![1.0; count];
-            let (_, found) = search::<true>(&values, largest, &ones);
-            assert!(found <= error_at::<true>(&values, &ones, largest / MAX), "{count}");
+            let even = Importance::even(count);
+            let (_, found) = search::<true>(&values, largest, &even);
+            assert!(found <= error_at::<true>(&values, &even, largest / MAX, f32::INFINITY), "{count}");
         }
         // Equal weights: at the plain scale every pair would have to give up a third.
-        let equal = [1.0; 16];
-        let (scale, error) = search::<true>(&equal, 1.0, &equal);
+        let (scale, error) = search::<true>(&[1.0; 16], 1.0, &Importance::even(16));
         assert!(error < 1e-6 && (scale - 1.0 / 64.0).abs() < 1e-6, "{scale}: {error}");
     }
 }
