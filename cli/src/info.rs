@@ -1,13 +1,11 @@
 //! `sdq info`: what is inside a file, or what this machine offers.
 
-use std::{collections::BTreeMap, fs::File, io::Read as _, path::Path};
+mod weights;
+
+use std::{fs::File, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail};
-use sdq_formats::{
-    png,
-    sdq::{Component, SdqFile},
-    sniff::FileKind,
-};
+use sdq_formats::{png, sdq::SdqFile, sniff::FileKind};
 use serde_json::{Value, json};
 
 use crate::{args::InfoArgs, model, recipe::Recipe};
@@ -17,7 +15,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
         None => machine()?,
         Some(path) => match kind(path).with_context(|| format!("cannot read `{}`", path.display()))? {
             FileKind::Png => picture(path)?,
-            FileKind::Sdq => model_file(path, args.verify)?,
+            FileKind::Sdq => model_file(path, args.verify, args.json)?,
             other => {
                 bail!("{}: expected an .sdq file or a picture drawn by sdq; it is {other}", path.display())
             }
@@ -50,7 +48,7 @@ fn picture(path: &Path) -> anyhow::Result<Value> {
     Ok(recipe.with_context(|| path.display().to_string())?.json().clone())
 }
 
-fn model_file(path: &Path, verify: bool) -> anyhow::Result<Value> {
+fn model_file(path: &Path, verify: bool, whole: bool) -> anyhow::Result<Value> {
     let file = SdqFile::open(path)?;
     if verify {
         for weight in file.components().flat_map(|component| component.weights().collect::<Vec<_>>()) {
@@ -58,8 +56,10 @@ fn model_file(path: &Path, verify: bool) -> anyhow::Result<Value> {
         }
     }
     let manifest = file.manifest();
-    let components: serde_json::Map<String, Value> =
-        file.components().map(|component| (component.name().to_owned(), describe(&component))).collect();
+    let components: serde_json::Map<String, Value> = file
+        .components()
+        .map(|component| (component.name().to_owned(), weights::by_type(&component, whole)))
+        .collect();
     let mut description = json!({
         "name": manifest.name,
         "description": manifest.description,
@@ -69,32 +69,25 @@ fn model_file(path: &Path, verify: bool) -> anyhow::Result<Value> {
         "bytes": file.file_len(),
         "defaults": manifest.defaults,
         "components": components,
-        "texts": file.texts().map(|(name, _)| name).collect::<Vec<_>>(),
-        "sources": manifest.sources.iter().map(|source| json!({
-            "file": source.file, "bytes": source.bytes, "sha256": source.sha256,
-        })).collect::<Vec<_>>(),
     });
+    if let Some(how) = &manifest.quantization {
+        description["quantization"] = json!({
+            "recipes": how.recipes,
+            "rules": how.rules,
+            "calibration_prompts": how.calibration_prompts,
+        });
+        description["largest_errors"] = weights::largest_errors(&file).into();
+    }
+    description["texts"] = file.texts().map(|(name, _)| name).collect();
+    description["sources"] = manifest
+        .sources
+        .iter()
+        .map(|source| json!({ "file": source.file, "bytes": source.bytes, "sha256": source.sha256 }))
+        .collect();
     if verify {
         description["checksums"] = "all weights are as written".into();
     }
     Ok(description)
-}
-
-fn describe(component: &Component<'_>) -> Value {
-    let mut by_type: BTreeMap<&str, (usize, usize, usize)> = BTreeMap::new();
-    for weight in component.weights() {
-        let (tensors, parameters, bytes) = by_type.entry(weight.weight_type.name()).or_default();
-        *tensors += 1;
-        *parameters += weight.spec.shape.iter().product::<usize>();
-        *bytes += weight.stored_bytes();
-    }
-    by_type
-        .into_iter()
-        .map(|(name, (tensors, parameters, bytes))| {
-            (name.to_owned(), json!({ "tensors": tensors, "parameters": parameters, "bytes": bytes }))
-        })
-        .collect::<serde_json::Map<_, _>>()
-        .into()
 }
 
 /// An object as indented lines: names to the left, values to the right.
