@@ -2,7 +2,7 @@
 
 pub mod cpu;
 
-use sdq_formats::sdq::Component;
+use sdq_formats::{WeightSpec, sdq::Component};
 
 use crate::{Error, graph::Graph};
 
@@ -27,6 +27,10 @@ pub trait Executable: Send {
 
     /// Runs all ops.
     fn run(&mut self);
+
+    /// Runs all ops, and shows `watch` what each product is about to read: its weight, and its input `[.., channels]`
+    /// in f32. Products with quantized weights are not shown; theirs are no f32 values.
+    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32]));
 
     /// An output of the last run. `name` is the graph's own: anything else panics.
     fn output(&self, name: &str) -> &[f32];

@@ -2,17 +2,19 @@
 //!
 //! [`Pipeline::generate`] reads as the algorithm; each stage has its file beside this one.
 
+mod activations;
 mod autoencoder;
 mod compare;
 mod denoiser;
 mod request;
 mod text;
 
-use std::{num::NonZeroUsize, ops::ControlFlow, path::Path};
+use std::{num::NonZeroUsize, ops::ControlFlow, path::Path, sync::Arc};
 
 use sdq_formats::sdq::{Component, Manifest, SdqFile};
 use sdq_schedulers::{NoiseSource, Scheduler};
 
+pub use activations::ActivationMoments;
 pub use autoencoder::Moments;
 pub use compare::{Comparison, compare};
 pub use request::{Defaults, Request, Settings};
@@ -57,12 +59,12 @@ pub struct Generated {
     pub latents: Tensor,
 }
 
-/// A model, opened and ready to draw.
-#[derive(Debug)]
+/// A model, opened and ready to draw. A clone shares everything with its original.
+#[derive(Clone, Debug)]
 pub struct Pipeline {
-    file: SdqFile,
-    backend: Box<dyn Backend>,
-    model: Model,
+    file: Arc<SdqFile>,
+    backend: Arc<dyn Backend>,
+    model: Arc<Model>,
 }
 
 impl Pipeline {
@@ -88,8 +90,8 @@ impl Pipeline {
         for (name, weights) in model.weights() {
             component(&file, name)?.check(&weights)?;
         }
-        let backend = Box::new(CpuBackend::new(options.threads)?);
-        Ok(Pipeline { file, backend, model })
+        let backend = Arc::new(CpuBackend::new(options.threads)?);
+        Ok(Pipeline { file: Arc::new(file), backend, model: Arc::new(model) })
     }
 
     /// What the file says of itself.

@@ -10,12 +10,12 @@ mod step;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use sdq_formats::sdq::Component;
+use sdq_formats::{WeightSpec, sdq::Component};
 
 use super::{Backend, Executable};
 use crate::{
     Error,
-    graph::{Graph, Port, TensorId, plan::Plan, quantize_inputs},
+    graph::{Graph, Op, Port, TensorId, plan::Plan, quantize_inputs},
 };
 use arena::Arena;
 use bind::BoundWeights;
@@ -66,6 +66,19 @@ struct CpuExecutable<'w> {
     arena: Arena,
 }
 
+impl CpuExecutable<'_> {
+    /// Runs all nodes; `before` sees each with its inputs.
+    fn run_nodes(&mut self, mut before: impl FnMut(&Step<'_>, &[&[f32]])) {
+        for node in &self.graph.nodes {
+            let inputs = node.inputs.iter().map(|tensor| self.plan.range(tensor.0));
+            let (out, inputs) = self.arena.split(self.plan.range(node.output.0), inputs);
+            let step = Step { pool: &self.pool, graph: &self.graph, weights: &self.weights, node };
+            before(&step, &inputs);
+            step.run(&inputs, out);
+        }
+    }
+}
+
 impl Executable for CpuExecutable<'_> {
     fn set_input(&mut self, name: &str, values: &[f32]) {
         let tensor = find(&self.graph.inputs, name);
@@ -73,12 +86,16 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn run(&mut self) {
-        for node in &self.graph.nodes {
-            let inputs = node.inputs.iter().map(|tensor| self.plan.range(tensor.0));
-            let (out, inputs) = self.arena.split(self.plan.range(node.output.0), inputs);
-            let step = Step { pool: &self.pool, graph: &self.graph, weights: &self.weights, node };
-            step.run(&inputs, out);
-        }
+        self.run_nodes(|_, _| ());
+    }
+
+    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
+        self.run_nodes(|step, inputs| match step.node.op {
+            Op::Linear { weight, .. } | Op::Conv2d { weight, .. } if !step.weights.is_quantized(weight) => {
+                watch(step.graph.weight(weight), inputs[0]);
+            }
+            _ => {}
+        });
     }
 
     fn output(&self, name: &str) -> &[f32] {

@@ -1,0 +1,168 @@
+//! What the products of a model read while it draws: the mean square of every input channel.
+//!
+//! A converter that knows which channels are large rounds their weights with more care.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sdq_formats::{WeightSpec, sdq::Component};
+
+use super::{Event, Pipeline, Request};
+use crate::{
+    Error,
+    backend::{Backend, Executable},
+    graph::Graph,
+};
+
+/// Mean squares of what every product reads, by component and name of its weight.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ActivationMoments {
+    means: BTreeMap<(String, String), Vec<f32>>,
+}
+
+impl ActivationMoments {
+    /// Of each input channel of the weight `name` in `component`: the mean of x² over all rows, pixels, steps and
+    /// pictures. `None` where the product never ran, as those of the VAE's encoder.
+    pub fn get(&self, component: &str, name: &str) -> Option<&[f32]> {
+        self.means.get(&(component.to_owned(), name.to_owned())).map(Vec::as_slice)
+    }
+
+    /// All of them: component, name of the weight, means.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &[f32])> {
+        self.means
+            .iter()
+            .map(|((component, name), means)| (component.as_str(), name.as_str(), means.as_slice()))
+    }
+}
+
+impl Pipeline {
+    /// Draws all of `requests` and collects what the products of every graph read meanwhile. `observer` is told the
+    /// request, counted from 0, beside the event.
+    ///
+    /// Meant for files in f32 or f16: a product with quantized weights reads quantized values, and is left out. The
+    /// result does not depend on the number of threads.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`].
+    pub fn activation_moments(
+        &self,
+        requests: &[Request],
+        observer: &mut dyn FnMut(usize, Event<'_>) -> ControlFlow<()>,
+    ) -> Result<ActivationMoments, Error> {
+        let sums = Arc::new(Mutex::new(Sums::default()));
+        let backend = Watching { inner: self.backend.clone(), sums: sums.clone() };
+        let watched = Pipeline { backend: Arc::new(backend), ..self.clone() };
+        for (index, request) in requests.iter().enumerate() {
+            watched.generate(request, &mut |event| observer(index, event))?;
+        }
+        let sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(sums.means())
+    }
+}
+
+/// Sums of squares, by component and weight.
+#[derive(Debug, Default)]
+struct Sums(BTreeMap<(String, String), ChannelSums>);
+
+#[derive(Debug)]
+struct ChannelSums {
+    squares: Vec<f64>,
+    rows: usize,
+}
+
+impl Sums {
+    /// Adds `x [.., channels]`, which the product with `weight` reads.
+    fn add(&mut self, component: &str, weight: &WeightSpec, x: &[f32]) {
+        // Matrices and convolutions have their input channels second.
+        let channels = weight.shape[1];
+        let key = (component.to_owned(), weight.name.clone());
+        let entry =
+            self.0.entry(key).or_insert_with(|| ChannelSums { squares: vec![0.0; channels], rows: 0 });
+        for row in x.chunks_exact(channels) {
+            for (sum, value) in entry.squares.iter_mut().zip(row) {
+                *sum += f64::from(*value) * f64::from(*value);
+            }
+        }
+        entry.rows += x.len() / channels;
+    }
+
+    fn means(&self) -> ActivationMoments {
+        let mean = |sums: &ChannelSums| {
+            sums.squares.iter().map(|square| (square / sums.rows.max(1) as f64) as f32).collect()
+        };
+        ActivationMoments { means: self.0.iter().map(|(key, sums)| (key.clone(), mean(sums))).collect() }
+    }
+}
+
+/// A backend whose graphs are watched whenever they run.
+#[derive(Debug)]
+struct Watching {
+    inner: Arc<dyn Backend>,
+    sums: Arc<Mutex<Sums>>,
+}
+
+impl Backend for Watching {
+    fn description(&self) -> String {
+        self.inner.description()
+    }
+
+    fn compile<'w>(
+        &self,
+        graph: Graph,
+        component: &Component<'w>,
+    ) -> Result<Box<dyn Executable + 'w>, Error> {
+        let inner = self.inner.compile(graph, component)?;
+        Ok(Box::new(Watched { inner, component: component.name().to_owned(), sums: self.sums.clone() }))
+    }
+}
+
+struct Watched<'w> {
+    inner: Box<dyn Executable + 'w>,
+    component: String,
+    sums: Arc<Mutex<Sums>>,
+}
+
+impl Executable for Watched<'_> {
+    fn set_input(&mut self, name: &str, values: &[f32]) {
+        self.inner.set_input(name, values);
+    }
+
+    fn run(&mut self) {
+        let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
+        self.inner.run_watched(&mut |weight, x| sums.add(&self.component, weight, x));
+    }
+
+    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
+        self.inner.run_watched(watch);
+    }
+
+    fn output(&self, name: &str) -> &[f32] {
+        self.inner.output(name)
+    }
+
+    fn output_names(&self) -> Vec<String> {
+        self.inner.output_names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sdq_formats::WeightRole;
+
+    use super::*;
+
+    #[test]
+    fn means_are_per_channel_over_all_runs() {
+        let weight = WeightSpec::new("w", WeightRole::Conv, &[5, 2, 3, 3]);
+        let mut sums = Sums::default();
+        sums.add("unet", &weight, &[1.0, 2.0, 3.0, -4.0]);
+        sums.add("unet", &weight, &[0.0, 2.0]);
+        let moments = sums.means();
+        assert_eq!(moments.get("unet", "w"), Some(&[10.0 / 3.0, 8.0][..]));
+        assert_eq!(moments.get("vae", "w"), None);
+        assert_eq!(moments.iter().count(), 1);
+    }
+}
