@@ -121,6 +121,15 @@ pub(crate) struct ConvertArgs {
     #[arg(long = "rule", value_name = "REGEX=TYPE")]
     pub(crate) rules: Vec<Rule>,
 
+    /// Draw so many pictures with the model first, and round with more care what meets large values.
+    #[arg(long, value_name = "N")]
+    pub(crate) calibrate: Option<NonZeroUsize>,
+
+    /// What to draw for --calibrate: one prompt a line, or a JSON list of objects with `prompt` and, if wanted,
+    /// `seed`. Default: everyday prompts.
+    #[arg(long, value_name = "FILE", requires = "calibrate")]
+    pub(crate) calibration_prompts: Option<PathBuf>,
+
     /// Worker threads. Default: one per core. The file does not depend on it.
     #[arg(short, long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,

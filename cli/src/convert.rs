@@ -7,13 +7,22 @@ use sdq_engine::Model;
 use sdq_formats::diffusers::ModelDirectory;
 use sdq_quantize::{Plan, Recipe, Report};
 
-use crate::{UsageError, args::ConvertArgs, interrupt, progress::Progress};
+use crate::{UsageError, args::ConvertArgs, calibrate, interrupt, progress::Progress};
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let model = ModelDirectory::open(&args.model)?;
-    let plan = plan(&model, args)?;
+    let mut plan = plan(&model, args)?;
     interrupt::listen();
+    if let Some(count) = args.calibrate {
+        if plan.quantization.is_none() {
+            let message = "--calibrate: with these types no weight is quantized; try --type q8, q4 or mixed";
+            return Err(UsageError(message.to_owned()).into());
+        }
+        let prompts = args.calibration_prompts.as_deref();
+        let (moments, drawn) = calibrate::moments(&args.model, count, prompts, args.threads)?;
+        calibrate::weigh(&mut plan, &moments, drawn);
+    }
     let Report { weights, parameters, bytes } = write(&model, &plan, args.threads, &args.output)?;
     let megabytes = bytes as f64 / 1e6;
     let millions = parameters as f64 / 1e6;

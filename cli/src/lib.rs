@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod calibrate;
 mod convert;
 mod eval;
 mod generate;

@@ -2,7 +2,7 @@
 
 use std::{fs::File, io::BufReader, path::Path};
 
-use sdq_formats::WeightType;
+use sdq_formats::{WeightType, sdq::SdqFile};
 use sdq_tests::{
     command::{self, Outcome},
     goldens,
@@ -100,4 +100,24 @@ fn wrong_usage_is_named_in_one_line() {
         println!("{args:?}");
         eval(folder.path(), &model.path(), &model.path(), args).assert_failed(code, words);
     }
+}
+
+/// Calibration changes which integers stand for the weights, and the file says so.
+#[test]
+fn a_calibrated_file_says_so_and_draws() {
+    let folder = TempDir::new().unwrap();
+    let source = goldens::folder("sd1").join("model");
+    let convert = |name: &str, args: &[&str]| {
+        let common = ["convert", source.to_str().unwrap(), "--type", "q4", "-o", name];
+        command::run(SDQ, folder.path(), &[&common, args].concat()).assert_done();
+        folder.path().join(name)
+    };
+    let plain = convert("plain.sdq", &[]);
+    let calibrated = convert("calibrated.sdq", &["--calibrate", "2"]);
+    let file = SdqFile::open(&calibrated).unwrap();
+    assert_eq!(file.manifest().quantization.as_ref().unwrap().calibration_prompts, 2);
+    assert_ne!(std::fs::read(&plain).unwrap(), std::fs::read(&calibrated).unwrap());
+    json(&eval(folder.path(), &source, &calibrated, &["--prompt", "a cat", "--json"]));
+    let args = ["convert", source.to_str().unwrap(), "-o", "f16.sdq", "--calibrate", "2"];
+    command::run(SDQ, folder.path(), &args).assert_failed(2, &["--calibrate", "quantized"]);
 }

@@ -1,0 +1,78 @@
+//! `sdq convert --calibrate`: what the model's products read, measured while it draws.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use sdq_engine::{Event, Request, pipeline::ActivationMoments};
+use sdq_quantize::{Plan, Recipe};
+
+use crate::{
+    interrupt,
+    progress::Progress,
+    prompts::{self, Prompt},
+    reference,
+};
+
+/// Denoising steps of a calibration run. Few are enough: they still go from noise to picture.
+const STEPS: usize = 8;
+/// Least importance of a channel, as a part of the mean of all: a few prompts do not show everything that it may hold.
+const FLOOR: f32 = 1e-3;
+/// Of the first run.
+const SEED: u64 = 42;
+
+/// Draws `count` pictures of the model's own size with the diffusers directory at `model`, its weights in f16, and
+/// returns the mean squares of what its products read, and how many pictures that were. Prompts come from the file
+/// `prompts`, spread evenly over it and no more than it has, else from the everyday ones.
+pub(crate) fn moments(
+    model: &Path,
+    count: NonZeroUsize,
+    prompts: Option<&Path>,
+    threads: Option<NonZeroUsize>,
+) -> anyhow::Result<(ActivationMoments, usize)> {
+    let prompts = match prompts {
+        Some(path) => prompts::spread(prompts::read(path, SEED)?, count.get()),
+        None => prompts::everyday(count.get(), SEED),
+    };
+    let reference = reference::open(model, Recipe::F16, threads)?;
+    let request =
+        |Prompt { text, seed }| Request { prompt: text, seed, steps: Some(STEPS), ..Request::default() };
+    let requests: Vec<Request> = prompts.into_iter().map(request).collect();
+    let mut progress = Progress::new("step", (requests.len() * STEPS) as u64);
+    let moments = reference.pipeline.activation_moments(&requests, &mut |index, event| {
+        if let Event::Step { step, .. } = event {
+            progress.set((index * STEPS + step + 1) as u64, "calibrating");
+        }
+        interrupt::check()
+    });
+    progress.finish();
+    Ok((moments?, requests.len()))
+}
+
+/// Tells the converter how much an error matters in each input channel of every weight that it quantizes; `count`
+/// pictures were drawn to find out.
+pub(crate) fn weigh(plan: &mut Plan, moments: &ActivationMoments, count: usize) {
+    for part in &mut plan.parts {
+        for weight in part.weights.iter_mut().filter(|weight| weight.weight_type.is_quantized()) {
+            weight.importance = moments.get(&part.component, &weight.spec.name).and_then(importance);
+        }
+    }
+    if let Some(quantization) = &mut plan.quantization {
+        quantization.calibration_prompts = count;
+    }
+}
+
+/// The importance of channels with these mean squares; `None` where all are zero.
+fn importance(means: &[f32]) -> Option<Vec<f32>> {
+    let floor = FLOOR * means.iter().sum::<f32>() / means.len() as f32;
+    (floor > 0.0).then(|| means.iter().map(|mean| mean.max(floor)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_channel_keeps_some_importance() {
+        assert_eq!(importance(&[0.0, 4.0]), Some(vec![2.0 * FLOOR, 4.0]));
+        assert_eq!(importance(&[0.0, 0.0]), None);
+    }
+}
