@@ -1,8 +1,11 @@
 //! What runs a graph. Models never name a backend; a backend knows ops and nothing of models.
 
 pub mod cpu;
+mod source;
 
-use sdq_formats::{WeightSpec, sdq::Component};
+use sdq_formats::WeightSpec;
+
+pub use source::WeightSource;
 
 use crate::{Error, graph::Graph};
 
@@ -11,12 +14,15 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// What `sdq info` shows: device, instruction set, threads.
     fn description(&self) -> String;
 
-    /// Binds `graph` to the weights of `component` and plans its memory.
+    /// Binds `graph` to its `weights` and plans its memory.
     ///
     /// # Errors
     /// When a weight is missing or of another shape, or the plan does not fit into memory.
-    fn compile<'w>(&self, graph: Graph, component: &Component<'w>)
-    -> Result<Box<dyn Executable + 'w>, Error>;
+    fn compile<'w>(
+        &self,
+        graph: Graph,
+        weights: &WeightSource<'w>,
+    ) -> Result<Box<dyn Executable + 'w>, Error>;
 }
 
 /// A graph that is ready to run, over and over.

@@ -8,12 +8,12 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use sdq_formats::{WeightSpec, sdq::Component};
+use sdq_formats::WeightSpec;
 
 use super::{Event, Pipeline, Request};
 use crate::{
     Error,
-    backend::{Backend, Executable},
+    backend::{Backend, Executable, WeightSource},
     graph::Graph,
 };
 
@@ -112,10 +112,10 @@ impl Backend for Watching {
     fn compile<'w>(
         &self,
         graph: Graph,
-        component: &Component<'w>,
+        weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
-        let inner = self.inner.compile(graph, component)?;
-        Ok(Box::new(Watched { inner, component: component.name().to_owned(), sums: self.sums.clone() }))
+        let inner = self.inner.compile(graph, weights)?;
+        Ok(Box::new(Watched { inner, component: weights.name().to_owned(), sums: self.sums.clone() }))
     }
 }
 

@@ -9,7 +9,7 @@ mod denoiser;
 mod request;
 mod text;
 
-use std::{num::NonZeroUsize, ops::ControlFlow, path::Path, sync::Arc};
+use std::{collections::HashSet, num::NonZeroUsize, ops::ControlFlow, path::Path, sync::Arc};
 
 use sdq_formats::sdq::{Component, Manifest, SdqFile};
 use sdq_schedulers::{NoiseSource, Scheduler};
@@ -21,7 +21,7 @@ pub use request::{Defaults, Request, Settings};
 
 use crate::{
     Error, Model, Picture, Tensor,
-    backend::{Backend, cpu::CpuBackend},
+    backend::{Backend, WeightSource, cpu::CpuBackend},
     rng::TorchCpuGenerator,
 };
 use denoiser::Denoiser;
@@ -65,6 +65,8 @@ pub struct Pipeline {
     file: Arc<SdqFile>,
     backend: Arc<dyn Backend>,
     model: Arc<Model>,
+    /// Files that some weights are read from instead, by `component.weight`; the last one that has a weight counts.
+    overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
 }
 
 impl Pipeline {
@@ -91,7 +93,7 @@ impl Pipeline {
             component(&file, name)?.check(&weights)?;
         }
         let backend = Arc::new(CpuBackend::new(options.threads)?);
-        Ok(Pipeline { file: Arc::new(file), backend, model: Arc::new(model) })
+        Ok(Pipeline { file: Arc::new(file), backend, model: Arc::new(model), overlays: Vec::new() })
     }
 
     /// What the file says of itself.
@@ -148,8 +150,24 @@ impl Pipeline {
         Ok(Generated { pictures, latents: Tensor::stack(&finished)? })
     }
 
-    fn component(&self, name: &'static str) -> Result<Component<'_>, Error> {
-        component(&self.file, name)
+    /// This model with `weights`, by their `component.weight` names, from `other`'s file: what a file would draw that
+    /// stores just these as the other does. Weights that `other` has from elsewhere are read from its own file.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the models have other weights.
+    pub fn with_overlay(&self, other: &Pipeline, weights: HashSet<String>) -> Result<Pipeline, Error> {
+        compare::check_weights(self, other)?;
+        let mut overlaid = self.clone();
+        overlaid.overlays.push((other.file.clone(), Arc::new(weights)));
+        Ok(overlaid)
+    }
+
+    fn component(&self, name: &'static str) -> Result<WeightSource<'_>, Error> {
+        let mut source = WeightSource::new(component(&self.file, name)?);
+        for (file, weights) in &self.overlays {
+            source.overlay(component(file, name)?, weights);
+        }
+        Ok(source)
     }
 }
 

@@ -3,12 +3,12 @@
 use sdq_formats::{
     WeightRole, WeightSpec,
     layout::{WeightData, columns::Columns},
-    sdq::{Component, Weight},
+    sdq::Weight,
 };
 
 use super::embedding::{Table, TableValues};
 use super::kernels::{Integers, PackedMatrix, Panels, QuantizedMatrix};
-use crate::{Error, graph::WeightId};
+use crate::{Error, backend::WeightSource, graph::WeightId};
 
 /// The weights of a graph, by [`WeightId`].
 pub(super) struct BoundWeights<'w> {
@@ -31,15 +31,15 @@ pub(super) enum Product<'a> {
 }
 
 impl<'w> BoundWeights<'w> {
-    /// Looks up every weight of `specs` in `component`.
-    pub(super) fn new(specs: &[WeightSpec], component: &Component<'w>) -> Result<BoundWeights<'w>, Error> {
-        let find = |spec: &WeightSpec| match component.weight(&spec.name) {
+    /// Looks up every weight of `specs` in `source`.
+    pub(super) fn new(specs: &[WeightSpec], source: &WeightSource<'w>) -> Result<BoundWeights<'w>, Error> {
+        let find = |spec: &WeightSpec| match source.weight(&spec.name) {
             Some(weight) if spec.is_met_by(weight.spec, weight.weight_type) => bind(weight),
             _ => None,
         };
         let find = |spec: &WeightSpec| {
             find(spec).ok_or_else(|| Error::MissingWeight {
-                component: component.name().to_owned(),
+                component: source.name().to_owned(),
                 name: spec.name.clone(),
                 role: spec.role,
                 shape: spec.shape.clone(),

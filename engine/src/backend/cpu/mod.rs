@@ -10,9 +10,9 @@ mod step;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use sdq_formats::{WeightSpec, sdq::Component};
+use sdq_formats::WeightSpec;
 
-use super::{Backend, Executable};
+use super::{Backend, Executable, WeightSource};
 use crate::{
     Error,
     graph::{Graph, Op, Port, TensorId, plan::Plan, quantize_inputs},
@@ -47,9 +47,9 @@ impl Backend for CpuBackend {
     fn compile<'w>(
         &self,
         graph: Graph,
-        component: &Component<'w>,
+        weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
-        let weights = BoundWeights::new(&graph.weights, component)?;
+        let weights = BoundWeights::new(&graph.weights, weights)?;
         let row_elements = |inputs: &[usize]| RowLayout::new(inputs).row_elements();
         let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), row_elements);
         let plan = Plan::new(&graph);
