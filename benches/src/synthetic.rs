@@ -202,3 +202,29 @@ fn byte_vocabulary() -> (Value, &'static str) {
     }
     (Value::Object(vocab), "#version: 0.2\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use sdq_formats::layout;
+    use sdq_quantize::{Recipe, plan};
+
+    use super::*;
+
+    /// What a whole file of weights takes, without its texts and table (about a megabyte), in megabytes.
+    fn megabytes(recipe: Recipe) -> f64 {
+        let weights = sd15_weights().unwrap().map(|(component, weights)| (component, weights, recipe));
+        let plan = plan(weights, &[]).unwrap();
+        let weights = plan.parts.iter().flat_map(|part| &part.weights);
+        let parts =
+            weights.flat_map(|weight| layout::stored_parts(&weight.spec, weight.weight_type).unwrap());
+        parts.map(|part| part.bytes).sum::<usize>() as f64 / 1e6
+    }
+
+    #[test]
+    fn recipes_keep_their_sizes() {
+        for (recipe, largest) in [(Recipe::Q8, 1100.0), (Recipe::Mixed, 800.0), (Recipe::Q4, 620.0)] {
+            let found = megabytes(recipe) + 1.0;
+            assert!(found < largest && found > 0.95 * largest, "{}: {found:.1} MB", recipe.name());
+        }
+    }
+}
