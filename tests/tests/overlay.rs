@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, ops::ControlFlow};
 
-use sdq_engine::{Error, Pipeline, Request};
+use sdq_engine::{COMPONENTS, Error, Pipeline, Request, pipeline::Probe};
 use sdq_formats::{WeightType, sdq::SdqFile};
 use sdq_tests::models::Model;
 
@@ -43,4 +43,25 @@ fn another_model_is_no_overlay() {
     let [sd1, old] = ["sd1", "old"].map(|name| Model::convert(name, WeightType::F16));
     let refused = sd1.open(1).with_overlay(&old.open(1), HashSet::new());
     assert!(matches!(refused, Err(Error::Mismatch { .. })));
+}
+
+/// A probe sees a changed component and only that one.
+#[test]
+fn a_probe_measures_the_component_that_changed() {
+    let [f32s, q8s] = [WeightType::F32, WeightType::Q8].map(|t| Model::convert("sd1", t).open(2));
+    let request = Request { width: Some(40), height: Some(56), steps: Some(4), ..Request::default() };
+    let probe = Probe::new(&f32s, &request, 2, &mut |_| ControlFlow::Continue(())).unwrap();
+    for (component, weight) in [
+        ("text_encoder", "text_model.encoder.layers.0.mlp.fc1.weight"),
+        ("unet", "mid_block.resnets.0.conv1.weight"),
+        ("vae", "decoder.mid_block.resnets.0.conv1.weight"),
+    ] {
+        assert_eq!(probe.error(&f32s, component).unwrap(), 0.0);
+        let changed = f32s.with_overlay(&q8s, HashSet::from([format!("{component}.{weight}")])).unwrap();
+        for other in COMPONENTS {
+            let error = probe.error(&changed, other).unwrap();
+            assert!((error > 0.0) == (other == component) && error < 1e-2, "{component} {other} {error}");
+        }
+    }
+    assert!(matches!(probe.error(&f32s, "encoder"), Err(Error::Request { .. })));
 }

@@ -32,12 +32,18 @@ pub(super) struct Decoder<'w> {
 impl Decoder<'_> {
     /// `latents [latent_channels, h, w]` as the loop left them → picture.
     pub(super) fn decode(&mut self, latents: &[f32]) -> Result<Picture, Error> {
+        let (width, height) = (self.width, self.height);
+        Picture::from_pixels(self.pixels(latents), width, height)
+    }
+
+    /// The same before it becomes bytes: `[height, width, 3]`, mostly in -1..=1.
+    pub(super) fn pixels(&mut self, latents: &[f32]) -> &[f32] {
         let unscaled: Vec<f32> = latents.iter().map(|value| value / self.scaling_factor).collect();
         let pixels = unscaled.len() / self.latent_channels;
         let channels_last = channels_last(&unscaled, self.latent_channels, pixels);
         self.executable.set_input(autoencoder::LATENTS, &channels_last);
         self.executable.run();
-        Picture::from_pixels(self.executable.output(autoencoder::PIXELS), self.width, self.height)
+        self.executable.output(autoencoder::PIXELS)
     }
 }
 

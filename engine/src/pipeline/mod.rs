@@ -6,6 +6,7 @@ mod activations;
 mod autoencoder;
 mod compare;
 mod denoiser;
+mod probe;
 mod request;
 mod text;
 
@@ -17,6 +18,7 @@ use sdq_schedulers::{NoiseSource, Scheduler};
 pub use activations::ActivationMoments;
 pub use autoencoder::Moments;
 pub use compare::{Comparison, compare};
+pub use probe::Probe;
 pub use request::{Defaults, Request, Settings};
 
 use crate::{

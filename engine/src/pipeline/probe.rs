@@ -1,0 +1,102 @@
+//! What a change of weights does to a model, measured stage by stage on fixed inputs.
+
+use std::ops::ControlFlow;
+
+use super::{Denoiser, Event, Pipeline, Request, Settings, Teller, denoise};
+use crate::{Error, Tensor, metrics::relative_error};
+
+/// Inputs and outputs of every stage along one run of a reference.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    settings: Settings,
+    text_states: Tensor,
+    points: Vec<Point>,
+    /// `[1, channels, h, w]`, final.
+    latents: Tensor,
+    /// `[height, width, 3]` in -1..=1.
+    pixels: Vec<f32>,
+}
+
+/// One evaluation of the U-Net.
+#[derive(Clone, Debug)]
+struct Point {
+    timestep: f64,
+    /// `[channels, h, w]`, scaled for the model.
+    latents: Vec<f32>,
+    /// Likewise, guidance applied.
+    noise_pred: Vec<f32>,
+}
+
+impl Probe {
+    /// Runs `request`'s first picture with `reference` and keeps what the stages read and gave; of the U-Net's steps
+    /// up to `points`, spread evenly.
+    ///
+    /// # Errors
+    /// As [`Pipeline::generate`].
+    pub fn new(
+        reference: &Pipeline,
+        request: &Request,
+        points: usize,
+        observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Probe, Error> {
+        let settings = Settings { count: 1, ..reference.settings(request)? };
+        let mut observer = Teller { observer, step: 0, steps: settings.steps };
+        let text_states = reference.encode_prompts(&settings.prompts())?;
+        let size = settings.latent_size(&reference.model.vae);
+        let timesteps = settings.new_scheduler()?.timesteps().to_vec();
+        let count = points.clamp(1, timesteps.len());
+        // The middles of equal parts of the run.
+        let kept: Vec<usize> = (0..count).map(|i| (2 * i + 1) * timesteps.len() / (2 * count)).collect();
+        let mut denoiser = Denoiser::new(reference, &text_states, &timesteps, size)?;
+        let shape = denoiser.latents_shape();
+        let mut points = Vec::with_capacity(count);
+        let predict = |latents: &[f32], step: usize| {
+            let noise_pred = denoiser.predict(latents, step, settings.guidance_scale)?;
+            if kept.contains(&step) {
+                let (latents, noise_pred) = (latents.to_vec(), noise_pred.clone());
+                points.push(Point { timestep: timesteps[step], latents, noise_pred });
+            }
+            Ok(noise_pred)
+        };
+        let latents = denoise(&settings, settings.seed, shape, predict, |step, latents| {
+            observer.step = step + 1;
+            observer.tell(Event::Step { image: 0, step, steps: timesteps.len(), latents })
+        })?;
+        let pixels = reference.decoder(size)?.pixels(latents.values()).to_vec();
+        Ok(Probe { settings, text_states, points, latents, pixels })
+    }
+
+    /// Squared relative error of what `component` of `changed`, a version of the reference, makes of the reference's
+    /// inputs: text states, predicted noise (the mean over the points) or pixels.
+    ///
+    /// # Errors
+    /// When `component` is none of [`crate::COMPONENTS`], memory runs out, or values are not finite.
+    pub fn error(&self, changed: &Pipeline, component: &str) -> Result<f64, Error> {
+        let size = self.settings.latent_size(&changed.model.vae);
+        match component {
+            "text_encoder" => {
+                let found = changed.encode_prompts(&self.settings.prompts())?;
+                Ok(relative_error(found.values(), self.text_states.values()).powi(2))
+            }
+            "unet" => {
+                let timesteps: Vec<f64> = self.points.iter().map(|point| point.timestep).collect();
+                let mut denoiser = Denoiser::new(changed, &self.text_states, &timesteps, size)?;
+                let mut sum = 0.0;
+                for (step, point) in self.points.iter().enumerate() {
+                    let found = denoiser.predict(&point.latents, step, self.settings.guidance_scale)?;
+                    sum += relative_error(&found, &point.noise_pred).powi(2);
+                }
+                Ok(sum / self.points.len() as f64)
+            }
+            "vae" => {
+                let mut decoder = changed.decoder(size)?;
+                Ok(relative_error(decoder.pixels(self.latents.values()), &self.pixels).powi(2))
+            }
+            other => Err(Error::Request {
+                field: "component",
+                found: other.to_owned(),
+                expected: crate::COMPONENTS.join(", "),
+            }),
+        }
+    }
+}
