@@ -102,11 +102,17 @@ impl Feature {
     }
 }
 
+/// 1.5 * 2^23: floats around it are whole numbers, and their lowest bits count up with them.
+const WHOLE: f32 = 12_582_912.0;
+
 /// Rounds to the nearest integer, ties to even; for magnitudes below 2^22.
 pub(super) fn round(value: f32) -> f32 {
-    // Beyond 1.5 * 2^23 floats are whole numbers.
-    const WHOLE: f32 = 12_582_912.0;
     (value + WHOLE) - WHOLE
+}
+
+/// The byte of a whole number from -128 to 127, without the checks of a cast.
+pub(super) fn byte(whole: f32) -> u8 {
+    (whole + WHOLE).to_bits() as u8
 }
 
 /// How much an error matters in each of an input's columns.

@@ -5,7 +5,7 @@ use sdq_formats::layout::{
     quantized::{MULTIPLIER_MAX, Q4_OFFSET, Q4_RANGE, multiplier_position, q4_position},
 };
 
-use super::feature::{Feature, Fit, Importance, LANES, round};
+use super::feature::{Feature, Fit, Importance, LANES, byte, round};
 
 const LOWEST: f32 = Q4_RANGE.0 as f32;
 const HIGHEST: f32 = Q4_RANGE.1 as f32;
@@ -49,9 +49,10 @@ pub(super) fn encode_feature(
             for (offset, &value) in group.iter().enumerate() {
                 let integer = quantize(value, step.recip());
                 let position = q4_position(run.start + index * GROUP + offset, lane);
-                put(values, position, (integer as i8 + Q4_OFFSET) as u8);
+                put(values, position, byte(integer + f32::from(Q4_OFFSET)));
                 squared_error += (value - integer * step) * (value - integer * step);
-                most = most.max((integer * f32::from(multiplier)).abs());
+                let product = (integer * f32::from(multiplier)).abs();
+                most = if product > most { product } else { most };
             }
         }
     }

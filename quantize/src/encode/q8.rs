@@ -5,7 +5,7 @@ use sdq_formats::layout::{
     quantized::{PAIR_MAX, Q8_MAX, q8_position},
 };
 
-use super::feature::{Feature, Fit, Importance, LANES, round};
+use super::feature::{Feature, Fit, Importance, LANES, byte, round};
 
 const MAX: f32 = Q8_MAX as f32;
 const PAIR: f32 = PAIR_MAX as f32;
@@ -41,9 +41,9 @@ pub(super) fn encode_feature(
             let pair = [values[column], values[column + 1]];
             let integers = quantize_pair::<true>(pair, shares[column / 2], scale.recip());
             for (offset, (value, integer)) in pair.into_iter().zip(integers).enumerate() {
-                panel[q8_position(run.start + column + offset, lane)] = integer as i8 as u8;
+                panel[q8_position(run.start + column + offset, lane)] = byte(integer);
                 squared_error += (value - integer * scale) * (value - integer * scale);
-                most = most.max(integer.abs());
+                most = if integer.abs() > most { integer.abs() } else { most };
             }
         }
     }
@@ -59,7 +59,7 @@ pub(super) fn encode_row(row: &[f32], feature: &mut Feature, integers: &mut [u8]
         return feature.fit(0.0, 0.0, MAX);
     }
     for (integer, value) in integers.iter_mut().zip(&feature.values) {
-        *integer = round(value * scale.recip()).clamp(-MAX, MAX) as i8 as u8;
+        *integer = byte(round(value * scale.recip()).clamp(-MAX, MAX));
     }
     feature.fit(scale, squared_error, MAX)
 }
@@ -80,14 +80,25 @@ fn search<const PAIRS: bool>(values: &[f32], largest: f32, importance: &Importan
     };
     // The most promising ones first: the others are given up early.
     if PAIRS {
-        let sums = values.chunks_exact(2).map(|pair| (pair[0] + pair[1]).abs());
         // Up to twice the plain scale.
-        let paired = sums.fold(0.0, f32::max) / PAIR;
+        let paired = largest_sum(values) / PAIR;
         PAIRED.iter().map(|factor| paired * factor).filter(|&scale| scale > plain).for_each(&mut consider);
     }
     consider(plain);
     SMALLER.iter().for_each(|factor| consider(plain * factor));
     best
+}
+
+/// The largest magnitude of the sum of two neighbouring columns.
+fn largest_sum(values: &[f32]) -> f32 {
+    let mut largest = [0.0_f32; LANES / 2];
+    for values in values.chunks_exact(LANES) {
+        for (pair, largest) in largest.iter_mut().enumerate() {
+            let sum = (values[2 * pair] + values[2 * pair + 1]).abs();
+            *largest = if sum > *largest { sum } else { *largest };
+        }
+    }
+    largest.into_iter().fold(0.0, f32::max)
 }
 
 /// Weighted squared error at a scale; any number from `limit` on where it is not below that.
