@@ -1,4 +1,4 @@
-//! f32 → q4: a feature's scale by search, each group's multiplier by trial of all, integers by rounding.
+//! f32 → q4: a feature's scale by search, each group's multiplier by trial, integers by rounding.
 
 use sdq_formats::layout::{
     columns::{COLUMN_STEP, Columns, GROUP, Run},
@@ -14,6 +14,10 @@ const HIGHEST: f32 = Q4_RANGE.1 as f32;
 /// the ends of the range. Negative ones too: the range reaches further on one side.
 /// Among them are those at which the largest weight is met exactly, by 7 and by -8.
 const FACTORS: [f32; 10] = [1.0, -1.0, 7.5 / 7.0, -7.5 / 8.0, 0.93, 0.86, -0.86, 0.78, -0.78, -7.5 / 7.0];
+
+/// Groups of a feature that its scale is chosen by at most, spread evenly. Which scale is best depends little on which
+/// groups are asked; each of them gets the best multiplier in the end.
+const SAMPLE: usize = 48;
 
 /// Makes the values of a panel zeros and its multipliers ones.
 pub(super) fn clear(values: &mut [u8], multipliers: &mut [u8]) {
@@ -76,15 +80,16 @@ fn groups<'a>(values: &'a [f32], importance: &'a [f32]) -> impl Iterator<Item = 
 
 /// The candidate scale with the least weighted squared error.
 fn search(feature: &Feature, importance: &[f32], width: usize) -> f32 {
+    let stride = (feature.values.len() / GROUP).div_ceil(SAMPLE).max(1);
     let middle = (HIGHEST - LOWEST) / 2.0 * f32::from(MULTIPLIER_MAX);
     let mut best = (0.0, f32::INFINITY);
     for factor in FACTORS {
         let scale = feature.largest / middle * factor;
+        let runs = feature.values.chunks(width).zip(importance.chunks(width));
+        let all = runs.flat_map(|(values, importance)| groups(values, importance));
         let mut error = 0.0;
-        for (values, importance) in feature.values.chunks(width).zip(importance.chunks(width)) {
-            for (group, importance) in groups(values, importance) {
-                error += best_multiplier(group, importance, scale).1;
-            }
+        for (group, importance) in all.step_by(stride) {
+            error += best_multiplier(group, importance, scale).1;
             // Errors only grow.
             if error >= best.1 {
                 break;
@@ -100,8 +105,17 @@ fn search(feature: &Feature, importance: &[f32], width: usize) -> f32 {
 /// The multiplier of a group with the least weighted squared error at a scale, and that error.
 fn best_multiplier(group: &[f32], importance: &[f32], scale: f32) -> (u8, f32) {
     let total = importance.iter().sum::<f32>();
+    let mut largest = [0.0_f32; LANES];
+    for values in group.chunks_exact(LANES) {
+        for (largest, value) in largest.iter_mut().zip(values) {
+            *largest = if value.abs() > *largest { value.abs() } else { *largest };
+        }
+    }
+    let largest = largest.into_iter().fold(0.0, f32::max);
+    // One more than what holds every weight on either side of zero: beyond, steps only become coarser.
+    let enough = (largest / (HIGHEST * scale.abs())).min(f32::from(MULTIPLIER_MAX)) as u8 + 2;
     let mut best = (1, f32::INFINITY);
-    for multiplier in (1..=MULTIPLIER_MAX).rev() {
+    for multiplier in (1..=enough.min(MULTIPLIER_MAX)).rev() {
         let step = scale * f32::from(multiplier);
         let error = error_at(group, importance, step);
         if error < best.1 {
