@@ -74,6 +74,22 @@ fn weights(n: usize, k: usize) -> Vec<f16> {
     noise(n.div_ceil(16) * 16 * k).into_iter().map(f16::from_f32).collect()
 }
 
+/// A 3x3 convolution that keeps the picture's size.
+fn conv3x3(batch: usize, size: usize, in_channels: usize) -> ConvShape {
+    ConvShape {
+        batch,
+        in_height: size,
+        in_width: size,
+        in_channels,
+        out_height: size,
+        out_width: size,
+        kernel: (3, 3),
+        stride: 1,
+        pad_top: 1,
+        pad_left: 1,
+    }
+}
+
 /// 3x3 convolutions `[batch, size, in channels, out channels]`.
 fn convolutions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("conv3x3");
@@ -88,18 +104,7 @@ fn convolutions(criterion: &mut Criterion) {
         [2, 8, 128, 128],
         [2, 4, 224, 224],
     ] {
-        let shape = ConvShape {
-            batch,
-            in_height: size,
-            in_width: size,
-            in_channels,
-            out_height: size,
-            out_width: size,
-            kernel: (3, 3),
-            stride: 1,
-            pad_top: 1,
-            pad_left: 1,
-        };
+        let shape = conv3x3(batch, size, in_channels);
         let pixels = batch * size * size;
         let (x, weight, bias) = (noise(pixels * in_channels), weights(n, 9 * in_channels), noise(n));
         let weight = PackedMatrix::new(n, 9 * in_channels, Panels::F16(&weight));
@@ -173,18 +178,7 @@ fn integers(criterion: &mut Criterion) {
     for [batch, size, in_channels, n] in
         [[2, 64, 320, 320], [2, 32, 640, 640], [2, 16, 1280, 1280], [2, 8, 1280, 1280], [2, 16, 64, 64]]
     {
-        let shape = ConvShape {
-            batch,
-            in_height: size,
-            in_width: size,
-            in_channels,
-            out_height: size,
-            out_width: size,
-            kernel: (3, 3),
-            stride: 1,
-            pad_top: 1,
-            pad_left: 1,
-        };
+        let shape = conv3x3(batch, size, in_channels);
         let pixels = batch * size * size;
         let layout = RowLayout::new(&[in_channels]);
         let mut x = vec![0.0; pixels * layout.row_elements()];

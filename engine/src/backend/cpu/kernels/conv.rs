@@ -114,32 +114,9 @@ impl<T: Copy + Default> Patches<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::reference::padded_conv as shape;
     use super::super::{Panels, reference};
     use super::*;
-
-    /// A square-kernel convolution padded by half the kernel on all sides.
-    fn shape(
-        batch: usize,
-        size: (usize, usize),
-        in_channels: usize,
-        kernel: usize,
-        stride: usize,
-    ) -> ConvShape {
-        let pad = kernel / 2;
-        let out = |size: usize| (size + 2 * pad - kernel) / stride + 1;
-        ConvShape {
-            batch,
-            in_height: size.0,
-            in_width: size.1,
-            in_channels,
-            out_height: out(size.0),
-            out_width: out(size.1),
-            kernel: (kernel, kernel),
-            stride,
-            pad_top: pad,
-            pad_left: pad,
-        }
-    }
 
     fn check(shape: &ConvShape, n: usize) {
         let k = shape.kernel.0 * shape.kernel.1 * shape.in_channels;

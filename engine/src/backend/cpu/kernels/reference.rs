@@ -60,6 +60,30 @@ pub(super) fn finish(product: &[f64], n: usize, rows_per_batch: usize, ending: &
     product.iter().enumerate().map(at).collect()
 }
 
+/// A square-kernel convolution padded by half the kernel on all sides.
+pub(super) fn padded_conv(
+    batch: usize,
+    size: (usize, usize),
+    in_channels: usize,
+    kernel: usize,
+    stride: usize,
+) -> ConvShape {
+    let pad = kernel / 2;
+    let out = |size: usize| (size + 2 * pad - kernel) / stride + 1;
+    ConvShape {
+        batch,
+        in_height: size.0,
+        in_width: size.1,
+        in_channels,
+        out_height: out(size.0),
+        out_width: out(size.1),
+        kernel: (kernel, kernel),
+        stride,
+        pad_top: pad,
+        pad_left: pad,
+    }
+}
+
 /// A convolution tap by tap; `weight` is `[n, kernel row, kernel column, input channel]`.
 pub(super) fn conv2d(x: &[f32], shape: &ConvShape, weight: &[f32], n: usize) -> Vec<f64> {
     let &ConvShape { batch, in_height, in_width, in_channels, out_height, out_width, kernel, .. } = shape;

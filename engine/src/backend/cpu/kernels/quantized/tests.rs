@@ -8,7 +8,7 @@ use sdq_formats::layout::{
 };
 use sdq_formats::{WeightRole, WeightSpec};
 
-use super::super::reference::{self, Ending, check_everywhere, noise};
+use super::super::reference::{self, Ending, check_everywhere, noise, padded_conv};
 use super::super::{ConvShape, Epilogue};
 use super::*;
 
@@ -184,23 +184,6 @@ fn product_agrees_with_reference() {
     }
 }
 
-fn conv_shape(size: (usize, usize), kernel: usize, stride: usize, inputs: &[usize]) -> ConvShape {
-    let pad = kernel / 2;
-    let out = |size: usize| (size + 2 * pad - kernel) / stride + 1;
-    ConvShape {
-        batch: 2,
-        in_height: size.0,
-        in_width: size.1,
-        in_channels: inputs.iter().sum(),
-        out_height: out(size.0),
-        out_width: out(size.1),
-        kernel: (kernel, kernel),
-        stride,
-        pad_top: pad,
-        pad_left: pad,
-    }
-}
-
 fn check_conv(q4: bool, shape: &ConvShape, inputs: &[usize], n: usize) {
     let channels = shape.in_channels;
     let weight = Owned::new(q4, &[n, channels, shape.kernel.0, shape.kernel.1], inputs, false);
@@ -217,17 +200,17 @@ fn check_conv(q4: bool, shape: &ConvShape, inputs: &[usize], n: usize) {
 #[test]
 fn convolution_agrees_with_reference() {
     for q4 in [false, true] {
-        check_conv(q4, &conv_shape((5, 7), 3, 1, &[3]), &[3], 17);
-        check_conv(q4, &conv_shape((4, 4), 3, 1, &[320]), &[320], 15);
-        check_conv(q4, &conv_shape((9, 6), 3, 2, &[36, 20]), &[36, 20], 33);
-        check_conv(q4, &conv_shape((7, 5), 1, 1, &[64, 33]), &[64, 33], 16);
-        check_conv(q4, &conv_shape((1, 1), 3, 1, &[9]), &[9], 1);
+        check_conv(q4, &padded_conv(2, (5, 7), 3, 3, 1), &[3], 17);
+        check_conv(q4, &padded_conv(2, (4, 4), 320, 3, 1), &[320], 15);
+        check_conv(q4, &padded_conv(2, (9, 6), 56, 3, 2), &[36, 20], 33);
+        check_conv(q4, &padded_conv(2, (7, 5), 97, 1, 1), &[64, 33], 16);
+        check_conv(q4, &padded_conv(2, (1, 1), 9, 3, 1), &[9], 1);
         let corner = ConvShape {
             out_height: 4,
             out_width: 3,
             pad_top: 0,
             pad_left: 0,
-            ..conv_shape((8, 6), 3, 2, &[20])
+            ..padded_conv(2, (8, 6), 20, 3, 2)
         };
         check_conv(q4, &corner, &[20], 18);
     }
