@@ -90,6 +90,9 @@ pub(crate) struct GenerateArgs {
     pub(crate) json: bool,
 }
 
+/// Flags that choose types themselves.
+const CHOSEN: [&str; 5] = ["recipe", "unet_type", "vae_type", "text_type", "rules"];
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
     /// A diffusers model directory (the one that holds model_index.json).
@@ -121,13 +124,21 @@ pub(crate) struct ConvertArgs {
     #[arg(long = "rule", value_name = "REGEX=TYPE")]
     pub(crate) rules: Vec<Rule>,
 
+    /// Choose types by measurement, so that the file takes at most so many megabytes.
+    #[arg(long, value_name = "MB", conflicts_with_all = CHOSEN)]
+    pub(crate) max_size: Option<f64>,
+
+    /// Choose types by measurement, so that half of the pictures come at least so near to those of f16.
+    #[arg(long, value_name = "DB", conflicts_with_all = CHOSEN, conflicts_with = "max_size")]
+    pub(crate) target_psnr: Option<f64>,
+
     /// Draw so many pictures with the model first, and round with more care what meets large values.
     #[arg(long, value_name = "N")]
     pub(crate) calibrate: Option<NonZeroUsize>,
 
-    /// What to draw for --calibrate: one prompt a line, or a JSON list of objects with `prompt` and, if wanted,
+    /// What to draw in order to measure or calibrate: one prompt a line, or a JSON list of objects with `prompt` and, if wanted,
     /// `seed`. Default: everyday prompts.
-    #[arg(long, value_name = "FILE", requires = "calibrate")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) calibration_prompts: Option<PathBuf>,
 
     /// Worker threads. Default: one per core. The file does not depend on it.

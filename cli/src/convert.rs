@@ -7,13 +7,17 @@ use sdq_engine::Model;
 use sdq_formats::diffusers::ModelDirectory;
 use sdq_quantize::{Plan, Recipe, Report};
 
-use crate::{UsageError, args::ConvertArgs, calibrate, interrupt, progress::Progress};
+use crate::{UsageError, args::ConvertArgs, calibrate, fit, interrupt, progress::Progress};
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     let model = ModelDirectory::open(&args.model)?;
     let mut plan = plan(&model, args)?;
     interrupt::listen();
+    if let Some(goal) = fit::goal(args)? {
+        let prompts = args.calibration_prompts.as_deref();
+        fit::fit(&mut plan, &args.model, goal, prompts, args.threads)?;
+    }
     if let Some(count) = args.calibrate {
         if plan.quantization.is_none() {
             let message = "--calibrate: with these types no weight is quantized; try --type q8, q4 or mixed";

@@ -12,8 +12,10 @@
 
 mod args;
 mod calibrate;
+mod choose;
 mod convert;
 mod eval;
+mod fit;
 mod generate;
 mod info;
 mod interrupt;

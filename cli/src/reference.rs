@@ -14,6 +14,8 @@ use crate::{convert, model};
 pub(crate) struct Reference {
     // Before the folder: what is mapped can be removed only afterwards on some systems.
     pub(crate) pipeline: Pipeline,
+    /// Length of the file.
+    pub(crate) bytes: u64,
     _folder: Option<TempDir>,
 }
 
@@ -21,17 +23,18 @@ pub(crate) struct Reference {
 /// folder for temporary files.
 pub(crate) fn open(path: &Path, recipe: Recipe, threads: Option<NonZeroUsize>) -> anyhow::Result<Reference> {
     if !path.is_dir() {
-        return Ok(Reference { pipeline: model::open(Some(path), threads)?, _folder: None });
+        let pipeline = model::open(Some(path), threads)?;
+        return Ok(Reference { pipeline, bytes: std::fs::metadata(path)?.len(), _folder: None });
     }
     let folder = TempDir::with_prefix("sdq-").context("cannot make a temporary folder")?;
     let file = folder.path().join("model.sdq");
     let directory = ModelDirectory::open(path)?;
     let weights = convert::describe(&directory)?.weights();
     let plan = sdq_quantize::plan(weights.map(|(component, weights)| (component, weights, recipe)), &[])?;
-    convert::write(&directory, &plan, threads, &file)?;
+    let bytes = convert::write(&directory, &plan, threads, &file)?.bytes;
     let pipeline = model::open(Some(&file), threads)?;
     // The mapping keeps it alive, and a program that is killed leaves no gigabytes behind. Where an open file cannot
     // be removed, the folder tries again when it is dropped.
     let _ = std::fs::remove_file(&file);
-    Ok(Reference { pipeline, _folder: Some(folder) })
+    Ok(Reference { pipeline, bytes, _folder: Some(folder) })
 }
