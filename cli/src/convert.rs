@@ -1,13 +1,11 @@
 //! `sdq convert`: published weights → one `.sdq` file.
 
-use std::{num::NonZeroUsize, path::Path, time::Instant};
+use std::time::Instant;
 
-use anyhow::Context as _;
-use sdq_engine::Model;
 use sdq_formats::diffusers::ModelDirectory;
 use sdq_quantize::{Plan, Recipe, Report};
 
-use crate::{UsageError, args::ConvertArgs, calibrate, fit, interrupt, progress::Progress};
+use crate::{UsageError, args::ConvertArgs, calibrate, checkpoint, fit, interrupt};
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let started = Instant::now();
@@ -27,7 +25,7 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         let (moments, drawn) = calibrate::moments(&args.model, count, prompts, args.threads)?;
         calibrate::weigh(&mut plan, &moments, drawn);
     }
-    let Report { weights, parameters, bytes } = write(&model, &plan, args.threads, &args.output)?;
+    let Report { weights, parameters, bytes } = checkpoint::write(&model, &plan, args.threads, &args.output)?;
     let megabytes = bytes as f64 / 1e6;
     let millions = parameters as f64 / 1e6;
     let bits = bytes as f64 * 8.0 / parameters as f64;
@@ -49,34 +47,8 @@ fn plan(model: &ModelDirectory, args: &ConvertArgs) -> anyhow::Result<Plan> {
         };
         own.unwrap_or(args.recipe).0
     };
-    let components =
-        describe(model)?.weights().map(|(component, weights)| (component, weights, recipe(component)));
+    let components = checkpoint::describe(model)?
+        .weights()
+        .map(|(component, weights)| (component, weights, recipe(component)));
     sdq_quantize::plan(components, &args.rules).map_err(|error| UsageError(error.to_string()).into())
-}
-
-/// What the directory's configs and texts say.
-pub(crate) fn describe(model: &ModelDirectory) -> anyhow::Result<Model> {
-    let config = |name: &str| model.component(name).map(|component| component.config());
-    let text =
-        |name: &str| model.texts().iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
-    Model::new(config, text).with_context(|| model.path().display().to_string())
-}
-
-/// Converts as planned, telling how far it is.
-pub(crate) fn write(
-    model: &ModelDirectory,
-    plan: &Plan,
-    threads: Option<NonZeroUsize>,
-    output: &Path,
-) -> anyhow::Result<Report> {
-    let total = plan.parts.iter().map(|part| part.weights.len()).sum::<usize>();
-    let mut progress = Progress::new("tensor", total as u64);
-    let report = interrupt::while_writing(|| {
-        sdq_quantize::convert(model, plan, threads, output, &mut |now| {
-            progress.set(now.done as u64, now.component);
-            interrupt::check()
-        })
-    });
-    progress.finish();
-    Ok(report?)
 }

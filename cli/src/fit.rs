@@ -16,8 +16,9 @@ use sdq_quantize::{Plan, Recipe};
 use crate::{
     UsageError,
     args::ConvertArgs,
+    checkpoint,
     choose::{self, Choice, Layer, Move},
-    convert, interrupt,
+    interrupt,
     progress::Progress,
     prompts::{self, Prompt},
     reference::{self, Reference},
@@ -124,7 +125,7 @@ impl Versions {
     /// All weights that have several types, with what each type does. Errors of single weights become mean squared
     /// errors of pictures, in units of 255, by what the whole component does to both.
     fn measure(&self, source: &Path) -> anyhow::Result<Vec<Layer>> {
-        let weights = convert::describe(&ModelDirectory::open(source)?)?.weights();
+        let weights = checkpoint::describe(&ModelDirectory::open(source)?)?.weights();
         let total = weights.iter().map(|(_, specs)| specs.len()).sum::<usize>();
         let mut progress = Progress::new("weight", total as u64);
         let base = &self.files[0].pipeline;

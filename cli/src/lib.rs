@@ -12,6 +12,7 @@
 
 mod args;
 mod calibrate;
+mod checkpoint;
 mod choose;
 mod convert;
 mod eval;

@@ -8,7 +8,7 @@ use sdq_formats::diffusers::ModelDirectory;
 use sdq_quantize::Recipe;
 use tempfile::TempDir;
 
-use crate::{convert, model};
+use crate::{checkpoint, model};
 
 /// An open model, with the file that was made for it.
 pub(crate) struct Reference {
@@ -29,9 +29,9 @@ pub(crate) fn open(path: &Path, recipe: Recipe, threads: Option<NonZeroUsize>) -
     let folder = TempDir::with_prefix("sdq-").context("cannot make a temporary folder")?;
     let file = folder.path().join("model.sdq");
     let directory = ModelDirectory::open(path)?;
-    let weights = convert::describe(&directory)?.weights();
+    let weights = checkpoint::describe(&directory)?.weights();
     let plan = sdq_quantize::plan(weights.map(|(component, weights)| (component, weights, recipe)), &[])?;
-    let bytes = convert::write(&directory, &plan, threads, &file)?.bytes;
+    let bytes = checkpoint::write(&directory, &plan, threads, &file)?.bytes;
     let pipeline = model::open(Some(&file), threads)?;
     // The mapping keeps it alive, and a program that is killed leaves no gigabytes behind. Where an open file cannot
     // be removed, the folder tries again when it is dropped.
