@@ -6,7 +6,7 @@ use super::{
     kernels::{self, AttentionShape, ConvShape, Epilogue, RowLayout, UpsampleShape},
     pool::Pool,
 };
-use crate::graph::{Activation, Graph, Node, Op, TensorId, Window};
+use crate::graph::{Activation, Graph, Node, Op, TensorId, WeightId, Window};
 
 /// One node on its way into a kernel.
 pub(super) struct Step<'a> {
@@ -32,11 +32,7 @@ impl Step<'_> {
                     residual: residual.then(|| inputs[1]),
                     ..Epilogue::default()
                 };
-                let rows = self.rows(node.output);
-                match weights.product(*weight) {
-                    Product::Float(weight) => kernels::matmul(pool, x, weight, rows, &epilogue, out),
-                    Product::Integer(weight) => kernels::matmul_u8s8(pool, x, weight, rows, &epilogue, out),
-                }
+                self.linear(x, *weight, &epilogue, out);
             }
             Op::Conv2d { weight, bias, window, channel_bias, residual } => {
                 let mut extra = inputs[1..].iter().copied();
@@ -45,16 +41,7 @@ impl Step<'_> {
                     channel_bias: channel_bias.then(|| extra.next()).flatten(),
                     residual: residual.then(|| extra.next()).flatten(),
                 };
-                match weights.product(*weight) {
-                    Product::Float(weight) => {
-                        let shape = self.conv_shape(window, self.channels(node.inputs[0]));
-                        kernels::conv2d(pool, x, &shape, weight, &epilogue, out);
-                    }
-                    Product::Integer(weight) => {
-                        let shape = self.conv_shape(window, weight.channels());
-                        kernels::conv2d_u8s8(pool, x, &shape, weight, &epilogue, out);
-                    }
-                }
+                self.conv2d(x, *weight, window, &epilogue, out);
             }
             Op::GroupNorm { weight, bias, groups, eps, silu } => {
                 let batch = self.shape(node.output)[0];
@@ -84,6 +71,27 @@ impl Step<'_> {
                 let (out_height, out_width) = (*height, *width);
                 let shape = UpsampleShape { batch, in_height, in_width, out_height, out_width, channels };
                 kernels::upsample_nearest(pool, x, &shape, out);
+            }
+        }
+    }
+
+    fn linear(&self, x: &[f32], weight: WeightId, epilogue: &Epilogue, out: &mut [f32]) {
+        let rows = self.rows(self.node.output);
+        match self.weights.product(weight) {
+            Product::Float(weight) => kernels::matmul(self.pool, x, weight, rows, epilogue, out),
+            Product::Integer(weight) => kernels::matmul_u8s8(self.pool, x, weight, rows, epilogue, out),
+        }
+    }
+
+    fn conv2d(&self, x: &[f32], weight: WeightId, window: &Window, epilogue: &Epilogue, out: &mut [f32]) {
+        match self.weights.product(weight) {
+            Product::Float(weight) => {
+                let shape = self.conv_shape(window, self.channels(self.node.inputs[0]));
+                kernels::conv2d(self.pool, x, &shape, weight, epilogue, out);
+            }
+            Product::Integer(weight) => {
+                let shape = self.conv_shape(window, weight.channels());
+                kernels::conv2d_u8s8(self.pool, x, &shape, weight, epilogue, out);
             }
         }
     }
