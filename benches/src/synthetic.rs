@@ -14,15 +14,37 @@ use sdq_formats::{
 };
 use serde_json::{Value, json};
 
-/// Writes a model of the shape of Stable Diffusion 1.5 to `path`: 859.5 M weights in the U-Net, 83.7 M in the VAE,
-/// 123 M in the text encoder. Its tokenizer knows bytes and no words.
+/// A published shape. The VAE has 83.7 M weights in both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Stable Diffusion 1.5: 859.5 M weights in the U-Net, 123 M in the text encoder.
+    Sd15,
+    /// Stable Diffusion 2.1: 865.9 M weights in the U-Net, 340 M in the text encoder, which has 23 layers as diffusers
+    /// saves it; linear projections, heads of 64 channels, v-prediction.
+    Sd21,
+}
+
+impl Shape {
+    /// Both.
+    pub const ALL: [Shape; 2] = [Shape::Sd15, Shape::Sd21];
+
+    /// The name on the command line of `synthetic`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Shape::Sd15 => "sd15",
+            Shape::Sd21 => "sd21",
+        }
+    }
+}
+
+/// Writes a model of a published shape to `path`. Its tokenizer knows bytes and no words.
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
+pub fn write(shape: Shape, path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
     let manifest = Manifest {
-        name: "synthetic SD1.5".to_owned(),
-        description: "random weights in the shape of Stable Diffusion 1.5".to_owned(),
+        name: format!("synthetic {}", shape.name()),
+        description: "random weights in a published shape".to_owned(),
         license: String::new(),
         pipeline_class: "StableDiffusionPipeline".to_owned(),
         converter: "sdq-benches".to_owned(),
@@ -30,7 +52,7 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
         sources: Vec::new(),
         quantization: None,
     };
-    let description = Description::new();
+    let description = Description::new(shape);
     let (texts, configs) = (&description.texts, &description.configs);
     let model = description.model()?;
 
@@ -51,12 +73,13 @@ pub fn write_sd15(path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Writes the same model as a diffusers directory with weights in f16, which is what `sdq convert` reads: 2.13 GB.
+/// Writes the same model as a diffusers directory with weights in f16, which is what `sdq convert` reads: 2.13 GB for
+/// SD1.5, 2.58 GB for SD2.1.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write_sd15_checkpoint(folder: &Path) -> anyhow::Result<()> {
-    let description = Description::new();
+pub fn write_checkpoint(shape: Shape, folder: &Path) -> anyhow::Result<()> {
+    let description = Description::new(shape);
     let mut index = json!({
         "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
         "tokenizer": ["transformers", "CLIPTokenizer"],
@@ -99,14 +122,15 @@ struct Description {
 }
 
 impl Description {
-    fn new() -> Description {
+    fn new(shape: Shape) -> Description {
         let (vocab, merges) = byte_vocabulary();
         let texts = [
             ("tokenizer/vocab.json", vocab.to_string()),
             ("tokenizer/merges.txt", merges.to_owned()),
-            ("scheduler/scheduler_config.json", scheduler().to_string()),
+            ("scheduler/scheduler_config.json", scheduler(shape).to_string()),
         ];
-        Description { texts, configs: COMPONENTS.into_iter().zip([text_encoder(), unet(), vae()]).collect() }
+        let configs = [text_encoder(shape), unet(shape), vae()];
+        Description { texts, configs: COMPONENTS.into_iter().zip(configs).collect() }
     }
 
     fn model(&self) -> anyhow::Result<Model> {
@@ -116,12 +140,12 @@ impl Description {
     }
 }
 
-/// The weights that each component of a model of the shape of Stable Diffusion 1.5 reads.
+/// The weights that each component of a model of that shape reads.
 ///
 /// # Errors
-/// Never, as long as the engine knows that shape.
-pub fn sd15_weights() -> anyhow::Result<[(&'static str, Vec<WeightSpec>); 3]> {
-    Ok(Description::new().model()?.weights())
+/// Never, as long as the engine knows the shape.
+pub fn weights(shape: Shape) -> anyhow::Result<[(&'static str, Vec<WeightSpec>); 3]> {
+    Ok(Description::new(shape).model()?.weights())
 }
 
 /// Marsaglia's xorshift64*; good enough for weights that nobody looks at.
@@ -154,10 +178,14 @@ impl Random {
     }
 }
 
-fn unet() -> Value {
+fn unet(shape: Shape) -> Value {
+    let (heads, width) = match shape {
+        Shape::Sd15 => (json!(8), 768),
+        Shape::Sd21 => (json!([5, 10, 20, 20]), 1024),
+    };
     json!({
-        "act_fn": "silu", "attention_head_dim": 8, "block_out_channels": [320, 640, 1280, 1280],
-        "cross_attention_dim": 768,
+        "act_fn": "silu", "attention_head_dim": heads, "block_out_channels": [320, 640, 1280, 1280],
+        "cross_attention_dim": width, "use_linear_projection": shape == Shape::Sd21,
         "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
         "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "norm_eps": 1e-5,
         "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
@@ -174,16 +202,21 @@ fn vae() -> Value {
     })
 }
 
-fn text_encoder() -> Value {
+fn text_encoder(shape: Shape) -> Value {
+    let (activation, width, heads, layers) = match shape {
+        Shape::Sd15 => ("quick_gelu", 768, 12, 12),
+        Shape::Sd21 => ("gelu", 1024, 16, 23),
+    };
     json!({
-        "model_type": "clip_text_model", "hidden_act": "quick_gelu", "hidden_size": 768,
-        "intermediate_size": 3072, "max_position_embeddings": 77, "num_attention_heads": 12,
-        "num_hidden_layers": 12, "vocab_size": 49408,
+        "model_type": "clip_text_model", "hidden_act": activation, "hidden_size": width,
+        "intermediate_size": 4 * width, "max_position_embeddings": 77, "num_attention_heads": heads,
+        "num_hidden_layers": layers, "vocab_size": 49408,
     })
 }
 
-fn scheduler() -> Value {
+fn scheduler(shape: Shape) -> Value {
     json!({
+        "prediction_type": if shape == Shape::Sd21 { "v_prediction" } else { "epsilon" },
         "_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
         "beta_schedule": "scaled_linear", "clip_sample": false, "num_train_timesteps": 1000,
         "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
@@ -212,12 +245,23 @@ mod tests {
 
     /// What a whole file of weights takes, without its texts and table (about a megabyte), in megabytes.
     fn megabytes(recipe: Recipe) -> f64 {
-        let weights = sd15_weights().unwrap().map(|(component, weights)| (component, weights, recipe));
+        let weights = weights(Shape::Sd15).unwrap().map(|(component, weights)| (component, weights, recipe));
         let plan = plan(weights, &[]).unwrap();
         let weights = plan.parts.iter().flat_map(|part| &part.weights);
         let parts =
             weights.flat_map(|weight| layout::stored_parts(&weight.spec, weight.weight_type).unwrap());
         parts.map(|part| part.bytes).sum::<usize>() as f64 / 1e6
+    }
+
+    #[test]
+    fn shapes_have_their_published_sizes() {
+        for (shape, expected) in [(Shape::Sd15, [123.1, 859.5, 83.7]), (Shape::Sd21, [340.4, 865.9, 83.7])] {
+            let found = weights(shape).unwrap().map(|(_, specs)| {
+                let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
+                (elements as f64 / 1e5).round() / 10.0
+            });
+            assert_eq!(found, expected, "{shape:?}");
+        }
     }
 
     #[test]
