@@ -14,7 +14,7 @@ use sdq_formats::{
 };
 use serde_json::{Value, json};
 
-/// A published shape. The VAE has 83.7 M weights in both.
+/// A published shape. The VAE has 83.7 M weights in all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Stable Diffusion 1.5: 859.5 M weights in the U-Net, 123 M in the text encoder.
@@ -22,17 +22,21 @@ pub enum Shape {
     /// Stable Diffusion 2.1: 865.9 M weights in the U-Net, 340 M in the text encoder, which has 23 layers as diffusers
     /// saves it; linear projections, heads of 64 channels, v-prediction.
     Sd21,
+    /// SDXL as far as it can be run today: its U-Net without the 5.2 M weights that read picture sizes and pooled text,
+    /// 2562.2 M; one text encoder of 2048 channels and 14 layers, 806 M weights, in place of its two, which have 817.
+    Sdxl,
 }
 
 impl Shape {
-    /// Both.
-    pub const ALL: [Shape; 2] = [Shape::Sd15, Shape::Sd21];
+    /// All shapes.
+    pub const ALL: [Shape; 3] = [Shape::Sd15, Shape::Sd21, Shape::Sdxl];
 
     /// The name on the command line of `synthetic`.
     pub fn name(self) -> &'static str {
         match self {
             Shape::Sd15 => "sd15",
             Shape::Sd21 => "sd21",
+            Shape::Sdxl => "sdxl",
         }
     }
 }
@@ -74,7 +78,7 @@ pub fn write(shape: Shape, path: &Path, weight_type: WeightType) -> anyhow::Resu
 }
 
 /// Writes the same model as a diffusers directory with weights in f16, which is what `sdq convert` reads: 2.13 GB for
-/// SD1.5, 2.58 GB for SD2.1.
+/// SD1.5, 2.58 GB for SD2.1, 6.90 GB for SDXL.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -179,17 +183,27 @@ impl Random {
 }
 
 fn unet(shape: Shape) -> Value {
-    let (heads, width) = match shape {
-        Shape::Sd15 => (json!(8), 768),
-        Shape::Sd21 => (json!([5, 10, 20, 20]), 1024),
+    let (down, up) = match shape {
+        Shape::Sd15 | Shape::Sd21 => (
+            json!(["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"]),
+            json!(["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]),
+        ),
+        Shape::Sdxl => (
+            json!(["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"]),
+            json!(["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"]),
+        ),
+    };
+    let (channels, heads, depths, width, side) = match shape {
+        Shape::Sd15 => (json!([320, 640, 1280, 1280]), json!(8), json!(1), 768, 64),
+        Shape::Sd21 => (json!([320, 640, 1280, 1280]), json!([5, 10, 20, 20]), json!(1), 1024, 96),
+        Shape::Sdxl => (json!([320, 640, 1280]), json!([5, 10, 20]), json!([1, 2, 10]), 2048, 128),
     };
     json!({
-        "act_fn": "silu", "attention_head_dim": heads, "block_out_channels": [320, 640, 1280, 1280],
-        "cross_attention_dim": width, "use_linear_projection": shape == Shape::Sd21,
-        "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-        "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "norm_eps": 1e-5,
-        "norm_num_groups": 32, "out_channels": 4, "sample_size": 64,
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+        "act_fn": "silu", "attention_head_dim": heads, "block_out_channels": channels,
+        "cross_attention_dim": width, "down_block_types": down, "flip_sin_to_cos": true, "freq_shift": 0,
+        "in_channels": 4, "layers_per_block": 2, "norm_eps": 1e-5, "norm_num_groups": 32, "out_channels": 4,
+        "sample_size": side, "transformer_layers_per_block": depths, "up_block_types": up,
+        "use_linear_projection": shape != Shape::Sd15,
     })
 }
 
@@ -206,6 +220,7 @@ fn text_encoder(shape: Shape) -> Value {
     let (activation, width, heads, layers) = match shape {
         Shape::Sd15 => ("quick_gelu", 768, 12, 12),
         Shape::Sd21 => ("gelu", 1024, 16, 23),
+        Shape::Sdxl => ("gelu", 2048, 32, 14),
     };
     json!({
         "model_type": "clip_text_model", "hidden_act": activation, "hidden_size": width,
@@ -255,7 +270,11 @@ mod tests {
 
     #[test]
     fn shapes_have_their_published_sizes() {
-        for (shape, expected) in [(Shape::Sd15, [123.1, 859.5, 83.7]), (Shape::Sd21, [340.4, 865.9, 83.7])] {
+        for (shape, expected) in [
+            (Shape::Sd15, [123.1, 859.5, 83.7]),
+            (Shape::Sd21, [340.4, 865.9, 83.7]),
+            (Shape::Sdxl, [806.4, 2562.2, 83.7]),
+        ] {
             let found = weights(shape).unwrap().map(|(_, specs)| {
                 let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
                 (elements as f64 / 1e5).round() / 10.0

@@ -1,4 +1,4 @@
-//! Random models of published shapes, `sd15` or `sd21`, to measure with:
+//! Random models of published shapes, `sd15`, `sd21` or `sdxl`, to measure with:
 //! - `cargo run --release -p sdq-benches --bin synthetic -- sd15 FILE.sdq [f16|f32]` writes an `.sdq` file,
 //! - `cargo run --release -p sdq-benches --bin synthetic -- sd15 --checkpoint FOLDER` a diffusers directory in f16.
 
@@ -8,7 +8,8 @@ use anyhow::{Context as _, ensure};
 use sdq_benches::synthetic::{self, Shape};
 use sdq_formats::WeightType;
 
-const USAGE: &str = "usage: synthetic sd15|sd21 FILE.sdq [f16|f32] | synthetic sd15|sd21 --checkpoint FOLDER";
+const USAGE: &str =
+    "usage: synthetic sd15|sd21|sdxl FILE.sdq [f16|f32] | synthetic sd15|sd21|sdxl --checkpoint FOLDER";
 
 fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
