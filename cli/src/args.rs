@@ -27,6 +27,30 @@ pub(crate) enum Command {
     Schedulers,
 }
 
+/// How a picture is drawn, whatever it is drawn for. In `sdq eval` the model is the reference.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SamplingArgs {
+    /// In pixels, a multiple of 8. Default: the model's.
+    #[arg(short = 'W', long, value_name = "PIXELS")]
+    pub(crate) width: Option<usize>,
+
+    /// In pixels, a multiple of 8. Default: the model's.
+    #[arg(short = 'H', long, value_name = "PIXELS")]
+    pub(crate) height: Option<usize>,
+
+    /// Denoising steps. Default: the model's, or 20.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) steps: Option<usize>,
+
+    /// How to denoise; `sdq schedulers` lists the choices. Default: the model's.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) scheduler: Option<String>,
+
+    /// How strongly the prompt pulls; up to 1 means no guidance. Default: the model's, or 7.5.
+    #[arg(short, long, value_name = "SCALE", allow_negative_numbers = true)]
+    pub(crate) guidance_scale: Option<f32>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct GenerateArgs {
     /// What the picture shows.
@@ -45,29 +69,12 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long, value_name = "FILE.png", default_value = "sdq.png")]
     pub(crate) output: PathBuf,
 
-    /// In pixels, a multiple of 8. Default: the model's.
-    #[arg(short = 'W', long, value_name = "PIXELS")]
-    pub(crate) width: Option<usize>,
-
-    /// In pixels, a multiple of 8. Default: the model's.
-    #[arg(short = 'H', long, value_name = "PIXELS")]
-    pub(crate) height: Option<usize>,
-
-    /// Denoising steps. Default: the model's, or 20.
-    #[arg(short, long, value_name = "N")]
-    pub(crate) steps: Option<usize>,
-
-    /// How to denoise; `sdq schedulers` lists the choices. Default: the model's.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) scheduler: Option<String>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
 
     /// An option of the scheduler, such as `eta=0.5`; repeatable.
     #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) scheduler_options: Vec<(String, String)>,
-
-    /// How strongly the prompt pulls; up to 1 means no guidance. Default: the model's, or 7.5.
-    #[arg(short, long, value_name = "SCALE", allow_negative_numbers = true)]
-    pub(crate) guidance_scale: Option<f32>,
 
     /// Where the randomness starts: the same seed draws the same picture.
     #[arg(long, value_name = "N", default_value_t = 42)]
@@ -170,25 +177,8 @@ pub(crate) struct EvalArgs {
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
 
-    /// In pixels, a multiple of 8. Default: the reference's.
-    #[arg(short = 'W', long, value_name = "PIXELS")]
-    pub(crate) width: Option<usize>,
-
-    /// In pixels, a multiple of 8. Default: the reference's.
-    #[arg(short = 'H', long, value_name = "PIXELS")]
-    pub(crate) height: Option<usize>,
-
-    /// Denoising steps. Default: the reference's, or 20.
-    #[arg(short, long, value_name = "N")]
-    pub(crate) steps: Option<usize>,
-
-    /// How to denoise; `sdq schedulers` lists the choices. Default: the reference's.
-    #[arg(long, value_name = "NAME")]
-    pub(crate) scheduler: Option<String>,
-
-    /// How strongly the prompt pulls; up to 1 means no guidance. Default: the reference's, or 7.5.
-    #[arg(short, long, value_name = "SCALE", allow_negative_numbers = true)]
-    pub(crate) guidance_scale: Option<f32>,
+    #[command(flatten)]
+    pub(crate) sampling: SamplingArgs,
 
     /// Worker threads. Default: one per core. Nothing that is measured depends on it.
     #[arg(short, long, value_name = "N")]

@@ -92,11 +92,11 @@ fn prompts(args: &EvalArgs) -> anyhow::Result<Vec<Prompt>> {
 fn request(args: &EvalArgs, prompt: &Prompt) -> Request {
     Request {
         prompt: prompt.text.clone(),
-        width: args.width,
-        height: args.height,
-        steps: args.steps,
-        scheduler: args.scheduler.clone(),
-        guidance_scale: args.guidance_scale,
+        width: args.sampling.width,
+        height: args.sampling.height,
+        steps: args.sampling.steps,
+        scheduler: args.sampling.scheduler.clone(),
+        guidance_scale: args.sampling.guidance_scale,
         seed: prompt.seed,
         ..Request::default()
     }

@@ -61,12 +61,12 @@ fn request(args: &GenerateArgs) -> Request {
     Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
-        width: args.width,
-        height: args.height,
-        steps: args.steps,
-        scheduler: args.scheduler.clone(),
+        width: args.sampling.width,
+        height: args.sampling.height,
+        steps: args.sampling.steps,
+        scheduler: args.sampling.scheduler.clone(),
         scheduler_options: args.scheduler_options.clone(),
-        guidance_scale: args.guidance_scale,
+        guidance_scale: args.sampling.guidance_scale,
         seed: args.seed,
         count: args.count,
     }
