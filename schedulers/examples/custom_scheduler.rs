@@ -10,7 +10,7 @@
 
 use sdq_schedulers::{
     NoiseSchedule, NoiseSource, Scheduler, SchedulerConfig, SchedulerEntry, SchedulerError, TimestepSpacing,
-    create, fractional_timesteps, register,
+    check_history, create, fractional_timesteps, register,
 };
 
 /// Latents are x_0 + σ · ε; dx/dσ = ε, the model's prediction.
@@ -99,6 +99,31 @@ impl Scheduler for AdamsBashforth {
         for ((out, &original), &noise) in out.iter_mut().zip(original).zip(noise) {
             *out = (f64::from(original) + sigma * f64::from(noise)) as f32;
         }
+        Ok(())
+    }
+
+    fn predict_original(
+        &self,
+        noise_pred: &[f32],
+        step_index: usize,
+        latents: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        self.check(step_index)?;
+        let sigma = self.sigmas[step_index];
+        for ((out, &latents), &noise) in out.iter_mut().zip(latents).zip(noise_pred) {
+            *out = (f64::from(latents) - sigma * f64::from(noise)) as f32;
+        }
+        Ok(())
+    }
+
+    fn history(&self) -> Vec<Vec<f32>> {
+        self.previous.iter().map(|(_, derivative)| derivative.clone()).collect()
+    }
+
+    fn restore(&mut self, step_index: usize, mut history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {
+        check_history(step_index, self.timesteps.len(), &history, 0..=step_index.min(1))?;
+        self.previous = history.pop().map(|derivative| (step_index - 1, derivative));
         Ok(())
     }
 }

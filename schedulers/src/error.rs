@@ -110,6 +110,19 @@ pub enum SchedulerError {
         /// The length of the others.
         expected: usize,
     },
+    /// A run cannot be continued from what was kept of it.
+    #[error(
+        "what the scheduler remembers before step {step_index} is {found}, expected {expected}; \
+         it belongs to another scheduler or run"
+    )]
+    History {
+        /// The step to continue with.
+        step_index: usize,
+        /// What was kept.
+        found: String,
+        /// What this scheduler could have kept.
+        expected: String,
+    },
 }
 
 fn did_you_mean(suggestion: &Option<String>) -> String {

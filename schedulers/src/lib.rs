@@ -64,12 +64,23 @@ pub trait NoiseSource {
 
 /// The reverse process, cut into a fixed number of steps.
 ///
-/// Built ready to use from a [`SchedulerConfig`] and a step count. `step_index` counts from 0 (most noise) and may
-/// start later: image to image starts at the step whose noise level [`Scheduler::add_noise`] reached.
+/// Built ready to use from a [`SchedulerConfig`] and a number of inference steps, for one run. `step_index` counts
+/// evaluations of the model from 0 (most noise) upwards; a run may start later: image to image starts at the step
+/// whose noise level [`Scheduler::add_noise`] reached. A step that does not follow the one before starts a new run.
 pub trait Scheduler: Send {
-    /// Times the model is asked about, one per step, descending, on the training clock (`0.0` is the least noisy
-    /// of the training steps). Fractional for Euler schedulers with linear spacing; always exact in `f32`.
+    /// Times the model is asked about, one per evaluation, on the training clock (`0.0` is the least noisy of the
+    /// training steps). Fractional where levels fall between two training steps; always exact in `f32`.
+    ///
+    /// Their number is that of the inference steps for most schedulers. Those of second order
+    /// ([`Scheduler::order`]) have nearly twice as many, and PNDM has more for its start.
     fn timesteps(&self) -> &[f64];
+
+    /// Evaluations of the model per inference step: 1, or 2 for methods that look at a level between (Heun).
+    ///
+    /// Image to image with k of n inference steps left starts at `step_index` (n - k) · `order`.
+    fn order(&self) -> usize {
+        1
+    }
 
     /// Standard deviation of the latents at the start: a run starts from this times standard normal noise.
     fn init_noise_sigma(&self) -> f64;
@@ -86,7 +97,8 @@ pub trait Scheduler: Send {
     /// [`Scheduler::noise_draws`] times `latents.len()` normals from `noise`.
     ///
     /// # Errors
-    /// If there is no such step or the lengths differ; `latents` is then unchanged.
+    /// If there is no such step, the lengths differ, or what was [restored](Scheduler::restore) has another length;
+    /// `latents` is then unchanged.
     fn step(
         &mut self,
         noise_pred: &[f32],
@@ -110,4 +122,64 @@ pub trait Scheduler: Send {
         step_index: usize,
         out: &mut [f32],
     ) -> Result<(), SchedulerError>;
+
+    /// Writes to `out` the clean latents (x_0) that the model's answer `noise_pred` means, given the `latents` that
+    /// [`Scheduler::step`] would take at `step_index`: what a preview of the run shows.
+    ///
+    /// # Errors
+    /// If there is no such step or the lengths differ.
+    fn predict_original(
+        &self,
+        noise_pred: &[f32],
+        step_index: usize,
+        latents: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError>;
+
+    /// What is remembered from the steps taken so far, each vector as long as the latents. Empty for most.
+    fn history(&self) -> Vec<Vec<f32>> {
+        Vec::new()
+    }
+
+    /// Continues a run that was stopped before `step_index` with the [`Scheduler::history`] of that moment, by a
+    /// scheduler built from the same config and step count: what follows is the same bit for bit.
+    ///
+    /// # Errors
+    /// If `step_index` is past the end, or no run can have such a history there. That the vectors are as long as the
+    /// latents is checked by the next step.
+    fn restore(&mut self, step_index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {
+        check_history(step_index, self.timesteps().len(), &history, 0..=0)
+    }
+}
+
+/// Checks what a scheduler is given to continue from: that the run has `step_index`, and that `history` is
+/// `expected` vectors of one length.
+///
+/// # Errors
+/// [`SchedulerError::StepIndex`] or [`SchedulerError::History`] if not.
+pub fn check_history(
+    step_index: usize,
+    steps: usize,
+    history: &[Vec<f32>],
+    expected: std::ops::RangeInclusive<usize>,
+) -> Result<(), SchedulerError> {
+    // A run that is stopped after its last step is complete, and may be continued with nothing.
+    if step_index > steps {
+        return Err(SchedulerError::StepIndex { found: step_index, steps: steps + 1 });
+    }
+    let history_error =
+        |found: String, expected: String| Err(SchedulerError::History { step_index, found, expected });
+    if !expected.contains(&history.len()) {
+        let (fewest, most) = expected.into_inner();
+        let expected = if fewest == most { format!("{most}") } else { format!("{fewest} to {most}") };
+        return history_error(format!("{} vectors", history.len()), expected);
+    }
+    let length = history.first().map_or(0, Vec::len);
+    match history.iter().find(|vector| vector.len() != length) {
+        Some(other) => history_error(
+            format!("vectors of {length} and {} values", other.len()),
+            "one length, that of the latents".to_owned(),
+        ),
+        None => Ok(()),
+    }
 }

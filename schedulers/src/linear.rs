@@ -123,6 +123,20 @@ impl Scheduler for LinearScheduler {
     ) -> Result<(), SchedulerError> {
         mix(self.at(step_index)?.signal_and_noise, original, noise, out)
     }
+
+    fn predict_original(
+        &self,
+        noise_pred: &[f32],
+        step_index: usize,
+        latents: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        let step = self.at(step_index)?;
+        mix((step.original_from_latents, step.original_from_output), latents, noise_pred, out)?;
+        let clip_range = self.clip_range.unwrap_or(f64::INFINITY) as f32;
+        out.iter_mut().for_each(|value| *value = value.clamp(-clip_range, clip_range));
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -171,6 +185,26 @@ mod tests {
         let mut latents = [1.0, 3.0, 2.5];
         scheduler(Some(1.5)).step(&[4.0; 3], 1, &mut latents, &mut Constant(9.0)).unwrap();
         assert_eq!(latents, [-15.0 + 0.5 + 1.0, 15.0 + 1.5 + 1.0, 10.0 + 1.25 + 1.0]);
+    }
+
+    #[test]
+    fn shows_the_original_that_its_step_uses() {
+        let mut out = [0.0; 2];
+        scheduler(None).predict_original(&[4.0, 4.0], 0, &[1.0, 3.0], &mut out).unwrap();
+        assert_eq!(out, [-2.0, 2.0]);
+        scheduler(Some(1.5)).predict_original(&[4.0, 4.0], 0, &[1.0, 3.0], &mut out).unwrap();
+        assert_eq!(out, [-1.5, 1.5]);
+    }
+
+    #[test]
+    fn has_nothing_to_remember() {
+        let mut scheduler = scheduler(None);
+        assert_eq!(scheduler.history(), Vec::<Vec<f32>>::new());
+        assert_eq!(scheduler.restore(2, Vec::new()), Ok(()));
+        let past = scheduler.restore(3, Vec::new());
+        assert_eq!(past, Err(SchedulerError::StepIndex { found: 3, steps: 3 }));
+        let surplus = scheduler.restore(1, vec![vec![0.0; 4]]);
+        assert!(matches!(surplus, Err(SchedulerError::History { step_index: 1, .. })), "{surplus:?}");
     }
 
     #[test]
