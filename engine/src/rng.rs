@@ -43,6 +43,36 @@ impl TorchCpuGenerator {
         TorchCpuGenerator { state, used: STATE_LEN, next_normal: None }
     }
 
+    /// Length of [`TorchCpuGenerator::to_bytes`].
+    pub(crate) const BYTES: usize = 4 * STATE_LEN + 4 + 1 + 8;
+
+    /// All that decides what is drawn next, little endian.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes: Vec<u8> = self.state.iter().flat_map(|word| word.to_le_bytes()).collect();
+        bytes.extend((self.used as u32).to_le_bytes());
+        bytes.push(u8::from(self.next_normal.is_some()));
+        bytes.extend(self.next_normal.unwrap_or(0.0).to_le_bytes());
+        bytes
+    }
+
+    /// The generator that [`TorchCpuGenerator::to_bytes`] wrote. `None` where no generator could have.
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
+        let (words, rest) = bytes.split_at(4 * STATE_LEN);
+        let mut state = [0; STATE_LEN];
+        for (word, bytes) in state.iter_mut().zip(words.chunks_exact(4)) {
+            *word = u32::from_le_bytes(bytes.try_into().ok()?);
+        }
+        let used = u32::from_le_bytes(rest[..4].try_into().ok()?) as usize;
+        let next_normal = f64::from_le_bytes(rest[5..].try_into().ok()?);
+        let next_normal = match rest[4] {
+            0 => None,
+            1 => Some(next_normal),
+            _ => return None,
+        };
+        (used <= STATE_LEN).then_some(TorchCpuGenerator { state, used, next_normal })
+    }
+
     fn next_u32(&mut self) -> u32 {
         if self.used == STATE_LEN {
             self.refill();
@@ -189,6 +219,32 @@ fn polynomial(coefficients: &[f32], x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_generator_goes_on_where_its_bytes_were_taken() {
+        let mut generator = TorchCpuGenerator::new(7);
+        // An odd number of single draws leaves the second half of a pair waiting.
+        generator.fill_standard_normal(&mut [0.0; 100]);
+        generator.fill_standard_normal(&mut [0.0; 3]);
+        let mut restored = TorchCpuGenerator::from_bytes(&generator.to_bytes()).unwrap();
+        for count in [1, 5, 700] {
+            let (mut expected, mut found) = (vec![0.0; count], vec![0.0; count]);
+            generator.fill_standard_normal(&mut expected);
+            restored.fill_standard_normal(&mut found);
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn bytes_that_no_generator_wrote_are_refused() {
+        let bytes = TorchCpuGenerator::new(7).to_bytes();
+        assert!(TorchCpuGenerator::from_bytes(&bytes[1..]).is_none());
+        for (place, value) in [(4 * STATE_LEN + 1, 3), (4 * STATE_LEN + 4, 2)] {
+            let mut damaged = bytes.clone();
+            damaged[place] = value;
+            assert!(TorchCpuGenerator::from_bytes(&damaged).is_none(), "byte {place}");
+        }
+    }
 
     fn draw(generator: &mut TorchCpuGenerator, count: usize) -> Vec<f32> {
         let mut out = vec![0.0; count];
