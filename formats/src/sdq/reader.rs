@@ -21,6 +21,7 @@ use crate::weight::{WeightRole, WeightSpec, WeightType};
 pub struct SdqFile {
     path: PathBuf,
     bytes: Bytes,
+    fingerprint: u32,
     manifest: Manifest,
     components: Vec<StoredComponent>,
     texts: Vec<(String, String)>,
@@ -111,12 +112,25 @@ impl SdqFile {
             }
             texts.push((entry.name, text));
         }
-        Ok(SdqFile { path: label.to_path_buf(), bytes, manifest: table.manifest, components, texts })
+        Ok(SdqFile {
+            path: label.to_path_buf(),
+            bytes,
+            fingerprint: header.table_crc32,
+            manifest: table.manifest,
+            components,
+            texts,
+        })
     }
 
     /// The path it was opened from, or the label of a built-in file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The checksum of the table of contents, which holds those of all weights and texts: files that differ anywhere
+    /// differ here, but for one in four billion.
+    pub fn fingerprint(&self) -> u32 {
+        self.fingerprint
     }
 
     /// Length of the file in bytes.
