@@ -41,7 +41,8 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         settings: &settings,
         model_name: &model_name,
         outputs: &outputs,
-        progress: Progress::new("step", (settings.steps * settings.count) as u64),
+        progress: Progress::new("step", (settings.evaluations * settings.count) as u64),
+        steps_done: 0,
         latents: Vec::new(),
         written: Vec::new(),
         failure: None,
@@ -69,6 +70,7 @@ fn request(args: &GenerateArgs) -> Request {
         guidance_scale: args.sampling.guidance_scale,
         seed: args.seed,
         count: args.count,
+        ..Request::default()
     }
 }
 
@@ -79,6 +81,8 @@ struct Run<'a> {
     model_name: &'a str,
     outputs: &'a [PathBuf],
     progress: Progress,
+    /// Of all pictures.
+    steps_done: u64,
     latents: Vec<f32>,
     written: Vec<Value>,
     failure: Option<anyhow::Error>,
@@ -88,12 +92,14 @@ impl Run<'_> {
     fn observe(&mut self, event: Event<'_>) -> ControlFlow<()> {
         let handled = match event {
             Event::Encoded => Ok(()),
-            Event::Step { image, step, steps, .. } => {
-                self.progress.set((image * steps + step + 1) as u64, "drawing");
+            Event::Step { .. } => {
+                self.steps_done += 1;
+                self.progress.set(self.steps_done, "drawing");
                 Ok(())
             }
             Event::Denoised { image, latents } => self.denoised(image, latents),
-            Event::Decoded { image, seed, picture } => self.decoded(image, seed, picture),
+            Event::Decoded { image, picture } => self.decoded(image, picture),
+            Event::Saveable(_) => Ok(()),
         };
         match handled {
             Ok(()) => interrupt::check(),
@@ -118,9 +124,9 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn decoded(&mut self, image: usize, seed: u64, picture: &Picture) -> anyhow::Result<()> {
+    fn decoded(&mut self, image: usize, picture: &Picture) -> anyhow::Result<()> {
         let path = &self.outputs[image];
-        let recipe = Recipe::new(self.settings, seed, self.model_name, &self.args.scheduler_options);
+        let recipe = Recipe::new(&self.settings.of_image(image), self.model_name);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
         let Picture { width, height, rgb } = picture;

@@ -13,15 +13,11 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The recipe of the picture drawn from `seed`.
-    pub(crate) fn new(
-        settings: &Settings,
-        seed: u64,
-        model: &str,
-        scheduler_options: &[(String, String)],
-    ) -> Recipe {
-        let options: serde_json::Map<String, Value> =
-            scheduler_options.iter().map(|(key, value)| (key.clone(), value.clone().into())).collect();
+    /// The recipe of the picture that `settings` draw alone.
+    pub(crate) fn new(settings: &Settings, model: &str) -> Recipe {
+        let options =
+            settings.scheduler_options.iter().map(|(key, value)| (key.clone(), value.clone().into()));
+        let options: serde_json::Map<String, Value> = options.collect();
         Recipe {
             json: json!({
                 "prompt": settings.prompt,
@@ -32,7 +28,7 @@ impl Recipe {
                 "scheduler": settings.scheduler,
                 "scheduler_options": options,
                 "guidance_scale": as_written(settings.guidance_scale),
-                "seed": seed,
+                "seed": settings.seed,
                 "model": model,
                 "version": concat!("sdq ", env!("CARGO_PKG_VERSION")),
             }),

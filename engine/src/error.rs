@@ -1,5 +1,7 @@
 //! What can go wrong between a prompt and a picture.
 
+use std::path::PathBuf;
+
 use sdq_formats::{WeightRole, sdq::SdqError};
 use sdq_schedulers::SchedulerError;
 
@@ -87,6 +89,14 @@ pub enum Error {
         role: WeightRole,
         /// Its logical shape.
         shape: Vec<usize>,
+    },
+    /// A saved run cannot be read, continued or written.
+    #[error("{}: {problem}", path.display())]
+    SavedRun {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
     },
     /// The model computed infinities or NaN.
     #[error("{stage} produced values that are not finite; the model's weights are damaged or overflow")]

@@ -27,6 +27,8 @@ pub mod tokenizer;
 
 pub use error::Error;
 pub use model::{COMPONENTS, Model};
-pub use picture::Picture;
-pub use pipeline::{Defaults, Event, Generated, Pipeline, PipelineOptions, Request};
+pub use picture::{Mask, Picture};
+pub use pipeline::{
+    Checkpoint, Defaults, Event, Generated, Pipeline, PipelineOptions, Preview, Request, SavedRun, Variation,
+};
 pub use tensor::Tensor;

@@ -41,9 +41,46 @@ impl Picture {
     }
 }
 
+/// Which pixels of a picture to draw anew.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// In pixels.
+    pub width: usize,
+    /// In pixels.
+    pub height: usize,
+    /// `[height, width]`: 128 and more is drawn anew, less is kept.
+    pub values: Vec<u8>,
+}
+
+impl Mask {
+    /// The smallest value that is drawn anew: one half, as diffusers' mask processor rounds.
+    const DRAWN: u8 = 128;
+
+    /// Whether pixel `index`, counted along the rows, is drawn anew.
+    pub(crate) fn is_drawn(&self, index: usize) -> bool {
+        self.values[index] >= Mask::DRAWN
+    }
+
+    /// The mask of latents of `height x width`, 1 where they are drawn anew, `[height, width]`: the nearest pixel up and
+    /// to the left of each, as PyTorch's `interpolate` takes it. The sides divide the mask's.
+    pub(crate) fn of_latents(&self, (height, width): (usize, usize)) -> Vec<f32> {
+        let (down, right) = (self.height / height, self.width / width);
+        let pixel = |index: usize| (index / width * down) * self.width + index % width * right;
+        (0..height * width).map(|index| f32::from(u8::from(self.is_drawn(pixel(index))))).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn masks_shrink_to_the_pixel_at_the_corner() {
+        let values = vec![0, 255, 127, 0, 255, 255, 0, 0, 128, 0, 0, 0, 0, 0, 0, 0];
+        let mask = Mask { width: 4, height: 4, values };
+        assert_eq!(mask.of_latents((2, 2)), [0.0, 0.0, 1.0, 0.0]);
+        assert_eq!(mask.of_latents((4, 2))[2..4], [1.0, 0.0]);
+    }
 
     #[test]
     fn pixels_are_clamped_and_rounded_half_to_even() {

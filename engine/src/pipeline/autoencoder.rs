@@ -1,5 +1,7 @@
 //! Latents → picture, and pixels → latents.
 
+use sdq_schedulers::NoiseSource;
+
 use super::Pipeline;
 use crate::{
     Error, Picture, Tensor,
@@ -15,6 +17,26 @@ pub struct Moments {
     pub mean: Tensor,
     /// Standard deviations, `[batch, latent_channels, h, w]`.
     pub std: Tensor,
+}
+
+impl Moments {
+    /// The moments of the latents times `factor`.
+    pub(super) fn scaled(mut self, factor: f32) -> Moments {
+        for tensor in [&mut self.mean, &mut self.std] {
+            tensor.values_mut().iter_mut().for_each(|value| *value *= factor);
+        }
+        self
+    }
+
+    /// Latents drawn from the distribution, as diffusers' `DiagonalGaussianDistribution.sample` draws them.
+    pub(super) fn sample(&self, noise: &mut dyn NoiseSource) -> Vec<f32> {
+        let mut latents = vec![0.0; self.mean.values().len()];
+        noise.fill_standard_normal(&mut latents);
+        for ((latent, mean), std) in latents.iter_mut().zip(self.mean.values()).zip(self.std.values()) {
+            *latent = mean + std * *latent;
+        }
+        latents
+    }
 }
 
 /// Bounds of the logarithm of the variance; diffusers' `DiagonalGaussianDistribution` clamps the same way.

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Denoiser, Event, Pipeline, Request, Settings, Teller, denoise};
+use super::{Event, Pipeline, Request, Settings, Teller, denoise};
 use crate::{
     Error, Picture, Tensor,
     metrics::{psnr, relative_error, ssim},
@@ -47,7 +47,7 @@ pub fn compare(
     check_weights(reference, other)?;
     let settings = Settings { count: 1, ..reference.settings(request)? };
     check_tokens(reference, other, &settings)?;
-    let mut observer = Teller { observer, step: 0, steps: 2 * settings.steps };
+    let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
     let expected_states = reference.encode_prompts(&settings.prompts())?;
     let states = other.encode_prompts(&settings.prompts())?;
     observer.tell(Event::Encoded)?;
@@ -60,11 +60,11 @@ pub fn compare(
 
     let size = settings.latent_size(&reference.model.vae);
     let expected_picture = reference.decoder(size)?.decode(expected_latents.values())?;
-    observer.tell(Event::Decoded { image: 0, seed: settings.seed, picture: &expected_picture })?;
+    observer.tell(Event::Decoded { image: 0, picture: &expected_picture })?;
     let mut decoder = other.decoder(size)?;
     let decoded = decoder.decode(expected_latents.values())?;
     let picture = decoder.decode(latents.values())?;
-    observer.tell(Event::Decoded { image: 1, seed: settings.seed, picture: &picture })?;
+    observer.tell(Event::Decoded { image: 1, picture: &picture })?;
     Ok(Comparison {
         text_states: relative_error(states.values(), expected_states.values()),
         noise_pred,
@@ -84,23 +84,24 @@ fn follow(
     text_states: &Tensor,
     observer: &mut Teller<'_>,
 ) -> Result<(Tensor, Vec<f64>), Error> {
-    let size = settings.latent_size(&reference.model.vae);
     let timesteps = settings.new_scheduler()?.timesteps().to_vec();
-    let mut denoiser = Denoiser::new(reference, text_states, &timesteps, size)?;
-    let mut beside = Denoiser::new(other, text_states, &timesteps, size)?;
+    let mut drawing = reference.begin(settings)?;
+    let mut denoiser = reference.denoiser(settings, text_states, &timesteps)?;
+    let mut beside = other.denoiser(settings, text_states, &timesteps)?;
+    for denoiser in [&mut denoiser, &mut beside] {
+        denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
+    }
     let mut errors = Vec::with_capacity(timesteps.len());
-    let shape = denoiser.latents_shape();
     let predict = |latents: &[f32], step: usize| {
-        let noise_pred = denoiser.predict(latents, step, settings.guidance_scale)?;
-        let found = beside.predict(latents, step, settings.guidance_scale)?;
-        errors.push(relative_error(&found, &noise_pred));
+        let noise_pred = denoiser.predict(latents, step)?;
+        errors.push(relative_error(&beside.predict(latents, step)?, &noise_pred));
         Ok(noise_pred)
     };
-    let latents = denoise(settings, settings.seed, shape, predict, |step, latents| {
-        observer.step = step + 1;
-        observer.tell(Event::Step { image: 0, step, steps: timesteps.len(), latents })
+    denoise(&mut drawing, timesteps.len(), predict, |drawing, step| {
+        observer.tell_step(reference, &drawing[0], step - settings.first_step)
     })?;
-    Ok((latents, errors))
+    let [drawing] = drawing;
+    Ok((drawing.latents, errors))
 }
 
 /// The final latents of a run of `pipeline` alone.
@@ -110,15 +111,17 @@ fn run(
     text_states: &Tensor,
     observer: &mut Teller<'_>,
 ) -> Result<Tensor, Error> {
-    let size = settings.latent_size(&pipeline.model.vae);
     let timesteps = settings.new_scheduler()?.timesteps().to_vec();
-    let mut denoiser = Denoiser::new(pipeline, text_states, &timesteps, size)?;
-    let shape = denoiser.latents_shape();
-    let predict = |latents: &[f32], step: usize| denoiser.predict(latents, step, settings.guidance_scale);
-    denoise(settings, settings.seed, shape, predict, |step, latents| {
-        observer.step = timesteps.len() + step + 1;
-        observer.tell(Event::Step { image: 1, step, steps: timesteps.len(), latents })
-    })
+    let mut drawing = pipeline.begin(settings)?;
+    drawing[0].image = 1;
+    let mut denoiser = pipeline.denoiser(settings, text_states, &timesteps)?;
+    denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
+    let predict = |latents: &[f32], step: usize| denoiser.predict(latents, step);
+    denoise(&mut drawing, timesteps.len(), predict, |drawing, step| {
+        observer.tell_step(pipeline, &drawing[0], step - settings.first_step)
+    })?;
+    let [drawing] = drawing;
+    Ok(drawing.latents)
 }
 
 /// Both models have the same weights, whatever is in them.

@@ -4,29 +4,48 @@
 
 mod activations;
 mod autoencoder;
+mod checkpoint;
 mod compare;
 mod denoiser;
+mod drawing;
+mod preview;
 mod probe;
 mod request;
+mod settings;
+mod start;
 mod text;
 
-use std::{collections::HashSet, num::NonZeroUsize, ops::ControlFlow, path::Path, sync::Arc};
+use std::{
+    collections::HashSet,
+    num::NonZeroUsize,
+    ops::ControlFlow,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use sdq_formats::sdq::{Component, Manifest, SdqFile};
-use sdq_schedulers::{NoiseSource, Scheduler};
 
 pub use activations::ActivationMoments;
 pub use autoencoder::Moments;
+pub use checkpoint::{Checkpoint, SavedRun};
 pub use compare::{Comparison, compare};
+pub use preview::Preview;
 pub use probe::Probe;
-pub use request::{Defaults, Request, Settings};
+pub use request::{Request, Variation};
+pub use settings::{Defaults, Job, Settings};
 
 use crate::{
     Error, Model, Picture, Tensor,
     backend::{Backend, WeightSource, cpu::CpuBackend},
-    rng::TorchCpuGenerator,
 };
-use denoiser::Denoiser;
+use checkpoint::Progress;
+use denoiser::{Batching, Denoiser};
+use drawing::Drawing;
+use preview::LatentColors;
+use start::Start;
+
+/// Most pictures that are drawn together. More save nothing: the products are long enough.
+const MAX_BATCH: usize = 4;
 
 /// How to run a model, beside what to draw.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,11 +64,14 @@ pub enum Event<'a> {
     /// The prompt has been read.
     Encoded,
     /// Step `step` of `steps` (from 0) is done; `latents` are `[1, channels, h, w]`.
-    Step { image: usize, step: usize, steps: usize, latents: &'a Tensor },
+    Step { image: usize, step: usize, steps: usize, latents: &'a Tensor, preview: &'a Preview<'a> },
+    /// Everything up to here can be saved. Follows the steps of pictures that are drawn together, and comes once more
+    /// when all latents are there.
+    Saveable(&'a Checkpoint<'a>),
     /// All steps are done; decoding follows. `latents` are `[1, channels, h, w]`, scaling factor still applied.
     Denoised { image: usize, latents: &'a Tensor },
-    /// The picture drawn from `seed` is there.
-    Decoded { image: usize, seed: u64, picture: &'a Picture },
+    /// The picture is there.
+    Decoded { image: usize, picture: &'a Picture },
 }
 
 /// What a run leaves.
@@ -69,6 +91,8 @@ pub struct Pipeline {
     model: Arc<Model>,
     /// Files that some weights are read from instead, by `component.weight`; the last one that has a weight counts.
     overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
+    /// For previews, once they are asked for.
+    latent_colors: Arc<OnceLock<LatentColors>>,
 }
 
 impl Pipeline {
@@ -95,12 +119,24 @@ impl Pipeline {
             component(&file, name)?.check(&weights)?;
         }
         let backend = Arc::new(CpuBackend::new(options.threads)?);
-        Ok(Pipeline { file: Arc::new(file), backend, model: Arc::new(model), overlays: Vec::new() })
+        Ok(Pipeline {
+            file: Arc::new(file),
+            backend,
+            model: Arc::new(model),
+            overlays: Vec::new(),
+            latent_colors: Arc::default(),
+        })
     }
 
     /// What the file says of itself.
     pub fn manifest(&self) -> &Manifest {
         self.file.manifest()
+    }
+
+    /// Tells models apart by their weights, configs and texts.
+    pub fn fingerprint(&self) -> String {
+        let own = std::iter::once(&self.file).chain(self.overlays.iter().map(|(file, _)| file));
+        own.map(|file| format!("{:08x}", file.fingerprint())).collect::<Vec<_>>().join("+")
     }
 
     /// Device, instruction set and threads in use.
@@ -119,37 +155,96 @@ impl Pipeline {
         request: &Request,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        let settings = self.settings(request)?;
-        let mut observer = Teller { observer, step: 0, steps: settings.steps };
+        self.run(&self.settings(request)?, Progress::default(), observer)
+    }
+
+    /// Finishes a run that was stopped, from where it was saved: the pictures are those that it would have drawn.
+    ///
+    /// # Errors
+    /// [`Error::SavedRun`] when it is not a run of this model; else as [`Pipeline::generate`].
+    pub fn resume(
+        &self,
+        saved: &SavedRun,
+        observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        let (settings, progress) = saved.restore(self)?;
+        self.run(&settings, progress, observer)
+    }
+
+    fn run(
+        &self,
+        settings: &Settings,
+        progress: Progress,
+        observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
 
         let text_states = self.encode_prompts(&settings.prompts())?;
         observer.tell(Event::Encoded)?;
+        let finished = self.denoise(settings, &text_states, progress, &mut observer)?;
 
-        let size = settings.latent_size(&self.model.vae);
-        let timesteps = settings.new_scheduler()?.timesteps().to_vec();
-        let mut denoiser = Denoiser::new(self, &text_states, &timesteps, size)?;
-        let shape = denoiser.latents_shape();
-        let mut predict =
-            |latents: &[f32], step: usize| denoiser.predict(latents, step, settings.guidance_scale);
-        let mut finished = Vec::new();
-        for (image, seed) in settings.seeds().enumerate() {
-            let latents = denoise(&settings, seed, shape, &mut predict, |step, latents| {
-                observer.step = step + 1;
-                observer.tell(Event::Step { image, step, steps: timesteps.len(), latents })
-            })?;
-            observer.tell(Event::Denoised { image, latents: &latents })?;
-            finished.push(latents);
-        }
-        drop(denoiser);
-
-        let mut decoder = self.decoder(size)?;
+        let mut decoder = self.decoder(settings.latent_size(&self.model.vae))?;
         let mut pictures = Vec::new();
-        for (image, (seed, latents)) in settings.seeds().zip(&finished).enumerate() {
+        for (image, latents) in finished.iter().enumerate() {
             let picture = decoder.decode(latents.values())?;
-            observer.tell(Event::Decoded { image, seed, picture: &picture })?;
+            observer.tell(Event::Decoded { image, picture: &picture })?;
             pictures.push(picture);
         }
         Ok(Generated { pictures, latents: Tensor::stack(&finished)? })
+    }
+
+    /// All pictures of a run, as many together as memory allows: noise → latents `[1, channels, h, w]`.
+    fn denoise(
+        &self,
+        settings: &Settings,
+        text_states: &Tensor,
+        Progress { mut finished, mut begun }: Progress,
+        observer: &mut Teller<'_>,
+    ) -> Result<Vec<Tensor>, Error> {
+        let size = settings.latent_size(&self.model.vae);
+        let some_to_begin = finished.len() + begun.len() < settings.count;
+        let start = if some_to_begin { self.start(settings)? } else { Start::default() };
+        let timesteps = settings.new_scheduler()?.timesteps().to_vec();
+        let checkpoint = |finished: &[Tensor], begun: &[&Drawing], observer: &mut Teller<'_>| {
+            observer.tell(Event::Saveable(&Checkpoint::new(self, settings, finished, begun)))
+        };
+        let mut denoiser: Option<Denoiser<'_>> = None;
+        while finished.len() < settings.count {
+            let together = self.batching(settings).pictures;
+            if begun.is_empty() {
+                for image in (finished.len()..settings.count).take(together) {
+                    begun.push(Drawing::new(settings, &start, image, self.latents_shape(size))?);
+                }
+            }
+            let later = begun.split_off(together.min(begun.len()));
+            let mut batch = std::mem::replace(&mut begun, later);
+            let batching = Batching { pictures: batch.len(), ..self.batching(settings) };
+            let denoiser = match &mut denoiser {
+                Some(denoiser) if denoiser.batching() == batching => denoiser,
+                other => {
+                    // What the old one holds goes before the new one comes.
+                    drop(other.take());
+                    let guidance = settings.guidance();
+                    other.insert(Denoiser::new(self, text_states, guidance, &timesteps, size, batching)?)
+                }
+            };
+            denoiser.set_extra_channels(batch.iter().filter_map(|drawing| drawing.extra_channels.as_ref()));
+            let predict = |latents: &[f32], step: usize| denoiser.predict(latents, step);
+            denoise(&mut batch, timesteps.len(), predict, |batch, step| {
+                for drawing in batch {
+                    observer.tell_step(self, drawing, step - settings.first_step)?;
+                }
+                let in_work: Vec<&Drawing> = batch.iter().chain(&begun).collect();
+                checkpoint(&finished, &in_work, observer)
+            })?;
+            for drawing in batch {
+                observer.tell(Event::Denoised { image: drawing.image, latents: &drawing.latents })?;
+                finished.push(drawing.latents);
+            }
+        }
+        // Before decoding, which takes its own time and memory.
+        checkpoint(&finished, &[], observer)?;
+        Ok(finished)
     }
 
     /// This model with `weights`, by their `component.weight` names, from `other`'s file: what a file would draw that
@@ -162,6 +257,16 @@ impl Pipeline {
         let mut overlaid = self.clone();
         overlaid.overlays.push((other.file.clone(), Arc::new(weights)));
         Ok(overlaid)
+    }
+
+    /// How many pictures are drawn together.
+    fn batching(&self, settings: &Settings) -> Batching {
+        Batching { pictures: settings.count.min(MAX_BATCH), split_guidance: false }
+    }
+
+    /// Shape of one picture's latents of `height x width`.
+    fn latents_shape(&self, (height, width): (usize, usize)) -> [usize; 4] {
+        [1, self.model.vae.latent_channels, height, width]
     }
 
     fn component(&self, name: &'static str) -> Result<WeightSource<'_>, Error> {
@@ -177,39 +282,28 @@ fn component<'f>(file: &'f SdqFile, name: &'static str) -> Result<Component<'f>,
     file.component(name).ok_or(Error::MissingComponent { component: name })
 }
 
-/// The denoising loop: the latents `shape`, `[1, channels, h, w]`, that `seed` becomes. `predict` is given the scaled
-/// latents and the step, and returns the predicted noise, guided.
+/// The denoising loop of pictures that are drawn together, all at the same step, to the last of `steps`. `predict` is
+/// given their scaled latents one after the other and the step, and returns the predicted noise, guided.
 fn denoise(
-    settings: &Settings,
-    seed: u64,
-    shape: [usize; 4],
+    batch: &mut [Drawing],
+    steps: usize,
     mut predict: impl FnMut(&[f32], usize) -> Result<Vec<f32>, Error>,
-    mut on_step: impl FnMut(usize, &Tensor) -> Result<(), Error>,
-) -> Result<Tensor, Error> {
-    let mut scheduler = settings.new_scheduler()?;
-    let mut generator = TorchCpuGenerator::new(seed);
-    let mut latents = initial_latents(&*scheduler, &mut generator, shape)?;
-    for step in 0..scheduler.timesteps().len() {
-        let mut model_input = latents.values().to_vec();
-        scheduler.scale_model_input(&mut model_input, step)?;
+    mut on_step: impl FnMut(&[Drawing], usize) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let first_step = batch.first().map_or(steps, |drawing| drawing.step);
+    for step in first_step..steps {
+        let mut model_input = Vec::new();
+        for drawing in &*batch {
+            model_input.extend(drawing.model_input()?);
+        }
         let noise_pred = predict(&model_input, step)?;
-        scheduler.step(&noise_pred, step, latents.values_mut(), &mut generator)?;
-        on_step(step, &latents)?;
+        let each = noise_pred.chunks_exact(noise_pred.len() / batch.len());
+        for (drawing, noise_pred) in batch.iter_mut().zip(each) {
+            drawing.advance(noise_pred)?;
+        }
+        on_step(batch, step)?;
     }
-    Ok(latents)
-}
-
-/// Standard normal noise times the scheduler's first sigma.
-fn initial_latents(
-    scheduler: &dyn Scheduler,
-    generator: &mut TorchCpuGenerator,
-    shape: [usize; 4],
-) -> Result<Tensor, Error> {
-    let mut values = vec![0.0; shape.iter().product()];
-    generator.fill_standard_normal(&mut values);
-    let sigma = scheduler.init_noise_sigma() as f32;
-    values.iter_mut().for_each(|value| *value *= sigma);
-    Tensor::new(shape.to_vec(), values)
+    Ok(())
 }
 
 /// Hands events on, and turns the observer's wish to stop into an error.
@@ -220,6 +314,15 @@ struct Teller<'o> {
 }
 
 impl Teller<'_> {
+    /// Tells that `drawing` has finished `step`, counted from the run's first one.
+    fn tell_step(&mut self, pipeline: &Pipeline, drawing: &Drawing, step: usize) -> Result<(), Error> {
+        let Drawing { image, latents, predicted_original, .. } = drawing;
+        self.step = step + 1;
+        let (image, steps) = (*image, self.steps);
+        let preview = &Preview { pipeline, predicted_original };
+        self.tell(Event::Step { image, step, steps, latents, preview })
+    }
+
     fn tell(&mut self, event: Event<'_>) -> Result<(), Error> {
         match (self.observer)(event) {
             ControlFlow::Continue(()) => Ok(()),

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Denoiser, Event, Pipeline, Request, Settings, Teller, denoise};
+use super::{Drawing, Event, Pipeline, Request, Settings, Teller, denoise};
 use crate::{Error, Tensor, metrics::relative_error};
 
 /// Inputs and outputs of every stage along one run of a reference.
@@ -11,6 +11,8 @@ pub struct Probe {
     settings: Settings,
     text_states: Tensor,
     points: Vec<Point>,
+    /// What the U-Net read beside the latents, `[1, extra channels, h, w]`.
+    extra_channels: Option<Tensor>,
     /// `[1, channels, h, w]`, final.
     latents: Tensor,
     /// `[height, width, 3]` in -1..=1.
@@ -40,30 +42,33 @@ impl Probe {
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Probe, Error> {
         let settings = Settings { count: 1, ..reference.settings(request)? };
-        let mut observer = Teller { observer, step: 0, steps: settings.steps };
+        let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
         let text_states = reference.encode_prompts(&settings.prompts())?;
-        let size = settings.latent_size(&reference.model.vae);
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
-        let count = points.clamp(1, timesteps.len());
+        let evaluations = settings.evaluations;
+        let count = points.clamp(1, evaluations);
         // The middles of equal parts of the run.
-        let kept: Vec<usize> = (0..count).map(|i| (2 * i + 1) * timesteps.len() / (2 * count)).collect();
-        let mut denoiser = Denoiser::new(reference, &text_states, &timesteps, size)?;
-        let shape = denoiser.latents_shape();
+        let middle = |i: usize| settings.first_step + (2 * i + 1) * evaluations / (2 * count);
+        let kept: Vec<usize> = (0..count).map(middle).collect();
+        let mut drawing = reference.begin(&settings)?;
+        let mut denoiser = reference.denoiser(&settings, &text_states, &timesteps)?;
+        denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
         let mut points = Vec::with_capacity(count);
         let predict = |latents: &[f32], step: usize| {
-            let noise_pred = denoiser.predict(latents, step, settings.guidance_scale)?;
+            let noise_pred = denoiser.predict(latents, step)?;
             if kept.contains(&step) {
                 let (latents, noise_pred) = (latents.to_vec(), noise_pred.clone());
                 points.push(Point { timestep: timesteps[step], latents, noise_pred });
             }
             Ok(noise_pred)
         };
-        let latents = denoise(&settings, settings.seed, shape, predict, |step, latents| {
-            observer.step = step + 1;
-            observer.tell(Event::Step { image: 0, step, steps: timesteps.len(), latents })
+        denoise(&mut drawing, timesteps.len(), predict, |drawing, step| {
+            observer.tell_step(reference, &drawing[0], step - settings.first_step)
         })?;
+        let [Drawing { latents, extra_channels, .. }] = drawing;
+        let size = settings.latent_size(&reference.model.vae);
         let pixels = reference.decoder(size)?.pixels(latents.values()).to_vec();
-        Ok(Probe { settings, text_states, points, latents, pixels })
+        Ok(Probe { settings, text_states, points, extra_channels, latents, pixels })
     }
 
     /// Squared relative error of what `component` of `changed`, a version of the reference, makes of the reference's
@@ -80,10 +85,11 @@ impl Probe {
             }
             "unet" => {
                 let timesteps: Vec<f64> = self.points.iter().map(|point| point.timestep).collect();
-                let mut denoiser = Denoiser::new(changed, &self.text_states, &timesteps, size)?;
+                let mut denoiser = changed.denoiser(&self.settings, &self.text_states, &timesteps)?;
+                denoiser.set_extra_channels(self.extra_channels.as_slice());
                 let mut sum = 0.0;
                 for (step, point) in self.points.iter().enumerate() {
-                    let found = denoiser.predict(&point.latents, step, self.settings.guidance_scale)?;
+                    let found = denoiser.predict(&point.latents, step)?;
                     sum += relative_error(&found, &point.noise_pred).powi(2);
                 }
                 Ok(sum / self.points.len() as f64)

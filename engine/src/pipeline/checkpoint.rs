@@ -1,0 +1,388 @@
+//! Runs that survive: everything that an unfinished run needs, in a small file, and the way back.
+//!
+//! The file is a safetensors file. Its metadata say what was asked for and of which model; its tensors are finished
+//! latents and, of pictures in work, latents, generator, and what their schedulers remember.
+
+use std::path::{Path, PathBuf};
+
+use sdq_formats::{
+    dtype::DType,
+    safetensors::{self, SafetensorsFile},
+    tensor::TensorView,
+};
+use serde_json::{Value, json};
+
+use super::{
+    Job, Pipeline, Request, Settings, Variation,
+    drawing::{Drawing, Kept},
+};
+use crate::{Error, Mask, Picture, Tensor, rng::TorchCpuGenerator};
+
+/// Key of the metadata that describe the run; the caller's notes stand beside it.
+const RUN: &str = "sdq.run";
+/// Version of what is stored under it.
+const VERSION: u64 = 1;
+/// Most pictures that a run may have in work.
+const MAX_BEGUN: usize = 1024;
+/// Most tensors that a scheduler may remember.
+const MAX_HISTORY: usize = 64;
+
+/// How far a run is.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Final latents of the first pictures, each `[1, channels, h, w]`.
+    pub(super) finished: Vec<Tensor>,
+    /// The pictures after them, all at the same step.
+    pub(super) begun: Vec<Drawing>,
+}
+
+/// A run at a moment at which it can be saved.
+pub struct Checkpoint<'a> {
+    pipeline: &'a Pipeline,
+    settings: &'a Settings,
+    finished: &'a [Tensor],
+    begun: &'a [&'a Drawing],
+}
+
+impl std::fmt::Debug for Checkpoint<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Checkpoint({} finished, {} begun)", self.finished.len(), self.begun.len())
+    }
+}
+
+impl<'a> Checkpoint<'a> {
+    pub(super) fn new(
+        pipeline: &'a Pipeline,
+        settings: &'a Settings,
+        finished: &'a [Tensor],
+        begun: &'a [&'a Drawing],
+    ) -> Checkpoint<'a> {
+        Checkpoint { pipeline, settings, finished, begun }
+    }
+
+    /// Whether all latents are there, so that only decoding is left.
+    pub fn is_denoised(&self) -> bool {
+        self.finished.len() == self.settings.count
+    }
+
+    /// Writes the run to `path`: beside it first, then renamed. `notes` are kept for the caller, names and texts.
+    ///
+    /// # Errors
+    /// [`Error::SavedRun`] when the file cannot be written.
+    pub fn save(&self, path: &Path, notes: &[(&str, &str)]) -> Result<(), Error> {
+        let mut tensors = Tensors::default();
+        for (index, latents) in self.finished.iter().enumerate() {
+            tensors.floats(format!("finished.{index}"), latents);
+        }
+        for (index, drawing) in self.begun.iter().enumerate() {
+            tensors.drawing(index, drawing);
+        }
+        let request = self.settings.to_request();
+        if let Some(image) = &request.init_image {
+            tensors.bytes("init_image".to_owned(), vec![image.height, image.width, 3], image.rgb.clone());
+        }
+        if let Some(mask) = &request.mask {
+            tensors.bytes("mask".to_owned(), vec![mask.height, mask.width], mask.values.clone());
+        }
+        let run = json!({
+            "version": VERSION,
+            "model": { "name": self.pipeline.manifest().name, "fingerprint": self.pipeline.fingerprint() },
+            "request": request_json(&request),
+            "finished": self.finished.len(),
+            "begun": self.begun.len(),
+            "step": self.begun.first().map(|drawing| drawing.step),
+        })
+        .to_string();
+        let metadata = [&[(RUN, run.as_str())], notes].concat();
+        safetensors::write(path, &tensors.views(), &metadata)
+            .map_err(|error| Error::SavedRun { path: path.to_owned(), problem: reason(&error) })
+    }
+}
+
+/// What a safetensors error says beside the path.
+fn reason(error: &safetensors::SafetensorsError) -> String {
+    error.problem.to_string()
+}
+
+fn metadata<'f>(file: &'f SafetensorsFile, name: &str) -> Option<&'f str> {
+    file.metadata().iter().find(|(key, _)| key == name).map(|(_, text)| text.as_str())
+}
+
+/// Tensors on their way into a file.
+#[derive(Default)]
+struct Tensors(Vec<(String, DType, Vec<usize>, Vec<u8>)>);
+
+impl Tensors {
+    fn bytes(&mut self, name: String, shape: Vec<usize>, bytes: Vec<u8>) {
+        self.0.push((name, DType::U8, shape, bytes));
+    }
+
+    fn float_values(&mut self, name: String, shape: Vec<usize>, values: &[f32]) {
+        let bytes = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        self.0.push((name, DType::F32, shape, bytes));
+    }
+
+    fn floats(&mut self, name: String, tensor: &Tensor) {
+        self.float_values(name, tensor.shape().to_vec(), tensor.values());
+    }
+
+    fn drawing(&mut self, index: usize, drawing: &Drawing) {
+        let name = |part: &str| format!("begun.{index}.{part}");
+        self.floats(name("latents"), &drawing.latents);
+        let generator = drawing.generator.to_bytes();
+        self.bytes(name("generator"), vec![generator.len()], generator);
+        for (place, values) in drawing.scheduler.history().iter().enumerate() {
+            self.float_values(name(&format!("history.{place}")), vec![values.len()], values);
+        }
+        if let Some(extra_channels) = &drawing.extra_channels {
+            self.floats(name("extra_channels"), extra_channels);
+        }
+        if let Some(Kept { original, noise, mask }) = &drawing.kept {
+            self.floats(name("original"), original);
+            self.floats(name("noise"), noise);
+            self.float_values(name("mask"), vec![mask.len()], mask);
+        }
+    }
+
+    fn views(&self) -> Vec<TensorView<'_>> {
+        self.0
+            .iter()
+            .map(|(name, dtype, shape, bytes)| TensorView {
+                name: name.clone(),
+                dtype: *dtype,
+                shape: shape.clone(),
+                bytes,
+            })
+            .collect()
+    }
+}
+
+/// A run that was saved, opened.
+#[derive(Debug)]
+pub struct SavedRun {
+    path: PathBuf,
+    file: SafetensorsFile,
+    run: Value,
+    request: Request,
+}
+
+impl SavedRun {
+    /// Opens what [`Checkpoint::save`] wrote.
+    ///
+    /// # Errors
+    /// [`Error::SavedRun`] when it is something else, or damaged.
+    pub fn open(path: &Path) -> Result<SavedRun, Error> {
+        let failed = |problem: String| Error::SavedRun { path: path.to_owned(), problem };
+        let file = SafetensorsFile::open(path).map_err(|error| failed(reason(&error)))?;
+        let run = metadata(&file, RUN).ok_or_else(|| failed("it holds no run of sdq".to_owned()))?;
+        let run: Value = serde_json::from_str(run).map_err(|error| failed(error.to_string()))?;
+        if run["version"] != VERSION {
+            return Err(failed(format!("its version is {}, this sdq reads {VERSION}", run["version"])));
+        }
+        let mut saved = SavedRun { path: path.to_owned(), file, run, request: Request::default() };
+        saved.request = saved.read_request()?;
+        Ok(saved)
+    }
+
+    /// What was asked for, with the model's defaults filled in.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// A text that was saved beside the run.
+    pub fn note(&self, name: &str) -> Option<&str> {
+        metadata(&self.file, name)
+    }
+
+    /// Settings and progress of the run, for the pipeline that it was saved from.
+    pub(super) fn restore(&self, pipeline: &Pipeline) -> Result<(Settings, Progress), Error> {
+        let (found, expected) = (&self.run["model"]["fingerprint"], pipeline.fingerprint());
+        if *found != expected {
+            return Err(self.error(format!(
+                "it is a run of the model {} ({found}), not of {} ({expected})",
+                self.run["model"]["name"],
+                pipeline.manifest().name
+            )));
+        }
+        let settings = pipeline.settings(&self.request)?;
+        let shape = pipeline.latents_shape(settings.latent_size(&pipeline.model.vae));
+        let (finished, begun) = (self.count("finished")?, self.count("begun")?);
+        if finished.saturating_add(begun) > settings.count || begun > MAX_BEGUN {
+            return Err(self.error(format!("it has {finished} + {begun} of {} pictures", settings.count)));
+        }
+        let finished = (0..finished)
+            .map(|image| self.tensor(&format!("finished.{image}"), &shape))
+            .collect::<Result<Vec<_>, _>>()?;
+        let begun = (0..begun)
+            .map(|index| self.drawing(pipeline, &settings, index, finished.len() + index, shape))
+            .collect::<Result<_, _>>()?;
+        Ok((settings, Progress { finished, begun }))
+    }
+
+    fn drawing(
+        &self,
+        pipeline: &Pipeline,
+        settings: &Settings,
+        index: usize,
+        image: usize,
+        shape: [usize; 4],
+    ) -> Result<Drawing, Error> {
+        let name = |part: &str| format!("begun.{index}.{part}");
+        let step = self.count("step")?;
+        let mut scheduler = settings.new_scheduler()?;
+        if !(settings.first_step..=scheduler.timesteps().len()).contains(&step) {
+            return Err(self.error(format!("its step {step} is none of the run's")));
+        }
+        let latents = self.tensor(&name("latents"), &shape)?;
+        let mut history = Vec::new();
+        while let Some(values) = self.floats(&name(&format!("history.{}", history.len())))? {
+            history.push(values);
+            if history.len() > MAX_HISTORY || history.iter().any(|h| h.len() != latents.values().len()) {
+                return Err(self.error("its scheduler's history does not fit the latents".to_owned()));
+            }
+        }
+        scheduler.restore(step, history)?;
+        let generator = self.view(&name("generator"), DType::U8).map(|view| view.bytes);
+        let generator = generator.and_then(TorchCpuGenerator::from_bytes);
+        let generator =
+            generator.ok_or_else(|| self.error(format!("`{}` is no generator", name("generator"))))?;
+
+        let [_, _, height, width] = shape;
+        let extra = pipeline.model.unet.in_channels - pipeline.model.vae.latent_channels;
+        let extra_channels = match extra {
+            0 => None,
+            _ => Some(self.tensor(&name("extra_channels"), &[1, extra, height, width])?),
+        };
+        let kept = match (&settings.job, extra) {
+            (Job::Inpainting { .. }, 0) => Some(Kept {
+                original: self.tensor(&name("original"), &shape)?,
+                noise: self.tensor(&name("noise"), &shape)?,
+                mask: self.tensor(&name("mask"), &[height * width])?.into_values(),
+            }),
+            _ => None,
+        };
+        let predicted_original = latents.clone();
+        Ok(Drawing { image, step, scheduler, generator, latents, predicted_original, extra_channels, kept })
+    }
+
+    fn read_request(&self) -> Result<Request, Error> {
+        let mut request = request_from_json(&self.run["request"])
+            .ok_or_else(|| self.error("its request cannot be read".to_owned()))?;
+        if let Some(view) = self.view("init_image", DType::U8) {
+            let &[height, width, 3] = view.shape.as_slice() else {
+                return Err(self.error(format!("its picture is {:?}", view.shape)));
+            };
+            request.init_image = Some(Picture { width, height, rgb: view.bytes.to_vec() });
+        }
+        if let Some(view) = self.view("mask", DType::U8) {
+            let &[height, width] = view.shape.as_slice() else {
+                return Err(self.error(format!("its mask is {:?}", view.shape)));
+            };
+            request.mask = Some(Mask { width, height, values: view.bytes.to_vec() });
+        }
+        Ok(request)
+    }
+
+    fn view(&self, name: &str, dtype: DType) -> Option<TensorView<'_>> {
+        self.file.tensor(name).filter(|view| view.dtype == dtype)
+    }
+
+    fn floats(&self, name: &str) -> Result<Option<Vec<f32>>, Error> {
+        let Some(view) = self.view(name, DType::F32) else { return Ok(None) };
+        let values = view.to_f32().map_err(|error| self.error(error.to_string()))?;
+        match values.iter().all(|value| value.is_finite()) {
+            true => Ok(Some(values)),
+            false => Err(self.error(format!("`{name}` holds values that are not finite"))),
+        }
+    }
+
+    fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
+        let values = self.floats(name)?.filter(|values| values.len() == shape.iter().product::<usize>());
+        let values = values.ok_or_else(|| self.error(format!("it has no `{name}` of {shape:?}")))?;
+        Tensor::new(shape.to_vec(), values)
+    }
+
+    fn count(&self, key: &str) -> Result<usize, Error> {
+        let count = self.run[key].as_u64().and_then(|count| usize::try_from(count).ok());
+        count.ok_or_else(|| self.error(format!("its `{key}` is {}", self.run[key])))
+    }
+
+    fn error(&self, problem: String) -> Error {
+        Error::SavedRun { path: self.path.clone(), problem }
+    }
+}
+
+/// A request but for its pictures.
+fn request_json(request: &Request) -> Value {
+    json!({
+        "prompt": request.prompt,
+        "negative_prompt": request.negative_prompt,
+        "width": request.width,
+        "height": request.height,
+        "steps": request.steps,
+        "scheduler": request.scheduler,
+        "scheduler_options": request.scheduler_options,
+        "guidance_scale": request.guidance_scale,
+        "guidance_rescale": request.guidance_rescale,
+        "image_guidance_scale": request.image_guidance_scale,
+        "seed": request.seed,
+        "variation": request.variation.map(|variation| json!([variation.seed, variation.strength])),
+        "count": request.count,
+        "strength": request.strength,
+    })
+}
+
+/// `None` where [`request_json`] wrote something else.
+fn request_from_json(json: &Value) -> Option<Request> {
+    let text = |key: &str| json[key].as_str().map(str::to_owned);
+    let size = |key: &str| json[key].as_u64().and_then(|size| usize::try_from(size).ok());
+    // Written from f32, so that the way back through f64 is exact.
+    let float = |key: &str| json[key].as_f64().map(|value| value as f32);
+    let variation = match &json["variation"] {
+        Value::Null => None,
+        variation => Some(Variation { seed: variation[0].as_u64()?, strength: variation[1].as_f64()? }),
+    };
+    Some(Request {
+        prompt: text("prompt")?,
+        negative_prompt: text("negative_prompt")?,
+        width: Some(size("width")?),
+        height: Some(size("height")?),
+        steps: Some(size("steps")?),
+        scheduler: Some(text("scheduler")?),
+        scheduler_options: serde_json::from_value(json["scheduler_options"].clone()).ok()?,
+        guidance_scale: Some(float("guidance_scale")?),
+        guidance_rescale: float("guidance_rescale")?,
+        image_guidance_scale: Some(float("image_guidance_scale")?),
+        seed: json["seed"].as_u64()?,
+        variation,
+        count: size("count")?,
+        init_image: None,
+        strength: json["strength"].as_f64(),
+        mask: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_comes_back_as_it_was() {
+        let request = Request::new("a \"quoted\" fox, 狐")
+            .negative_prompt("x")
+            .size(512, 768)
+            .steps(30)
+            .scheduler("ddim")
+            .scheduler_option("eta", "0.5")
+            .guidance_scale(7.1)
+            .guidance_rescale(0.7)
+            .image_guidance_scale(1.3)
+            .seed(u64::MAX)
+            .variation(u64::MAX - 1, 0.1)
+            .count(3)
+            .strength(0.7);
+        let text = request_json(&request).to_string();
+        let found = request_from_json(&serde_json::from_str(&text).unwrap());
+        assert_eq!(found, Some(request));
+    }
+}

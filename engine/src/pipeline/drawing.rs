@@ -1,0 +1,189 @@
+//! One picture while it is drawn: everything that changes from step to step, and what it started from.
+
+use sdq_schedulers::{NoiseSource, Scheduler};
+
+use super::{Pipeline, Settings, Variation, start::Start};
+use crate::{Error, Tensor, rng::TorchCpuGenerator};
+
+/// A picture on its way from noise.
+pub(super) struct Drawing {
+    /// Number of the picture in its request, from 0.
+    pub(super) image: usize,
+    /// The step that comes next.
+    pub(super) step: usize,
+    pub(super) scheduler: Box<dyn Scheduler>,
+    pub(super) generator: TorchCpuGenerator,
+    /// `[1, channels, h, w]`.
+    pub(super) latents: Tensor,
+    /// The clean latents that the model last aimed at, likewise.
+    pub(super) predicted_original: Tensor,
+    /// What the model reads beside the latents, `[1, extra channels, h, w]`.
+    pub(super) extra_channels: Option<Tensor>,
+    /// What a model without such channels is held to.
+    pub(super) kept: Option<Kept>,
+}
+
+/// The part of a picture that inpainting leaves as it was. Lugmayr et al. 2022, arXiv:2201.09865, eq. 8, without its
+/// resampling.
+pub(super) struct Kept {
+    /// Clean latents of the whole picture, `[1, channels, h, w]`.
+    pub(super) original: Tensor,
+    /// The noise that they are mixed with, likewise.
+    pub(super) noise: Tensor,
+    /// 1 where the picture is drawn anew, `[h, w]`.
+    pub(super) mask: Vec<f32>,
+}
+
+impl Drawing {
+    /// Picture `image` of `settings` before its first step; latents are `shape`, `[1, channels, h, w]`. Randomness is
+    /// drawn in the order in which diffusers' pipelines draw it: the picture's latents, the noise, the masked picture's
+    /// latents.
+    pub(super) fn new(
+        settings: &Settings,
+        start: &Start,
+        image: usize,
+        shape: [usize; 4],
+    ) -> Result<Drawing, Error> {
+        let scheduler = settings.new_scheduler()?;
+        let (seed, variation) = settings.seeds(image);
+        let mut generator = TorchCpuGenerator::new(seed);
+        let tensor = |values: Vec<f32>| Tensor::new(shape.to_vec(), values);
+
+        let original = start.image.as_ref().map(|image| image.sample(&mut generator));
+        let noise = initial_noise(&mut generator, variation, shape.iter().product());
+        let mut latents = noise.clone();
+        match &original {
+            Some(original) if settings.first_step > 0 || !start.from_noise_alone => {
+                scheduler.add_noise(original, &noise, settings.first_step, &mut latents)?;
+            }
+            _ => {
+                let sigma = scheduler.init_noise_sigma() as f32;
+                latents.iter_mut().for_each(|value| *value *= sigma);
+            }
+        }
+        let (extra_channels, kept) = match &start.mask {
+            None => (start.edited.clone(), None),
+            Some(mask) => {
+                let masked = mask.image.sample(&mut generator);
+                match original.filter(|_| mask.blend) {
+                    Some(original) => {
+                        let (original, noise) = (tensor(original)?, tensor(noise)?);
+                        (None, Some(Kept { original, noise, mask: mask.values.clone() }))
+                    }
+                    None => {
+                        let channels = 1 + masked.len() / mask.values.len();
+                        let shape = vec![1, channels, shape[2], shape[3]];
+                        (Some(Tensor::new(shape, [&mask.values[..], &masked].concat())?), None)
+                    }
+                }
+            }
+        };
+        let latents = tensor(latents)?;
+        let predicted_original = latents.clone();
+        let step = settings.first_step;
+        Ok(Drawing { image, step, scheduler, generator, latents, predicted_original, extra_channels, kept })
+    }
+
+    /// What the model reads now: the latents, scaled.
+    pub(super) fn model_input(&self) -> Result<Vec<f32>, Error> {
+        let mut model_input = self.latents.values().to_vec();
+        self.scheduler.scale_model_input(&mut model_input, self.step)?;
+        Ok(model_input)
+    }
+
+    /// Moves the latents to the next step with the model's answer, guidance applied.
+    pub(super) fn advance(&mut self, noise_pred: &[f32]) -> Result<(), Error> {
+        let Drawing { step, scheduler, generator, latents, predicted_original, kept, .. } = self;
+        scheduler.predict_original(noise_pred, *step, latents.values(), predicted_original.values_mut())?;
+        scheduler.step(noise_pred, *step, latents.values_mut(), generator)?;
+        *step += 1;
+        if let Some(kept) = kept {
+            kept.put_back(&**scheduler, *step, latents.values_mut())?;
+        }
+        Ok(())
+    }
+}
+
+impl Pipeline {
+    /// The first picture of `settings` before its first step.
+    pub(super) fn begin(&self, settings: &Settings) -> Result<[Drawing; 1], Error> {
+        let size = settings.latent_size(&self.model.vae);
+        Ok([Drawing::new(settings, &self.start(settings)?, 0, self.latents_shape(size))?])
+    }
+}
+
+impl Kept {
+    /// Gives the kept part of `latents` the original's values at the noise level of `step`, or without noise after the
+    /// last one.
+    fn put_back(&self, scheduler: &dyn Scheduler, step: usize, latents: &mut [f32]) -> Result<(), Error> {
+        let mut original = self.original.values().to_vec();
+        if step < scheduler.timesteps().len() {
+            scheduler.add_noise(self.original.values(), self.noise.values(), step, &mut original)?;
+        }
+        let mask = self.mask.iter().cycle();
+        for ((latent, original), mask) in latents.iter_mut().zip(original).zip(mask) {
+            *latent = (1.0 - mask) * original + mask * *latent;
+        }
+        Ok(())
+    }
+}
+
+/// Standard normal noise for `count` latents.
+fn initial_noise(generator: &mut TorchCpuGenerator, variation: Option<Variation>, count: usize) -> Vec<f32> {
+    let mut noise = vec![0.0; count];
+    generator.fill_standard_normal(&mut noise);
+    if let Some(variation) = variation {
+        let mut other = vec![0.0; count];
+        TorchCpuGenerator::new(variation.seed).fill_standard_normal(&mut other);
+        rotate_towards(&mut noise, &other, variation.strength);
+    }
+    noise
+}
+
+/// Spherical interpolation: moves `noise` along the great circle towards `other` by the share `strength` of their angle,
+/// which keeps noise as long as noise is. Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
+fn rotate_towards(noise: &mut [f32], other: &[f32], strength: f64) {
+    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
+    let cosine = dot(noise, other) / (dot(noise, noise) * dot(other, other)).sqrt();
+    let angle = cosine.clamp(-1.0, 1.0).acos();
+    // Equal noise has no circle through it, and needs none.
+    if angle.sin().abs() < 1e-6 {
+        return;
+    }
+    let from = ((1.0 - strength) * angle).sin() / angle.sin();
+    let to = (strength * angle).sin() / angle.sin();
+    for (value, other) in noise.iter_mut().zip(other) {
+        *value = (from * f64::from(*value) + to * f64::from(*other)) as f32;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_variation_leads_from_one_noise_to_the_other_and_stays_as_long() {
+        let normal = |seed| {
+            let mut noise = vec![0.0; 4096];
+            TorchCpuGenerator::new(seed).fill_standard_normal(&mut noise);
+            noise
+        };
+        let (start, end) = (normal(1), normal(2));
+        let length = |noise: &[f32]| noise.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+        let distance =
+            |a: &[f32], b: &[f32]| length(&a.iter().zip(b).map(|(a, b)| a - b).collect::<Vec<_>>());
+        for (strength, nearer) in [(0.0, &start), (0.3, &start), (0.7, &end), (1.0, &end)] {
+            let mut noise = start.clone();
+            rotate_towards(&mut noise, &end, strength);
+            assert!((length(&noise) / length(&start) - 1.0).abs() < 0.03, "{strength}");
+            let farther = if nearer == &start { &end } else { &start };
+            assert!(distance(&noise, nearer) < distance(&noise, farther), "{strength}");
+            if strength == 0.0 || strength == 1.0 {
+                assert!(distance(&noise, nearer) < 1e-4, "{strength}");
+            }
+        }
+        let mut same = start.clone();
+        rotate_towards(&mut same, &start, 0.5);
+        assert_eq!(same, start);
+    }
+}
