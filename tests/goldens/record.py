@@ -52,9 +52,10 @@ class Recorder:
     """Collects named tensors and the cases that refer to them."""
 
     def __init__(self, pipe, name: str):
-        pipe.set_progress_bar_config(disable=True)
         self.pipe = pipe
-        self.scheduler_config = pipe.scheduler.config
+        if pipe is not None:
+            pipe.set_progress_bar_config(disable=True)
+            self.scheduler_config = pipe.scheduler.config
         self.tensors: dict[str, torch.Tensor] = {}
         self.manifest: dict = {
             "pipeline": name,

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sdq_engine::{Request, Tensor};
+use sdq_engine::{Mask, Picture, Request, Tensor};
 use sdq_formats::safetensors::SafetensorsFile;
 use serde::Deserialize;
 
@@ -86,6 +86,31 @@ impl EndToEnd {
     }
 }
 
+/// One run from a picture and the seed.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(missing_docs, reason = "the manifest's own keys")]
+pub struct Job {
+    pub model: String,
+    pub job: String,
+    pub strength: f64,
+    #[serde(flatten)]
+    pub run: EndToEnd,
+}
+
+impl Job {
+    /// The engine's request for this case of `goldens`.
+    pub fn request(&self, goldens: &Goldens) -> Request {
+        let (shape, rgb) = goldens.bytes(&self.run.case, "init_image");
+        let mask = (self.job == "inpainting").then(|| goldens.bytes(&self.run.case, "mask").1);
+        Request {
+            mask: mask.map(|values| Mask { width: shape[1], height: shape[0], values }),
+            ..self.run.request()
+        }
+        .init_image(Picture { width: shape[1], height: shape[0], rgb })
+        .strength(self.strength)
+    }
+}
+
 /// The lists of cases; a section that was not recorded is empty.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
@@ -98,6 +123,7 @@ pub struct Manifest {
     pub encode: Vec<Case>,
     pub decode: Vec<Case>,
     pub end_to_end: Vec<EndToEnd>,
+    pub jobs: Vec<Job>,
 }
 
 /// The goldens of one pipeline.
@@ -138,8 +164,16 @@ impl Goldens {
     /// # Panics
     /// When there is none.
     pub fn picture(&self, case: &str) -> (Vec<usize>, Vec<u8>) {
+        self.bytes(case, "picture")
+    }
+
+    /// The 8-bit tensor `CASE.NAME`: its shape and its values.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn bytes(&self, case: &str, name: &str) -> (Vec<usize>, Vec<u8>) {
         let view =
-            self.tensors.tensor(&format!("{case}.picture")).expect("the case was recorded with a picture");
+            self.tensors.tensor(&format!("{case}.{name}")).expect("the case was recorded with this tensor");
         (view.shape, view.bytes.to_vec())
     }
 }
