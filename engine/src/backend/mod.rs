@@ -9,6 +9,16 @@ pub use source::WeightSource;
 
 use crate::{Error, graph::Graph};
 
+/// What a graph takes of memory that no file backs, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// As long as its executable lives.
+    pub executable: u64,
+    /// Working memory that the backend keeps once the graph has run, and uses again for others: of several graphs the
+    /// most counts.
+    pub scratch: u64,
+}
+
 /// Makes graphs runnable on one kind of device.
 pub trait Backend: Send + Sync + std::fmt::Debug {
     /// What `sdq info` shows: device, instruction set, threads.
@@ -23,6 +33,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         graph: Graph,
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error>;
+
+    /// What [`compile`](Backend::compile) and runs of the result will take, without taking it.
+    ///
+    /// # Errors
+    /// When a weight is missing or of another shape.
+    fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error>;
 }
 
 /// A graph that is ready to run, over and over.
@@ -30,6 +46,9 @@ pub trait Executable: Send {
     /// Sets an input for this and all later runs. `name` and length are the graph's own: anything else is a bug
     /// of the caller and panics.
     fn set_input(&mut self, name: &str, values: &[f32]);
+
+    /// An input, to set it in parts. Its values are those of earlier runs.
+    fn input_mut(&mut self, name: &str) -> &mut [f32];
 
     /// Runs all ops.
     fn run(&mut self);

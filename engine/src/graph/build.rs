@@ -114,7 +114,7 @@ impl GraphBuilder {
         assert_eq!(channels % groups, 0, "{name}: {groups} groups of {channels} channels");
         let (weight, bias) = self.norm_weights(name, channels);
         let shape = self.shape(x).to_vec();
-        let output = self.push(Op::GroupNorm { weight, bias, groups, eps, silu }, &[x], shape);
+        let output = self.push(Op::GroupNorm { weight, bias, groups, eps, silu, given: false }, &[x], shape);
         // Groups and channels have scales of their own: what was joined keeps its ranges.
         self.joined[output.0] = self.joined[x.0].clone();
         output

@@ -9,12 +9,18 @@ mod fuse;
 mod op;
 pub mod plan;
 mod quantize;
+mod statistics;
+pub mod strips;
 
 pub use build::GraphBuilder;
 pub use op::{Activation, Op, Padding, Window};
 pub use quantize::quantize_inputs;
+pub use statistics::Statistics;
 
 use sdq_formats::WeightSpec;
+
+/// Multiply-adds that take about as long as one element of an op that mostly moves memory.
+pub(crate) const ELEMENT_WORK: usize = 16;
 
 /// Index of a tensor in [`Graph::tensors`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -68,6 +74,41 @@ impl Graph {
     /// Number of f32 elements of `tensor`.
     pub fn elements(&self, tensor: TensorId) -> usize {
         self.shape(tensor).iter().product()
+    }
+
+    /// What the description itself takes, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        let shapes = self.tensors.iter().map(|shape| size_of::<Vec<usize>>() + size_of_val(shape.as_slice()));
+        let nodes = self.nodes.iter().map(|node| size_of::<Node>() + size_of_val(node.inputs.as_slice()));
+        let ports = self.inputs.iter().chain(&self.outputs).map(|port| size_of::<Port>() + port.name.len());
+        let weights = self.weights.iter().map(|weight| {
+            let lists = size_of_val(weight.shape.as_slice()) + size_of_val(weight.inputs.as_slice());
+            size_of::<WeightSpec>() + weight.name.len() + lists
+        });
+        shapes.sum::<usize>() + nodes.sum::<usize>() + ports.sum::<usize>() + weights.sum::<usize>()
+    }
+
+    /// Multiply-adds of one run: products as they are, everything else as what its elements take on a CPU.
+    pub fn work(&self) -> u64 {
+        let work = self.nodes.iter().map(|node| {
+            let each = match node.op {
+                Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
+                    self.weight(weight).shape[1..].iter().product()
+                }
+                Op::Attention { .. } => {
+                    let keys = self.shape(node.inputs[1]);
+                    2 * keys[1..keys.len() - 1].iter().product::<usize>()
+                }
+                _ => ELEMENT_WORK,
+            };
+            // What a pass reads counts too where it writes next to nothing.
+            let elements = match node.op {
+                Op::GroupStatistics { .. } => self.elements(node.inputs[0]),
+                _ => self.elements(node.output),
+            };
+            (elements as u64).saturating_mul(each as u64)
+        });
+        work.fold(0, u64::saturating_add)
     }
 
     /// The weight behind `id`.

@@ -1,5 +1,7 @@
 //! The ops a model can be made of.
 
+use std::ops::Range;
+
 use super::WeightId;
 
 /// An element-wise non-linearity.
@@ -111,6 +113,17 @@ pub enum Op {
         eps: f32,
         /// Whether SiLU follows.
         silu: bool,
+        /// Whether a second input `[batch, groups, 3]` holds the means and variances, see [`Statistics`](super::Statistics).
+        /// Models never set it; strips of a picture do, for they see only a part of what is normalised.
+        given: bool,
+    },
+    /// Means and variances of groups of channels over some rows of a picture: `x [1, h, w, c]` → `[1, groups, 3]`, see
+    /// [`Statistics`](super::Statistics). Models never write it.
+    GroupStatistics {
+        /// Divides the channels.
+        groups: usize,
+        /// Rows of the picture that count.
+        rows: Range<usize>,
     },
     /// Normalises every row, then scales and shifts. Ba et al. 2016, arXiv:1607.06450.
     LayerNorm {
@@ -150,4 +163,28 @@ pub enum Op {
         /// Target width in pixels.
         width: usize,
     },
+}
+
+impl Op {
+    /// The weights that the op reads, to be given other places in a list.
+    pub(super) fn weights_mut(&mut self) -> impl Iterator<Item = &mut WeightId> {
+        let weights = match self {
+            Op::Embedding { tokens, positions } => [Some(tokens), Some(positions)],
+            Op::Linear { weight, bias, .. } | Op::Conv2d { weight, bias, .. } => {
+                [Some(weight), bias.as_mut()]
+            }
+            Op::GroupNorm { weight, bias, .. } | Op::LayerNorm { weight, bias, .. } => {
+                [Some(weight), Some(bias)]
+            }
+            Op::GroupStatistics { .. }
+            | Op::Attention { .. }
+            | Op::Activation(_)
+            | Op::Geglu
+            | Op::Add
+            | Op::Concat
+            | Op::Quantize { .. }
+            | Op::UpsampleNearest { .. } => [None, None],
+        };
+        weights.into_iter().flatten()
+    }
 }

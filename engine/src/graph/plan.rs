@@ -61,6 +61,11 @@ impl Plan {
         self.ranges[index].clone()
     }
 
+    /// What the plan itself takes, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        size_of_val(self.ranges.as_slice())
+    }
+
     /// Size of the arena in f32 elements.
     pub fn elements(&self) -> usize {
         self.elements

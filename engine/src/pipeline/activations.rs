@@ -13,7 +13,7 @@ use sdq_formats::WeightSpec;
 use super::{Event, Pipeline, Request};
 use crate::{
     Error,
-    backend::{Backend, Executable, WeightSource},
+    backend::{Backend, Executable, Footprint, WeightSource},
     graph::Graph,
 };
 
@@ -117,6 +117,10 @@ impl Backend for Watching {
         let inner = self.inner.compile(graph, weights)?;
         Ok(Box::new(Watched { inner, component: weights.name().to_owned(), sums: self.sums.clone() }))
     }
+
+    fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
+        self.inner.footprint(graph, weights)
+    }
 }
 
 struct Watched<'w> {
@@ -128,6 +132,10 @@ struct Watched<'w> {
 impl Executable for Watched<'_> {
     fn set_input(&mut self, name: &str, values: &[f32]) {
         self.inner.set_input(name, values);
+    }
+
+    fn input_mut(&mut self, name: &str) -> &mut [f32] {
+        self.inner.input_mut(name)
     }
 
     fn run(&mut self) {

@@ -2,10 +2,14 @@
 
 use sdq_schedulers::NoiseSource;
 
-use super::Pipeline;
+use super::{
+    Pipeline,
+    stages::{Stager, Stages},
+};
 use crate::{
     Error, Picture, Tensor,
-    backend::Executable,
+    backend::{Executable, WeightSource},
+    graph::Graph,
     models::autoencoder,
     tensor::{channels_first, channels_last},
 };
@@ -44,9 +48,14 @@ const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
 
 /// The VAE's decoder for one size.
 pub(super) struct Decoder<'w> {
-    executable: Box<dyn Executable + 'w>,
-    latent_channels: usize,
-    scaling_factor: f32,
+    pipeline: &'w Pipeline,
+    weights: WeightSource<'w>,
+    graph: Graph,
+    stages: Stages,
+    /// Everything at once, where memory is enough for that.
+    whole: Option<Box<dyn Executable + 'w>>,
+    /// `[height, width, 3]` where it is not.
+    pixels: Vec<f32>,
     width: usize,
     height: usize,
 }
@@ -55,32 +64,60 @@ impl Decoder<'_> {
     /// `latents [latent_channels, h, w]` as the loop left them → picture.
     pub(super) fn decode(&mut self, latents: &[f32]) -> Result<Picture, Error> {
         let (width, height) = (self.width, self.height);
-        Picture::from_pixels(self.pixels(latents), width, height)
+        Picture::from_pixels(self.pixels(latents)?, width, height)
     }
 
     /// The same before it becomes bytes: `[height, width, 3]`, mostly in -1..=1.
-    pub(super) fn pixels(&mut self, latents: &[f32]) -> &[f32] {
-        let unscaled: Vec<f32> = latents.iter().map(|value| value / self.scaling_factor).collect();
-        let pixels = unscaled.len() / self.latent_channels;
-        let channels_last = channels_last(&unscaled, self.latent_channels, pixels);
-        self.executable.set_input(autoencoder::LATENTS, &channels_last);
-        self.executable.run();
-        self.executable.output(autoencoder::PIXELS)
+    pub(super) fn pixels(&mut self, latents: &[f32]) -> Result<&[f32], Error> {
+        let config = &self.pipeline.model.vae;
+        let unscaled: Vec<f32> = latents.iter().map(|value| value / config.scaling_factor).collect();
+        let pixels = unscaled.len() / config.latent_channels;
+        let channels_last = channels_last(&unscaled, config.latent_channels, pixels);
+        drop(unscaled);
+        if let Some(executable) = &mut self.whole {
+            executable.set_input(autoencoder::LATENTS, &channels_last);
+            executable.run();
+            return Ok(executable.output(autoencoder::PIXELS));
+        }
+        self.pixels = Vec::new();
+        let stager = Stager { graph: &self.graph, backend: &*self.pipeline.backend, weights: &self.weights };
+        self.pixels = stager.run(&self.stages, channels_last)?;
+        Ok(&self.pixels)
     }
 }
 
 impl Pipeline {
-    /// The decoder for latents of `height x width` latent pixels.
-    pub(super) fn decoder(&self, (height, width): (usize, usize)) -> Result<Decoder<'_>, Error> {
+    /// The decoder for latents of `height x width` latent pixels, all at once.
+    pub(super) fn decoder(&self, size: (usize, usize)) -> Result<Decoder<'_>, Error> {
+        let stages = self.decoder_stages(size, |stager| stager.whole())?;
+        self.decoder_in_stages(size, stages)
+    }
+
+    /// The decoder as `choose` wants it cut.
+    pub(super) fn decoder_stages<T>(
+        &self,
+        (height, width): (usize, usize),
+        choose: impl FnOnce(&Stager<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let graph = autoencoder::decoder(&self.model.vae, 1, height, width);
+        choose(&Stager { graph: &graph, backend: &*self.backend, weights: &self.component("vae")? })
+    }
+
+    /// The decoder in stages that were chosen for this size.
+    pub(super) fn decoder_in_stages(
+        &self,
+        (height, width): (usize, usize),
+        stages: Stages,
+    ) -> Result<Decoder<'_>, Error> {
+        let graph = autoencoder::decoder(&self.model.vae, 1, height, width);
+        let weights = self.component("vae")?;
+        let whole = match stages.is_whole() {
+            true => Some(self.backend.compile(graph.clone(), &weights)?),
+            false => None,
+        };
         let factor = self.model.vae.scale_factor();
-        Ok(Decoder {
-            executable: self.backend.compile(graph, &self.component("vae")?)?,
-            latent_channels: self.model.vae.latent_channels,
-            scaling_factor: self.model.vae.scaling_factor,
-            width: width * factor,
-            height: height * factor,
-        })
+        let (width, height) = (width * factor, height * factor);
+        Ok(Decoder { pipeline: self, weights, graph, stages, whole, pixels: Vec::new(), width, height })
     }
 
     /// Pictures from `latents [batch, latent_channels, h, w]`, scaling factor still applied.

@@ -12,6 +12,7 @@ mod preview;
 mod probe;
 mod request;
 mod settings;
+mod stages;
 mod start;
 mod text;
 

@@ -117,7 +117,7 @@ impl Pipeline {
         }
         let channels = self.model.vae.latent_channels;
         let latents = patches(channels);
-        let decoded = self.decoder((SIDE, SIDE))?.pixels(&latents).to_vec();
+        let decoded = self.decoder((SIDE, SIDE))?.pixels(&latents)?.to_vec();
         let colors = shrink(&decoded, SIDE, self.model.vae.scale_factor());
         Ok(self.latent_colors.get_or_init(|| LatentColors::fit(&latents, &colors, channels)))
     }

@@ -67,7 +67,7 @@ impl Probe {
         })?;
         let [Drawing { latents, extra_channels, .. }] = drawing;
         let size = settings.latent_size(&reference.model.vae);
-        let pixels = reference.decoder(size)?.pixels(latents.values()).to_vec();
+        let pixels = reference.decoder(size)?.pixels(latents.values())?.to_vec();
         Ok(Probe { settings, text_states, points, extra_channels, latents, pixels })
     }
 
@@ -96,7 +96,7 @@ impl Probe {
             }
             "vae" => {
                 let mut decoder = changed.decoder(size)?;
-                Ok(relative_error(decoder.pixels(self.latents.values()), &self.pixels).powi(2))
+                Ok(relative_error(decoder.pixels(self.latents.values())?, &self.pixels).powi(2))
             }
             other => Err(Error::Request {
                 field: "component",

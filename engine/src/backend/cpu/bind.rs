@@ -70,6 +70,15 @@ impl<'w> BoundWeights<'w> {
         }
     }
 
+    /// What the list itself takes, in bytes.
+    pub(super) fn heap_bytes(&self) -> usize {
+        let each = self.weights.iter().map(|weight| match weight {
+            Bound::Quantized(matrix) => matrix.heap_bytes(),
+            _ => 0,
+        });
+        size_of_val(self.weights.as_slice()) + each.sum::<usize>()
+    }
+
     /// Whether the weight is a matrix of integers.
     pub(super) fn is_quantized(&self, id: WeightId) -> bool {
         matches!(self.weights[id.0], Bound::Quantized(_))

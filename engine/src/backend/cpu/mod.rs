@@ -12,14 +12,18 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Executable, WeightSource};
+use super::{Backend, Executable, Footprint, WeightSource};
 use crate::{
     Error,
-    graph::{Graph, Op, Port, TensorId, plan::Plan, quantize_inputs},
+    graph::{
+        Graph, Op, Port, TensorId,
+        plan::{ALIGNMENT, Plan},
+        quantize_inputs,
+    },
 };
 use arena::Arena;
 use bind::BoundWeights;
-use kernels::RowLayout;
+use kernels::{RowLayout, ScratchUse};
 use pool::Pool;
 use step::Step;
 
@@ -49,12 +53,37 @@ impl Backend for CpuBackend {
         graph: Graph,
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
+        let Prepared { graph, plan, weights } = Prepared::new(graph, weights)?;
+        let arena = Arena::new(plan.elements())?;
+        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), graph, plan, weights, arena }))
+    }
+
+    fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
+        let Prepared { graph, plan, weights } = Prepared::new(graph, weights)?;
+        let elements = plan.elements().next_multiple_of(ALIGNMENT).saturating_mul(size_of::<f32>());
+        let tables = graph.heap_bytes() + plan.heap_bytes() + weights.heap_bytes();
+        let steps = graph
+            .nodes
+            .iter()
+            .map(|node| Step { pool: &self.pool, graph: &graph, weights: &weights, node }.scratch());
+        let scratch = steps.fold(ScratchUse::default(), ScratchUse::max);
+        Ok(Footprint { executable: (elements + tables) as u64, scratch: scratch.bytes(self.pool.threads()) })
+    }
+}
+
+/// A graph as this backend runs it.
+struct Prepared<'w> {
+    graph: Graph,
+    plan: Plan,
+    weights: BoundWeights<'w>,
+}
+
+impl<'w> Prepared<'w> {
+    fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
         let weights = BoundWeights::new(&graph.weights, weights)?;
         let row_elements = |inputs: &[usize]| RowLayout::new(inputs).row_elements();
         let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), row_elements);
-        let plan = Plan::new(&graph);
-        let arena = Arena::new(plan.elements())?;
-        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), graph, plan, weights, arena }))
+        Ok(Prepared { plan: Plan::new(&graph), graph, weights })
     }
 }
 
@@ -81,8 +110,12 @@ impl CpuExecutable<'_> {
 
 impl Executable for CpuExecutable<'_> {
     fn set_input(&mut self, name: &str, values: &[f32]) {
+        self.input_mut(name).copy_from_slice(values);
+    }
+
+    fn input_mut(&mut self, name: &str) -> &mut [f32] {
         let tensor = find(&self.graph.inputs, name);
-        self.arena.values_mut(self.plan.range(tensor.0)).copy_from_slice(values);
+        self.arena.values_mut(self.plan.range(tensor.0))
     }
 
     fn run(&mut self) {

@@ -6,15 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::simd::Isa;
+use crate::graph::ELEMENT_WORK;
 
 /// More threads than this are taken for a mistake.
 const MAX_THREADS: usize = 1024;
 
 /// Multiply-adds for which it pays to wake a thread: some 20 µs of one core.
 const PARALLEL_WORK: usize = 1 << 21;
-
-/// Multiply-adds that take about as long as one element of a kernel that mostly moves memory.
-const ELEMENT_WORK: usize = 16;
 
 /// Why there is no pool.
 #[derive(Debug, thiserror::Error)]

@@ -3,7 +3,7 @@
 use super::{
     bind::{BoundWeights, Product},
     embedding,
-    kernels::{self, AttentionShape, ConvShape, Epilogue, RowLayout, UpsampleShape},
+    kernels::{self, AttentionShape, ConvShape, Epilogue, RowLayout, ScratchUse, UpsampleShape},
     pool::Pool,
 };
 use crate::graph::{Activation, Graph, Node, Op, TensorId, WeightId, Window};
@@ -43,11 +43,28 @@ impl Step<'_> {
                 };
                 self.conv2d(x, *weight, window, &epilogue, out);
             }
-            Op::GroupNorm { weight, bias, groups, eps, silu } => {
+            Op::GroupNorm { weight, bias, groups, eps, silu, given } => {
                 let batch = self.shape(node.output)[0];
                 let (weight, bias) = (weights.vector(*weight), weights.vector(*bias));
                 let activation = silu.then_some(Activation::Silu);
-                kernels::group_norm(pool, x, batch, *groups, *eps, weight, bias, activation, out);
+                match *given {
+                    false => {
+                        kernels::group_norm(pool, x, batch, *groups, *eps, weight, bias, activation, out)
+                    }
+                    true => {
+                        let statistics = inputs[1];
+                        kernels::group_norm_with(
+                            pool, x, statistics, *groups, *eps, weight, bias, activation, out,
+                        );
+                    }
+                }
+            }
+            Op::GroupStatistics { rows, .. } => {
+                let [batch, height, width, channels] = self.picture(node.inputs[0]);
+                assert_eq!(batch, 1, "strips are cut from one picture");
+                assert!(rows.end <= height, "rows of the picture");
+                let x = &x[rows.start * width * channels..rows.end * width * channels];
+                kernels::group_statistics(pool, x, batch, channels, out);
             }
             Op::LayerNorm { weight, bias, eps } => {
                 kernels::layer_norm(pool, x, *eps, weights.vector(*weight), weights.vector(*bias), out);
@@ -72,6 +89,23 @@ impl Step<'_> {
                 let shape = UpsampleShape { batch, in_height, in_width, out_height, out_width, channels };
                 kernels::upsample_nearest(pool, x, &shape, out);
             }
+        }
+    }
+
+    /// Working memory that the node's kernel takes.
+    pub(super) fn scratch(&self) -> ScratchUse {
+        match self.node.op {
+            Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
+                let rows = self.rows(self.node.output);
+                match self.weights.product(weight) {
+                    Product::Float(weight) => kernels::gemm_scratch(self.pool, rows, weight.n(), weight.k()),
+                    Product::Integer(weight) => kernels::gemm_u8s8_scratch(self.pool, rows, weight),
+                }
+            }
+            Op::Attention { heads, causal } => {
+                kernels::attention_scratch(self.pool, &self.attention_shape(heads, causal))
+            }
+            _ => ScratchUse::default(),
         }
     }
 

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::scratch::Scratch;
+use super::scratch::{Scratch, ScratchUse};
 use super::strips::{Strips, for_each_strip};
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
@@ -17,7 +17,7 @@ use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp, math};
 /// Keys per block: the weights of 32 queries for them take 16 KiB.
 const BLOCK_KEYS: usize = 128;
 
-/// Queries per task.
+/// Queries per task, where there is enough work.
 const TASK_QUERIES: usize = 64;
 
 /// The score of a masked key: finite, so that no difference of two scores is undefined, and its weight is zero.
@@ -54,10 +54,7 @@ pub fn attention(pool: &Pool, q: &[f32], k: &[f32], v: &[f32], shape: &Attention
     assert_eq!(q.len(), batch * queries * channels, "length of the queries");
     assert_eq!(k.len(), batch * keys * channels, "length of the keys");
     assert_eq!(v.len(), batch * keys * channels, "length of the values");
-    let tile_rows = match pool.threads_for_products(2 * batch * queries * keys * channels) {
-        1 => queries.max(1),
-        _ => TASK_QUERIES,
-    };
+    let tile_rows = task_queries(pool, shape);
     let grid = Grid { groups: batch, rows: queries, columns: channels, tile_rows, tile_columns: head_dim };
     for_each_tile(pool, out, &grid, |out| {
         let image = out.group;
@@ -70,6 +67,26 @@ pub fn attention(pool: &Pool, q: &[f32], k: &[f32], v: &[f32], shape: &Attention
             out,
         });
     });
+}
+
+/// Queries per task.
+fn task_queries(pool: &Pool, shape: &AttentionShape) -> usize {
+    let &AttentionShape { batch, heads, queries, keys, head_dim, .. } = shape;
+    match pool.threads_for_products(2 * batch * queries * keys * heads * head_dim) {
+        1 => queries.max(1),
+        _ => TASK_QUERIES,
+    }
+}
+
+/// Vectors of working memory for a task: transposed queries, sums and weights.
+fn task_lines(head_dim: usize, vectors: usize) -> usize {
+    vectors * (2 * head_dim + BLOCK_KEYS)
+}
+
+/// Working memory of an attention, with the widest vectors.
+pub fn attention_scratch(pool: &Pool, shape: &AttentionShape) -> ScratchUse {
+    let tasks = shape.batch * shape.heads * shape.queries.div_ceil(task_queries(pool, shape));
+    ScratchUse::of_tasks(tasks, task_lines(shape.head_dim, 2))
 }
 
 /// Some queries of one head.
@@ -88,8 +105,7 @@ impl SimdOp for HeadTask<'_> {
 
     #[inline(always)]
     fn eval<S: Simd>(mut self, isa: S) {
-        let lines = S::TILE_VECTORS * (2 * self.shape.head_dim + BLOCK_KEYS);
-        let mut scratch = Scratch::new(lines);
+        let mut scratch = Scratch::new(task_lines(self.shape.head_dim, S::TILE_VECTORS));
         let rows = self.out.rows.clone();
         let mut first = rows.start;
         while first < rows.end {

@@ -12,7 +12,7 @@ use sdq_formats::layout::PANEL;
 
 use super::epilogue::Epilogue;
 use super::packed::{PackedMatrix, Panels};
-use super::scratch::Scratch;
+use super::scratch::{Scratch, ScratchUse};
 use super::strips::{Strips, for_each_strip};
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
@@ -68,6 +68,29 @@ pub(super) fn task_size(m: usize, n: usize, threads: usize) -> (usize, usize) {
     (rows, n.div_ceil(across).next_multiple_of(2 * PANEL))
 }
 
+/// Vectors of working memory for a task of that many rows and panels: a block of the left operand, two panels of the
+/// right, sums.
+fn task_lines(rows: usize, panels: usize) -> usize {
+    rows * DEPTH / LANES + 2 * DEPTH + rows * panels
+}
+
+/// Working memory of a product of `[m, k]` and `[n, k]`.
+pub fn gemm_scratch(pool: &Pool, m: usize, n: usize, k: usize) -> ScratchUse {
+    task_scratch(m, n, pool.threads_for_products(m * n * k), task_lines)
+}
+
+/// Working memory of a product whose tasks take `lines(rows, panels)`.
+pub(super) fn task_scratch(
+    m: usize,
+    n: usize,
+    threads: usize,
+    lines: impl Fn(usize, usize) -> usize,
+) -> ScratchUse {
+    let (rows, columns) = task_size(m, n, threads);
+    let tasks = m.div_ceil(rows) * n.div_ceil(columns);
+    ScratchUse::of_tasks(tasks, lines(rows.min(m), columns.min(n).div_ceil(PANEL)))
+}
+
 /// One tile of the output.
 struct Task<'a, R> {
     left: &'a R,
@@ -88,7 +111,7 @@ impl<R: RowSource<f32>> SimdOp for Task<'_, R> {
         let panels = self.out.columns.start / PANEL..self.out.columns.end.div_ceil(PANEL);
 
         let left_lines = rows.len() * DEPTH / LANES;
-        let mut scratch = Scratch::new(left_lines + 2 * DEPTH + rows.len() * panels.len());
+        let mut scratch = Scratch::new(task_lines(rows.len(), panels.len()));
         let (left, rest) = scratch.lines().split_at_mut(left_lines);
         let (wide, sums) = rest.split_at_mut(2 * DEPTH);
         let (left, _) = left.as_flattened_mut().as_chunks_mut::<DEPTH>();

@@ -22,12 +22,16 @@ mod strips;
 mod tiles;
 
 pub use crate::graph::Activation;
-pub use attention::{AttentionShape, attention};
+pub use attention::{AttentionShape, attention, attention_scratch};
 pub use conv::{ConvShape, conv2d};
 pub use elementwise::{activation, add, geglu};
 pub use epilogue::Epilogue;
+pub use gemm::gemm_scratch;
 pub use matmul::matmul;
-pub use norm::{group_norm, layer_norm};
+pub use norm::{group_norm, group_norm_with, group_statistics, layer_norm};
 pub use packed::{PackedMatrix, Panels};
-pub use quantized::{BLOCK, Integers, QuantizedMatrix, RowLayout, conv2d_u8s8, matmul_u8s8, quantize_rows};
+pub use quantized::{
+    BLOCK, Integers, QuantizedMatrix, RowLayout, conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8, quantize_rows,
+};
 pub use rows::{UpsampleShape, concat_channels, upsample_nearest};
+pub use scratch::ScratchUse;

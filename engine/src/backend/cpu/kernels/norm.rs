@@ -5,7 +5,7 @@
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
-use crate::graph::Activation;
+use crate::graph::{Activation, Statistics};
 
 /// Pixels whose moments are summed by one task. Fixed, so that sums do not depend on the number of threads.
 const SLAB_PIXELS: usize = 512;
@@ -34,20 +34,91 @@ pub fn group_norm(
     activation: Option<Activation>,
     out: &mut [f32],
 ) {
+    let statistics = statistics(pool, x, batch, groups, gamma.len());
+    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out);
+}
+
+/// As [`group_norm`], but with means and variances from elsewhere: `statistics` is `[batch, groups, 3]`, see
+/// [`Statistics`].
+///
+/// # Panics
+/// If the lengths disagree or the groups do not divide the channels.
+#[expect(clippy::too_many_arguments, reason = "the operation has this many, and all are needed")]
+pub fn group_norm_with(
+    pool: &Pool,
+    x: &[f32],
+    statistics: &[f32],
+    groups: usize,
+    eps: f32,
+    gamma: &[f32],
+    beta: &[f32],
+    activation: Option<Activation>,
+    out: &mut [f32],
+) {
+    let (values, rest) = statistics.as_chunks();
+    assert!(rest.is_empty(), "length of the statistics");
+    let statistics: Vec<Statistics> = values.iter().map(|&values| Statistics::from_values(values)).collect();
+    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out);
+}
+
+/// Means and variances over `x` `[batch, pixels, channels]` as [`group_norm_with`] reads them: `out` is
+/// `[batch, groups, 3]`.
+///
+/// # Panics
+/// If the lengths disagree or the groups do not divide the channels.
+pub fn group_statistics(pool: &Pool, x: &[f32], batch: usize, channels: usize, out: &mut [f32]) {
+    let (values, rest) = out.as_chunks_mut();
+    assert!(rest.is_empty(), "output length");
+    assert!(batch > 0 && values.len().is_multiple_of(batch), "groups of {batch} images");
+    let statistics = statistics(pool, x, batch, values.len() / batch, channels);
+    for (values, statistics) in values.iter_mut().zip(statistics) {
+        *values = statistics.to_values();
+    }
+}
+
+/// `[batch, groups]` means and variances of `x` `[batch, pixels, channels]`.
+fn statistics(pool: &Pool, x: &[f32], batch: usize, groups: usize, channels: usize) -> Vec<Statistics> {
+    assert!(
+        groups > 0 && channels > 0 && channels.is_multiple_of(groups),
+        "{channels} channels, {groups} groups"
+    );
+    assert!(batch > 0 && x.len().is_multiple_of(batch * channels), "input length");
+    let pixels = x.len() / (batch * channels);
+    let moments = moments(pool, x, batch, channels);
+    let images = moments.chunks_exact((moments.len() / batch).max(1));
+    images.flat_map(|slabs| of_groups(slabs, groups, pixels, channels)).collect()
+}
+
+#[expect(clippy::too_many_arguments, reason = "the operation has this many, and all are needed")]
+fn normalize(
+    pool: &Pool,
+    x: &[f32],
+    statistics: &[Statistics],
+    groups: usize,
+    eps: f32,
+    gamma: &[f32],
+    beta: &[f32],
+    activation: Option<Activation>,
+    out: &mut [f32],
+) {
     let channels = gamma.len();
     assert_eq!(beta.len(), channels, "beta length");
     assert!(
         groups > 0 && channels > 0 && channels.is_multiple_of(groups),
         "{channels} channels, {groups} groups"
     );
-    assert!(batch > 0 && x.len().is_multiple_of(batch * channels), "input length");
+    assert!(statistics.len().is_multiple_of(groups), "statistics of {groups} groups");
+    let batch = statistics.len() / groups;
     assert_eq!(out.len(), x.len(), "output length");
+    if x.is_empty() {
+        return;
+    }
+    assert!(batch > 0 && x.len().is_multiple_of(batch * channels), "input length");
     let pixels = x.len() / (batch * channels);
 
-    let moments = moments(pool, x, batch, channels);
-    let maps: Vec<ChannelMap> = moments
-        .chunks_exact((moments.len() / batch).max(1))
-        .flat_map(|slabs| channel_maps(slabs, groups, pixels, eps, gamma, beta))
+    let maps: Vec<ChannelMap> = statistics
+        .chunks_exact(groups)
+        .flat_map(|statistics| channel_maps(statistics, eps, gamma, beta))
         .collect();
     let tile_rows = match pool.threads_for_elements(x.len()) {
         1 => pixels,
@@ -147,23 +218,17 @@ struct ChannelMap {
     offset: Lanes,
 }
 
-/// The maps that normalise an image with the given moments `[slabs, ceil(channels / 16)]`.
-fn channel_maps(
+/// Means and variances of an image's groups from its moments `[slabs, ceil(channels / 16)]`.
+fn of_groups(
     slabs: &[Moments],
     groups: usize,
     pixels: usize,
-    eps: f32,
-    gamma: &[f32],
-    beta: &[f32],
-) -> Vec<ChannelMap> {
-    let channels = gamma.len();
-    let vectors = channels.div_ceil(LANES);
-    let mut maps =
-        vec![ChannelMap { mean: [0.0; LANES], scale: [0.0; LANES], offset: [0.0; LANES] }; vectors];
+    channels: usize,
+) -> impl Iterator<Item = Statistics> {
     let group_channels = channels / groups;
-    for first in (0..channels).step_by(group_channels) {
+    (0..channels).step_by(group_channels).map(move |first| {
         let (mut sum, mut square_sum) = (0.0, 0.0);
-        for slab in slabs.chunks_exact(vectors) {
+        for slab in slabs.chunks_exact(channels.div_ceil(LANES)) {
             for channel in first..first + group_channels {
                 sum += slab[channel / LANES].sum[channel % LANES];
                 square_sum += slab[channel / LANES].square_sum[channel % LANES];
@@ -171,9 +236,19 @@ fn channel_maps(
         }
         let count = (pixels * group_channels) as f64;
         let mean = sum / count;
-        let variance = (square_sum / count - mean * mean).max(0.0);
+        Statistics { mean, variance: (square_sum / count - mean * mean).max(0.0) }
+    })
+}
+
+/// The maps that normalise an image with the statistics of its groups.
+fn channel_maps(statistics: &[Statistics], eps: f32, gamma: &[f32], beta: &[f32]) -> Vec<ChannelMap> {
+    let channels = gamma.len();
+    let group_channels = channels / statistics.len();
+    let empty = ChannelMap { mean: [0.0; LANES], scale: [0.0; LANES], offset: [0.0; LANES] };
+    let mut maps = vec![empty; channels.div_ceil(LANES)];
+    for (group, &Statistics { mean, variance }) in statistics.iter().enumerate() {
         let deviation = (variance + f64::from(eps)).sqrt();
-        for channel in first..first + group_channels {
+        for channel in group * group_channels..(group + 1) * group_channels {
             let map = &mut maps[channel / LANES];
             let lane = channel % LANES;
             // The mean is subtracted in single precision; the offset makes good what it lost by rounding.
@@ -307,6 +382,12 @@ mod tests {
         let label = format!("{} values, {batch} images, {groups} groups of {channels}", x.len());
         reference::check_everywhere(&label, &expected, tolerance, |pool, out| {
             group_norm(pool, x, batch, groups, eps, &gamma, &beta, None, out);
+        });
+        // Statistics that were taken apart and handed back in change nothing.
+        reference::check_everywhere(&format!("{label}, in two ops"), &expected, tolerance, |pool, out| {
+            let mut statistics = vec![0.0; batch * groups * Statistics::VALUES];
+            group_statistics(pool, x, batch, channels, &mut statistics);
+            group_norm_with(pool, x, &statistics, groups, eps, &gamma, &beta, None, out);
         });
     }
 

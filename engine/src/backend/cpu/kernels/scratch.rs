@@ -11,6 +11,33 @@ use crate::backend::cpu::simd::{LANES, Lanes};
 #[repr(C, align(64))]
 struct Line(Lanes);
 
+/// What a kernel will take of its threads' working memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ScratchUse {
+    /// Vectors on the thread that calls the kernel.
+    pub(super) caller: usize,
+    /// Vectors on each of the others.
+    pub(super) helpers: usize,
+}
+
+impl ScratchUse {
+    /// `lines` vectors for each task.
+    pub(super) fn of_tasks(tasks: usize, lines: usize) -> ScratchUse {
+        ScratchUse { caller: lines, helpers: if tasks > 1 { lines } else { 0 } }
+    }
+
+    /// What both take, one after the other.
+    pub fn max(self, other: ScratchUse) -> ScratchUse {
+        ScratchUse { caller: self.caller.max(other.caller), helpers: self.helpers.max(other.helpers) }
+    }
+
+    /// Bytes on all of `threads` threads.
+    pub fn bytes(self, threads: usize) -> u64 {
+        let lines = self.caller.saturating_add(self.helpers.saturating_mul(threads.saturating_sub(1)));
+        (lines as u64).saturating_mul(size_of::<Line>() as u64)
+    }
+}
+
 thread_local! {
     /// Buffers not in use. More than one where a task's caller holds scratch of its own.
     static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
@@ -30,7 +57,9 @@ impl Scratch {
     pub(super) fn new(lines: usize) -> Self {
         let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
         if buffer.len() < lines {
-            buffer.resize(lines, Line([0.0; LANES]));
+            // Nothing in it is worth copying, and growing in place would take more than was asked for.
+            drop(std::mem::take(&mut buffer));
+            buffer = vec![Line([0.0; LANES]); lines];
         }
         Self { buffer, lines }
     }

@@ -11,9 +11,9 @@ use sdq_formats::layout::PANEL;
 
 use super::super::conv::{ConvShape, Patches};
 use super::super::epilogue::Epilogue;
-use super::super::gemm::{RowSource, task_size};
+use super::super::gemm::{RowSource, task_scratch, task_size};
 use super::super::matmul::DenseRows;
-use super::super::scratch::Scratch;
+use super::super::scratch::{Scratch, ScratchUse};
 use super::super::strips::{Strips, for_each_strip};
 use super::super::tiles::{Grid, Tile, for_each_tile};
 use super::matrix::QuantizedMatrix;
@@ -113,6 +113,36 @@ fn gemm<V: RowSource<u8>, F: RowSource<Factors>>(
     });
 }
 
+/// Vectors of working memory for a task: a slab of the left operand, two panels of the right, sums.
+struct TaskLines {
+    values: usize,
+    factors: usize,
+    wide: usize,
+    sums: usize,
+}
+
+impl TaskLines {
+    fn new(rows: usize, panels: usize) -> TaskLines {
+        TaskLines {
+            values: rows * size_of::<SlabRow>() / size_of::<Lanes>(),
+            factors: rows * size_of::<SlabFactors>() / size_of::<Lanes>(),
+            wide: 2 * SLAB / 4,
+            sums: rows * panels,
+        }
+    }
+
+    fn total(&self) -> usize {
+        self.values + self.factors + self.wide + self.sums
+    }
+}
+
+/// Working memory of a product of `m` rows with `weight`.
+pub fn gemm_u8s8_scratch(pool: &Pool, m: usize, weight: &QuantizedMatrix) -> ScratchUse {
+    let n = weight.n();
+    let threads = pool.threads_for_products(m * n * weight.columns().padded());
+    task_scratch(m, n, threads, |rows, panels| TaskLines::new(rows, panels).total())
+}
+
 /// One tile of the output.
 struct Task<'a, V, F> {
     left: &'a Left<V, F>,
@@ -130,13 +160,11 @@ impl<V: RowSource<u8>, F: RowSource<Factors>> SimdOp for Task<'_, V, F> {
         let rows = self.out.rows.clone();
         let panels = self.out.columns.start / PANEL..self.out.columns.end.div_ceil(PANEL);
 
-        let value_lines = rows.len() * size_of::<SlabRow>() / size_of::<Lanes>();
-        let factor_lines = rows.len() * size_of::<SlabFactors>() / size_of::<Lanes>();
-        let wide_lines = 2 * SLAB / 4;
-        let mut scratch = Scratch::new(value_lines + factor_lines + wide_lines + rows.len() * panels.len());
-        let (values, rest) = scratch.lines().split_at_mut(value_lines);
-        let (factors, rest) = rest.split_at_mut(factor_lines);
-        let (wide, sums) = rest.split_at_mut(wide_lines);
+        let lines = TaskLines::new(rows.len(), panels.len());
+        let mut scratch = Scratch::new(lines.total());
+        let (values, rest) = scratch.lines().split_at_mut(lines.values);
+        let (factors, rest) = rest.split_at_mut(lines.factors);
+        let (wide, sums) = rest.split_at_mut(lines.wide);
         let values = bytemuck::cast_slice_mut::<Lanes, u8>(values).as_chunks_mut::<SLAB>().0;
         let factors = bytemuck::cast_slice_mut::<Lanes, Factors>(factors).as_chunks_mut::<SLAB_BLOCKS>().0;
         let wide = bytemuck::cast_slice_mut::<Lanes, Quads>(wide);

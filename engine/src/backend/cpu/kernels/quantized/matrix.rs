@@ -60,6 +60,11 @@ impl<'a> QuantizedMatrix<'a> {
         Self { n, columns, integers, scales, layout }
     }
 
+    /// What the description of its columns takes, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        size_of_val(self.columns.inputs()) + size_of_val(self.layout.blocks.as_slice())
+    }
+
     /// Output features.
     pub fn n(&self) -> usize {
         self.n

@@ -19,6 +19,6 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use gemm::{conv2d_u8s8, matmul_u8s8};
+pub use gemm::{conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8};
 pub use matrix::{Integers, QuantizedMatrix};
 pub use rows::{BLOCK, RowLayout, quantize_rows};

@@ -1,0 +1,275 @@
+//! Cutting a graph over pictures into pieces, and a piece's picture into strips of rows.
+//!
+//! Where everything flows through one tensor, a graph can stop and go on later: between two such *cuts* lies a *piece*.
+//! If all its ops are local, a piece runs strip by strip: each strip is given as many rows more, above and below, as the
+//! convolutions reach, and only its own rows are kept. Rows beyond the picture do not exist, so convolutions put their
+//! zeros there as ever.
+//!
+//! Group norms are not local, but all they take from afar is two numbers for each group. So a piece with `n` norms goes
+//! over the picture `n + 1` times: first for the statistics of the first norm, then, with these, for those of the second,
+//! and so on. Each is exact, and so strips change nothing but roundings in the last digit of the statistics.
+
+use std::{collections::HashMap, ops::Range};
+
+use super::{Graph, Node, Op, Padding, Port, Statistics, TensorId, WeightId};
+
+/// Name of a piece's input, `[1, height, width, channels]`.
+pub const INPUT: &str = "input";
+/// Name of a piece's output, a picture or `[1, groups, 3]` [`Statistics`].
+pub const OUTPUT: &str = "output";
+
+/// The input of a strip that holds the `[1, groups, 3]` statistics of the piece's group norm number `norm`.
+pub fn statistics_input(norm: usize) -> String {
+    format!("statistics.{norm}")
+}
+
+/// The tensors through which everything flows, in order: the input first, the output last.
+///
+/// # Panics
+/// If the graph has not one input and one output.
+pub fn cuts(graph: &Graph) -> Vec<TensorId> {
+    let ([input], [output]) = (graph.inputs.as_slice(), graph.outputs.as_slice()) else {
+        panic!("a graph with one input and one output")
+    };
+    let mut last_use = vec![0; graph.tensors.len()];
+    for (step, node) in graph.nodes.iter().enumerate() {
+        for tensor in &node.inputs {
+            last_use[tensor.0] = step;
+        }
+    }
+    last_use[output.tensor.0] = graph.nodes.len();
+    let mut cuts = vec![input.tensor];
+    // The last op so far that reads any tensor made before the current one.
+    let mut latest = last_use[input.tensor.0];
+    for (step, node) in graph.nodes.iter().enumerate() {
+        if latest <= step {
+            cuts.push(node.output);
+        }
+        latest = latest.max(last_use[node.output.0]);
+    }
+    cuts
+}
+
+/// What a strip of a piece is run for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The piece's output.
+    Output,
+    /// The statistics of the input of the piece's group norm with this number.
+    Statistics(usize),
+}
+
+/// The part of a graph between two cuts.
+#[derive(Clone, Debug)]
+pub struct Piece<'g> {
+    graph: &'g Graph,
+    from: TensorId,
+    to: TensorId,
+    /// Indices of the nodes that are group norms.
+    norms: Vec<usize>,
+}
+
+impl<'g> Piece<'g> {
+    /// What `graph` does from `from` to `to`, two of its [`cuts`].
+    pub fn new(graph: &'g Graph, from: TensorId, to: TensorId) -> Piece<'g> {
+        let mut piece = Piece { graph, from, to, norms: Vec::new() };
+        let nodes = piece.nodes_before(to);
+        piece.norms =
+            nodes.into_iter().filter(|&node| matches!(graph.nodes[node].op, Op::GroupNorm { .. })).collect();
+        piece
+    }
+
+    /// Height, width and channels of the input.
+    pub fn input_size(&self) -> [usize; 3] {
+        self.size(self.from)
+    }
+
+    /// Height, width and channels of the output.
+    pub fn output_size(&self) -> [usize; 3] {
+        self.size(self.to)
+    }
+
+    /// Number of group norms.
+    pub fn norms(&self) -> usize {
+        self.norms.len()
+    }
+
+    /// The piece for all rows at once.
+    pub fn whole(&self) -> Graph {
+        let mut part = Part::new(self, self.input_size()[0], false);
+        for node in self.nodes_before(self.to) {
+            part.push(&self.graph.nodes[node], None);
+        }
+        part.finish(self.to)
+    }
+
+    /// The piece up to `target` for a strip of `height` rows of the input. Statistics are taken over what the rows
+    /// `inner` of the input become.
+    ///
+    /// # Panics
+    /// If the piece [cannot be cut](Piece::reach).
+    pub fn strip(&self, target: Target, height: usize, inner: Range<usize>) -> Graph {
+        let mut part = Part::new(self, height, true);
+        let end = self.tensor(target);
+        for node in self.nodes_before(end) {
+            let norm = self.norms.iter().position(|&norm| norm == node);
+            part.push(&self.graph.nodes[node], norm);
+        }
+        if let Target::Statistics(norm) = target {
+            let Op::GroupNorm { groups, .. } = self.graph.nodes[self.norms[norm]].op else {
+                unreachable!("only group norms were listed")
+            };
+            return part.finish_with_statistics(end, groups, inner);
+        }
+        part.finish(end)
+    }
+
+    /// Rows of the input that the rows of `target` reach beyond those that they lie on, above and below. `None` if an op
+    /// on the way needs the whole picture, or moves rows other than to whole multiples.
+    pub fn reach(&self, target: Target) -> Option<usize> {
+        let end = self.tensor(target);
+        let mut reaches = HashMap::from([(end, 0)]);
+        for node in self.nodes_before(end).into_iter().rev() {
+            let node = &self.graph.nodes[node];
+            let reach = reaches[&node.output];
+            let [in_height, out_height] = [node.inputs[0], node.output].map(|tensor| self.size(tensor)[0]);
+            let reach = match &node.op {
+                Op::Conv2d { window, channel_bias: false, .. } => {
+                    let side = window.kernel / 2;
+                    let same = window.kernel % 2 == 1 && window.padding == Padding::same(side);
+                    (same && window.stride == 1).then_some(reach + side)?
+                }
+                Op::UpsampleNearest { .. } => {
+                    out_height.is_multiple_of(in_height).then_some(reach.div_ceil(out_height / in_height))?
+                }
+                Op::Linear { .. }
+                | Op::GroupNorm { given: false, .. }
+                | Op::LayerNorm { .. }
+                | Op::Activation(_)
+                | Op::Geglu
+                | Op::Add
+                | Op::Concat => reach,
+                _ => return None,
+            };
+            for &input in &node.inputs {
+                let known = reaches.entry(input).or_insert(0);
+                *known = reach.max(*known);
+            }
+        }
+        reaches.get(&self.from).copied()
+    }
+
+    fn tensor(&self, target: Target) -> TensorId {
+        match target {
+            Target::Output => self.to,
+            Target::Statistics(norm) => self.graph.nodes[self.norms[norm]].inputs[0],
+        }
+    }
+
+    fn size(&self, tensor: TensorId) -> [usize; 3] {
+        match *self.graph.shape(tensor) {
+            [1, height, width, channels] => [height, width, channels],
+            ref shape => panic!("one picture, not {shape:?}"),
+        }
+    }
+
+    /// The nodes between the piece's input and `tensor`, in order.
+    fn nodes_before(&self, tensor: TensorId) -> Vec<usize> {
+        let mut needed = vec![tensor];
+        let mut nodes = Vec::new();
+        for (index, node) in self.graph.nodes.iter().enumerate().rev() {
+            if node.output != self.from && needed.contains(&node.output) {
+                nodes.push(index);
+                needed.extend(&node.inputs);
+            }
+        }
+        nodes.reverse();
+        nodes
+    }
+}
+
+/// A piece's graph under construction.
+struct Part<'a> {
+    piece: &'a Piece<'a>,
+    graph: Graph,
+    height: usize,
+    given: bool,
+    tensors: HashMap<TensorId, TensorId>,
+    weights: HashMap<WeightId, WeightId>,
+}
+
+impl<'a> Part<'a> {
+    fn new(piece: &'a Piece<'a>, height: usize, given: bool) -> Part<'a> {
+        let graph = Graph {
+            tensors: Vec::new(),
+            nodes: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            weights: Vec::new(),
+        };
+        let mut part = Part { piece, graph, height, given, tensors: HashMap::new(), weights: HashMap::new() };
+        let tensor = part.picture(piece.from);
+        part.graph.inputs.push(Port { name: INPUT.to_owned(), tensor });
+        part
+    }
+
+    /// Appends a node of the whole graph; `norm` is its number among the piece's group norms.
+    fn push(&mut self, node: &Node, norm: Option<usize>) {
+        let mut op = node.op.clone();
+        for weight in op.weights_mut() {
+            *weight = self.weight(*weight);
+        }
+        let mut inputs: Vec<TensorId> = node.inputs.iter().map(|input| self.tensors[input]).collect();
+        let output = self.picture(node.output);
+        match &mut op {
+            Op::UpsampleNearest { height, .. } => *height = self.graph.shape(output)[1],
+            Op::GroupNorm { groups, given, .. } if self.given => {
+                let norm = norm.expect("strips number their norms");
+                let tensor = self.tensor(vec![1, *groups, Statistics::VALUES]);
+                self.graph.inputs.push(Port { name: statistics_input(norm), tensor });
+                inputs.push(tensor);
+                *given = true;
+            }
+            _ => {}
+        }
+        self.graph.nodes.push(Node { op, inputs, output });
+    }
+
+    fn finish(mut self, output: TensorId) -> Graph {
+        let tensor = self.tensors[&output];
+        self.graph.outputs.push(Port { name: OUTPUT.to_owned(), tensor });
+        self.graph
+    }
+
+    fn finish_with_statistics(mut self, of: TensorId, groups: usize, inner: Range<usize>) -> Graph {
+        let scale = self.piece.size(of)[0] / self.piece.input_size()[0];
+        let rows = inner.start * scale..inner.end * scale;
+        let output = self.tensor(vec![1, groups, Statistics::VALUES]);
+        let inputs = vec![self.tensors[&of]];
+        self.graph.nodes.push(Node { op: Op::GroupStatistics { groups, rows }, inputs, output });
+        self.graph.outputs.push(Port { name: OUTPUT.to_owned(), tensor: output });
+        self.graph
+    }
+
+    /// A tensor of the whole graph in the height that the strip gives it.
+    fn picture(&mut self, tensor: TensorId) -> TensorId {
+        let [height, width, channels] = self.piece.size(tensor);
+        let height = height * self.height / self.piece.input_size()[0];
+        let id = self.tensor(vec![1, height, width, channels]);
+        self.tensors.insert(tensor, id);
+        id
+    }
+
+    fn tensor(&mut self, shape: Vec<usize>) -> TensorId {
+        self.graph.tensors.push(shape);
+        TensorId(self.graph.tensors.len() - 1)
+    }
+
+    fn weight(&mut self, weight: WeightId) -> WeightId {
+        let Part { piece, graph, weights, .. } = self;
+        *weights.entry(weight).or_insert_with(|| {
+            graph.weights.push(piece.graph.weight(weight).clone());
+            WeightId(graph.weights.len() - 1)
+        })
+    }
+}

@@ -1,0 +1,402 @@
+//! A graph over one picture, cut into stages that fit into memory, see [`strips`](crate::graph::strips).
+//!
+//! Between two stages the picture lies whole in one buffer. A stage either runs at once, or goes over the buffer strip by
+//! strip and puts its output where its input lay: it starts at that end from which no strip overwrites what another still
+//! has to read, and keeps the few rows that its neighbour reaches into.
+
+use std::ops::Range;
+
+use crate::{
+    Error,
+    backend::{Backend, Executable, Footprint, WeightSource},
+    graph::{
+        ELEMENT_WORK, Graph, Statistics, TensorId,
+        strips::{INPUT, OUTPUT, Piece, Target, cuts, statistics_input},
+    },
+};
+
+/// The stages of a graph with one picture for input and one for output, and what they take.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Stages {
+    pub(super) stages: Vec<Stage>,
+    /// Peak in bytes, input and output of every stage included.
+    pub(super) peak: u64,
+    /// Working memory of the backend in bytes.
+    pub(super) scratch: u64,
+    /// Multiply-adds, see [`Graph::work`].
+    pub(super) work: u64,
+}
+
+/// The part of a graph between two of its cuts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stage {
+    from: TensorId,
+    to: TensorId,
+    /// Rows of the input that a strip has; all at once if `None`.
+    rows: Option<usize>,
+}
+
+impl Stages {
+    /// Whether everything runs at once.
+    pub(super) fn is_whole(&self) -> bool {
+        matches!(*self.stages, [Stage { rows: None, .. }])
+    }
+}
+
+/// Cuts graphs, and runs what it cut.
+#[derive(Clone, Copy)]
+pub(super) struct Stager<'a> {
+    pub(super) graph: &'a Graph,
+    pub(super) backend: &'a dyn Backend,
+    pub(super) weights: &'a WeightSource<'a>,
+}
+
+impl Stager<'_> {
+    /// Everything at once.
+    pub(super) fn whole(&self) -> Result<Stages, Error> {
+        let cuts = cuts(self.graph);
+        self.at_once(cuts[0], cuts[cuts.len() - 1])
+    }
+
+    /// The stages that take the least work of those that fit into `limit` bytes, peak and scratch together.
+    pub(super) fn cheapest(&self, limit: u64) -> Result<Option<Stages>, Error> {
+        self.best(|from, to| self.cheapest_stage(from, to, limit), |a, b| a.work < b.work)
+    }
+
+    /// The stages that take the least memory.
+    pub(super) fn smallest(&self) -> Result<Stages, Error> {
+        let smallest = self.best(
+            |from, to| {
+                let whole = self.at_once(from, to)?;
+                let strips = self.in_strips(from, to, 1)?.filter(|strips| strips.memory() < whole.memory());
+                Ok(Some(strips.unwrap_or(whole)))
+            },
+            |a, b| (a.memory(), a.work) < (b.memory(), b.work),
+        )?;
+        Ok(smallest.expect("every graph can run at once"))
+    }
+
+    /// The best way from the first cut to the last, out of what `stage` offers between any two.
+    fn best(
+        &self,
+        stage: impl Fn(TensorId, TensorId) -> Result<Option<Stages>, Error>,
+        better: impl Fn(&Stages, &Stages) -> bool,
+    ) -> Result<Option<Stages>, Error> {
+        let cuts = cuts(self.graph);
+        let mut best: Vec<Option<Stages>> =
+            vec![Some(Stages { stages: Vec::new(), peak: 0, scratch: 0, work: 0 })];
+        for end in 1..cuts.len() {
+            let mut found: Option<Stages> = None;
+            // From far to near: of two that are as good, the one with fewer stages.
+            for start in 0..end {
+                let Some(before) = &best[start] else { continue };
+                let Some(last) = stage(cuts[start], cuts[end])? else { continue };
+                let both = before.followed_by(&last);
+                if found.as_ref().is_none_or(|found| better(&both, found)) {
+                    found = Some(both);
+                }
+            }
+            best.push(found);
+        }
+        Ok(best.pop().flatten())
+    }
+
+    fn cheapest_stage(&self, from: TensorId, to: TensorId, limit: u64) -> Result<Option<Stages>, Error> {
+        let whole = self.at_once(from, to)?;
+        if whole.memory() <= limit {
+            return Ok(Some(whole));
+        }
+        let height = Piece::new(self.graph, from, to).input_size()[0];
+        let most = height.div_ceil(2);
+        let Some(least) = self.in_strips(from, to, 1)?.filter(|strips| strips.memory() <= limit) else {
+            return Ok(None);
+        };
+        let Some(half) = self.in_strips(from, to, most)? else { return Ok(None) };
+        if half.memory() <= limit {
+            return Ok(Some(half));
+        }
+        // Memory grows with the rows, nearly in proportion.
+        let slope = (half.memory() - least.memory()).max(1) as f64 / most.saturating_sub(1).max(1) as f64;
+        let mut rows = 1 + ((limit - least.memory()) as f64 / slope) as usize;
+        while rows > 1 {
+            // As many strips, all of a height.
+            let even = height.div_ceil(height.div_ceil(rows));
+            if let Some(strips) = self.in_strips(from, to, even)?.filter(|strips| strips.memory() <= limit) {
+                return Ok(Some(strips));
+            }
+            rows = rows * 7 / 8;
+        }
+        Ok(Some(least))
+    }
+
+    fn at_once(&self, from: TensorId, to: TensorId) -> Result<Stages, Error> {
+        let piece = Piece::new(self.graph, from, to);
+        let [input, output] = [elements(piece.input_size()), elements(piece.output_size())];
+        let graph = piece.whole();
+        let work = graph.work() + ELEMENT_WORK as u64 * (input + output);
+        let Footprint { executable, scratch } = self.backend.footprint(graph, self.weights)?;
+        // The input is dropped once it has been handed over, before the output is copied.
+        let peak = executable + bytes(input.max(output));
+        Ok(Stages { stages: vec![Stage { from, to, rows: None }], peak, scratch, work })
+    }
+
+    fn in_strips(&self, from: TensorId, to: TensorId, rows: usize) -> Result<Option<Stages>, Error> {
+        let piece = Piece::new(self.graph, from, to);
+        let [height, width, channels] = piece.input_size();
+        let mut footprint = Footprint::default();
+        let mut work = 0;
+        let mut kept_rows = 0;
+        for target in targets(&piece) {
+            let Some(reach) = piece.reach(target) else { return Ok(None) };
+            let tallest = (rows + 2 * reach).min(height);
+            let graph = piece.strip(target, tallest, 0..rows.min(tallest));
+            work += graph.work() * height.div_ceil(rows) as u64;
+            let Footprint { executable, scratch } = self.backend.footprint(graph, self.weights)?;
+            footprint.executable = footprint.executable.max(executable);
+            footprint.scratch = footprint.scratch.max(scratch);
+            kept_rows = reach;
+        }
+        let [input, output] = [elements(piece.input_size()), elements(piece.output_size())];
+        let kept = (kept_rows * width * channels) as u64;
+        let peak = footprint.executable + bytes(input.max(output) + kept);
+        let stage = Stage { from, to, rows: Some(rows) };
+        Ok(Some(Stages {
+            stages: vec![stage],
+            peak,
+            scratch: footprint.scratch,
+            work: work + ELEMENT_WORK as u64 * (input + output),
+        }))
+    }
+
+    /// Runs all of `stages` on `picture`, `[height, width, channels]`.
+    pub(super) fn run(&self, stages: &Stages, mut picture: Vec<f32>) -> Result<Vec<f32>, Error> {
+        for stage in &stages.stages {
+            let piece = Piece::new(self.graph, stage.from, stage.to);
+            picture = match stage.rows {
+                None => {
+                    let mut executable = self.backend.compile(piece.whole(), self.weights)?;
+                    executable.set_input(INPUT, &picture);
+                    drop(picture);
+                    executable.run();
+                    executable.output(OUTPUT).to_vec()
+                }
+                Some(rows) => StripRun { stager: self, piece, rows, statistics: Vec::new() }.run(picture)?,
+            };
+        }
+        Ok(picture)
+    }
+}
+
+impl Stages {
+    /// What counts against a limit, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.peak + self.scratch
+    }
+
+    fn followed_by(&self, next: &Stages) -> Stages {
+        Stages {
+            stages: [self.stages.as_slice(), &next.stages].concat(),
+            peak: self.peak.max(next.peak),
+            scratch: self.scratch.max(next.scratch),
+            work: self.work + next.work,
+        }
+    }
+}
+
+/// What a piece goes over its picture for, in order.
+fn targets(piece: &Piece<'_>) -> impl Iterator<Item = Target> + use<> {
+    (0..piece.norms()).map(Target::Statistics).chain([Target::Output])
+}
+
+fn elements([height, width, channels]: [usize; 3]) -> u64 {
+    (height * width * channels) as u64
+}
+
+fn bytes(elements: u64) -> u64 {
+    elements * size_of::<f32>() as u64
+}
+
+/// One stage on its way over a picture.
+struct StripRun<'a> {
+    stager: &'a Stager<'a>,
+    piece: Piece<'a>,
+    /// Rows of the input in a strip.
+    rows: usize,
+    /// Of the norms so far, `[1, groups, 3]` each.
+    statistics: Vec<Vec<f32>>,
+}
+
+/// Rows of a piece's input.
+#[derive(Clone, Debug, PartialEq)]
+struct Strip {
+    /// Those whose output is kept.
+    own: Range<usize>,
+    /// Those that it needs for that.
+    all: Range<usize>,
+}
+
+impl StripRun<'_> {
+    fn run(mut self, picture: Vec<f32>) -> Result<Vec<f32>, Error> {
+        for norm in 0..self.piece.norms() {
+            let statistics = self.statistics_of(norm, &picture)?;
+            self.statistics.push(statistics);
+        }
+        self.output_of(picture)
+    }
+
+    /// Strips from the top for one target.
+    fn strips(&self, target: Target) -> Vec<Strip> {
+        let height = self.piece.input_size()[0];
+        let reach = self.reach(target);
+        let strip = |start: usize| {
+            let own = start..height.min(start + self.rows);
+            Strip { all: own.start.saturating_sub(reach)..height.min(own.end + reach), own }
+        };
+        (0..height).step_by(self.rows).map(strip).collect()
+    }
+
+    fn reach(&self, target: Target) -> usize {
+        self.piece.reach(target).expect("only pieces that can be cut were planned in strips")
+    }
+
+    /// The statistics of a norm over the whole of `picture`.
+    fn statistics_of(&self, norm: usize, picture: &[f32]) -> Result<Vec<f32>, Error> {
+        let target = Target::Statistics(norm);
+        let line = self.input_line();
+        let mut current = Current::default();
+        let mut joined: Vec<Statistics> = Vec::new();
+        for strip in self.strips(target) {
+            let executable = current.get(self, target, &strip)?;
+            let values = &picture[strip.all.start * line..strip.all.end * line];
+            executable.set_input(INPUT, values);
+            executable.run();
+            let found = executable.output(OUTPUT).as_chunks().0.iter().copied().map(Statistics::from_values);
+            match joined.is_empty() {
+                true => joined.extend(found),
+                false => joined.iter_mut().zip(found).for_each(|(joined, found)| {
+                    *joined = joined.joined(strip.own.start, found, strip.own.len());
+                }),
+            }
+        }
+        Ok(joined.into_iter().flat_map(Statistics::to_values).collect())
+    }
+
+    /// `picture` becomes the piece's output, in the same buffer.
+    fn output_of(&self, mut picture: Vec<f32>) -> Result<Vec<f32>, Error> {
+        let line = self.input_line();
+        let [in_height, ..] = self.piece.input_size();
+        let [out_height, out_width, out_channels] = self.piece.output_size();
+        // Values that a row of the input becomes.
+        let out_line = out_height / in_height * out_width * out_channels;
+        let out_len = in_height * out_line;
+        let growth = out_len.saturating_sub(picture.len());
+        picture
+            .try_reserve_exact(growth)
+            .map_err(|_| Error::OutOfMemory { bytes: growth.saturating_mul(size_of::<f32>()) })?;
+        picture.resize(picture.len() + growth, 0.0);
+
+        // A row that becomes longer may only overwrite rows after it, a shorter one those before it.
+        let from_below = out_line >= line;
+        let mut strips = self.strips(Target::Output);
+        if from_below {
+            strips.reverse();
+        }
+        let reach = self.reach(Target::Output);
+        let mut kept = Kept::default();
+        let mut current = Current::default();
+        for strip in strips {
+            let executable = current.get(self, Target::Output, &strip)?;
+            let Strip { own, all } = &strip;
+            let input = executable.input_mut(INPUT);
+            let intact = if from_below { all.start..own.end } else { own.start..all.end };
+            let at = (intact.start - all.start) * line;
+            let values = &picture[intact.start * line..intact.end * line];
+            input[at..at + values.len()].copy_from_slice(values);
+            let lost = if from_below { own.end..all.end } else { all.start..own.start };
+            kept.copy_to(
+                &mut input[(lost.start - all.start) * line..(lost.end - all.start) * line],
+                &lost,
+                line,
+            );
+            // What the next strip reaches into is overwritten below.
+            let next = match from_below {
+                true => own.start..in_height.min(own.start + reach),
+                false => own.end.saturating_sub(reach)..own.end,
+            };
+            kept.keep(&input[(next.start - all.start) * line..(next.end - all.start) * line], next);
+            executable.run();
+            let output = executable.output(OUTPUT);
+            let first = (own.start - all.start) * out_line;
+            picture[own.start * out_line..own.end * out_line]
+                .copy_from_slice(&output[first..first + own.len() * out_line]);
+        }
+        picture.truncate(out_len);
+        picture.shrink_to_fit();
+        Ok(picture)
+    }
+
+    /// Values in a row of the input.
+    fn input_line(&self) -> usize {
+        let [_, width, channels] = self.piece.input_size();
+        width * channels
+    }
+}
+
+/// Rows of a stage's input whose place has been taken by output.
+#[derive(Default)]
+struct Kept {
+    rows: Range<usize>,
+    values: Vec<f32>,
+}
+
+impl Kept {
+    fn keep(&mut self, values: &[f32], rows: Range<usize>) {
+        self.rows = rows;
+        self.values.clear();
+        self.values.reserve_exact(values.len());
+        self.values.extend_from_slice(values);
+    }
+
+    fn copy_to(&self, to: &mut [f32], rows: &Range<usize>, line: usize) {
+        if !rows.is_empty() {
+            let at = (rows.start - self.rows.start) * line;
+            to.copy_from_slice(&self.values[at..at + to.len()]);
+        }
+    }
+}
+
+/// The executable for strips of one shape, kept while the next strip has it too.
+#[derive(Default)]
+struct Current<'w> {
+    /// Rows, and which of them are the strip's own.
+    shape: Option<(usize, Range<usize>)>,
+    executable: Option<Box<dyn Executable + 'w>>,
+}
+
+impl<'w> Current<'w> {
+    fn get(
+        &mut self,
+        run: &StripRun<'w>,
+        target: Target,
+        strip: &Strip,
+    ) -> Result<&mut (dyn Executable + 'w), Error> {
+        let Strip { own, all } = strip;
+        let shape = (all.len(), own.start - all.start..own.end - all.start);
+        if self.shape.as_ref() != Some(&shape) {
+            // Two at a time would take twice the memory.
+            self.executable = None;
+            let graph = run.piece.strip(target, shape.0, shape.1.clone());
+            let given: Vec<String> = graph.inputs.iter().skip(1).map(|port| port.name.clone()).collect();
+            let mut executable = run.stager.backend.compile(graph, run.stager.weights)?;
+            for (norm, statistics) in run.statistics.iter().enumerate() {
+                let name = statistics_input(norm);
+                if given.contains(&name) {
+                    executable.set_input(&name, statistics);
+                }
+            }
+            self.executable = Some(executable);
+            self.shape = Some(shape);
+        }
+        Ok(&mut **self.executable.as_mut().expect("compiled above"))
+    }
+}
