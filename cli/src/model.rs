@@ -13,9 +13,13 @@ static BUILT_IN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../demo/model.sdq
 
 /// The model at `path`, or the built-in one.
 pub(crate) fn open(path: Option<&Path>, threads: Option<NonZeroUsize>) -> anyhow::Result<Pipeline> {
-    let options = PipelineOptions { threads };
+    open_with(path, &PipelineOptions { threads, ..PipelineOptions::default() })
+}
+
+/// As [`open`], with all options.
+pub(crate) fn open_with(path: Option<&Path>, options: &PipelineOptions) -> anyhow::Result<Pipeline> {
     Ok(match path {
-        Some(path) => Pipeline::open(path, &options)?,
-        None => Pipeline::from_static(&BUILT_IN.0, &options)?,
+        Some(path) => Pipeline::open(path, options)?,
+        None => Pipeline::from_static(&BUILT_IN.0, options)?,
     })
 }

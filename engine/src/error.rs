@@ -75,6 +75,18 @@ pub enum Error {
         /// Size of the allocation.
         bytes: usize,
     },
+    /// However the run is cut, it takes more memory than there is or than the caller allows.
+    #[error("{size} takes at least {} of memory, the limit is {}; {advice}", megabytes(*needed), megabytes(*limit))]
+    DoesNotFit {
+        /// What was asked for.
+        size: String,
+        /// Most bytes that the process may hold.
+        limit: u64,
+        /// The smallest limit that would do.
+        needed: u64,
+        /// What would fit.
+        advice: String,
+    },
     /// The worker threads could not be started.
     #[error(transparent)]
     Threads(#[from] PoolError),
@@ -112,4 +124,9 @@ pub enum Error {
         /// Steps asked for.
         steps: usize,
     },
+}
+
+/// Bytes as people read them, rounded up.
+fn megabytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }

@@ -16,6 +16,7 @@
 pub mod backend;
 mod error;
 pub mod graph;
+mod memory;
 pub mod metrics;
 mod model;
 pub mod models;

@@ -64,7 +64,14 @@ impl Model {
     /// # Panics
     /// When it cannot be opened.
     pub fn open(&self, threads: usize) -> Pipeline {
-        let options = PipelineOptions { threads: NonZeroUsize::new(threads) };
-        Pipeline::open(&self.path(), &options).unwrap_or_else(|error| panic!("{error}"))
+        self.open_with(&PipelineOptions { threads: NonZeroUsize::new(threads), ..PipelineOptions::default() })
+    }
+
+    /// The model, ready to draw.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub fn open_with(&self, options: &PipelineOptions) -> Pipeline {
+        Pipeline::open(&self.path(), options).unwrap_or_else(|error| panic!("{error}"))
     }
 }

@@ -123,10 +123,12 @@ impl Pipeline {
     /// Pictures from `latents [batch, latent_channels, h, w]`, scaling factor still applied.
     ///
     /// # Errors
-    /// When the shape is not that of latents, memory runs out or values are not finite.
+    /// When the shape is not that of latents, values are not finite, or there is not enough memory however the picture
+    /// is cut.
     pub fn decode_latents(&self, latents: &Tensor) -> Result<Vec<Picture>, Error> {
         let [batch, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels)?;
-        let mut decoder = self.decoder((height, width))?;
+        let stages = self.fitting_stages((height, width), batch)?;
+        let mut decoder = self.decoder_in_stages((height, width), stages)?;
         latents.values().chunks_exact(latents.values().len() / batch).map(|one| decoder.decode(one)).collect()
     }
 

@@ -10,11 +10,11 @@ use crate::{
 
 /// What the U-Net evaluates at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Batching {
+pub struct Batching {
     /// Pictures that are drawn together.
-    pub(super) pictures: usize,
+    pub pictures: usize,
     /// Whether the branches of guidance are evaluated one after the other, which halves the memory and costs time.
-    pub(super) split_guidance: bool,
+    pub split_guidance: bool,
 }
 
 impl Batching {

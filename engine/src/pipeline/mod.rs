@@ -8,6 +8,7 @@ mod checkpoint;
 mod compare;
 mod denoiser;
 mod drawing;
+mod plan;
 mod preview;
 mod probe;
 mod request;
@@ -30,6 +31,8 @@ pub use activations::ActivationMoments;
 pub use autoencoder::Moments;
 pub use checkpoint::{Checkpoint, SavedRun};
 pub use compare::{Comparison, compare};
+pub use denoiser::Batching;
+pub use plan::{Decoding, MemoryPlan, Phase};
 pub use preview::Preview;
 pub use probe::Probe;
 pub use request::{Request, Variation};
@@ -38,21 +41,22 @@ pub use settings::{Defaults, Job, Settings};
 use crate::{
     Error, Model, Picture, Tensor,
     backend::{Backend, WeightSource, cpu::CpuBackend},
+    memory,
 };
 use checkpoint::Progress;
-use denoiser::{Batching, Denoiser};
+use denoiser::Denoiser;
 use drawing::Drawing;
 use preview::LatentColors;
 use start::Start;
-
-/// Most pictures that are drawn together. More save nothing: the products are long enough.
-const MAX_BATCH: usize = 4;
 
 /// How to run a model, beside what to draw.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PipelineOptions {
     /// Worker threads, by default one per core. The picture does not depend on it.
     pub threads: Option<NonZeroUsize>,
+    /// Most bytes of memory that the process may hold, mapped files not counted; runs are cut to fit. By default what
+    /// the system has.
+    pub max_memory: Option<u64>,
 }
 
 /// What happens during [`Pipeline::generate`], told as it happens.
@@ -94,6 +98,9 @@ pub struct Pipeline {
     overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
     /// For previews, once they are asked for.
     latent_colors: Arc<OnceLock<LatentColors>>,
+    max_memory: Option<u64>,
+    /// What the process held when the model was open, in bytes.
+    held: u64,
 }
 
 impl Pipeline {
@@ -126,7 +133,14 @@ impl Pipeline {
             model: Arc::new(model),
             overlays: Vec::new(),
             latent_colors: Arc::default(),
+            max_memory: options.max_memory,
+            held: memory::held(),
         })
+    }
+
+    /// This model under another bound, see [`PipelineOptions::max_memory`].
+    pub fn with_max_memory(&self, max_memory: Option<u64>) -> Pipeline {
+        Pipeline { max_memory, ..self.clone() }
     }
 
     /// What the file says of itself.
@@ -178,13 +192,14 @@ impl Pipeline {
         progress: Progress,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
+        let plan = self.plan_settings(settings)?;
         let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
 
         let text_states = self.encode_prompts(&settings.prompts())?;
         observer.tell(Event::Encoded)?;
-        let finished = self.denoise(settings, &text_states, progress, &mut observer)?;
+        let finished = self.denoise(settings, &text_states, plan.batching, progress, &mut observer)?;
 
-        let mut decoder = self.decoder(settings.latent_size(&self.model.vae))?;
+        let mut decoder = self.decoder_in_stages(settings.latent_size(&self.model.vae), plan.stages)?;
         let mut pictures = Vec::new();
         for (image, latents) in finished.iter().enumerate() {
             let picture = decoder.decode(latents.values())?;
@@ -199,6 +214,7 @@ impl Pipeline {
         &self,
         settings: &Settings,
         text_states: &Tensor,
+        batching: Batching,
         Progress { mut finished, mut begun }: Progress,
         observer: &mut Teller<'_>,
     ) -> Result<Vec<Tensor>, Error> {
@@ -211,7 +227,7 @@ impl Pipeline {
         };
         let mut denoiser: Option<Denoiser<'_>> = None;
         while finished.len() < settings.count {
-            let together = self.batching(settings).pictures;
+            let together = batching.pictures;
             if begun.is_empty() {
                 for image in (finished.len()..settings.count).take(together) {
                     begun.push(Drawing::new(settings, &start, image, self.latents_shape(size))?);
@@ -219,7 +235,7 @@ impl Pipeline {
             }
             let later = begun.split_off(together.min(begun.len()));
             let mut batch = std::mem::replace(&mut begun, later);
-            let batching = Batching { pictures: batch.len(), ..self.batching(settings) };
+            let batching = Batching { pictures: batch.len(), ..batching };
             let denoiser = match &mut denoiser {
                 Some(denoiser) if denoiser.batching() == batching => denoiser,
                 other => {
@@ -260,14 +276,18 @@ impl Pipeline {
         Ok(overlaid)
     }
 
-    /// How many pictures are drawn together.
-    fn batching(&self, settings: &Settings) -> Batching {
-        Batching { pictures: settings.count.min(MAX_BATCH), split_guidance: false }
-    }
-
     /// Shape of one picture's latents of `height x width`.
     fn latents_shape(&self, (height, width): (usize, usize)) -> [usize; 4] {
         [1, self.model.vae.latent_channels, height, width]
+    }
+
+    /// Bytes of weights that are read where they lie in their files.
+    fn mapped_bytes(&self) -> u64 {
+        self.file
+            .components()
+            .flat_map(|component| component.weights())
+            .map(|weight| weight.stored_bytes() as u64)
+            .sum()
     }
 
     fn component(&self, name: &'static str) -> Result<WeightSource<'_>, Error> {

@@ -320,8 +320,13 @@ impl Pipeline {
         }
     }
 
+    /// What both sides of a picture must divide by.
+    pub(super) fn size_step(&self) -> usize {
+        SIZE_STEP.max(self.model.vae.scale_factor())
+    }
+
     fn side(&self, field: &'static str, pixels: usize) -> Result<usize, Error> {
-        let step = SIZE_STEP.max(self.model.vae.scale_factor());
+        let step = self.size_step();
         let fits = pixels.is_multiple_of(step) && (step..=MAX_SIDE).contains(&pixels);
         let below = (pixels / step * step).clamp(step, MAX_SIDE / step * step);
         check(field, pixels, fits, &format!("a multiple of {step} up to {MAX_SIDE}; {below} would do"))

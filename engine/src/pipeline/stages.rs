@@ -32,6 +32,8 @@ pub(super) struct Stages {
 pub(super) struct Stage {
     from: TensorId,
     to: TensorId,
+    /// Rows of the input.
+    height: usize,
     /// Rows of the input that a strip has; all at once if `None`.
     rows: Option<usize>,
 }
@@ -135,9 +137,17 @@ impl Stager<'_> {
         let graph = piece.whole();
         let work = graph.work() + ELEMENT_WORK as u64 * (input + output);
         let Footprint { executable, scratch } = self.backend.footprint(graph, self.weights)?;
-        // The input is dropped once it has been handed over, before the output is copied.
-        let peak = executable + bytes(input.max(output));
-        Ok(Stages { stages: vec![Stage { from, to, rows: None }], peak, scratch, work })
+        let cuts = cuts(self.graph);
+        // The input is dropped once it has been handed over, before the output is copied. If there is but one stage, the
+        // output is read where it lies.
+        let all = from == cuts[0] && to == cuts[cuts.len() - 1];
+        let peak = executable + bytes(if all { input } else { input.max(output) });
+        Ok(Stages {
+            stages: vec![Stage { from, to, height: piece.input_size()[0], rows: None }],
+            peak,
+            scratch,
+            work,
+        })
     }
 
     fn in_strips(&self, from: TensorId, to: TensorId, rows: usize) -> Result<Option<Stages>, Error> {
@@ -159,7 +169,7 @@ impl Stager<'_> {
         let [input, output] = [elements(piece.input_size()), elements(piece.output_size())];
         let kept = (kept_rows * width * channels) as u64;
         let peak = footprint.executable + bytes(input.max(output) + kept);
-        let stage = Stage { from, to, rows: Some(rows) };
+        let stage = Stage { from, to, height, rows: Some(rows) };
         Ok(Some(Stages {
             stages: vec![stage],
             peak,
@@ -188,6 +198,14 @@ impl Stager<'_> {
 }
 
 impl Stages {
+    /// Rows of a strip and strips, for each stage that is cut.
+    pub(super) fn strips(&self) -> Vec<(usize, usize)> {
+        self.stages
+            .iter()
+            .filter_map(|stage| Some((stage.rows?, stage.height.div_ceil(stage.rows?))))
+            .collect()
+    }
+
     /// What counts against a limit, in bytes.
     pub(super) fn memory(&self) -> u64 {
         self.peak + self.scratch

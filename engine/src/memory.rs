@@ -1,0 +1,126 @@
+//! What the system says of memory.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Anonymous memory that this process has touched, in bytes: what no file backs and the system cannot drop. 0 where the
+/// system does not tell (it does on Linux).
+pub(crate) fn held() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    kilobytes(&status, "RssAnon").unwrap_or(0)
+}
+
+/// Memory that this process could still take before the system runs out or a limit of its control groups is met, in
+/// bytes. `None` where the system does not tell (it does on Linux).
+pub(crate) fn available() -> Option<u64> {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemAvailable"));
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    machine.into_iter().chain(limits(&groups, Path::new("/sys/fs/cgroup"))).min()
+}
+
+/// The value of `key` in a file of lines such as `MemAvailable:  123 kB`, in bytes.
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Files of a control group: the limit, what counts against it, and in which statistics the file pages stand that can be
+/// dropped.
+struct GroupFiles {
+    limit: &'static str,
+    used: &'static str,
+    droppable: &'static str,
+}
+
+const V1: GroupFiles = GroupFiles {
+    limit: "memory.limit_in_bytes",
+    used: "memory.usage_in_bytes",
+    droppable: "total_inactive_file",
+};
+const V2: GroupFiles = GroupFiles { limit: "memory.max", used: "memory.current", droppable: "inactive_file" };
+
+/// What is left in each of the control groups that `/proc/self/cgroup` lists and in those above them, mounted at `root`.
+fn limits(groups: &str, root: &Path) -> Vec<u64> {
+    let mut left = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':');
+        let (Some(_), Some(controllers), Some(path)) = (fields.next(), fields.next(), fields.next()) else {
+            continue;
+        };
+        let (root, files) = match controllers {
+            "" => (root.to_owned(), V2),
+            list if list.split(',').any(|controller| controller == "memory") => (root.join("memory"), V1),
+            _ => continue,
+        };
+        // Inside a container the path may be the host's and not exist; the root is then the container's own group.
+        let group = root.join(path.trim_start_matches('/'));
+        left.extend(
+            group
+                .ancestors()
+                .take_while(|above| above.starts_with(&root))
+                .filter_map(|above| left_in(above, &files)),
+        );
+    }
+    left
+}
+
+fn left_in(group: &Path, files: &GroupFiles) -> Option<u64> {
+    let read = |file: PathBuf| fs::read_to_string(file).ok();
+    let number = |file| read(group.join(file))?.trim().parse::<u64>().ok();
+    // v2 writes `max` where there is no limit, v1 a number beyond all memory.
+    let limit = number(files.limit)?;
+    let used = number(files.used)?;
+    let statistics = read(group.join("memory.stat")).unwrap_or_default();
+    let droppable =
+        statistics.lines().find_map(|line| line.strip_prefix(files.droppable)?.trim().parse().ok());
+    Some(limit.saturating_sub(used.saturating_sub(droppable.unwrap_or(0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_found_by_its_whole_name() {
+        let text = "MemTotal:       24689764 kB\nMemAvailable:   23000000 kB\nMem:  1 kB\n";
+        assert_eq!(kilobytes(text, "MemAvailable"), Some(23_000_000 * 1024));
+        assert_eq!(kilobytes(text, "Mem"), Some(1024));
+        assert_eq!(kilobytes(text, "Avail"), None);
+        assert_eq!(kilobytes("A: many kB", "A"), None);
+    }
+
+    #[test]
+    fn groups_above_count_and_file_pages_do_not() {
+        let folder = std::env::temp_dir().join(format!("sdq-cgroup-{}", std::process::id()));
+        let write = |name: &str, text: &str| {
+            let path = folder.join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        };
+        write("memory.max", "max\n");
+        write("memory.current", "9000\n");
+        write("a/memory.max", "1000\n");
+        write("a/memory.current", "700\n");
+        write("a/memory.stat", "anon 400\ninactive_file 300\nactive_file 5\n");
+        write("a/b/memory.max", "5000\n");
+        write("a/b/memory.current", "100\n");
+        write("memory/c/memory.limit_in_bytes", "2000\n");
+        write("memory/c/memory.usage_in_bytes", "500\n");
+        let found = limits("0::/a/b\n", &folder);
+        let old = limits("5:cpu,memory:/c\n3:freezer:/a\n", &folder);
+        let outside = limits("0::/no/such/group\n", &folder.join("a"));
+        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(found, [4900, 600]);
+        assert_eq!(old, [1500]);
+        assert_eq!(outside, [600]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn linux_tells() {
+        assert!(held() > 0);
+        assert!(available().is_some_and(|bytes| bytes > 0));
+    }
+}

@@ -1,0 +1,339 @@
+//! How much memory a run takes, and how it is cut to fit.
+//!
+//! What is planned here is what [`Pipeline::generate`](super::Pipeline::generate) does: it asks for the plan first and
+//! follows it. Counted is anonymous memory, which the system cannot drop when it runs short; weights are read from the
+//! mapped file and are not.
+
+use super::{
+    Job, Pipeline, Request, Settings,
+    denoiser::Batching,
+    stages::{Stager, Stages},
+};
+use crate::{
+    Error,
+    backend::Footprint,
+    graph::Graph,
+    memory,
+    models::{
+        autoencoder, text_encoder,
+        unet::{self, UNetGraphs, UNetShape},
+    },
+};
+
+/// The memory of a run, before it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryPlan {
+    /// Most bytes that the process may hold; `None` if neither the caller nor the system sets a bound.
+    pub limit: Option<u64>,
+    /// The phases in order; each holds what it needs from those before it.
+    pub phases: Vec<Phase>,
+    /// What the U-Net evaluates at once.
+    pub batching: Batching,
+    /// How the pictures are decoded.
+    pub decoding: Decoding,
+    /// Bytes of weights in mapped files. Not counted anywhere: the system drops and reads them again as it needs.
+    pub mapped: u64,
+    pub(super) stages: Stages,
+}
+
+/// A part of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phase {
+    /// `open`, `text encoder`, `VAE encoder` where there is a picture to start from, `U-Net` or `VAE decoder`.
+    pub name: &'static str,
+    /// Most anonymous bytes that the process holds meanwhile.
+    pub bytes: u64,
+}
+
+/// How a picture is decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Decoding {
+    /// Rows of a strip and strips, for each stage that is cut; empty if the decoder runs at once.
+    pub strips: Vec<(usize, usize)>,
+    /// Parts that run one after the other.
+    pub stages: usize,
+    /// Work in proportion to that of decoding at once.
+    pub work: f64,
+}
+
+impl MemoryPlan {
+    /// Most bytes that the process holds at any time.
+    pub fn peak(&self) -> u64 {
+        self.phases.iter().map(|phase| phase.bytes).max().unwrap_or(0)
+    }
+}
+
+/// Most pictures that are drawn together. More save nothing: the products are long enough.
+const MAX_BATCH: usize = 4;
+
+/// What the U-Net can evaluate at once for `count` pictures and that many branches of guidance, the fastest first.
+fn batchings(count: usize, branches: usize) -> impl Iterator<Item = Batching> {
+    let together = (1..=count.min(MAX_BATCH)).rev();
+    let split = (branches > 1).then_some(Batching { pictures: 1, split_guidance: true });
+    together.map(|pictures| Batching { pictures, split_guidance: false }).chain(split)
+}
+
+impl Pipeline {
+    /// How much memory [`generate`](Pipeline::generate) takes for `request`, and how it will be cut to fit.
+    ///
+    /// # Errors
+    /// As `generate` before it draws: when the request cannot be met, or no cut fits ([`Error::DoesNotFit`]).
+    pub fn plan(&self, request: &Request) -> Result<MemoryPlan, Error> {
+        self.plan_settings(&self.settings(request)?)
+    }
+
+    pub(super) fn plan_settings(&self, settings: &Settings) -> Result<MemoryPlan, Error> {
+        let planner = Planner::new(self, settings)?;
+        let limit = self.memory_limit();
+        match planner.within(limit)? {
+            Some(plan) => Ok(plan),
+            None => Err(planner.does_not_fit(limit.unwrap_or(u64::MAX))?),
+        }
+    }
+
+    /// The stages of the decoder alone, for `count` pictures from latents of `height x width`.
+    pub(super) fn fitting_stages(&self, size: (usize, usize), count: usize) -> Result<Stages, Error> {
+        let Some(limit) = self.memory_limit() else {
+            return self.decoder_stages(size, |stager| stager.whole());
+        };
+        let (height, width) = size;
+        let factor = self.model.vae.scale_factor();
+        let pixels = (height * factor).saturating_mul(width * factor) as u64;
+        // Pictures in bytes, and latents as they were given.
+        let pictures = (count as u64).saturating_mul(3).saturating_mul(pixels);
+        let latents = floats([count + 1, self.model.vae.latent_channels, height, width]);
+        let beside = self.held.saturating_add(pictures).saturating_add(latents);
+        let room = limit.saturating_sub(beside);
+        if let Some(stages) = self.decoder_stages(size, |stager| stager.cheapest(room))? {
+            return Ok(stages);
+        }
+        let least = self.decoder_stages(size, |stager| stager.smallest())?;
+        Err(Error::DoesNotFit {
+            size: format!("{}x{}", width * factor, height * factor),
+            limit,
+            needed: beside.saturating_add(least.memory()),
+            advice: "decode fewer or smaller pictures".to_owned(),
+        })
+    }
+
+    /// What the caller set, or what the process holds and the system still has.
+    pub(super) fn memory_limit(&self) -> Option<u64> {
+        self.max_memory.or_else(|| Some(memory::available()?.saturating_add(memory::held())))
+    }
+}
+
+/// Plans one run.
+struct Planner<'p> {
+    pipeline: &'p Pipeline,
+    settings: &'p Settings,
+    /// Height and width of the latents.
+    size: (usize, usize),
+    /// Evaluations of the U-Net for one picture.
+    steps: usize,
+    /// Prompts that the U-Net sees.
+    branches: usize,
+    text: Footprint,
+    /// Bytes of the text states.
+    text_states: u64,
+}
+
+/// What a picture that is being drawn holds, in latents: its own, those that the model aims at, what it keeps or reads
+/// beside them, and what its scheduler remembers and uses on the way.
+const DRAWING_LATENTS: u64 = 8;
+
+impl<'p> Planner<'p> {
+    fn new(pipeline: &'p Pipeline, settings: &'p Settings) -> Result<Planner<'p>, Error> {
+        let config = &pipeline.model.text_encoder;
+        let branches = settings.prompts().len();
+        let tokens = pipeline.model.tokenizer.length();
+        let graph = text_encoder::graph(config, branches, tokens);
+        Ok(Planner {
+            pipeline,
+            settings,
+            size: settings.latent_size(&pipeline.model.vae),
+            steps: settings.new_scheduler()?.timesteps().len(),
+            branches,
+            text: pipeline.backend.footprint(graph, &pipeline.component("text_encoder")?)?,
+            text_states: floats([branches, tokens, config.hidden_size]),
+        })
+    }
+
+    /// The fastest plan within `limit`.
+    fn within(&self, limit: Option<u64>) -> Result<Option<MemoryPlan>, Error> {
+        let Some(limit) = limit else {
+            let batching = Batching { pictures: self.settings.count.min(MAX_BATCH), ..Batching::ONE };
+            let stages = self.pipeline.decoder_stages(self.size, |stager| stager.whole())?;
+            return Ok(Some(self.plan(None, batching, &self.unet(batching)?, stages)?));
+        };
+        // A picture so large that its decoder cannot run must not have its U-Net planned first.
+        let room = limit.saturating_sub(self.beside_decoder());
+        let Some(stages) = self.pipeline.decoder_stages(self.size, |stager| stager.cheapest(room))? else {
+            return Ok(None);
+        };
+        for batching in batchings(self.settings.count, self.branches) {
+            let plan = self.plan(Some(limit), batching, &self.unet(batching)?, stages.clone())?;
+            if plan.peak() <= limit {
+                return Ok(Some(plan));
+            }
+        }
+        Ok(None)
+    }
+
+    fn plan(
+        &self,
+        limit: Option<u64>,
+        batching: Batching,
+        unet: &UNetMemory,
+        stages: Stages,
+    ) -> Result<MemoryPlan, Error> {
+        let held = self.pipeline.held;
+        let mut scratch = self.text.scratch;
+        let text = held + scratch + self.text.executable + self.text_states;
+        let encoder = self.encoder()?;
+        let encoding = encoder.map(|encoder| {
+            scratch = scratch.max(encoder.scratch);
+            held + scratch + self.text_states + encoder.executable
+        });
+        scratch = scratch.max(unet.scratch);
+        let denoising = held + scratch + self.text_states + unet.bytes + self.latents(batching);
+        scratch = scratch.max(stages.scratch);
+        let decoding = self.beside_decoder() + scratch + stages.peak;
+        let whole = self.pipeline.decoder_stages(self.size, |stager| stager.whole())?;
+        let phase = |name, bytes| Phase { name, bytes };
+        let mut phases = vec![phase("open", held), phase("text encoder", text)];
+        phases.extend(encoding.map(|bytes| phase("VAE encoder", bytes)));
+        phases.extend([phase("U-Net", denoising), phase("VAE decoder", decoding)]);
+        let decoding = Decoding {
+            strips: stages.strips(),
+            stages: stages.stages.len(),
+            work: stages.work as f64 / whole.work as f64,
+        };
+        let mapped = self.pipeline.mapped_bytes();
+        Ok(MemoryPlan { limit, phases, batching, decoding, mapped, stages })
+    }
+
+    fn unet(&self, batching: Batching) -> Result<UNetMemory, Error> {
+        let Planner { pipeline, steps, branches, size: (height, width), .. } = *self;
+        let groups = if batching.split_guidance { branches } else { 1 };
+        let batch = batching.pictures * branches / groups;
+        let tokens = pipeline.model.tokenizer.length();
+        let shape = UNetShape { batch, height, width, tokens, steps };
+        let UNetGraphs { time, prompt, denoise } = unet::graphs(&pipeline.model.unet, &shape);
+        let weights = pipeline.component("unet")?;
+        let graphs = [&time, &prompt, &denoise].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
+        let biases = outputs(&time);
+        let projections = outputs(&prompt);
+        let [time, prompt, denoise] =
+            [time, prompt, denoise].map(|graph| pipeline.backend.footprint(graph, &weights));
+        let (time, prompt, denoise) = (time?, prompt?, denoise?);
+        // Groups of branches take turns in the denoising graph, and their projections wait outside.
+        let waiting = if groups > 1 { groups as u64 * projections } else { 0 };
+        // The projections are copied into a graph of which nothing else has been touched by then.
+        let before = (time.executable + biases)
+            .max(prompt.executable + biases + groups as u64 * projections)
+            .max(biases + (groups as u64 + 1) * projections);
+        Ok(UNetMemory {
+            bytes: (before + graphs).max(denoise.executable + biases + waiting),
+            scratch: time.scratch.max(prompt.scratch).max(denoise.scratch),
+        })
+    }
+
+    /// The encoder for what the run starts from, pixels on their way into it counted.
+    fn encoder(&self) -> Result<Option<Footprint>, Error> {
+        let copies = match self.settings.job {
+            Job::TextToImage => return Ok(None),
+            Job::ImageToImage { .. } | Job::Editing { .. } => 2,
+            // With the picture without its drawn part.
+            Job::Inpainting { .. } => 3,
+        };
+        let Settings { width, height, .. } = *self.settings;
+        let vae = &self.pipeline.model.vae;
+        let graph = autoencoder::encoder(vae, 1, height, width);
+        let Footprint { executable, scratch } =
+            self.pipeline.backend.footprint(graph, &self.pipeline.component("vae")?)?;
+        let pixels = floats([vae.in_channels, height, width]);
+        Ok(Some(Footprint { executable: executable + copies * pixels, scratch }))
+    }
+
+    /// Latents on the way through a step, those finished, and what the scheduler remembers.
+    fn latents(&self, batching: Batching) -> u64 {
+        let one = self.latents_of_one();
+        let pictures = batching.pictures as u64;
+        // Model input, its copy for each branch, the same channels last, predictions.
+        let step = pictures * (1 + 3 * self.branches as u64);
+        (step + pictures * DRAWING_LATENTS + self.settings.count as u64) * one
+    }
+
+    /// What is held while a picture is decoded, the decoder aside: all latents and pictures among them.
+    fn beside_decoder(&self) -> u64 {
+        let Settings { width, height, count, .. } = *self.settings;
+        let pictures = (3 * width * height * count) as u64;
+        self.pipeline.held + self.text_states + (count as u64 + 1) * self.latents_of_one() + pictures
+    }
+
+    fn latents_of_one(&self) -> u64 {
+        let (height, width) = self.size;
+        floats([self.pipeline.model.vae.latent_channels, height, width])
+    }
+
+    /// The refusal, with what would do instead.
+    fn does_not_fit(&self, limit: u64) -> Result<Error, Error> {
+        let needed = self.least()?;
+        let Settings { width, height, .. } = *self.settings;
+        // Sizes of this shape, in eighths of a latent pixel's picture so that rounding keeps it.
+        let (mut fits, mut too_large) = (0, 64);
+        while too_large - fits > 1 {
+            let middle = (fits + too_large) / 2;
+            match self.scaled(middle).is_some_and(|settings| self.fits(&settings, limit)) {
+                true => fits = middle,
+                false => too_large = middle,
+            }
+        }
+        let advice = match self.scaled(fits) {
+            Some(smaller) if fits > 0 => format!("{}x{} would fit", smaller.width, smaller.height),
+            _ => "no size would fit".to_owned(),
+        };
+        Ok(Error::DoesNotFit { size: format!("{width}x{height}"), limit, needed, advice })
+    }
+
+    /// Least bytes for this request.
+    fn least(&self) -> Result<u64, Error> {
+        let stages = self.pipeline.decoder_stages(self.size, |stager: &Stager<'_>| stager.smallest())?;
+        let mut least = u64::MAX;
+        for batching in batchings(self.settings.count, self.branches) {
+            least = least.min(self.plan(None, batching, &self.unet(batching)?, stages.clone())?.peak());
+        }
+        Ok(least)
+    }
+
+    fn fits(&self, settings: &Settings, limit: u64) -> bool {
+        Planner::new(self.pipeline, settings)
+            .and_then(|planner| planner.within(Some(limit)))
+            .is_ok_and(|plan| plan.is_some())
+    }
+
+    /// The request in `share` 64ths of its size.
+    fn scaled(&self, share: usize) -> Option<Settings> {
+        let step = self.pipeline.size_step();
+        let side = |pixels: usize| Some(pixels * share / 64 / step * step).filter(|&pixels| pixels > 0);
+        let (width, height) = (side(self.settings.width)?, side(self.settings.height)?);
+        Some(Settings { width, height, ..self.settings.clone() })
+    }
+}
+
+/// The U-Net's part of a run, in bytes.
+struct UNetMemory {
+    bytes: u64,
+    scratch: u64,
+}
+
+/// Bytes of all outputs of a graph.
+fn outputs(graph: &Graph) -> u64 {
+    floats([graph.outputs.iter().map(|port| graph.elements(port.tensor)).sum()])
+}
+
+/// Bytes of f32 values in this shape.
+fn floats<const AXES: usize>(shape: [usize; AXES]) -> u64 {
+    let elements = shape.iter().fold(1_u64, |elements, &axis| elements.saturating_mul(axis as u64));
+    elements.saturating_mul(size_of::<f32>() as u64)
+}

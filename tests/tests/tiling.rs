@@ -1,0 +1,54 @@
+//! Pictures that are decoded strip by strip for want of memory are those that are decoded at once.
+
+use sdq_engine::{Error, Picture, Pipeline, Tensor, rng::TorchCpuGenerator};
+use sdq_formats::WeightType;
+use sdq_schedulers::NoiseSource as _;
+use sdq_tests::{
+    goldens::TINY,
+    measure::Table,
+    models::{Model, demo_model},
+};
+
+/// Standard normal latents, which no picture is as restless as.
+fn latents(height: usize, width: usize) -> Tensor {
+    let mut values = vec![0.0; 4 * height * width];
+    TorchCpuGenerator::new(7).fill_standard_normal(&mut values);
+    Tensor::new(vec![1, 4, height, width], values).unwrap()
+}
+
+fn decode(pipeline: &Pipeline, latents: &Tensor) -> Picture {
+    pipeline.decode_latents(latents).unwrap_or_else(|error| panic!("{error}")).remove(0)
+}
+
+/// The smallest limit that does.
+fn needed(pipeline: &Pipeline, latents: &Tensor) -> u64 {
+    match pipeline.with_max_memory(Some(1)).decode_latents(latents) {
+        Err(Error::DoesNotFit { needed, .. }) => needed,
+        other => panic!("one byte is enough: {other:?}"),
+    }
+}
+
+#[test]
+fn strips_leave_no_trace() {
+    let mut table = Table::default();
+    let models = TINY.map(|name| (name, Model::convert(name, WeightType::F32)));
+    let trained = [WeightType::F16, WeightType::Q8]
+        .map(|weight_type| ("trained", Model::convert_folder(&demo_model(), weight_type)));
+    for (name, model) in models.iter().chain(&trained) {
+        let pipeline = model.open(2);
+        for (height, width) in [(37, 29), (64, 64), (100, 12), (7, 50)] {
+            let latents = latents(height, width);
+            let whole = decode(&pipeline, &latents);
+            let needed = needed(&pipeline, &latents);
+            for spare in [0, needed / 50, needed / 10, needed / 3] {
+                let cut = decode(&pipeline.with_max_memory(Some(needed + spare)), &latents);
+                let differing = whole.rgb.iter().zip(&cut.rgb).filter(|(a, b)| a != b).count();
+                let most = whole.rgb.iter().zip(&cut.rgb).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0);
+                let label = format!("{name} {height}x{width} within {} kB", (needed + spare) / 1000);
+                table.at_most(&label, f64::from(most), 1.0);
+                table.at_most(&label, differing as f64 / whole.rgb.len() as f64, 1e-4);
+            }
+        }
+    }
+    table.finish();
+}
