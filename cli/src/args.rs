@@ -17,6 +17,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Draw a picture from a prompt.
     Generate(GenerateArgs),
+    /// Say how much memory a `generate` with the same flags takes, without running it.
+    Plan(GenerateArgs),
     /// Turn published weights into one .sdq file.
     Convert(ConvertArgs),
     /// Measure how far one version of a model is from another.
@@ -87,6 +89,11 @@ pub(crate) struct GenerateArgs {
     /// Worker threads. Default: one per core. The picture does not depend on it.
     #[arg(short, long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Most memory to take, such as 512M or 2G (K, M and G are powers of 1024); the run is cut to fit. Weights lie in a
+    /// mapped file and do not count. Default: what the system has.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) max_memory: Option<u64>,
 
     /// Also write the finished latents, [count, channels, h, w] in f32, before decoding starts.
     #[arg(long, value_name = "FILE.safetensors")]
@@ -230,7 +237,34 @@ impl ValueEnum for RecipeArg {
     }
 }
 
+fn bytes(text: &str) -> Result<u64, String> {
+    let units = [('K', 10), ('M', 20), ('G', 30)];
+    let unit = units.iter().find(|(unit, _)| text.ends_with([*unit, unit.to_ascii_lowercase()]));
+    let (number, shift) = match unit {
+        Some((_, shift)) => (&text[..text.len() - 1], *shift),
+        None => (text, 0),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
+    bytes.ok_or_else(|| "expected a number of bytes, such as 512M".to_owned())
+}
+
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as eta=0.5")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_take_units() {
+        assert_eq!(bytes("512M"), Ok(512 << 20));
+        assert_eq!(bytes("2g"), Ok(2 << 30));
+        assert_eq!(bytes("64k"), Ok(64 << 10));
+        assert_eq!(bytes("1000"), Ok(1000));
+        for wrong in ["", "M", "1.5G", "-1", "5T", "512 M", "99999999999999G", "é"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
+    }
 }

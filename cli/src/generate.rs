@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use sdq_engine::{Event, Picture, Request, Tensor, pipeline::Settings};
+use sdq_engine::{Event, Picture, Pipeline, PipelineOptions, Request, Tensor, pipeline::Settings};
 use sdq_formats::{dtype::DType, png, safetensors, tensor::TensorView};
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ const LATENTS: &str = "latents";
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let pipeline = model::open(args.model.as_deref(), args.threads)?;
+    let pipeline = open(args)?;
     let request = request(args);
     let settings = pipeline.settings(&request)?;
     let outputs = output_paths(&args.output, settings.count)?;
@@ -58,7 +58,13 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn request(args: &GenerateArgs) -> Request {
+/// The model, under the bounds that the flags set.
+pub(crate) fn open(args: &GenerateArgs) -> anyhow::Result<Pipeline> {
+    let options = PipelineOptions { threads: args.threads, max_memory: args.max_memory };
+    model::open_with(args.model.as_deref(), &options)
+}
+
+pub(crate) fn request(args: &GenerateArgs) -> Request {
     Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),

@@ -1,4 +1,4 @@
-//! The command line of sdq: `sdq generate`, `convert`, `eval`, `info` and `schedulers`.
+//! The command line of sdq: `sdq generate`, `plan`, `convert`, `eval`, `info` and `schedulers`.
 //!
 //! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
 //!
@@ -21,6 +21,7 @@ mod generate;
 mod info;
 mod interrupt;
 mod model;
+mod plan;
 mod progress;
 mod prompts;
 mod recipe;
@@ -55,6 +56,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match &args.command {
         Command::Generate(args) => generate::run(args),
+        Command::Plan(args) => plan::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Info(args) => info::run(args),
