@@ -89,19 +89,21 @@ impl<'w> Denoiser<'w> {
         let mut prompt = pipeline.backend.compile(prompt, &component)?;
         let rows = text_states.values().chunks_exact(text_states.values().len() / branches);
         let repeated: Vec<f32> = rows.flat_map(|row| row.repeat(batching.pictures)).collect();
-        let mut text_projections = Vec::with_capacity(groups);
+        // Until it runs, it holds no more than its inputs.
+        let mut executable = pipeline.backend.compile(denoise, &component)?;
+        let mut text_projections = Vec::new();
         for group in repeated.chunks_exact(repeated.len() / groups) {
             prompt.set_input(unet::TEXT_STATES, group);
             prompt.run();
-            text_projections.push(outputs(&*prompt));
+            match groups {
+                1 => prompt
+                    .output_names()
+                    .iter()
+                    .for_each(|name| executable.set_input(name, prompt.output(name))),
+                _ => text_projections.push(outputs(&*prompt)),
+            }
         }
         drop(prompt);
-
-        let mut executable = pipeline.backend.compile(denoise, &component)?;
-        if let [only] = text_projections.as_slice() {
-            set_inputs(&mut *executable, only);
-            text_projections.clear();
-        }
         Ok(Denoiser {
             executable,
             time_biases,

@@ -229,9 +229,8 @@ impl<'p> Planner<'p> {
         // Groups of branches take turns in the denoising graph, and their projections wait outside.
         let waiting = if groups > 1 { groups as u64 * projections } else { 0 };
         // The projections are copied into a graph of which nothing else has been touched by then.
-        let before = (time.executable + biases)
-            .max(prompt.executable + biases + groups as u64 * projections)
-            .max(biases + (groups as u64 + 1) * projections);
+        let copied = if groups > 1 { waiting } else { projections };
+        let before = (time.executable + biases).max(prompt.executable + biases + copied);
         Ok(UNetMemory {
             bytes: (before + graphs).max(denoise.executable + biases + waiting),
             scratch: time.scratch.max(prompt.scratch).max(denoise.scratch),

@@ -2,34 +2,44 @@
 
 use std::ops::Range;
 
-use crate::{Error, graph::plan::ALIGNMENT};
+use memmap2::MmapMut;
 
-/// One cache line, so that every planned offset is a multiple of it.
-#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
-#[repr(C, align(64))]
-struct Line([f32; ALIGNMENT]);
+use crate::Error;
 
 /// f32 values in one block, addressed by the ranges of a plan.
+///
+/// Pages come from the system as they are first touched and go back when the arena is dropped: an allocator might keep
+/// them, and a planned peak would not be the real one. Pages are aligned to more than the cache lines of a plan.
 pub(super) struct Arena {
-    lines: Box<[Line]>,
+    /// `None` for no values at all, of which there is no mapping.
+    pages: Option<MmapMut>,
 }
 
 impl Arena {
     /// `elements` zeros.
     pub(super) fn new(elements: usize) -> Result<Arena, Error> {
-        let count = elements.div_ceil(ALIGNMENT);
-        // Zero pages come from the system as they are first touched, so a plan costs only what a run uses.
-        let lines = bytemuck::try_zeroed_slice_box(count)
-            .map_err(|()| Error::OutOfMemory { bytes: elements.saturating_mul(size_of::<f32>()) })?;
-        Ok(Arena { lines })
+        let bytes = elements.saturating_mul(size_of::<f32>());
+        if bytes == 0 {
+            return Ok(Arena { pages: None });
+        }
+        let pages = MmapMut::map_anon(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+        Ok(Arena { pages: Some(pages) })
+    }
+
+    fn all(&self) -> &[f32] {
+        bytemuck::cast_slice(self.pages.as_deref().unwrap_or_default())
+    }
+
+    fn all_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(self.pages.as_deref_mut().unwrap_or_default())
     }
 
     pub(super) fn values(&self, range: Range<usize>) -> &[f32] {
-        &bytemuck::cast_slice(&self.lines)[range]
+        &self.all()[range]
     }
 
     pub(super) fn values_mut(&mut self, range: Range<usize>) -> &mut [f32] {
-        &mut bytemuck::cast_slice_mut(&mut self.lines)[range]
+        &mut self.all_mut()[range]
     }
 
     /// One range to write and others to read. The plan keeps a node's output apart from its inputs.
@@ -38,8 +48,7 @@ impl Arena {
         out: Range<usize>,
         inputs: impl Iterator<Item = Range<usize>>,
     ) -> (&mut [f32], Vec<&[f32]>) {
-        let values: &mut [f32] = bytemuck::cast_slice_mut(&mut self.lines);
-        let (before, rest) = values.split_at_mut(out.start);
+        let (before, rest) = self.all_mut().split_at_mut(out.start);
         let (written, after) = rest.split_at_mut(out.len());
         let (before, after) = (&*before, &*after);
         let inputs = inputs.map(|range| match range.end <= out.start {
