@@ -15,7 +15,7 @@ pub mod strips;
 pub use build::GraphBuilder;
 pub use op::{Activation, Op, Padding, Window};
 pub use quantize::quantize_inputs;
-pub use statistics::Statistics;
+pub use statistics::{GroupSums, PAIR_VALUES, Statistics};
 
 use sdq_formats::WeightSpec;
 
@@ -103,7 +103,7 @@ impl Graph {
             };
             // What a pass reads counts too where it writes next to nothing.
             let elements = match node.op {
-                Op::GroupStatistics { .. } => self.elements(node.inputs[0]),
+                Op::GroupSums { .. } => self.elements(node.inputs[0]),
                 _ => self.elements(node.output),
             };
             (elements as u64).saturating_mul(each as u64)

@@ -113,13 +113,13 @@ pub enum Op {
         eps: f32,
         /// Whether SiLU follows.
         silu: bool,
-        /// Whether a second input `[batch, groups, 3]` holds the means and variances, see [`Statistics`](super::Statistics).
+        /// Whether a second input `[batch, groups, 6]` holds the means and variances, see [`Statistics`](super::Statistics).
         /// Models never set it; strips of a picture do, for they see only a part of what is normalised.
         given: bool,
     },
-    /// Means and variances of groups of channels over some rows of a picture: `x [1, h, w, c]` → `[1, groups, 3]`, see
-    /// [`Statistics`](super::Statistics). Models never write it.
-    GroupStatistics {
+    /// Adds the values of groups of channels in some rows of a picture, and their squares, to earlier sums:
+    /// `x [1, h, w, c]`, `sums [1, groups, 6]` → like `sums`, see [`GroupSums`](super::GroupSums). Models never write it.
+    GroupSums {
         /// Divides the channels.
         groups: usize,
         /// Rows of the picture that count.
@@ -176,7 +176,7 @@ impl Op {
             Op::GroupNorm { weight, bias, .. } | Op::LayerNorm { weight, bias, .. } => {
                 [Some(weight), Some(bias)]
             }
-            Op::GroupStatistics { .. }
+            Op::GroupSums { .. }
             | Op::Attention { .. }
             | Op::Activation(_)
             | Op::Geglu

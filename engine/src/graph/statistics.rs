@@ -1,9 +1,21 @@
-//! Mean and variance of a group of channels as they travel through graphs.
+//! Sums, means and variances of a group of channels as they travel through graphs.
+//!
+//! They are f64 and tensors are f32, so each travels as three of these, which hold it exactly: 3 x 24 bits for 53.
 
-/// What [`Op::GroupStatistics`](super::Op::GroupStatistics) writes for each group and a group norm may read.
-///
-/// In a graph it is three f32: the mean, what rounding the mean to f32 lost, the variance. The second is there for
-/// groups whose mean is many times their deviation.
+/// f32 values that a pair of f64 takes.
+pub const PAIR_VALUES: usize = 6;
+
+/// What [`Op::GroupSums`](super::Op::GroupSums) reads and writes for each group: sums that go on from one strip of a
+/// picture to the next.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct GroupSums {
+    /// Sum of all values.
+    pub sum: f64,
+    /// Sum of their squares.
+    pub square_sum: f64,
+}
+
+/// What a group norm subtracts and divides by.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Statistics {
     /// Mean of all values.
@@ -12,63 +24,84 @@ pub struct Statistics {
     pub variance: f64,
 }
 
-impl Statistics {
-    /// f32 values of one group.
-    pub const VALUES: usize = 3;
-
-    /// The three values of a graph's tensor.
-    pub fn to_values(self) -> [f32; Statistics::VALUES] {
-        let mean = self.mean as f32;
-        [mean, (self.mean - f64::from(mean)) as f32, self.variance as f32]
+impl GroupSums {
+    /// The values of a graph's tensor.
+    pub fn to_values(self) -> [f32; PAIR_VALUES] {
+        pair_to_values(self.sum, self.square_sum)
     }
 
     /// Back from a graph's tensor.
-    pub fn from_values([mean, rest, variance]: [f32; Statistics::VALUES]) -> Statistics {
-        Statistics { mean: f64::from(mean) + f64::from(rest), variance: f64::from(variance) }
+    pub fn from_values(values: [f32; PAIR_VALUES]) -> GroupSums {
+        let (sum, square_sum) = pair_from_values(values);
+        GroupSums { sum, square_sum }
     }
 
-    /// Of two sets of `count` and `other_count` values together. Chan, Golub & LeVeque 1979, STAN-CS-79-773, eq. 2.1.
-    pub fn joined(self, count: usize, other: Statistics, other_count: usize) -> Statistics {
-        if count == 0 {
-            return other;
-        }
-        let share = other_count as f64 / (count + other_count) as f64;
-        let distance = other.mean - self.mean;
-        let variance = self.variance + share * (other.variance - self.variance);
-        Statistics {
-            mean: self.mean + share * distance,
-            variance: variance + share * (1.0 - share) * distance * distance,
-        }
+    /// Of `count` values with these sums.
+    pub fn statistics(self, count: usize) -> Statistics {
+        let mean = self.sum / count as f64;
+        Statistics { mean, variance: (self.square_sum / count as f64 - mean * mean).max(0.0) }
     }
+}
+
+impl Statistics {
+    /// The values of a graph's tensor.
+    pub fn to_values(self) -> [f32; PAIR_VALUES] {
+        pair_to_values(self.mean, self.variance)
+    }
+
+    /// Back from a graph's tensor.
+    pub fn from_values(values: [f32; PAIR_VALUES]) -> Statistics {
+        let (mean, variance) = pair_from_values(values);
+        Statistics { mean, variance }
+    }
+}
+
+fn pair_to_values(a: f64, b: f64) -> [f32; PAIR_VALUES] {
+    let [[a0, a1, a2], [b0, b1, b2]] = [a, b].map(|value| {
+        let first = value as f32;
+        let rest = value - f64::from(first);
+        let second = rest as f32;
+        [first, second, (rest - f64::from(second)) as f32]
+    });
+    [a0, a1, a2, b0, b1, b2]
+}
+
+fn pair_from_values([a0, a1, a2, b0, b1, b2]: [f32; PAIR_VALUES]) -> (f64, f64) {
+    let [a, b] = [[a0, a1, a2], [b0, b1, b2]].map(|[first, second, third]| {
+        // The first two fill 48 bits at most, so that no bit is lost before the last sum.
+        f64::from(first) + f64::from(second) + f64::from(third)
+    });
+    (a, b)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
-    fn of(values: &[f64]) -> Statistics {
-        let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count;
-        Statistics { mean, variance: values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / count }
-    }
-
-    #[test]
-    fn parts_joined_are_the_whole() {
-        let values: Vec<f64> = (0..37).map(|i| 500.0 + f64::from(i * i % 41)).collect();
-        let whole = of(&values);
-        for cut in [1, 5, 20, 36] {
-            let (a, b) = values.split_at(cut);
-            let joined = of(a).joined(a.len(), of(b), b.len());
-            assert!((joined.mean - whole.mean).abs() < 1e-10, "{joined:?} {whole:?}");
-            assert!((joined.variance - whole.variance).abs() < 1e-9, "{joined:?} {whole:?}");
+    proptest! {
+        #[test]
+        fn not_a_bit_is_lost(sum in -1e20..1e20_f64, square_sum in 1e-20..1e30_f64) {
+            let sums = GroupSums { sum, square_sum };
+            prop_assert_eq!(GroupSums::from_values(sums.to_values()), sums);
         }
-        assert_eq!(Statistics::default().joined(0, whole, 37), whole);
     }
 
     #[test]
-    fn a_mean_keeps_more_digits_than_one_f32_has() {
-        let statistics = Statistics { mean: 1000.000_012_345, variance: 0.5 };
-        let back = Statistics::from_values(statistics.to_values());
-        assert!((back.mean - statistics.mean).abs() < 1e-10, "{back:?}");
+    fn what_is_not_finite_stays_so() {
+        for value in [f64::NAN, f64::INFINITY, 1e300] {
+            let values = Statistics { mean: value, variance: 1.0 }.to_values();
+            assert!(!Statistics::from_values(values).mean.is_finite());
+        }
+    }
+
+    #[test]
+    fn mean_and_variance_of_sums() {
+        let values = [1.0_f64, 2.0, 6.0];
+        let sums = GroupSums { sum: values.iter().sum(), square_sum: values.iter().map(|v| v * v).sum() };
+        let Statistics { mean, variance } = sums.statistics(3);
+        assert_eq!(mean, 3.0);
+        assert!((variance - 14.0 / 3.0).abs() < 1e-12);
     }
 }

@@ -7,18 +7,23 @@
 //!
 //! Group norms are not local, but all they take from afar is two numbers for each group. So a piece with `n` norms goes
 //! over the picture `n + 1` times: first for the statistics of the first norm, then, with these, for those of the second,
-//! and so on. Each is exact, and so strips change nothing but roundings in the last digit of the statistics.
+//! and so on. Sums go on from strip to strip in the order in which they would be taken at once, so the result is the same
+//! bit for bit.
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{Graph, Node, Op, Padding, Port, Statistics, TensorId, WeightId};
+use super::{Graph, Node, Op, PAIR_VALUES, Padding, Port, TensorId, WeightId};
 
 /// Name of a piece's input, `[1, height, width, channels]`.
 pub const INPUT: &str = "input";
-/// Name of a piece's output, a picture or `[1, groups, 3]` [`Statistics`].
+/// Name of a piece's output, a picture or `[1, groups, 6]` [`GroupSums`](super::GroupSums).
 pub const OUTPUT: &str = "output";
 
-/// The input of a strip that holds the `[1, groups, 3]` statistics of the piece's group norm number `norm`.
+/// Name of a strip's input `[1, groups, 6]` for the [`GroupSums`](super::GroupSums) of the strips above it.
+pub const SUMS: &str = "sums";
+
+/// The input of a strip that holds the `[1, groups, 6]` [`Statistics`](super::Statistics) of the piece's group norm
+/// number `norm`.
 pub fn statistics_input(norm: usize) -> String {
     format!("statistics.{norm}")
 }
@@ -55,8 +60,8 @@ pub fn cuts(graph: &Graph) -> Vec<TensorId> {
 pub enum Target {
     /// The piece's output.
     Output,
-    /// The statistics of the input of the piece's group norm with this number.
-    Statistics(usize),
+    /// The sums over the input of the piece's group norm with this number.
+    Sums(usize),
 }
 
 /// The part of a graph between two cuts.
@@ -94,6 +99,11 @@ impl<'g> Piece<'g> {
         self.norms.len()
     }
 
+    /// Values that the piece's group norm number `norm` normalises.
+    pub fn norm_elements(&self, norm: usize) -> usize {
+        self.graph.elements(self.tensor(Target::Sums(norm)))
+    }
+
     /// The piece for all rows at once.
     pub fn whole(&self) -> Graph {
         let mut part = Part::new(self, self.input_size()[0], false);
@@ -103,8 +113,8 @@ impl<'g> Piece<'g> {
         part.finish(self.to)
     }
 
-    /// The piece up to `target` for a strip of `height` rows of the input. Statistics are taken over what the rows
-    /// `inner` of the input become.
+    /// The piece up to `target` for a strip of `height` rows of the input. Sums are taken over what the rows `inner`
+    /// of the input become.
     ///
     /// # Panics
     /// If the piece [cannot be cut](Piece::reach).
@@ -115,11 +125,11 @@ impl<'g> Piece<'g> {
             let norm = self.norms.iter().position(|&norm| norm == node);
             part.push(&self.graph.nodes[node], norm);
         }
-        if let Target::Statistics(norm) = target {
+        if let Target::Sums(norm) = target {
             let Op::GroupNorm { groups, .. } = self.graph.nodes[self.norms[norm]].op else {
                 unreachable!("only group norms were listed")
             };
-            return part.finish_with_statistics(end, groups, inner);
+            return part.finish_with_sums(end, groups, inner);
         }
         part.finish(end)
     }
@@ -162,7 +172,7 @@ impl<'g> Piece<'g> {
     fn tensor(&self, target: Target) -> TensorId {
         match target {
             Target::Output => self.to,
-            Target::Statistics(norm) => self.graph.nodes[self.norms[norm]].inputs[0],
+            Target::Sums(norm) => self.graph.nodes[self.norms[norm]].inputs[0],
         }
     }
 
@@ -225,7 +235,7 @@ impl<'a> Part<'a> {
             Op::UpsampleNearest { height, .. } => *height = self.graph.shape(output)[1],
             Op::GroupNorm { groups, given, .. } if self.given => {
                 let norm = norm.expect("strips number their norms");
-                let tensor = self.tensor(vec![1, *groups, Statistics::VALUES]);
+                let tensor = self.tensor(vec![1, *groups, PAIR_VALUES]);
                 self.graph.inputs.push(Port { name: statistics_input(norm), tensor });
                 inputs.push(tensor);
                 *given = true;
@@ -241,12 +251,13 @@ impl<'a> Part<'a> {
         self.graph
     }
 
-    fn finish_with_statistics(mut self, of: TensorId, groups: usize, inner: Range<usize>) -> Graph {
+    fn finish_with_sums(mut self, of: TensorId, groups: usize, inner: Range<usize>) -> Graph {
         let scale = self.piece.size(of)[0] / self.piece.input_size()[0];
         let rows = inner.start * scale..inner.end * scale;
-        let output = self.tensor(vec![1, groups, Statistics::VALUES]);
-        let inputs = vec![self.tensors[&of]];
-        self.graph.nodes.push(Node { op: Op::GroupStatistics { groups, rows }, inputs, output });
+        let [sums, output] = [(); 2].map(|()| self.tensor(vec![1, groups, PAIR_VALUES]));
+        self.graph.inputs.push(Port { name: SUMS.to_owned(), tensor: sums });
+        let inputs = vec![self.tensors[&of], sums];
+        self.graph.nodes.push(Node { op: Op::GroupSums { groups, rows }, inputs, output });
         self.graph.outputs.push(Port { name: OUTPUT.to_owned(), tensor: output });
         self.graph
     }

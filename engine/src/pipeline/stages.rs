@@ -10,8 +10,8 @@ use crate::{
     Error,
     backend::{Backend, Executable, Footprint, WeightSource},
     graph::{
-        ELEMENT_WORK, Graph, Statistics, TensorId,
-        strips::{INPUT, OUTPUT, Piece, Target, cuts, statistics_input},
+        ELEMENT_WORK, Graph, GroupSums, Statistics, TensorId,
+        strips::{INPUT, OUTPUT, Piece, SUMS, Target, cuts, statistics_input},
     },
 };
 
@@ -223,7 +223,7 @@ impl Stages {
 
 /// What a piece goes over its picture for, in order.
 fn targets(piece: &Piece<'_>) -> impl Iterator<Item = Target> + use<> {
-    (0..piece.norms()).map(Target::Statistics).chain([Target::Output])
+    (0..piece.norms()).map(Target::Sums).chain([Target::Output])
 }
 
 fn elements([height, width, channels]: [usize; 3]) -> u64 {
@@ -240,7 +240,7 @@ struct StripRun<'a> {
     piece: Piece<'a>,
     /// Rows of the input in a strip.
     rows: usize,
-    /// Of the norms so far, `[1, groups, 3]` each.
+    /// Of the norms so far, `[1, groups, 6]` each.
     statistics: Vec<Vec<f32>>,
 }
 
@@ -279,24 +279,25 @@ impl StripRun<'_> {
 
     /// The statistics of a norm over the whole of `picture`.
     fn statistics_of(&self, norm: usize, picture: &[f32]) -> Result<Vec<f32>, Error> {
-        let target = Target::Statistics(norm);
+        let target = Target::Sums(norm);
         let line = self.input_line();
         let mut current = Current::default();
-        let mut joined: Vec<Statistics> = Vec::new();
+        let mut sums: Vec<f32> = Vec::new();
         for strip in self.strips(target) {
             let executable = current.get(self, target, &strip)?;
             let values = &picture[strip.all.start * line..strip.all.end * line];
             executable.set_input(INPUT, values);
-            executable.run();
-            let found = executable.output(OUTPUT).as_chunks().0.iter().copied().map(Statistics::from_values);
-            match joined.is_empty() {
-                true => joined.extend(found),
-                false => joined.iter_mut().zip(found).for_each(|(joined, found)| {
-                    *joined = joined.joined(strip.own.start, found, strip.own.len());
-                }),
+            match sums.is_empty() {
+                true => executable.input_mut(SUMS).fill(0.0),
+                false => executable.set_input(SUMS, &sums),
             }
+            executable.run();
+            sums = executable.output(OUTPUT).to_vec();
         }
-        Ok(joined.into_iter().flat_map(Statistics::to_values).collect())
+        let groups = sums.as_chunks().0;
+        let count = self.piece.norm_elements(norm) / groups.len();
+        let statistics = groups.iter().map(|&sums| GroupSums::from_values(sums).statistics(count));
+        Ok(statistics.flat_map(Statistics::to_values).collect())
     }
 
     /// `picture` becomes the piece's output, in the same buffer.

@@ -44,27 +44,24 @@ impl Step<'_> {
                 self.conv2d(x, *weight, window, &epilogue, out);
             }
             Op::GroupNorm { weight, bias, groups, eps, silu, given } => {
-                let batch = self.shape(node.output)[0];
-                let (weight, bias) = (weights.vector(*weight), weights.vector(*bias));
-                let activation = silu.then_some(Activation::Silu);
-                match *given {
-                    false => {
-                        kernels::group_norm(pool, x, batch, *groups, *eps, weight, bias, activation, out)
-                    }
-                    true => {
-                        let statistics = inputs[1];
-                        kernels::group_norm_with(
-                            pool, x, statistics, *groups, *eps, weight, bias, activation, out,
-                        );
-                    }
+                let shape = self.shape(node.output);
+                let (batch, row_pixels) = (shape[0], shape[shape.len() - 2]);
+                let (gamma, beta) = (weights.vector(*weight), weights.vector(*bias));
+                let (groups, eps, activation) = (*groups, *eps, silu.then_some(Activation::Silu));
+                if *given {
+                    kernels::group_norm_with(pool, x, inputs[1], groups, eps, gamma, beta, activation, out);
+                } else {
+                    kernels::group_norm(
+                        pool, x, batch, row_pixels, groups, eps, gamma, beta, activation, out,
+                    );
                 }
             }
-            Op::GroupStatistics { rows, .. } => {
+            Op::GroupSums { rows, .. } => {
                 let [batch, height, width, channels] = self.picture(node.inputs[0]);
                 assert_eq!(batch, 1, "strips are cut from one picture");
                 assert!(rows.end <= height, "rows of the picture");
                 let x = &x[rows.start * width * channels..rows.end * width * channels];
-                kernels::group_statistics(pool, x, batch, channels, out);
+                kernels::group_sums(pool, x, width, channels, inputs[1], out);
             }
             Op::LayerNorm { weight, bias, eps } => {
                 kernels::layer_norm(pool, x, *eps, weights.vector(*weight), weights.vector(*bias), out);

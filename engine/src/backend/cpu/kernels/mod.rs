@@ -28,7 +28,7 @@ pub use elementwise::{activation, add, geglu};
 pub use epilogue::Epilogue;
 pub use gemm::gemm_scratch;
 pub use matmul::matmul;
-pub use norm::{group_norm, group_norm_with, group_statistics, layer_norm};
+pub use norm::{group_norm, group_norm_with, group_sums, layer_norm};
 pub use packed::{PackedMatrix, Panels};
 pub use quantized::{
     BLOCK, Integers, QuantizedMatrix, RowLayout, conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8, quantize_rows,

@@ -5,10 +5,10 @@
 use super::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
-use crate::graph::{Activation, Statistics};
+use crate::graph::{Activation, GroupSums, Statistics};
 
-/// Pixels whose moments are summed by one task. Fixed, so that sums do not depend on the number of threads.
-const SLAB_PIXELS: usize = 512;
+/// Pixels whose moments are summed by one task at least.
+const TASK_PIXELS: usize = 512;
 
 /// Pixels summed in single precision before double takes over.
 const SHORT_SUM: usize = 32;
@@ -16,8 +16,8 @@ const SHORT_SUM: usize = 32;
 /// Tasks per thread, where there is enough work.
 const TASKS_PER_THREAD: usize = 4;
 
-/// Normalises `x` `[batch, pixels, channels]` over the pixels and channels of each of `groups` groups of channels that
-/// lie side by side, then applies `activation`. `gamma` and `beta` are `[channels]`. Group Normalization,
+/// Normalises `x` `[batch, rows, row_pixels, channels]` over the pixels and channels of each of `groups` groups of channels
+/// that lie side by side, then applies `activation`. `gamma` and `beta` are `[channels]`. Group Normalization,
 /// arXiv:1803.08494.
 ///
 /// # Panics
@@ -27,6 +27,7 @@ pub fn group_norm(
     pool: &Pool,
     x: &[f32],
     batch: usize,
+    row_pixels: usize,
     groups: usize,
     eps: f32,
     gamma: &[f32],
@@ -34,11 +35,19 @@ pub fn group_norm(
     activation: Option<Activation>,
     out: &mut [f32],
 ) {
-    let statistics = statistics(pool, x, batch, groups, gamma.len());
+    let channels = gamma.len();
+    assert!(batch > 0 && x.len().is_multiple_of(batch * channels.max(1)), "input length");
+    let mut sums = vec![GroupSums::default(); batch * groups];
+    for (image, sums) in sums.chunks_mut(groups.max(1)).enumerate() {
+        let length = x.len() / batch;
+        add_sums(pool, &x[image * length..][..length], row_pixels, channels, sums);
+    }
+    let count = x.len() / (batch * groups);
+    let statistics: Vec<Statistics> = sums.into_iter().map(|sums| sums.statistics(count)).collect();
     normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out);
 }
 
-/// As [`group_norm`], but with means and variances from elsewhere: `statistics` is `[batch, groups, 3]`, see
+/// As [`group_norm`], but with means and variances from elsewhere: `statistics` is `[batch, groups, 6]`, see
 /// [`Statistics`].
 ///
 /// # Panics
@@ -61,32 +70,27 @@ pub fn group_norm_with(
     normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out);
 }
 
-/// Means and variances over `x` `[batch, pixels, channels]` as [`group_norm_with`] reads them: `out` is
-/// `[batch, groups, 3]`.
+/// Adds the values of `x` `[rows, row_pixels, channels]` and their squares to `before`, `[groups, 6]`, into `out`, see
+/// [`GroupSums`]. From one part of a picture to the next below, the sums are bit for bit those that [`group_norm`] takes.
 ///
 /// # Panics
 /// If the lengths disagree or the groups do not divide the channels.
-pub fn group_statistics(pool: &Pool, x: &[f32], batch: usize, channels: usize, out: &mut [f32]) {
-    let (values, rest) = out.as_chunks_mut();
-    assert!(rest.is_empty(), "output length");
-    assert!(batch > 0 && values.len().is_multiple_of(batch), "groups of {batch} images");
-    let statistics = statistics(pool, x, batch, values.len() / batch, channels);
-    for (values, statistics) in values.iter_mut().zip(statistics) {
-        *values = statistics.to_values();
+pub fn group_sums(
+    pool: &Pool,
+    x: &[f32],
+    row_pixels: usize,
+    channels: usize,
+    before: &[f32],
+    out: &mut [f32],
+) {
+    assert_eq!(before.len(), out.len(), "length of the sums");
+    let (before, rest) = before.as_chunks();
+    assert!(rest.is_empty(), "length of the sums");
+    let mut sums: Vec<GroupSums> = before.iter().map(|&values| GroupSums::from_values(values)).collect();
+    add_sums(pool, x, row_pixels, channels, &mut sums);
+    for (values, sums) in out.as_chunks_mut().0.iter_mut().zip(sums) {
+        *values = sums.to_values();
     }
-}
-
-/// `[batch, groups]` means and variances of `x` `[batch, pixels, channels]`.
-fn statistics(pool: &Pool, x: &[f32], batch: usize, groups: usize, channels: usize) -> Vec<Statistics> {
-    assert!(
-        groups > 0 && channels > 0 && channels.is_multiple_of(groups),
-        "{channels} channels, {groups} groups"
-    );
-    assert!(batch > 0 && x.len().is_multiple_of(batch * channels), "input length");
-    let pixels = x.len() / (batch * channels);
-    let moments = moments(pool, x, batch, channels);
-    let images = moments.chunks_exact((moments.len() / batch).max(1));
-    images.flat_map(|slabs| of_groups(slabs, groups, pixels, channels)).collect()
 }
 
 #[expect(clippy::too_many_arguments, reason = "the operation has this many, and all are needed")]
@@ -140,7 +144,7 @@ fn normalize(
     });
 }
 
-/// First and second moments of sixteen channels over a slab of pixels: `Σ x` and `Σ x²`, exact enough in double
+/// First and second moments of sixteen channels over a row of pixels: `Σ x` and `Σ x²`, exact enough in double
 /// precision to subtract the mean afterwards.
 #[derive(Clone, Copy, Default)]
 struct Moments {
@@ -148,26 +152,39 @@ struct Moments {
     square_sum: [f64; LANES],
 }
 
-/// `[batch, slabs, ceil(channels / 16)]` moments.
-fn moments(pool: &Pool, x: &[f32], batch: usize, channels: usize) -> Vec<Moments> {
-    let pixels = x.len() / (batch * channels);
-    let slabs = pixels.div_ceil(SLAB_PIXELS);
+/// Adds the values of `x` `[rows, row_pixels, channels]` and their squares to the sums of their groups, row after row.
+fn add_sums(pool: &Pool, x: &[f32], row_pixels: usize, channels: usize, sums: &mut [GroupSums]) {
+    let groups = sums.len();
+    assert!(
+        groups > 0 && channels > 0 && channels.is_multiple_of(groups),
+        "{channels} channels, {groups} groups"
+    );
+    let line = row_pixels * channels;
+    assert!(line > 0 && x.len().is_multiple_of(line), "input length");
+    let rows = x.len() / line;
     let vectors = channels.div_ceil(LANES);
-    let mut moments = vec![Moments::default(); batch * slabs * vectors];
-    let tile_rows = if pool.threads_for_elements(x.len()) == 1 { slabs.max(1) } else { 1 };
-    let grid = Grid { groups: batch, rows: slabs, columns: vectors, tile_rows, tile_columns: vectors };
+    let mut moments = vec![Moments::default(); rows * vectors];
+    let tile_rows = match pool.threads_for_elements(x.len()) {
+        1 => rows.max(1),
+        _ => TASK_PIXELS.div_ceil(row_pixels),
+    };
+    let grid = Grid { groups: 1, rows, columns: vectors, tile_rows, tile_columns: vectors };
     for_each_tile(pool, &mut moments, &grid, |mut tile| {
-        let image = &x[tile.group * pixels * channels..][..pixels * channels];
         for i in 0..tile.rows.len() {
-            let start = (tile.rows.start + i) * SLAB_PIXELS;
-            let x = &image[start * channels..pixels.min(start + SLAB_PIXELS) * channels];
+            let x = &x[(tile.rows.start + i) * line..][..line];
             pool.isa().dispatch(SumMoments { x, channels, moments: tile.row_mut(i) });
         }
     });
-    moments
+    for row in moments.chunks_exact(vectors) {
+        for channel in 0..channels {
+            let sums = &mut sums[channel / (channels / groups)];
+            sums.sum += row[channel / LANES].sum[channel % LANES];
+            sums.square_sum += row[channel / LANES].square_sum[channel % LANES];
+        }
+    }
 }
 
-/// The moments of a slab, `x` `[pixels, channels]`.
+/// The moments of a row, `x` `[pixels, channels]`.
 struct SumMoments<'a> {
     x: &'a [f32],
     channels: usize,
@@ -216,28 +233,6 @@ struct ChannelMap {
     mean: Lanes,
     scale: Lanes,
     offset: Lanes,
-}
-
-/// Means and variances of an image's groups from its moments `[slabs, ceil(channels / 16)]`.
-fn of_groups(
-    slabs: &[Moments],
-    groups: usize,
-    pixels: usize,
-    channels: usize,
-) -> impl Iterator<Item = Statistics> {
-    let group_channels = channels / groups;
-    (0..channels).step_by(group_channels).map(move |first| {
-        let (mut sum, mut square_sum) = (0.0, 0.0);
-        for slab in slabs.chunks_exact(channels.div_ceil(LANES)) {
-            for channel in first..first + group_channels {
-                sum += slab[channel / LANES].sum[channel % LANES];
-                square_sum += slab[channel / LANES].square_sum[channel % LANES];
-            }
-        }
-        let count = (pixels * group_channels) as f64;
-        let mean = sum / count;
-        Statistics { mean, variance: (square_sum / count - mean * mean).max(0.0) }
-    })
 }
 
 /// The maps that normalise an image with the statistics of its groups.
@@ -371,6 +366,7 @@ fn distances<S: Simd>(isa: S, x: &[f32], from: f32) -> (f32, f32) {
 mod tests {
     use super::super::reference;
     use super::*;
+    use crate::graph::PAIR_VALUES;
 
     /// Outputs are of order 1 and a handful of operations from the moments, which are nearly exact.
     const TOLERANCE: f64 = 2e-6;
@@ -379,16 +375,49 @@ mod tests {
         let gamma: Vec<f32> = reference::noise(21, channels).iter().map(|g| 1.0 + 0.5 * g).collect();
         let beta = reference::noise(22, channels);
         let expected = reference::group_norm(x, batch, groups, eps, &gamma, &beta);
+        let pixels = x.len() / (batch * channels);
         let label = format!("{} values, {batch} images, {groups} groups of {channels}", x.len());
-        reference::check_everywhere(&label, &expected, tolerance, |pool, out| {
-            group_norm(pool, x, batch, groups, eps, &gamma, &beta, None, out);
-        });
-        // Statistics that were taken apart and handed back in change nothing.
-        reference::check_everywhere(&format!("{label}, in two ops"), &expected, tolerance, |pool, out| {
-            let mut statistics = vec![0.0; batch * groups * Statistics::VALUES];
-            group_statistics(pool, x, batch, channels, &mut statistics);
-            group_norm_with(pool, x, &statistics, groups, eps, &gamma, &beta, None, out);
-        });
+        for row_pixels in [pixels, row_of(pixels)] {
+            reference::check_everywhere(&label, &expected, tolerance, |pool, out| {
+                group_norm(pool, x, batch, row_pixels, groups, eps, &gamma, &beta, None, out);
+            });
+        }
+    }
+
+    /// Pixels of a row, so that there are several rows if their number has a small divisor.
+    fn row_of(pixels: usize) -> usize {
+        let rows = (2..=11).find(|rows| pixels.is_multiple_of(*rows)).unwrap_or(1);
+        pixels / rows
+    }
+
+    #[test]
+    fn sums_in_parts_make_the_same_norm_bit_for_bit() {
+        let (rows, row_pixels, channels, groups) = (9, 37, 40, 8);
+        let x = reference::noise(31, rows * row_pixels * channels);
+        let (gamma, beta) = (reference::noise(32, channels), reference::noise(33, channels));
+        let line = row_pixels * channels;
+        for threads in 1..=3 {
+            let pool = Pool::new(std::num::NonZeroUsize::new(threads)).unwrap().dividing_everything();
+            let mut whole = vec![0.0; x.len()];
+            group_norm(&pool, &x, 1, row_pixels, groups, 1e-6, &gamma, &beta, None, &mut whole);
+            let mut sums = vec![0.0; groups * PAIR_VALUES];
+            for part in [&x[..line], &x[line..4 * line], &x[4 * line..]] {
+                let before = sums.clone();
+                group_sums(&pool, part, row_pixels, channels, &before, &mut sums);
+            }
+            let count = x.len() / groups;
+            let statistics = sums
+                .as_chunks()
+                .0
+                .iter()
+                .flat_map(|&sums| GroupSums::from_values(sums).statistics(count).to_values());
+            let statistics: Vec<f32> = statistics.collect();
+            let mut parts = vec![0.0; x.len()];
+            for (x, out) in x.chunks(5 * line).zip(parts.chunks_mut(5 * line)) {
+                group_norm_with(&pool, x, &statistics, groups, 1e-6, &gamma, &beta, None, out);
+            }
+            assert!(whole.iter().zip(&parts).all(|(a, b)| a.to_bits() == b.to_bits()), "{threads} threads");
+        }
     }
 
     #[test]
@@ -430,7 +459,7 @@ mod tests {
         for value in [0.0, 1000.3, -3e-5] {
             let x = vec![value; 20 * 600];
             reference::check_everywhere("constant", &expected, 1e-6, |pool, out| {
-                group_norm(pool, &x, 1, 4, 1e-6, &[1.0; 20], &beta, None, out);
+                group_norm(pool, &x, 1, 30, 4, 1e-6, &[1.0; 20], &beta, None, out);
             });
             reference::check_everywhere("constant rows", &expected, 1e-6, |pool, out| {
                 layer_norm(pool, &x, 1e-6, &[1.0; 20], &beta, out);
@@ -445,7 +474,7 @@ mod tests {
         let normed = reference::group_norm(&x, 2, 3, 1e-5, &gamma, &beta);
         let expected: Vec<f64> = normed.iter().map(|&y| reference::activate(Activation::Silu, y)).collect();
         reference::check_everywhere("norm and silu", &expected, TOLERANCE, |pool, out| {
-            group_norm(pool, &x, 2, 3, 1e-5, &gamma, &beta, Some(Activation::Silu), out);
+            group_norm(pool, &x, 2, 5, 3, 1e-5, &gamma, &beta, Some(Activation::Silu), out);
         });
     }
 
