@@ -20,6 +20,7 @@ mod memory;
 pub mod metrics;
 mod model;
 pub mod models;
+mod pages;
 mod picture;
 pub mod pipeline;
 pub mod rng;

@@ -11,6 +11,7 @@ use crate::{
     backend::{Executable, WeightSource},
     graph::Graph,
     models::autoencoder,
+    pages::Pages,
     tensor::{channels_first, channels_last},
 };
 
@@ -55,7 +56,7 @@ pub(super) struct Decoder<'w> {
     /// Everything at once, where memory is enough for that.
     whole: Option<Box<dyn Executable + 'w>>,
     /// `[height, width, 3]` where it is not.
-    pixels: Vec<f32>,
+    pixels: Option<Pages>,
     width: usize,
     height: usize,
 }
@@ -79,28 +80,34 @@ impl Decoder<'_> {
             executable.run();
             return Ok(executable.output(autoencoder::PIXELS));
         }
-        self.pixels = Vec::new();
-        let stager = Stager { graph: &self.graph, backend: &*self.pipeline.backend, weights: &self.weights };
-        self.pixels = stager.run(&self.stages, channels_last)?;
-        Ok(&self.pixels)
+        self.pixels = None;
+        let stager = Stager {
+            graph: &self.graph,
+            backend: &*self.pipeline.backend,
+            weights: &self.weights,
+            scratch: 0,
+        };
+        let pixels = self.pixels.insert(stager.run(&self.stages, &channels_last)?);
+        Ok(&pixels[..self.width * self.height * config.out_channels])
     }
 }
 
 impl Pipeline {
     /// The decoder for latents of `height x width` latent pixels, all at once.
     pub(super) fn decoder(&self, size: (usize, usize)) -> Result<Decoder<'_>, Error> {
-        let stages = self.decoder_stages(size, |stager| stager.whole())?;
+        let stages = self.decoder_stages(size, 0, |stager| stager.whole())?;
         self.decoder_in_stages(size, stages)
     }
 
-    /// The decoder as `choose` wants it cut.
+    /// The decoder as `choose` wants it cut, beside `scratch` bytes that the backend holds anyway.
     pub(super) fn decoder_stages<T>(
         &self,
         (height, width): (usize, usize),
+        scratch: u64,
         choose: impl FnOnce(&Stager<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let graph = autoencoder::decoder(&self.model.vae, 1, height, width);
-        choose(&Stager { graph: &graph, backend: &*self.backend, weights: &self.component("vae")? })
+        choose(&Stager { graph: &graph, backend: &*self.backend, weights: &self.component("vae")?, scratch })
     }
 
     /// The decoder in stages that were chosen for this size.
@@ -117,7 +124,7 @@ impl Pipeline {
         };
         let factor = self.model.vae.scale_factor();
         let (width, height) = (width * factor, height * factor);
-        Ok(Decoder { pipeline: self, weights, graph, stages, whole, pixels: Vec::new(), width, height })
+        Ok(Decoder { pipeline: self, weights, graph, stages, whole, pixels: None, width, height })
     }
 
     /// Pictures from `latents [batch, latent_channels, h, w]`, scaling factor still applied.

@@ -94,7 +94,7 @@ impl Pipeline {
     /// The stages of the decoder alone, for `count` pictures from latents of `height x width`.
     pub(super) fn fitting_stages(&self, size: (usize, usize), count: usize) -> Result<Stages, Error> {
         let Some(limit) = self.memory_limit() else {
-            return self.decoder_stages(size, |stager| stager.whole());
+            return self.decoder_stages(size, 0, |stager| stager.whole());
         };
         let (height, width) = size;
         let factor = self.model.vae.scale_factor();
@@ -104,10 +104,10 @@ impl Pipeline {
         let latents = floats([count + 1, self.model.vae.latent_channels, height, width]);
         let beside = self.held.saturating_add(pictures).saturating_add(latents);
         let room = limit.saturating_sub(beside);
-        if let Some(stages) = self.decoder_stages(size, |stager| stager.cheapest(room))? {
+        if let Some(stages) = self.decoder_stages(size, 0, |stager| stager.cheapest(room))? {
             return Ok(stages);
         }
-        let least = self.decoder_stages(size, |stager| stager.smallest())?;
+        let least = self.decoder_stages(size, 0, |stager| stager.smallest())?;
         Err(Error::DoesNotFit {
             size: format!("{}x{}", width * factor, height * factor),
             limit,
@@ -160,59 +160,81 @@ impl<'p> Planner<'p> {
 
     /// The fastest plan within `limit`.
     fn within(&self, limit: Option<u64>) -> Result<Option<MemoryPlan>, Error> {
-        let Some(limit) = limit else {
-            let batching = Batching { pictures: self.settings.count.min(MAX_BATCH), ..Batching::ONE };
-            let stages = self.pipeline.decoder_stages(self.size, |stager| stager.whole())?;
-            return Ok(Some(self.plan(None, batching, &self.unet(batching)?, stages)?));
-        };
-        // A picture so large that its decoder cannot run must not have its U-Net planned first.
-        let room = limit.saturating_sub(self.beside_decoder());
-        let Some(stages) = self.pipeline.decoder_stages(self.size, |stager| stager.cheapest(room))? else {
-            return Ok(None);
-        };
         for batching in batchings(self.settings.count, self.branches) {
-            let plan = self.plan(Some(limit), batching, &self.unet(batching)?, stages.clone())?;
-            if plan.peak() <= limit {
-                return Ok(Some(plan));
+            let before = self.before_decoder(batching)?;
+            let Some(limit) = limit else {
+                let stages = self.decoder_stages(before.scratch, |stager| stager.whole())?;
+                return Ok(Some(self.plan(None, batching, before, stages)?));
+            };
+            if before.phases.iter().any(|phase| phase.bytes > limit) {
+                continue;
+            }
+            let room = limit.saturating_sub(self.beside_decoder());
+            if let Some(stages) = self.decoder_stages(before.scratch, |stager| stager.cheapest(room))? {
+                return Ok(Some(self.plan(Some(limit), batching, before, stages)?));
             }
         }
         Ok(None)
+    }
+
+    /// Least bytes for this request.
+    fn least(&self) -> Result<u64, Error> {
+        let mut least = u64::MAX;
+        for batching in batchings(self.settings.count, self.branches) {
+            let before = self.before_decoder(batching)?;
+            let stages = self.decoder_stages(before.scratch, |stager| stager.smallest())?;
+            least = least.min(self.plan(None, batching, before, stages)?.peak());
+        }
+        Ok(least)
     }
 
     fn plan(
         &self,
         limit: Option<u64>,
         batching: Batching,
-        unet: &UNetMemory,
+        before: Before,
         stages: Stages,
     ) -> Result<MemoryPlan, Error> {
-        let held = self.pipeline.held;
-        let mut scratch = self.text.scratch;
-        let text = held + scratch + self.text.executable + self.text_states;
-        let encoder = self.encoder()?;
-        let encoding = encoder.map(|encoder| {
-            scratch = scratch.max(encoder.scratch);
-            held + scratch + self.text_states + encoder.executable
-        });
-        scratch = scratch.max(unet.scratch);
-        let denoising = held + scratch + self.text_states + unet.bytes + self.latents(batching);
-        scratch = scratch.max(stages.scratch);
-        let decoding = self.beside_decoder() + scratch + stages.peak;
-        let whole = self.pipeline.decoder_stages(self.size, |stager| stager.whole())?;
-        let phase = |name, bytes| Phase { name, bytes };
-        let mut phases = vec![phase("open", held), phase("text encoder", text)];
-        phases.extend(encoding.map(|bytes| phase("VAE encoder", bytes)));
-        phases.extend([phase("U-Net", denoising), phase("VAE decoder", decoding)]);
+        let whole = self.decoder_stages(0, |stager| stager.whole())?;
         let decoding = Decoding {
             strips: stages.strips(),
             stages: stages.stages.len(),
             work: stages.work as f64 / whole.work as f64,
         };
+        let mut phases = before.phases;
+        phases.push(Phase { name: "VAE decoder", bytes: self.beside_decoder() + stages.memory() });
         let mapped = self.pipeline.mapped_bytes();
         Ok(MemoryPlan { limit, phases, batching, decoding, mapped, stages })
     }
 
-    fn unet(&self, batching: Batching) -> Result<UNetMemory, Error> {
+    /// The phases up to the finished latents.
+    fn before_decoder(&self, batching: Batching) -> Result<Before, Error> {
+        let held = self.pipeline.held;
+        let mut phases = vec![Phase { name: "open", bytes: held }];
+        let mut scratch = 0;
+        let mut add = |name, footprint: Footprint| {
+            scratch = footprint.scratch.max(scratch);
+            let bytes = held + self.text_states + scratch + footprint.executable;
+            phases.push(Phase { name, bytes });
+        };
+        add("text encoder", self.text);
+        if let Some(encoder) = self.encoder()? {
+            add("VAE encoder", encoder);
+        }
+        let Footprint { executable, scratch: own } = self.unet(batching)?;
+        add("U-Net", Footprint { executable: executable + self.latents(batching), scratch: own });
+        Ok(Before { phases, scratch })
+    }
+
+    fn decoder_stages<T>(
+        &self,
+        scratch: u64,
+        choose: impl FnOnce(&Stager<'_>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.pipeline.decoder_stages(self.size, scratch, choose)
+    }
+
+    fn unet(&self, batching: Batching) -> Result<Footprint, Error> {
         let Planner { pipeline, steps, branches, size: (height, width), .. } = *self;
         let groups = if batching.split_guidance { branches } else { 1 };
         let batch = batching.pictures * branches / groups;
@@ -231,8 +253,8 @@ impl<'p> Planner<'p> {
         // The projections are copied into a graph of which nothing else has been touched by then.
         let copied = if groups > 1 { waiting } else { projections };
         let before = (time.executable + biases).max(prompt.executable + biases + copied);
-        Ok(UNetMemory {
-            bytes: (before + graphs).max(denoise.executable + biases + waiting),
+        Ok(Footprint {
+            executable: (before + graphs).max(denoise.executable + biases + waiting),
             scratch: time.scratch.max(prompt.scratch).max(denoise.scratch),
         })
     }
@@ -295,16 +317,6 @@ impl<'p> Planner<'p> {
         Ok(Error::DoesNotFit { size: format!("{width}x{height}"), limit, needed, advice })
     }
 
-    /// Least bytes for this request.
-    fn least(&self) -> Result<u64, Error> {
-        let stages = self.pipeline.decoder_stages(self.size, |stager: &Stager<'_>| stager.smallest())?;
-        let mut least = u64::MAX;
-        for batching in batchings(self.settings.count, self.branches) {
-            least = least.min(self.plan(None, batching, &self.unet(batching)?, stages.clone())?.peak());
-        }
-        Ok(least)
-    }
-
     fn fits(&self, settings: &Settings, limit: u64) -> bool {
         Planner::new(self.pipeline, settings)
             .and_then(|planner| planner.within(Some(limit)))
@@ -320,9 +332,10 @@ impl<'p> Planner<'p> {
     }
 }
 
-/// The U-Net's part of a run, in bytes.
-struct UNetMemory {
-    bytes: u64,
+/// A run up to the finished latents.
+struct Before {
+    phases: Vec<Phase>,
+    /// Bytes of working memory that the backend holds by then.
     scratch: u64,
 }
 

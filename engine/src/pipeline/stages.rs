@@ -13,6 +13,7 @@ use crate::{
         ELEMENT_WORK, Graph, GroupSums, Statistics, TensorId,
         strips::{INPUT, OUTPUT, Piece, SUMS, Target, cuts, statistics_input},
     },
+    pages::Pages,
 };
 
 /// The stages of a graph with one picture for input and one for output, and what they take.
@@ -51,6 +52,8 @@ pub(super) struct Stager<'a> {
     pub(super) graph: &'a Graph,
     pub(super) backend: &'a dyn Backend,
     pub(super) weights: &'a WeightSource<'a>,
+    /// Bytes of working memory that the backend holds anyway.
+    pub(super) scratch: u64,
 }
 
 impl Stager<'_> {
@@ -145,7 +148,7 @@ impl Stager<'_> {
         Ok(Stages {
             stages: vec![Stage { from, to, height: piece.input_size()[0], rows: None }],
             peak,
-            scratch,
+            scratch: scratch.max(self.scratch),
             work,
         })
     }
@@ -168,32 +171,53 @@ impl Stager<'_> {
         }
         let [input, output] = [elements(piece.input_size()), elements(piece.output_size())];
         let kept = (kept_rows * width * channels) as u64;
-        let peak = footprint.executable + bytes(input.max(output) + kept);
+        let running = footprint.executable + bytes(input.max(output) + kept);
+        // A picture that became smaller is copied.
+        let peak = if output < input { running.max(bytes(input + output)) } else { running };
         let stage = Stage { from, to, height, rows: Some(rows) };
         Ok(Some(Stages {
             stages: vec![stage],
             peak,
-            scratch: footprint.scratch,
+            scratch: footprint.scratch.max(self.scratch),
             work: work + ELEMENT_WORK as u64 * (input + output),
         }))
     }
 
-    /// Runs all of `stages` on `picture`, `[height, width, channels]`.
-    pub(super) fn run(&self, stages: &Stages, mut picture: Vec<f32>) -> Result<Vec<f32>, Error> {
-        for stage in &stages.stages {
+    /// Runs all of `stages` on `picture`, `[height, width, channels]`; the result stands at the front of the block.
+    pub(super) fn run(&self, stages: &Stages, picture: &[f32]) -> Result<Pages, Error> {
+        let mut buffer = self.buffer(stages, 0, picture)?;
+        for (index, stage) in stages.stages.iter().enumerate() {
             let piece = Piece::new(self.graph, stage.from, stage.to);
-            picture = match stage.rows {
+            let input = elements(piece.input_size()) as usize;
+            match stage.rows {
                 None => {
                     let mut executable = self.backend.compile(piece.whole(), self.weights)?;
-                    executable.set_input(INPUT, &picture);
-                    drop(picture);
+                    executable.set_input(INPUT, &buffer[..input]);
+                    drop(buffer);
                     executable.run();
-                    executable.output(OUTPUT).to_vec()
+                    buffer = self.buffer(stages, index + 1, executable.output(OUTPUT))?;
                 }
-                Some(rows) => StripRun { stager: self, piece, rows, statistics: Vec::new() }.run(picture)?,
-            };
+                Some(rows) => {
+                    let output = elements(piece.output_size()) as usize;
+                    StripRun { stager: self, piece, rows, statistics: Vec::new() }.run(&mut buffer)?;
+                    if output < input {
+                        // Gives back what has been touched and is of no use any more.
+                        buffer = self.buffer(stages, index + 1, &buffer[..output])?;
+                    }
+                }
+            }
         }
-        Ok(picture)
+        Ok(buffer)
+    }
+
+    /// A block that begins with `picture` and has room for what the stages from number `next` on make of it in place. Room
+    /// that is never touched takes nothing.
+    fn buffer(&self, stages: &Stages, next: usize, picture: &[f32]) -> Result<Pages, Error> {
+        let in_place = stages.stages[next..].iter().take_while(|stage| stage.rows.is_some());
+        let sizes = in_place.map(|stage| self.graph.elements(stage.to));
+        let mut buffer = Pages::zeros(sizes.fold(picture.len(), usize::max))?;
+        buffer[..picture.len()].copy_from_slice(picture);
+        Ok(buffer)
     }
 }
 
@@ -254,9 +278,10 @@ struct Strip {
 }
 
 impl StripRun<'_> {
-    fn run(mut self, picture: Vec<f32>) -> Result<Vec<f32>, Error> {
+    /// The input at the front of `picture` becomes the output there.
+    fn run(mut self, picture: &mut [f32]) -> Result<(), Error> {
         for norm in 0..self.piece.norms() {
-            let statistics = self.statistics_of(norm, &picture)?;
+            let statistics = self.statistics_of(norm, picture)?;
             self.statistics.push(statistics);
         }
         self.output_of(picture)
@@ -301,19 +326,12 @@ impl StripRun<'_> {
     }
 
     /// `picture` becomes the piece's output, in the same buffer.
-    fn output_of(&self, mut picture: Vec<f32>) -> Result<Vec<f32>, Error> {
+    fn output_of(&self, picture: &mut [f32]) -> Result<(), Error> {
         let line = self.input_line();
         let [in_height, ..] = self.piece.input_size();
         let [out_height, out_width, out_channels] = self.piece.output_size();
         // Values that a row of the input becomes.
         let out_line = out_height / in_height * out_width * out_channels;
-        let out_len = in_height * out_line;
-        let growth = out_len.saturating_sub(picture.len());
-        picture
-            .try_reserve_exact(growth)
-            .map_err(|_| Error::OutOfMemory { bytes: growth.saturating_mul(size_of::<f32>()) })?;
-        picture.resize(picture.len() + growth, 0.0);
-
         // A row that becomes longer may only overwrite rows after it, a shorter one those before it.
         let from_below = out_line >= line;
         let mut strips = self.strips(Target::Output);
@@ -349,9 +367,7 @@ impl StripRun<'_> {
             picture[own.start * out_line..own.end * out_line]
                 .copy_from_slice(&output[first..first + own.len() * out_line]);
         }
-        picture.truncate(out_len);
-        picture.shrink_to_fit();
-        Ok(picture)
+        Ok(())
     }
 
     /// Values in a row of the input.

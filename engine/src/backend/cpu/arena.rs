@@ -2,44 +2,25 @@
 
 use std::ops::Range;
 
-use memmap2::MmapMut;
+use crate::{Error, pages::Pages};
 
-use crate::Error;
-
-/// f32 values in one block, addressed by the ranges of a plan.
-///
-/// Pages come from the system as they are first touched and go back when the arena is dropped: an allocator might keep
-/// them, and a planned peak would not be the real one. Pages are aligned to more than the cache lines of a plan.
+/// f32 values in one block, addressed by the ranges of a plan. Pages are aligned to more than a plan's cache lines.
 pub(super) struct Arena {
-    /// `None` for no values at all, of which there is no mapping.
-    pages: Option<MmapMut>,
+    pages: Pages,
 }
 
 impl Arena {
     /// `elements` zeros.
     pub(super) fn new(elements: usize) -> Result<Arena, Error> {
-        let bytes = elements.saturating_mul(size_of::<f32>());
-        if bytes == 0 {
-            return Ok(Arena { pages: None });
-        }
-        let pages = MmapMut::map_anon(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
-        Ok(Arena { pages: Some(pages) })
-    }
-
-    fn all(&self) -> &[f32] {
-        bytemuck::cast_slice(self.pages.as_deref().unwrap_or_default())
-    }
-
-    fn all_mut(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(self.pages.as_deref_mut().unwrap_or_default())
+        Ok(Arena { pages: Pages::zeros(elements)? })
     }
 
     pub(super) fn values(&self, range: Range<usize>) -> &[f32] {
-        &self.all()[range]
+        &self.pages[range]
     }
 
     pub(super) fn values_mut(&mut self, range: Range<usize>) -> &mut [f32] {
-        &mut self.all_mut()[range]
+        &mut self.pages[range]
     }
 
     /// One range to write and others to read. The plan keeps a node's output apart from its inputs.
@@ -48,7 +29,7 @@ impl Arena {
         out: Range<usize>,
         inputs: impl Iterator<Item = Range<usize>>,
     ) -> (&mut [f32], Vec<&[f32]>) {
-        let (before, rest) = self.all_mut().split_at_mut(out.start);
+        let (before, rest) = self.pages.split_at_mut(out.start);
         let (written, after) = rest.split_at_mut(out.len());
         let (before, after) = (&*before, &*after);
         let inputs = inputs.map(|range| match range.end <= out.start {
@@ -72,10 +53,5 @@ mod tests {
         let (out, inputs) = arena.split(16..20, [0..3, 32..35, 0..3].into_iter());
         assert_eq!(out, [16.0, 17.0, 18.0, 19.0]);
         assert_eq!(inputs, [&[0.0, 1.0, 2.0][..], &[32.0, 33.0, 34.0], &[0.0, 1.0, 2.0]]);
-    }
-
-    #[test]
-    fn an_impossible_size_is_an_error() {
-        assert!(matches!(Arena::new(usize::MAX / 8), Err(Error::OutOfMemory { .. })));
     }
 }

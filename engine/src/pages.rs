@@ -1,0 +1,62 @@
+//! Large blocks of values, straight from the system.
+
+use std::ops::{Deref, DerefMut};
+
+use memmap2::MmapMut;
+
+use crate::Error;
+
+/// f32 values in anonymous pages of their own.
+///
+/// A page counts as taken once it has been touched, and goes back when the block is dropped. An allocator might keep what
+/// is freed (glibc keeps blocks below a threshold that moves up to 32 MiB), and a planned peak would not be the real one.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    /// `None` for no values at all, of which there is no mapping.
+    map: Option<MmapMut>,
+}
+
+impl Pages {
+    /// `count` zeros, aligned to a page.
+    pub(crate) fn zeros(count: usize) -> Result<Pages, Error> {
+        let bytes = count.saturating_mul(size_of::<f32>());
+        if bytes == 0 {
+            return Ok(Pages { map: None });
+        }
+        let map = MmapMut::map_anon(bytes).map_err(|_| Error::OutOfMemory { bytes })?;
+        Ok(Pages { map: Some(map) })
+    }
+}
+
+impl Deref for Pages {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        bytemuck::cast_slice(self.map.as_deref().unwrap_or_default())
+    }
+}
+
+impl DerefMut for Pages {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        bytemuck::cast_slice_mut(self.map.as_deref_mut().unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_hold_zeros_until_written() {
+        let mut pages = Pages::zeros(5000).unwrap();
+        assert!(pages.len() == 5000 && pages.iter().all(|value| *value == 0.0));
+        pages[4999] = 2.0;
+        assert_eq!(pages.iter().sum::<f32>(), 2.0);
+        assert!(Pages::zeros(0).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_impossible_size_is_an_error() {
+        assert!(matches!(Pages::zeros(usize::MAX / 8), Err(Error::OutOfMemory { .. })));
+    }
+}
