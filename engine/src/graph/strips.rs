@@ -284,3 +284,74 @@ impl<'a> Part<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Activation, GraphBuilder, Window};
+    use super::*;
+
+    /// Norm, convolution around a shortcut, upsampling, convolution.
+    fn decoder() -> (Graph, [TensorId; 4]) {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[1, 6, 5, 4]);
+        let normed = graph.group_norm("norm", x, 2, 1e-6, true);
+        let hidden = graph.conv2d("conv", normed, 4, Window::SAME_3X3, None);
+        let block = graph.add(hidden, x);
+        let wide = graph.upsample_nearest(block, (12, 10));
+        let y = graph.conv2d("out", wide, 3, Window::SAME_3X3, None);
+        graph.output("y", y);
+        (graph.finish(), [x, block, wide, y])
+    }
+
+    #[test]
+    fn cuts_lie_where_nothing_goes_around() {
+        let (graph, tensors) = decoder();
+        assert_eq!(cuts(&graph), tensors);
+    }
+
+    #[test]
+    fn reach_shrinks_with_upsampling() {
+        let (graph, [x, block, wide, y]) = decoder();
+        let reach = |from, to| Piece::new(&graph, from, to).reach(Target::Output);
+        // One row of the finer picture lies within one of the coarser.
+        assert_eq!([reach(wide, y), reach(block, y), reach(x, y)], [Some(1), Some(1), Some(2)]);
+        assert_eq!(Piece::new(&graph, x, y).reach(Target::Sums(0)), Some(0));
+    }
+
+    #[test]
+    fn a_strip_has_its_own_heights_and_only_the_weights_it_reads() {
+        let (graph, [_, block, _, y]) = decoder();
+        let strip = Piece::new(&graph, block, y).strip(Target::Output, 3, 1..2);
+        assert_eq!(strip.tensors, [vec![1, 3, 5, 4], vec![1, 6, 10, 4], vec![1, 6, 10, 3]]);
+        let names: Vec<&str> = strip.weights.iter().map(|weight| weight.name.as_str()).collect();
+        assert_eq!(names, ["out.weight", "out.bias"]);
+        assert!(matches!(strip.nodes[0].op, Op::UpsampleNearest { height: 6, width: 10 }));
+    }
+
+    #[test]
+    fn sums_are_over_a_strips_own_rows_of_what_the_norm_reads() {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[1, 6, 5, 4]);
+        let wide = graph.upsample_nearest(x, (12, 10));
+        let y = graph.group_norm("norm", wide, 2, 1e-6, false);
+        graph.output("y", y);
+        let graph = graph.finish();
+        let strip = Piece::new(&graph, x, y).strip(Target::Sums(0), 4, 1..3);
+        assert_eq!(strip.nodes[1].op, Op::GroupSums { groups: 2, rows: 2..6 });
+        assert_eq!(strip.inputs.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [INPUT, SUMS]);
+    }
+
+    #[test]
+    fn what_looks_everywhere_cannot_be_cut() {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[1, 6, 5, 4]);
+        let attended = graph.attention(x, x, x, 1, false);
+        let halved = Window { stride: 2, ..Window::SAME_3X3 };
+        let half = graph.conv2d("down", attended, 4, halved, None);
+        let y = graph.activation(Activation::Silu, half);
+        graph.output("y", y);
+        let graph = graph.finish();
+        let reach = |from, to| Piece::new(&graph, from, to).reach(Target::Output);
+        assert_eq!([reach(x, attended), reach(attended, half), reach(half, y)], [None, None, Some(0)]);
+    }
+}
