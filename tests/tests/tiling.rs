@@ -37,11 +37,11 @@ fn strips_change_nothing() {
         .map(|weight_type| (weight_type.name(), Model::convert_folder(&demo_model(), weight_type)));
     for (name, model) in models.iter().chain(&trained) {
         let pipeline = model.open(2);
-        for (height, width) in [(37, 29), (64, 64), (100, 12), (7, 50), (1, 1)] {
+        for (height, width) in [(37, 29), (50, 7), (1, 1)] {
             let latents = latents(height, width);
             let whole = decode(&pipeline, &latents);
             let needed = needed(&pipeline, &latents);
-            for spare in [0, 1 << 18, 1 << 20, 4 << 20] {
+            for spare in [0, 1 << 18, 2 << 20] {
                 let cut = decode(&pipeline.with_max_memory(Some(needed + spare)), &latents);
                 let differing = whole.rgb.iter().zip(&cut.rgb).filter(|(a, b)| a != b).count();
                 table.equal(&format!("{name} {height}x{width}, {spare} bytes to spare"), &differing, &0);
