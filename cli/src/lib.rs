@@ -1,4 +1,4 @@
-//! The command line of sdq: `sdq generate`, `convert`, `eval`, `info` and `schedulers`.
+//! The command line of sdq: `sdq generate`, `resume`, `convert`, `eval`, `info` and `schedulers`.
 //!
 //! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
 //!
@@ -20,11 +20,15 @@ mod fit;
 mod generate;
 mod info;
 mod interrupt;
+mod job;
 mod model;
+mod preview;
 mod progress;
 mod prompts;
 mod recipe;
 mod reference;
+mod resume;
+mod run;
 mod schedulers;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
@@ -55,6 +59,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     let done = match &args.command {
         Command::Generate(args) => generate::run(args),
+        Command::Resume(args) => resume::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Info(args) => info::run(args),
