@@ -84,7 +84,7 @@ pub(crate) struct JobArgs {
     pub(crate) init_image: Option<PathBuf>,
 
     /// How much of the picture is drawn anew, from 0 to 1. Default: 0.8, with a mask 1.
-    #[arg(long, requires = "init_image")]
+    #[arg(long, value_name = "SHARE", requires = "init_image", allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
 
     /// Draw only what is white in this picture, and keep what is black.
@@ -92,7 +92,7 @@ pub(crate) struct JobArgs {
     pub(crate) mask: Option<PathBuf>,
 
     /// How strongly the picture pulls, with a model that edits by instruction. Default: the model's, or 1.5.
-    #[arg(long, value_name = "SCALE", requires = "init_image")]
+    #[arg(long, value_name = "SCALE", requires = "init_image", allow_negative_numbers = true)]
     pub(crate) image_guidance_scale: Option<f32>,
 }
 
@@ -122,7 +122,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) scheduler_options: Vec<(String, String)>,
 
     /// How much of the contrast that guidance adds is taken back, from 0 to 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0)]
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
     pub(crate) guidance_rescale: f32,
 
     #[command(flatten)]
@@ -137,7 +137,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) variation_seed: Option<u64>,
 
     /// How far, from 0 to 1. Alone it draws variations 1, 2 and so on.
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) variation_strength: Option<f64>,
 
     /// Draw this many pictures, with seeds counting up from --seed, or --variation-seed.

@@ -85,7 +85,7 @@ fn wrong_usage_is_named_in_one_line_and_leaves_nothing() {
         (&["--count", "0"], &["count", "0"]),
         (&["--threads", "0"], &["threads", "0"]),
         (&["--seed", "-1"], &["-1"]),
-        (&["-o", "picture.jpg"], &["picture.jpg", ".png"]),
+        (&["-o", "picture.gif"], &["picture.gif", ".png"]),
         (&["--stepps", "3"], &["--stepps"]),
     ];
     for (args, words) in cases {
