@@ -18,6 +18,7 @@ mod error;
 pub mod graph;
 pub mod metrics;
 mod model;
+mod model_index;
 pub mod models;
 mod picture;
 pub mod pipeline;
@@ -26,7 +27,8 @@ mod tensor;
 pub mod tokenizer;
 
 pub use error::Error;
-pub use model::{COMPONENTS, Model};
+pub use model::{ExtraInput, Model, TextEncoder};
+pub use model_index::ModelIndex;
 pub use picture::{Mask, Picture};
 pub use pipeline::{
     Checkpoint, Defaults, Event, Generated, Pipeline, PipelineOptions, Preview, Request, SavedRun, Variation,

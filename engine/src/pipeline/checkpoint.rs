@@ -258,7 +258,7 @@ impl SavedRun {
             generator.ok_or_else(|| self.error(format!("`{}` is no generator", name("generator"))))?;
 
         let [_, _, height, width] = shape;
-        let extra = pipeline.model.unet.in_channels - pipeline.model.vae.latent_channels;
+        let extra = pipeline.model.unet.in_channels - pipeline.model.vae.latent_channels();
         let extra_channels = match extra {
             0 => None,
             _ => Some(self.tensor(&name("extra_channels"), &[1, extra, height, width])?),

@@ -8,6 +8,7 @@ mod checkpoint;
 mod compare;
 mod denoiser;
 mod drawing;
+mod guidance;
 mod preview;
 mod probe;
 mod request;
@@ -33,6 +34,7 @@ pub use preview::Preview;
 pub use probe::Probe;
 pub use request::{Request, Variation};
 pub use settings::{Defaults, Job, Settings};
+pub use text::{Conditioning, EncodedPrompts};
 
 use crate::{
     Error, Model, Picture, Tensor,
@@ -179,9 +181,9 @@ impl Pipeline {
     ) -> Result<Generated, Error> {
         let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
 
-        let text_states = self.encode_prompts(&settings.prompts())?;
+        let conditioning = self.condition(settings)?;
         observer.tell(Event::Encoded)?;
-        let finished = self.denoise(settings, &text_states, progress, &mut observer)?;
+        let finished = self.denoise(settings, &conditioning, progress, &mut observer)?;
 
         let mut decoder = self.decoder(settings.latent_size(&self.model.vae))?;
         let mut pictures = Vec::new();
@@ -197,7 +199,7 @@ impl Pipeline {
     fn denoise(
         &self,
         settings: &Settings,
-        text_states: &Tensor,
+        conditioning: &Conditioning,
         Progress { mut finished, mut begun }: Progress,
         observer: &mut Teller<'_>,
     ) -> Result<Vec<Tensor>, Error> {
@@ -224,8 +226,8 @@ impl Pipeline {
                 other => {
                     // What the old one holds goes before the new one comes.
                     drop(other.take());
-                    let guidance = settings.guidance();
-                    other.insert(Denoiser::new(self, text_states, guidance, &timesteps, size, batching)?)
+                    let guidance = settings.guidance;
+                    other.insert(Denoiser::new(self, conditioning, guidance, &timesteps, size, batching)?)
                 }
             };
             denoiser.set_extra_channels(batch.iter().filter_map(|drawing| drawing.extra_channels.as_ref()));
@@ -266,7 +268,7 @@ impl Pipeline {
 
     /// Shape of one picture's latents of `height x width`.
     fn latents_shape(&self, (height, width): (usize, usize)) -> [usize; 4] {
-        [1, self.model.vae.latent_channels, height, width]
+        [1, self.model.vae.latent_channels(), height, width]
     }
 
     fn component(&self, name: &'static str) -> Result<WeightSource<'_>, Error> {

@@ -107,7 +107,7 @@ fn solve(system: &mut [Vec<f64>]) {
 impl Pipeline {
     /// A picture of `latents [1, channels, h, w]`, one pixel for each of theirs.
     fn preview(&self, latents: &Tensor) -> Result<Picture, Error> {
-        let [_, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels)?;
+        let [_, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels())?;
         let pixels = self.latent_colors()?.pixels(latents.values(), height * width);
         Picture::from_pixels(&pixels, width, height)
     }
@@ -116,7 +116,7 @@ impl Pipeline {
         if let Some(colors) = self.latent_colors.get() {
             return Ok(colors);
         }
-        let channels = self.model.vae.latent_channels;
+        let channels = self.model.vae.latent_channels();
         let latents = squares(channels);
         let decoded = self.decoder((SIDE, SIDE))?.pixels(&latents).to_vec();
         let colors = shrink(&decoded, SIDE, self.model.vae.scale_factor());

@@ -1,6 +1,6 @@
 //! The `config.json` of the KL autoencoder.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Fields, SILU, check_divides};
 use crate::Error;
@@ -23,12 +23,23 @@ pub struct AutoencoderConfig {
     pub norm_num_groups: usize,
     /// Latents are multiplied by it before they are noised.
     pub scaling_factor: f32,
+    /// Mean and standard deviation of every channel of the latents, where the file has both.
+    pub latents_statistics: Option<LatentsStatistics>,
     /// Whether a 1x1 convolution follows the encoder.
     pub use_quant_conv: bool,
     /// Whether a 1x1 convolution precedes the decoder.
     pub use_post_quant_conv: bool,
     /// Whether the middle block attends to itself.
     pub mid_block_add_attention: bool,
+}
+
+/// What latents are normalised by before the scaling factor, in pipelines that do so.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LatentsStatistics {
+    /// One a channel.
+    pub mean: Vec<f32>,
+    /// Standard deviations, one a channel.
+    pub std: Vec<f32>,
 }
 
 impl AutoencoderConfig {
@@ -43,10 +54,13 @@ impl AutoencoderConfig {
         let decoder = fields.blocks("up_block_types", &[("UpDecoderBlock2D", ())])?;
         // `sample_size` is a hint for tiling and `force_upcast` a remedy for f16: neither matters here.
         fields.ignore(&["sample_size", "force_upcast"]);
+        fields.only("shift_factor", &json!(0.0))?;
+        let latent_channels = fields.size("latent_channels", Some(4))?;
         let config = AutoencoderConfig {
             in_channels: fields.size("in_channels", Some(3))?,
             out_channels: fields.size("out_channels", Some(3))?,
-            latent_channels: fields.size("latent_channels", Some(4))?,
+            latents_statistics: latents_statistics(&mut fields, latent_channels)?,
+            latent_channels,
             block_out_channels: fields.sizes("block_out_channels")?,
             layers_per_block: fields.depth("layers_per_block", 1)?,
             norm_num_groups: fields.size("norm_num_groups", Some(32))?,
@@ -75,5 +89,14 @@ impl AutoencoderConfig {
     /// Pixels per latent pixel along each axis.
     pub fn scale_factor(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+fn latents_statistics(fields: &mut Fields, channels: usize) -> Result<Option<LatentsStatistics>, Error> {
+    let [mean, std] = ["latents_mean", "latents_std"].map(|key| fields.floats(key, channels));
+    let (Some(mean), Some(std)) = (mean?, std?) else { return Ok(None) };
+    match std.iter().all(|&std| std > 0.0) {
+        true => Ok(Some(LatentsStatistics { mean, std })),
+        false => Err(fields.error("latents_std", "positive numbers")),
     }
 }

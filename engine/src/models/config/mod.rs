@@ -3,23 +3,28 @@
 //! Field names are the files' own. A key that would change the result and is not supported is an error.
 
 mod autoencoder;
+mod autoencoder_tiny;
 mod fields;
 mod text_encoder;
 mod unet;
+mod vae;
 
-pub use autoencoder::AutoencoderConfig;
-pub use text_encoder::TextEncoderConfig;
-pub use unet::{LevelKind, UNetConfig};
+pub use autoencoder::{AutoencoderConfig, LatentsStatistics};
+pub use autoencoder_tiny::AutoencoderTinyConfig;
+pub use text_encoder::{Pooling, TextEncoderConfig};
+pub use unet::{AdditionEmbedding, LevelKind, UNetConfig};
+pub use vae::VaeConfig;
 
 use crate::{Error, graph::Activation};
 use fields::Fields;
 
-const ACTIVATIONS: [(&str, Activation); 5] = [
+const ACTIVATIONS: [(&str, Activation); 6] = [
     ("quick_gelu", Activation::QuickGelu),
     ("gelu", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),
     ("gelu_pytorch_tanh", Activation::GeluTanh),
     ("silu", Activation::Silu),
+    ("relu", Activation::Relu),
 ];
 
 const SILU: [(&str, ()); 2] = [("silu", ()), ("swish", ())];

@@ -25,16 +25,46 @@ pub struct TextEncoderConfig {
     pub hidden_act: Activation,
     /// Added to every variance.
     pub layer_norm_eps: f32,
+    /// Width of the vector for the whole prompt, in encoders that have a projection.
+    pub projection_dim: Option<usize>,
+    /// Where that vector is read.
+    pub pooling: Pooling,
+}
+
+/// The token whose state stands for the whole prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pooling {
+    /// The first with this id.
+    First(u32),
+    /// The first with the largest id of the prompt. transformers keeps this rule for files that say `eos_token_id: 2`,
+    /// which was a mistake in many of them: the end token has the largest id.
+    Largest,
+}
+
+impl Pooling {
+    /// The place of that token in `ids`; the first where there is none.
+    pub fn position(self, ids: &[u32]) -> usize {
+        let wanted = match self {
+            Pooling::First(id) => Some(id),
+            Pooling::Largest => ids.iter().max().copied(),
+        };
+        ids.iter().position(|&id| Some(id) == wanted).unwrap_or(0)
+    }
 }
 
 impl TextEncoderConfig {
-    /// Reads a `text_encoder/config.json`.
+    /// Reads the `config.json` of `component`, `text_encoder` or `text_encoder_2`. Whether there is a projection is
+    /// known by its class.
     ///
     /// # Errors
     /// Names the key whose value cannot be run. Keys of transformers' common base (generation and bookkeeping
     /// settings, several dozen of them) are ignored: a text encoder does not read them.
-    pub fn from_json(config: &Value) -> Result<TextEncoderConfig, Error> {
-        let mut fields = Fields::new("text_encoder", config)?;
+    pub fn from_json(
+        component: &'static str,
+        config: &Value,
+        has_projection: bool,
+    ) -> Result<TextEncoderConfig, Error> {
+        let mut fields = Fields::new(component, config)?;
         fields.choice("model_type", "clip_text_model", &[("clip_text_model", ())])?;
         fields.only("use_attention_mask", &json!(false))?;
         let config = TextEncoderConfig {
@@ -46,6 +76,18 @@ impl TextEncoderConfig {
             num_attention_heads: fields.size("num_attention_heads", Some(8))?,
             hidden_act: fields.choice("hidden_act", "quick_gelu", &ACTIVATIONS)?,
             layer_norm_eps: fields.float("layer_norm_eps", 1e-5)? as f32,
+            projection_dim: match has_projection {
+                true => Some(fields.size("projection_dim", Some(512))?),
+                false => None,
+            },
+            pooling: match fields.get("eos_token_id").filter(|_| has_projection) {
+                None => Pooling::First(49407),
+                Some(id) => match id.as_u64().and_then(|id| u32::try_from(id).ok()) {
+                    Some(2) => Pooling::Largest,
+                    Some(id) => Pooling::First(id),
+                    None => return Err(fields.error("eos_token_id", "a token id")),
+                },
+            },
         };
         if !config.hidden_size.is_multiple_of(config.num_attention_heads) {
             return Err(fields.error("num_attention_heads", format!("a divisor of {}", config.hidden_size)));
