@@ -65,7 +65,7 @@ pub struct EndToEnd {
     #[serde(default)]
     pub guidance_rescale: f32,
     pub image_guidance_scale: Option<f32>,
-    pub strength: Option<f32>,
+    pub strength: Option<f64>,
 }
 
 impl EndToEnd {
@@ -168,12 +168,17 @@ impl Goldens {
         Tensor::new(view.shape, values).expect("the file's reader checked the shape")
     }
 
+    /// Whether there is a tensor `CASE.NAME`.
+    pub fn has(&self, case: &str, name: &str) -> bool {
+        self.tensors.tensor(&format!("{case}.{name}")).is_some()
+    }
+
     /// The f32 tensor `CASE.NAME`, if it was recorded.
     ///
     /// # Panics
     /// When it is of another type.
     pub fn optional(&self, case: &str, name: &str) -> Option<Tensor> {
-        self.tensors.tensor(&format!("{case}.{name}")).map(|_| self.tensor(case, name))
+        self.has(case, name).then(|| self.tensor(case, name))
     }
 
     /// The 8-bit picture of `case`: shape `[height, width, 3]` and its values.

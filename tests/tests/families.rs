@@ -2,10 +2,10 @@
 
 use std::ops::ControlFlow;
 
-use sdq_engine::{Tensor, pipeline::Conditioning};
+use sdq_engine::{Mask, Picture, Request, Tensor, pipeline::Conditioning};
 use sdq_formats::WeightType;
 use sdq_tests::{
-    goldens::{FAMILIES, Goldens, scaling_factor},
+    goldens::{EndToEnd, FAMILIES, Goldens, scaling_factor},
     measure::{DECODED_DB, LATENT_ERROR, PICTURE_DB, STAGE_ERROR, Table, psnr, relative_error},
     models::Model,
 };
@@ -80,15 +80,28 @@ fn the_tiny_autoencoder_is_that_of_diffusers() {
     table.finish();
 }
 
+/// The engine's request for this case, with the picture and the mask that it starts from.
+fn request(goldens: &Goldens, case: &EndToEnd) -> Request {
+    let request = Request { strength: case.strength, ..case.request() };
+    if !goldens.has(&case.case, "init_image") {
+        return request;
+    }
+    let (shape, rgb) = goldens.bytes(&case.case, "init_image");
+    let (height, width) = (shape[0], shape[1]);
+    let mask = goldens.has(&case.case, "mask").then(|| goldens.bytes(&case.case, "mask").1);
+    let mask = mask.map(|values| Mask { width, height, values });
+    Request { init_image: Some(Picture { width, height, rgb }), mask, ..request }
+}
+
 #[test]
 fn runs_from_the_seed_alone_end_where_those_of_diffusers_do() {
     let mut table = Table::default();
-    for name in ["sd2", "sdxl", "ssd", "sdxs", "lcm"] {
+    for name in FAMILIES {
         let pipeline = Model::convert(name, WeightType::F32).open(2);
         let goldens = Goldens::load(name);
         // Its own scheduler is not among ours.
         for case in goldens.manifest.end_to_end.iter().filter(|case| case.scheduler != "lcm") {
-            let found = pipeline.generate(&case.request(), &mut |_| ControlFlow::Continue(()));
+            let found = pipeline.generate(&request(&goldens, case), &mut |_| ControlFlow::Continue(()));
             let found = found.unwrap_or_else(|error| panic!("{name} {}: {error}", case.label()));
             let expected = goldens.tensor(&case.case, "latents");
             assert_eq!(found.latents.shape(), expected.shape());
@@ -99,6 +112,23 @@ fn runs_from_the_seed_alone_end_where_those_of_diffusers_do() {
         }
     }
     table.finish();
+}
+
+/// What the batch's rows are told must go to the right picture and branch.
+#[test]
+fn pictures_of_a_batch_do_not_touch_each_other() {
+    for name in ["sdxl", "refiner", "inpaint", "pix2pix"] {
+        let pipeline = Model::convert(name, WeightType::F32).open(2);
+        let goldens = Goldens::load(name);
+        let request = request(&goldens, &goldens.manifest.end_to_end[1]);
+        let draw = |request: &Request| {
+            let drawn = pipeline.generate(request, &mut |_| ControlFlow::Continue(()));
+            drawn.unwrap_or_else(|error| panic!("{name}: {error}")).latents.into_values()
+        };
+        let together = draw(&Request { count: 3, ..request.clone() });
+        let alone = [0, 1, 2].map(|i| draw(&Request { seed: request.seed + i, ..request.clone() }));
+        assert_eq!(together, alone.concat(), "{name}");
+    }
 }
 
 /// Rounding to bytes and back changes a picture a little, in every family and layer.
