@@ -84,8 +84,8 @@ impl Model {
         let vae = if index.normalises_latents() { vae } else { vae.without_statistics() };
         check_widths(&index, &text_encoders, &unet, &vae)?;
         let extra_input = extra_input(&index, &unet, &vae)?;
-        let scheduler = SchedulerConfig::from_json(text("scheduler/scheduler_config.json").unwrap_or("{}"))?
-            .as_stable_diffusion_loads_it();
+        let scheduler = SchedulerConfig::from_json(text("scheduler/scheduler_config.json").unwrap_or("{}"))?;
+        let scheduler = index.corrected(scheduler)?;
         Ok(Model { text_encoders, unet, vae, scheduler, index, extra_input })
     }
 

@@ -1,5 +1,6 @@
 //! What a model's `model_index.json` says of how its parts work together.
 
+use sdq_schedulers::{SchedulerConfig, SchedulerError};
 use serde_json::{Map, Value};
 
 use crate::{Error, models::text_encoder::Layer};
@@ -13,26 +14,38 @@ struct Class {
     layer: Layer,
     /// Guidance has a third branch, without the picture.
     image_guidance: bool,
+    correction: Correction,
+}
+
+/// What a pipeline changes in the scheduler config that it loads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Correction {
+    /// Nothing.
+    None,
+    /// [`SchedulerConfig::as_stable_diffusion_loads_it`].
+    OffsetAndClipping,
+    /// `steps_offset` becomes 1, and a PNDM scheduler skips its Runge–Kutta steps.
+    OffsetAndStart,
 }
 
 impl Class {
-    const fn sd(name: &'static str) -> Class {
-        Class { name, layer: Layer::Last, image_guidance: false }
+    const fn sd(name: &'static str, correction: Correction) -> Class {
+        Class { name, layer: Layer::Last, image_guidance: false, correction }
     }
 
     const fn sdxl(name: &'static str) -> Class {
-        Class { name, layer: Layer::Penultimate, image_guidance: false }
+        Class { name, layer: Layer::Penultimate, image_guidance: false, correction: Correction::None }
     }
 }
 
 /// The first is that of files without an index.
 const CLASSES: [Class; 9] = [
-    Class::sd("StableDiffusionPipeline"),
-    Class::sd("StableDiffusionImg2ImgPipeline"),
-    Class::sd("StableDiffusionInpaintPipeline"),
-    Class { image_guidance: true, ..Class::sd("StableDiffusionInstructPix2PixPipeline") },
-    Class::sd("LatentConsistencyModelPipeline"),
-    Class::sd("LatentConsistencyModelImg2ImgPipeline"),
+    Class::sd("StableDiffusionPipeline", Correction::OffsetAndClipping),
+    Class::sd("StableDiffusionImg2ImgPipeline", Correction::OffsetAndClipping),
+    Class::sd("StableDiffusionInpaintPipeline", Correction::OffsetAndStart),
+    Class { image_guidance: true, ..Class::sd("StableDiffusionInstructPix2PixPipeline", Correction::None) },
+    Class::sd("LatentConsistencyModelPipeline", Correction::None),
+    Class::sd("LatentConsistencyModelImg2ImgPipeline", Correction::None),
     Class::sdxl("StableDiffusionXLPipeline"),
     Class::sdxl("StableDiffusionXLImg2ImgPipeline"),
     Class::sdxl("StableDiffusionXLInpaintPipeline"),
@@ -113,6 +126,25 @@ impl ModelIndex {
         self.class.layer == Layer::Penultimate
     }
 
+    /// The scheduler config that the pipeline makes of the model's own.
+    ///
+    /// # Errors
+    /// None that a config which was read could cause.
+    pub fn corrected(&self, mut config: SchedulerConfig) -> Result<SchedulerConfig, SchedulerError> {
+        match self.class.correction {
+            Correction::None => {}
+            Correction::OffsetAndClipping => config = config.as_stable_diffusion_loads_it(),
+            Correction::OffsetAndStart => {
+                config.set("steps_offset", 1.into())?;
+                let pndm = config.class_name.as_deref() == Some("PNDMScheduler");
+                if pndm || config.flag("skip_prk_steps")? == Some(false) {
+                    config.set("skip_prk_steps", true.into())?;
+                }
+            }
+        }
+        Ok(config)
+    }
+
     /// Whether the text encoder called `name` is listed as one with a projection.
     pub fn has_projection(&self, name: &str) -> bool {
         self.projections.iter().any(|other| other == name)
@@ -142,6 +174,25 @@ mod tests {
         assert!(index.has_projection("text_encoder_2") && !index.has_projection("text_encoder"));
         let base = ModelIndex::from_text(Some(r#"{"_class_name": "StableDiffusionXLPipeline"}"#)).unwrap();
         assert!(base.force_zeros_for_empty_prompt, "SDXL's default");
+    }
+
+    /// As the constructors of diffusers' pipelines do it, each in its own way.
+    #[test]
+    fn pipelines_correct_their_scheduler() {
+        let json = r#"{"_class_name": "PNDMScheduler", "steps_offset": 0, "clip_sample": true}"#;
+        for (class, steps_offset, clip_sample, skip_prk_steps) in [
+            ("StableDiffusionPipeline", 1, false, None),
+            ("StableDiffusionImg2ImgPipeline", 1, false, None),
+            ("StableDiffusionInpaintPipeline", 1, true, Some(true)),
+            ("StableDiffusionInstructPix2PixPipeline", 0, true, None),
+            ("StableDiffusionXLPipeline", 0, true, None),
+        ] {
+            let index = ModelIndex::from_text(Some(&format!(r#"{{"_class_name": "{class}"}}"#))).unwrap();
+            let config = index.corrected(SchedulerConfig::from_json(json).unwrap()).unwrap();
+            assert_eq!(config.steps_offset, steps_offset, "{class}");
+            assert_eq!(config.flag("clip_sample").unwrap(), Some(clip_sample), "{class}");
+            assert_eq!(config.flag("skip_prk_steps").unwrap(), skip_prk_steps, "{class}");
+        }
     }
 
     #[test]

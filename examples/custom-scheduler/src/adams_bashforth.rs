@@ -125,7 +125,7 @@ impl Scheduler for AdamsBashforth {
 ///
 /// # Errors
 /// If its name is taken.
-pub fn register() -> Result<(), SchedulerError> {
+pub(crate) fn register() -> Result<(), SchedulerError> {
     sdq_schedulers::register(SchedulerEntry {
         name: "adams-bashforth",
         aliases: &["ab2"],
