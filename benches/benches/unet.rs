@@ -7,7 +7,7 @@ use std::{path::Path, time::Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use sdq_benches::{fma_rate, noise};
-use sdq_engine::{Pipeline, PipelineOptions, Tensor, backend::cpu::pool::Pool};
+use sdq_engine::{Pipeline, PipelineOptions, Request, Tensor, backend::cpu::pool::Pool};
 
 /// Multiply-adds of one evaluation at 64x64 latents, batch 1; the cross-attention's keys and values are not counted.
 const SD15_MULTIPLY_ADDS: f64 = 402e9;
@@ -20,7 +20,9 @@ fn guided_step(criterion: &mut Criterion) {
     let pipeline = Pipeline::open(Path::new(&path), &PipelineOptions::default()).expect("the model opens");
     let pool = Pool::new(None).expect("the machine has as many threads as it says");
     let latents = Tensor::new(vec![2, 4, 64, 64], noise(2 * 4 * 64 * 64)).expect("the shape fits");
-    let text_states = pipeline.encode_prompts(&["", "a lighthouse at dusk"]).expect("the prompt is plain");
+    let request = Request { prompt: "a lighthouse at dusk".to_owned(), ..Request::default() };
+    let settings = pipeline.settings(&request).expect("nothing out of the way is asked for");
+    let conditioning = pipeline.condition(&settings).expect("the prompt is plain");
 
     let mut group = criterion.benchmark_group("unet");
     group.sample_size(10);
@@ -29,7 +31,7 @@ fn guided_step(criterion: &mut Criterion) {
             let limit = fma_rate(&pool);
             let start = Instant::now();
             for _ in 0..iterations {
-                pipeline.predict_noise(&latents, 500.0, &text_states).expect("the shapes fit");
+                pipeline.predict_noise(&latents, 500.0, &conditioning).expect("the shapes fit");
             }
             let elapsed = start.elapsed();
             let rate = 2.0 * SD15_MULTIPLY_ADDS * iterations as f64 / elapsed.as_secs_f64();

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fs, path::Path};
 
 use anyhow::Context as _;
 use half::f16;
-use sdq_engine::{COMPONENTS, Model};
+use sdq_engine::Model;
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
     dtype::DType,
@@ -22,8 +22,7 @@ pub enum Shape {
     /// Stable Diffusion 2.1: 865.9 M weights in the U-Net, 340 M in the text encoder, which has 23 layers as diffusers
     /// saves it; linear projections, heads of 64 channels, v-prediction.
     Sd21,
-    /// SDXL as far as it can be run today: its U-Net without the 5.2 M weights that read picture sizes and pooled text,
-    /// 2562.2 M; one text encoder of 2048 channels and 14 layers, 806 M weights, in place of its two, which have 817.
+    /// SDXL: 2567.5 M weights in the U-Net, 123 and 695 M in its two text encoders.
     Sdxl,
 }
 
@@ -50,7 +49,7 @@ pub fn write(shape: Shape, path: &Path, weight_type: WeightType) -> anyhow::Resu
         name: format!("synthetic {}", shape.name()),
         description: "random weights in a published shape".to_owned(),
         license: String::new(),
-        pipeline_class: "StableDiffusionPipeline".to_owned(),
+        pipeline_class: pipeline_class(shape).to_owned(),
         converter: "sdq-benches".to_owned(),
         defaults: json!({}),
         sources: Vec::new(),
@@ -78,16 +77,12 @@ pub fn write(shape: Shape, path: &Path, weight_type: WeightType) -> anyhow::Resu
 }
 
 /// Writes the same model as a diffusers directory with weights in f16, which is what `sdq convert` reads: 2.13 GB for
-/// SD1.5, 2.58 GB for SD2.1, 6.90 GB for SDXL.
+/// SD1.5, 2.58 GB for SD2.1, 6.94 GB for SDXL.
 ///
 /// # Errors
 /// When a file cannot be written.
 pub fn write_checkpoint(shape: Shape, folder: &Path) -> anyhow::Result<()> {
     let description = Description::new(shape);
-    let mut index = json!({
-        "_class_name": "StableDiffusionPipeline", "scheduler": ["diffusers", "PNDMScheduler"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-    });
     for (name, text) in &description.texts {
         let path = folder.join(name);
         fs::create_dir_all(path.parent().context("a text lies in a folder")?)?;
@@ -95,12 +90,10 @@ pub fn write_checkpoint(shape: Shape, folder: &Path) -> anyhow::Result<()> {
     }
     let mut random = Random(0x5DEE_CE66);
     for (component, specs) in description.model()?.weights() {
-        let (class, file) = match component {
-            "text_encoder" => (["transformers", "CLIPTextModel"], "model.safetensors"),
-            "unet" => (["diffusers", "UNet2DConditionModel"], "diffusion_pytorch_model.safetensors"),
-            _ => (["diffusers", "AutoencoderKL"], "diffusion_pytorch_model.safetensors"),
+        let file = match component {
+            "unet" | "vae" => "diffusion_pytorch_model.safetensors",
+            _ => "model.safetensors",
         };
-        index[component] = json!(class);
         let folder = folder.join(component);
         fs::create_dir_all(&folder)?;
         fs::write(folder.join("config.json"), description.configs[component].to_string())?;
@@ -115,31 +108,34 @@ pub fn write_checkpoint(shape: Shape, folder: &Path) -> anyhow::Result<()> {
         let tensors: Vec<TensorView<'_>> = tensors.collect();
         safetensors::write(folder.join(file), &tensors, &[])?;
     }
-    fs::write(folder.join("model_index.json"), index.to_string())?;
     Ok(())
 }
 
 /// All that a model has but its weights.
 struct Description {
-    texts: [(&'static str, String); 3],
+    texts: Vec<(String, String)>,
     configs: HashMap<&'static str, Value>,
 }
 
 impl Description {
     fn new(shape: Shape) -> Description {
         let (vocab, merges) = byte_vocabulary();
-        let texts = [
-            ("tokenizer/vocab.json", vocab.to_string()),
-            ("tokenizer/merges.txt", merges.to_owned()),
-            ("scheduler/scheduler_config.json", scheduler(shape).to_string()),
+        let encoders = text_encoders(shape);
+        let mut texts = vec![
+            ("model_index.json".to_owned(), index(shape).to_string()),
+            ("scheduler/scheduler_config.json".to_owned(), scheduler(shape).to_string()),
         ];
-        let configs = [text_encoder(shape), unet(shape), vae()];
-        Description { texts, configs: COMPONENTS.into_iter().zip(configs).collect() }
+        for folder in ["tokenizer", "tokenizer_2"].iter().take(encoders.len()) {
+            texts.push((format!("{folder}/vocab.json"), vocab.to_string()));
+            texts.push((format!("{folder}/merges.txt"), merges.to_owned()));
+        }
+        let configs = encoders.into_iter().chain([("unet", unet(shape)), ("vae", vae())]).collect();
+        Description { texts, configs }
     }
 
     fn model(&self) -> anyhow::Result<Model> {
         let text =
-            |name: &str| self.texts.iter().find(|(other, _)| *other == name).map(|(_, text)| text.as_str());
+            |name: &str| self.texts.iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
         Ok(Model::new(|component| self.configs.get(component), text)?)
     }
 }
@@ -148,7 +144,7 @@ impl Description {
 ///
 /// # Errors
 /// Never, as long as the engine knows the shape.
-pub fn weights(shape: Shape) -> anyhow::Result<[(&'static str, Vec<WeightSpec>); 3]> {
+pub fn weights(shape: Shape) -> anyhow::Result<Vec<(&'static str, Vec<WeightSpec>)>> {
     Ok(Description::new(shape).model()?.weights())
 }
 
@@ -198,13 +194,40 @@ fn unet(shape: Shape) -> Value {
         Shape::Sd21 => (json!([320, 640, 1280, 1280]), json!([5, 10, 20, 20]), json!(1), 1024, 96),
         Shape::Sdxl => (json!([320, 640, 1280]), json!([5, 10, 20]), json!([1, 2, 10]), 2048, 128),
     };
-    json!({
+    let mut config = json!({
         "act_fn": "silu", "attention_head_dim": heads, "block_out_channels": channels,
         "cross_attention_dim": width, "down_block_types": down, "flip_sin_to_cos": true, "freq_shift": 0,
         "in_channels": 4, "layers_per_block": 2, "norm_eps": 1e-5, "norm_num_groups": 32, "out_channels": 4,
         "sample_size": side, "transformer_layers_per_block": depths, "up_block_types": up,
         "use_linear_projection": shape != Shape::Sd15,
-    })
+    });
+    if shape == Shape::Sdxl {
+        config["addition_embed_type"] = json!("text_time");
+        config["addition_time_embed_dim"] = json!(256);
+        config["projection_class_embeddings_input_dim"] = json!(1280 + 6 * 256);
+    }
+    config
+}
+
+fn pipeline_class(shape: Shape) -> &'static str {
+    match shape {
+        Shape::Sd15 | Shape::Sd21 => "StableDiffusionPipeline",
+        Shape::Sdxl => "StableDiffusionXLPipeline",
+    }
+}
+
+fn index(shape: Shape) -> Value {
+    let mut index = json!({
+        "_class_name": pipeline_class(shape), "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    });
+    if shape == Shape::Sdxl {
+        index["force_zeros_for_empty_prompt"] = json!(true);
+        index["text_encoder_2"] = json!(["transformers", "CLIPTextModelWithProjection"]);
+        index["tokenizer_2"] = json!(["transformers", "CLIPTokenizer"]);
+    }
+    index
 }
 
 fn vae() -> Value {
@@ -216,16 +239,20 @@ fn vae() -> Value {
     })
 }
 
-fn text_encoder(shape: Shape) -> Value {
-    let (activation, width, heads, layers) = match shape {
-        Shape::Sd15 => ("quick_gelu", 768, 12, 12),
-        Shape::Sd21 => ("gelu", 1024, 16, 23),
-        Shape::Sdxl => ("gelu", 2048, 32, 14),
-    };
+fn text_encoders(shape: Shape) -> Vec<(&'static str, Value)> {
+    let clip_l = ("text_encoder", text_encoder("quick_gelu", 768, 12, 12));
+    match shape {
+        Shape::Sd15 => vec![clip_l],
+        Shape::Sd21 => vec![("text_encoder", text_encoder("gelu", 1024, 16, 23))],
+        Shape::Sdxl => vec![clip_l, ("text_encoder_2", text_encoder("gelu", 1280, 20, 32))],
+    }
+}
+
+fn text_encoder(activation: &str, width: usize, heads: usize, layers: usize) -> Value {
     json!({
         "model_type": "clip_text_model", "hidden_act": activation, "hidden_size": width,
         "intermediate_size": 4 * width, "max_position_embeddings": 77, "num_attention_heads": heads,
-        "num_hidden_layers": layers, "vocab_size": 49408,
+        "num_hidden_layers": layers, "projection_dim": width, "vocab_size": 49408,
     })
 }
 
@@ -260,7 +287,8 @@ mod tests {
 
     /// What a whole file of weights takes, without its texts and table (about a megabyte), in megabytes.
     fn megabytes(recipe: Recipe) -> f64 {
-        let weights = weights(Shape::Sd15).unwrap().map(|(component, weights)| (component, weights, recipe));
+        let weights = weights(Shape::Sd15).unwrap().into_iter();
+        let weights = weights.map(|(component, weights)| (component, weights, recipe));
         let plan = plan(weights, &[]).unwrap();
         let weights = plan.parts.iter().flat_map(|part| &part.weights);
         let parts =
@@ -271,15 +299,15 @@ mod tests {
     #[test]
     fn shapes_have_their_published_sizes() {
         for (shape, expected) in [
-            (Shape::Sd15, [123.1, 859.5, 83.7]),
-            (Shape::Sd21, [340.4, 865.9, 83.7]),
-            (Shape::Sdxl, [806.4, 2562.2, 83.7]),
+            (Shape::Sd15, &[123.1, 859.5, 83.7][..]),
+            (Shape::Sd21, &[340.4, 865.9, 83.7]),
+            (Shape::Sdxl, &[123.1, 694.7, 2567.5, 83.7]),
         ] {
-            let found = weights(shape).unwrap().map(|(_, specs)| {
+            let found = weights(shape).unwrap().into_iter().map(|(_, specs)| {
                 let elements: usize = specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum();
                 (elements as f64 / 1e5).round() / 10.0
             });
-            assert_eq!(found, expected, "{shape:?}");
+            assert_eq!(found.collect::<Vec<f64>>(), expected, "{shape:?}");
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use sdq_engine::PipelineOptions;
 use sdq_quantize::{Recipe, Rule};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
@@ -15,10 +16,12 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Draw a picture from a prompt.
+    /// Draw a picture from a prompt, and from another picture if wanted.
     Generate(GenerateArgs),
     /// Say how much memory a `generate` with the same flags takes, without running it.
     Plan(GenerateArgs),
+    /// Finish a run that was interrupted: its pictures become what they would have been.
+    Resume(ResumeArgs),
     /// Turn published weights into one .sdq file.
     Convert(ConvertArgs),
     /// Measure how far one version of a model is from another.
@@ -53,6 +56,61 @@ pub(crate) struct SamplingArgs {
     pub(crate) guidance_scale: Option<f32>,
 }
 
+/// How a run is carried out; no picture depends on it.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// Worker threads. Default: one per core.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Most memory to take, such as 512M or 2G (K, M and G are powers of 1024); the run is cut to fit. Weights lie in a
+    /// mapped file and do not count. Default: what the system has.
+    #[arg(long, value_name = "BYTES", value_parser = bytes)]
+    pub(crate) max_memory: Option<u64>,
+
+    /// Show what the picture is becoming after every K steps: in the terminal where it has colours, else in a file
+    /// beside the output that ends in `.preview.png`.
+    #[arg(long, value_name = "K")]
+    pub(crate) preview_every: Option<NonZeroUsize>,
+
+    /// Save the run at most so often, into a file beside the output that ends in `.sdq-run`; `sdq resume` finishes it.
+    /// 0 saves after every step.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20)]
+    pub(crate) save_every: u64,
+
+    /// Describe the result on standard output as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+impl RunArgs {
+    /// What of it the engine is told.
+    pub(crate) fn options(&self) -> PipelineOptions {
+        PipelineOptions { threads: self.threads, max_memory: self.max_memory }
+    }
+}
+
+/// The picture that a run starts from.
+#[derive(Debug, clap::Args)]
+pub(crate) struct JobArgs {
+    /// Start from this picture (PNG, JPEG or WebP). It gives the size, unless -W and -H do: then it is scaled to cover
+    /// them and cut.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) init_image: Option<PathBuf>,
+
+    /// How much of the picture is drawn anew, from 0 to 1. Default: 0.8, with a mask 1.
+    #[arg(long, value_name = "SHARE", requires = "init_image", allow_negative_numbers = true)]
+    pub(crate) strength: Option<f64>,
+
+    /// Draw only what is white in this picture, and keep what is black.
+    #[arg(long, value_name = "FILE", requires = "init_image")]
+    pub(crate) mask: Option<PathBuf>,
+
+    /// How strongly the picture pulls, with a model that edits by instruction. Default: the model's, or 1.5.
+    #[arg(long, value_name = "SCALE", requires = "init_image", allow_negative_numbers = true)]
+    pub(crate) image_guidance_scale: Option<f32>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct GenerateArgs {
     /// What the picture shows.
@@ -67,8 +125,8 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long, value_name = "PROMPT", default_value = "", hide_default_value = true)]
     pub(crate) negative_prompt: String,
 
-    /// Where to write. With --count, `-1`, `-2` and so on stand before the extension.
-    #[arg(short, long, value_name = "FILE.png", default_value = "sdq.png")]
+    /// Where to write: .png, .jpg or .webp. With --count, `-1`, `-2` and so on stand before the extension.
+    #[arg(short, long, value_name = "FILE", default_value = "sdq.png")]
     pub(crate) output: PathBuf,
 
     #[command(flatten)]
@@ -78,30 +136,53 @@ pub(crate) struct GenerateArgs {
     #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) scheduler_options: Vec<(String, String)>,
 
+    /// How much of the contrast that guidance adds is taken back, from 0 to 1.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
+    pub(crate) guidance_rescale: f32,
+
+    #[command(flatten)]
+    pub(crate) job: JobArgs,
+
     /// Where the randomness starts: the same seed draws the same picture.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
 
-    /// Draw this many pictures, with seeds counting up from --seed.
+    /// Bend the noise of --seed towards that of this one, for pictures alike but not the same.
+    #[arg(long, value_name = "N", requires = "variation_strength")]
+    pub(crate) variation_seed: Option<u64>,
+
+    /// How far, from 0 to 1. Alone it draws variations 1, 2 and so on.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(crate) variation_strength: Option<f64>,
+
+    /// Draw this many pictures, with seeds counting up from --seed, or --variation-seed.
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub(crate) count: usize,
-
-    /// Worker threads. Default: one per core. The picture does not depend on it.
-    #[arg(short, long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
-
-    /// Most memory to take, such as 512M or 2G (K, M and G are powers of 1024); the run is cut to fit. Weights lie in a
-    /// mapped file and do not count. Default: what the system has.
-    #[arg(long, value_name = "BYTES", value_parser = bytes)]
-    pub(crate) max_memory: Option<u64>,
 
     /// Also write the finished latents, [count, channels, h, w] in f32, before decoding starts.
     #[arg(long, value_name = "FILE.safetensors")]
     pub(crate) save_latents: Option<PathBuf>,
 
-    /// Describe the result on standard output as JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ResumeArgs {
+    /// The file that the interrupted run left beside its output.
+    #[arg(value_name = "FILE.sdq-run")]
+    pub(crate) file: PathBuf,
+
+    /// The model, if it is no longer where it was.
+    #[arg(short, long, value_name = "FILE.sdq")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Where to write, if not where the run was to.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
 }
 
 /// Flags that choose types themselves.

@@ -41,14 +41,15 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
 fn plan(model: &ModelDirectory, args: &ConvertArgs) -> anyhow::Result<Plan> {
     let recipe = |component: &str| -> Recipe {
         let own = match component {
-            "text_encoder" => args.text_type,
             "unet" => args.unet_type,
-            _ => args.vae_type,
+            "vae" => args.vae_type,
+            _ => args.text_type,
         };
         own.unwrap_or(args.recipe).0
     };
     let components = checkpoint::describe(model)?
         .weights()
+        .into_iter()
         .map(|(component, weights)| (component, weights, recipe(component)));
     sdq_quantize::plan(components, &args.rules).map_err(|error| UsageError(error.to_string()).into())
 }

@@ -14,11 +14,11 @@ use sdq_quantize::Recipe;
 use crate::{
     UsageError,
     args::EvalArgs,
-    generate::check_writable,
     interrupt, model,
     progress::Progress,
     prompts::{self, Prompt},
     reference,
+    run::check_writable,
 };
 use report::Report;
 use sheet::Sheet;

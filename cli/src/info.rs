@@ -5,7 +5,7 @@ mod weights;
 use std::{fs::File, io::Read as _, path::Path};
 
 use anyhow::{Context as _, bail};
-use sdq_formats::{png, sdq::SdqFile, sniff::FileKind};
+use sdq_formats::{picture as picture_file, sdq::SdqFile, sniff::FileKind};
 use serde_json::{Value, json};
 
 use crate::{args::InfoArgs, model, recipe::Recipe};
@@ -14,7 +14,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
     let description = match &args.file {
         None => machine()?,
         Some(path) => match kind(path).with_context(|| format!("cannot read `{}`", path.display()))? {
-            FileKind::Png => picture(path)?,
+            FileKind::Png | FileKind::Jpeg | FileKind::WebP => picture(path)?,
             FileKind::Sdq => model_file(path, args.verify, args.json)?,
             other => {
                 bail!("{}: expected an .sdq file or a picture drawn by sdq; it is {other}", path.display())
@@ -44,7 +44,7 @@ fn machine() -> anyhow::Result<Value> {
 }
 
 fn picture(path: &Path) -> anyhow::Result<Value> {
-    let recipe = Recipe::from_texts(&png::read_texts(path)?);
+    let recipe = Recipe::from_texts(&picture_file::read_texts(path)?);
     Ok(recipe.with_context(|| path.display().to_string())?.json().clone())
 }
 

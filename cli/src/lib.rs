@@ -1,4 +1,4 @@
-//! The command line of sdq: `sdq generate`, `plan`, `convert`, `eval`, `info` and `schedulers`.
+//! The command line of sdq: `sdq generate`, `resume`, `plan`, `convert`, `eval`, `info` and `schedulers`.
 //!
 //! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
 //!
@@ -20,12 +20,16 @@ mod fit;
 mod generate;
 mod info;
 mod interrupt;
+mod job;
 mod model;
 mod plan;
+mod preview;
 mod progress;
 mod prompts;
 mod recipe;
 mod reference;
+mod resume;
+mod run;
 mod schedulers;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
@@ -57,6 +61,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match &args.command {
         Command::Generate(args) => generate::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Resume(args) => resume::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Info(args) => info::run(args),

@@ -3,12 +3,12 @@
 use sdq_engine::pipeline::{Decoding, MemoryPlan};
 use serde_json::{Value, json};
 
-use crate::{args::GenerateArgs, generate};
+use crate::{args::GenerateArgs, job, model};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
-    let pipeline = generate::open(args)?;
-    let plan = pipeline.plan(&generate::request(args))?;
-    match args.json {
+    let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
+    let plan = pipeline.plan(&job::request(args)?)?;
+    match args.run.json {
         true => println!("{:#}", describe(&plan)),
         false => print(&plan),
     }

@@ -44,6 +44,11 @@ impl Progress {
         }
     }
 
+    /// Runs `print` while the bar is away.
+    pub(crate) fn above(&self, print: impl FnOnce()) {
+        self.bar.suspend(print);
+    }
+
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();

@@ -1,10 +1,10 @@
 //! How a picture was made, written into it: as the line of text that other tools read, and as JSON for our own.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::Path};
 
 use anyhow::Context as _;
-use sdq_engine::pipeline::Settings;
-use sdq_formats::png;
+use sdq_engine::pipeline::{Job, Settings};
+use sdq_formats::picture;
 use serde_json::{Value, json};
 
 /// Everything needed to draw a picture again.
@@ -13,31 +13,57 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The recipe of the picture that `settings` draw alone.
-    pub(crate) fn new(settings: &Settings, model: &str) -> Recipe {
+    /// The recipe of the picture that `settings` draw alone with `model`. `init_image` and `mask` are the files that
+    /// the job starts from.
+    pub(crate) fn new(
+        settings: &Settings,
+        model: &str,
+        init_image: Option<&Path>,
+        mask: Option<&Path>,
+    ) -> Recipe {
         let options =
             settings.scheduler_options.iter().map(|(key, value)| (key.clone(), value.clone().into()));
         let options: serde_json::Map<String, Value> = options.collect();
-        Recipe {
-            json: json!({
-                "prompt": settings.prompt,
-                "negative_prompt": settings.negative_prompt,
-                "width": settings.width,
-                "height": settings.height,
-                "steps": settings.steps,
-                "scheduler": settings.scheduler,
-                "scheduler_options": options,
-                "guidance_scale": as_written(settings.guidance_scale),
-                "seed": settings.seed,
-                "model": model,
-                "version": concat!("sdq ", env!("CARGO_PKG_VERSION")),
-            }),
+        let mut json = json!({
+            "prompt": settings.prompt,
+            "negative_prompt": settings.negative_prompt,
+            "width": settings.width,
+            "height": settings.height,
+            "steps": settings.steps,
+            "scheduler": settings.scheduler,
+            "scheduler_options": options,
+            "guidance_scale": as_written(settings.guidance_scale),
+            "seed": settings.seed,
+        });
+        if settings.guidance_rescale > 0.0 {
+            json["guidance_rescale"] = as_written(settings.guidance_rescale).into();
         }
+        if let Some(variation) = settings.variation {
+            json["variation_seed"] = variation.seed.into();
+            json["variation_strength"] = variation.strength.into();
+        }
+        match settings.job {
+            Job::TextToImage => {}
+            Job::ImageToImage { strength, .. } | Job::Inpainting { strength, .. } => {
+                json["strength"] = strength.into();
+            }
+            Job::Editing { .. } => {
+                json["image_guidance_scale"] = as_written(settings.image_guidance_scale).into();
+            }
+        }
+        for (key, file) in [("init_image", init_image), ("mask", mask)] {
+            if let Some(name) = file.and_then(Path::file_name) {
+                json[key] = name.to_string_lossy().into();
+            }
+        }
+        json["model"] = model.into();
+        json["version"] = concat!("sdq ", env!("CARGO_PKG_VERSION")).into();
+        Recipe { json }
     }
 
     /// Texts for the picture, key and value.
     pub(crate) fn texts(&self) -> [(&'static str, String); 2] {
-        [(png::PARAMETERS, self.parameters()), (png::RECIPE, self.json.to_string())]
+        [(picture::PARAMETERS, self.parameters()), (picture::RECIPE, self.json.to_string())]
     }
 
     /// The recipe as JSON.
@@ -47,7 +73,8 @@ impl Recipe {
 
     /// The recipe found among a picture's texts.
     pub(crate) fn from_texts(texts: &[(String, String)]) -> anyhow::Result<Recipe> {
-        let (_, text) = texts.iter().find(|(key, _)| key == png::RECIPE).context("holds no sdq recipe")?;
+        let (_, text) =
+            texts.iter().find(|(key, _)| key == picture::RECIPE).context("holds no sdq recipe")?;
         Ok(Recipe { json: serde_json::from_str(text).context("its sdq recipe is damaged")? })
     }
 
@@ -64,14 +91,25 @@ impl Recipe {
         let (width, height) = (text("width"), text("height"));
         let _ = write!(
             out,
-            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {width}x{height}, Model: {}, Version: {}",
+            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {width}x{height}, Model: {}",
             text("steps"),
             text("scheduler"),
             text("guidance_scale"),
             text("seed"),
             text("model"),
-            text("version"),
         );
+        // Under the names that the web UI gives them.
+        for (key, name) in [
+            ("strength", "Denoising strength"),
+            ("image_guidance_scale", "Image CFG scale"),
+            ("variation_seed", "Variation seed"),
+            ("variation_strength", "Variation seed strength"),
+        ] {
+            if !self.json[key].is_null() {
+                let _ = write!(out, ", {name}: {}", text(key));
+            }
+        }
+        let _ = write!(out, ", Version: {}", text("version"));
         out
     }
 }

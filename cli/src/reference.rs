@@ -30,7 +30,8 @@ pub(crate) fn open(path: &Path, recipe: Recipe, threads: Option<NonZeroUsize>) -
     let file = folder.path().join("model.sdq");
     let directory = ModelDirectory::open(path)?;
     let weights = checkpoint::describe(&directory)?.weights();
-    let plan = sdq_quantize::plan(weights.map(|(component, weights)| (component, weights, recipe)), &[])?;
+    let components = weights.into_iter().map(|(component, weights)| (component, weights, recipe));
+    let plan = sdq_quantize::plan(components, &[])?;
     let bytes = checkpoint::write(&directory, &plan, threads, &file)?.bytes;
     let pipeline = model::open(Some(&file), threads)?;
     // The mapping keeps it alive, and a program that is killed leaves no gigabytes behind. Where an open file cannot

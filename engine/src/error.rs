@@ -19,13 +19,13 @@ pub enum Error {
     /// A component is missing from the model file.
     #[error("the model has no component `{component}`")]
     MissingComponent {
-        /// `text_encoder`, `unet` or `vae`.
+        /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
         component: &'static str,
     },
     /// A key of a component's config has a value that sdq cannot run.
     #[error("{component} config: `{key}` is {found}, expected {expected}")]
     Config {
-        /// `text_encoder`, `unet` or `vae`.
+        /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
         component: &'static str,
         /// The key in the component's config.json.
         key: String,
@@ -37,7 +37,7 @@ pub enum Error {
     /// A key of a component's config is unknown; ignoring it could change the picture.
     #[error("{component} config: unknown key `{key}` = {found}; sdq would not know what it changes")]
     UnknownConfigKey {
-        /// `text_encoder`, `unet` or `vae`.
+        /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
         component: &'static str,
         /// The key in the component's config.json.
         key: String,
@@ -93,7 +93,7 @@ pub enum Error {
     /// A graph reads a weight that its component does not hold in that role and shape.
     #[error("{component} has no weight `{name}` {shape:?} ({role:?})")]
     MissingWeight {
-        /// `text_encoder`, `unet` or `vae`.
+        /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
         component: String,
         /// Name inside the component.
         name: String,

@@ -19,6 +19,7 @@ pub mod graph;
 mod memory;
 pub mod metrics;
 mod model;
+mod model_index;
 pub mod models;
 mod pages;
 mod picture;
@@ -28,7 +29,8 @@ mod tensor;
 pub mod tokenizer;
 
 pub use error::Error;
-pub use model::{COMPONENTS, Model};
+pub use model::{ExtraInput, Model, TextEncoder};
+pub use model_index::ModelIndex;
 pub use picture::{Mask, Picture};
 pub use pipeline::{
     Checkpoint, Defaults, Event, Generated, Pipeline, PipelineOptions, Preview, Request, SavedRun, Variation,

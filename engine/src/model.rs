@@ -9,35 +9,66 @@ use serde_json::Value;
 
 use crate::{
     Error,
+    model_index::ModelIndex,
     models::{
-        autoencoder,
-        config::{AutoencoderConfig, TextEncoderConfig, UNetConfig},
-        text_encoder, unet,
+        config::{TextEncoderConfig, UNetConfig, VaeConfig},
+        text_encoder::{self, Layer},
+        unet, vae,
     },
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
-/// Names of the components, in the order in which a run reads them.
-pub const COMPONENTS: [&str; 3] = ["text_encoder", "unet", "vae"];
+/// Numbers beside the pooled prompt: original height and width, top and left of the crop, and target height and width
+/// or an aesthetic score.
+const ADDED_NUMBERS: usize = 6;
+const ADDED_NUMBERS_WITH_SCORE: usize = 5;
+
+/// The text encoders there can be, each with its tokenizer's folder.
+const TEXT_ENCODERS: [(&str, &str); 2] = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
 
 /// The parts of a model that belong together.
 #[derive(Debug)]
 pub struct Model {
-    /// Prompt → token ids.
-    pub tokenizer: Tokenizer,
-    /// Token ids → text states.
-    pub text_encoder: TextEncoderConfig,
+    /// Prompt → text states; SDXL has two, its refiner only the second of them.
+    pub text_encoders: Vec<TextEncoder>,
     /// Latents → predicted noise.
     pub unet: UNetConfig,
     /// Latents ↔ pixels.
-    pub vae: AutoencoderConfig,
+    pub vae: VaeConfig,
     /// How the U-Net was trained and is to be sampled.
     pub scheduler: SchedulerConfig,
+    /// How the parts work together.
+    pub index: ModelIndex,
+    /// What the U-Net is shown beside the latents.
+    pub extra_input: ExtraInput,
+}
+
+/// A text encoder and the tokenizer that it reads.
+#[derive(Debug)]
+pub struct TextEncoder {
+    /// Name of the component that has its weights.
+    pub component: &'static str,
+    /// Prompt → token ids.
+    pub tokenizer: Tokenizer,
+    /// Token ids → text states.
+    pub config: TextEncoderConfig,
+}
+
+/// Channels of the U-Net's input that come after the latents'.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtraInput {
+    /// There are none.
+    None,
+    /// A mask, one where the picture is to be painted anew, and the latents of the picture without that part: inpainting
+    /// models. Rombach et al. 2022, section 4.5.
+    MaskedPicture,
+    /// The latents of the picture to edit: instruct-pix2pix. Brooks et al. 2022, arXiv:2211.09800, section 3.2.
+    Picture,
 }
 
 impl Model {
-    /// Reads the `config.json` of each of [`COMPONENTS`] and the embedded texts, by their names in a diffusers
-    /// directory (`tokenizer/vocab.json`).
+    /// Reads the `config.json` of each component and the embedded texts, by their names in a diffusers directory
+    /// (`unet`, `tokenizer/vocab.json`).
     ///
     /// # Errors
     /// When a part is missing, asks for something that sdq does not run, or does not fit the others.
@@ -45,57 +76,128 @@ impl Model {
         config: impl Fn(&str) -> Option<&'a Value>,
         text: impl Fn(&str) -> Option<&'a str>,
     ) -> Result<Model, Error> {
-        let config = |component| config(component).ok_or(Error::MissingComponent { component });
-        let text_encoder = TextEncoderConfig::from_json(config("text_encoder")?)?;
-        let unet = UNetConfig::from_json(config("unet")?)?;
-        let vae = AutoencoderConfig::from_json(config("vae")?)?;
-        check_widths(&text_encoder, &unet, &vae)?;
-        let files = TokenizerFiles {
-            tokenizer: text("tokenizer/tokenizer.json"),
-            vocab: text("tokenizer/vocab.json"),
-            merges: text("tokenizer/merges.txt"),
-            config: text("tokenizer/tokenizer_config.json"),
-            special_tokens: text("tokenizer/special_tokens_map.json"),
-        };
-        let tokenizer =
-            Tokenizer::new(&files, text_encoder.max_position_embeddings, text_encoder.vocab_size)?;
-        let scheduler = SchedulerConfig::from_json(text("scheduler/scheduler_config.json").unwrap_or("{}"))?
-            .as_stable_diffusion_loads_it();
-        Ok(Model { tokenizer, text_encoder, unet, vae, scheduler })
+        let index = ModelIndex::from_text(text("model_index.json"))?;
+        let required = |component| config(component).ok_or(Error::MissingComponent { component });
+        let text_encoders = text_encoders(&index, &config, &text)?;
+        let unet = UNetConfig::from_json(required("unet")?)?;
+        let vae = VaeConfig::from_json(required("vae")?)?;
+        let vae = if index.normalises_latents() { vae } else { vae.without_statistics() };
+        check_widths(&index, &text_encoders, &unet, &vae)?;
+        let extra_input = extra_input(&index, &unet, &vae)?;
+        let scheduler = SchedulerConfig::from_json(text("scheduler/scheduler_config.json").unwrap_or("{}"))?;
+        let scheduler = index.corrected(scheduler)?;
+        Ok(Model { text_encoders, unet, vae, scheduler, index, extra_input })
     }
 
-    /// The weights that each of [`COMPONENTS`] reads, in reading order.
-    pub fn weights(&self) -> [(&'static str, Vec<WeightSpec>); 3] {
-        let [first, second, third] = COMPONENTS;
-        [
-            (first, text_encoder::weights(&self.text_encoder)),
-            (second, unet::weights(&self.unet)),
-            (third, autoencoder::weights(&self.vae)),
-        ]
+    /// The weights that each component reads, in reading order; components in the order in which a run reads them.
+    pub fn weights(&self) -> Vec<(&'static str, Vec<WeightSpec>)> {
+        let text_encoders = self
+            .text_encoders
+            .iter()
+            .map(|encoder| (encoder.component, text_encoder::weights(&encoder.config)));
+        let others = [("unet", unet::weights(&self.unet)), ("vae", vae::weights(&self.vae))];
+        text_encoders.chain(others).collect()
     }
+
+    /// Names of the components, in the order in which a run reads them.
+    pub fn components(&self) -> Vec<&'static str> {
+        let text_encoders = self.text_encoders.iter().map(|encoder| encoder.component);
+        text_encoders.chain(["unet", "vae"]).collect()
+    }
+}
+
+fn text_encoders<'a>(
+    index: &ModelIndex,
+    config: impl Fn(&str) -> Option<&'a Value>,
+    text: impl Fn(&str) -> Option<&'a str>,
+) -> Result<Vec<TextEncoder>, Error> {
+    // All but SDXL's pipelines know the first alone.
+    let known = if index.layer() == Layer::Last { &TEXT_ENCODERS[..1] } else { &TEXT_ENCODERS[..] };
+    let mut encoders = Vec::new();
+    for &(component, folder) in known {
+        let Some(config) = config(component) else { continue };
+        let config = TextEncoderConfig::from_json(component, config, index.has_projection(component))?;
+        let file = |name: &str| text(&format!("{folder}/{name}"));
+        let files = TokenizerFiles {
+            tokenizer: file("tokenizer.json"),
+            vocab: file("vocab.json"),
+            merges: file("merges.txt"),
+            config: file("tokenizer_config.json"),
+            special_tokens: file("special_tokens_map.json"),
+        };
+        let tokenizer = Tokenizer::new(&files, config.max_position_embeddings, config.vocab_size)?;
+        encoders.push(TextEncoder { component, tokenizer, config });
+    }
+    let (Some(first), Some(last)) = (encoders.first(), encoders.last()) else {
+        return Err(Error::MissingComponent { component: known[known.len() - 1].0 });
+    };
+    let lengths = [first, last].map(|encoder| encoder.tokenizer.length());
+    if lengths[0] != lengths[1] {
+        let message = format!("the two text encoders read {} and {} tokens", lengths[0], lengths[1]);
+        return Err(Error::Tokenizer(message));
+    }
+    Ok(encoders)
 }
 
 /// What one part hands on, the next must take.
 fn check_widths(
-    text_encoder: &TextEncoderConfig,
+    index: &ModelIndex,
+    text_encoders: &[TextEncoder],
     unet: &UNetConfig,
-    vae: &AutoencoderConfig,
+    vae: &VaeConfig,
 ) -> Result<(), Error> {
-    let mismatch = |key: &str, found: usize, expected: String| Error::Config {
-        component: "unet",
-        key: key.to_owned(),
-        found: found.to_string(),
-        expected,
-    };
-    if unet.cross_attention_dim != text_encoder.hidden_size {
-        let expected = format!("the text encoder's hidden_size, {}", text_encoder.hidden_size);
+    let width: usize = text_encoders.iter().map(|encoder| encoder.config.hidden_size).sum();
+    if unet.cross_attention_dim != width {
+        let expected = format!("the width of the text states, {width}");
         return Err(mismatch("cross_attention_dim", unet.cross_attention_dim, expected));
     }
-    for (key, channels) in [("in_channels", unet.in_channels), ("out_channels", unet.out_channels)] {
-        if channels != vae.latent_channels {
-            let expected = format!("the VAE's latent_channels, {}", vae.latent_channels);
-            return Err(mismatch(key, channels, expected));
+    if unet.out_channels != vae.latent_channels() {
+        let expected = format!("the VAE's latent_channels, {}", vae.latent_channels());
+        return Err(mismatch("out_channels", unet.out_channels, expected));
+    }
+    let Some(addition) = unet.addition_embedding else { return Ok(()) };
+    let pooled = text_encoders.iter().find_map(|encoder| encoder.config.projection_dim);
+    let Some(pooled) = pooled.filter(|_| index.layer() == Layer::Penultimate) else {
+        return Err(Error::Config {
+            component: "unet",
+            key: "addition_embed_type".to_owned(),
+            found: "\"text_time\"".to_owned(),
+            expected: "an SDXL pipeline with a CLIPTextModelWithProjection, or none".to_owned(),
+        });
+    };
+    let numbers = match index.requires_aesthetics_score {
+        true => ADDED_NUMBERS_WITH_SCORE,
+        false => ADDED_NUMBERS,
+    };
+    let expected = pooled + numbers * addition.time_embed_dim;
+    match addition.input_dim == expected {
+        true => Ok(()),
+        false => Err(mismatch(
+            "projection_class_embeddings_input_dim",
+            addition.input_dim,
+            format!("{expected}, of a pooled prompt of {pooled} and {numbers} numbers"),
+        )),
+    }
+}
+
+fn extra_input(index: &ModelIndex, unet: &UNetConfig, vae: &VaeConfig) -> Result<ExtraInput, Error> {
+    let latents = vae.latent_channels();
+    let extra = unet.in_channels.checked_sub(latents);
+    match (index.image_guidance(), extra) {
+        (false, Some(0)) => Ok(ExtraInput::None),
+        (false, Some(extra)) if extra == latents + 1 => Ok(ExtraInput::MaskedPicture),
+        (true, Some(extra)) if extra == latents => Ok(ExtraInput::Picture),
+        (false, _) => {
+            let expected = format!("{latents} as the VAE's latents, or {} for inpainting", 2 * latents + 1);
+            Err(mismatch("in_channels", unet.in_channels, expected))
+        }
+        (true, _) => {
+            let expected = format!("{}, for the latents of two pictures", 2 * latents);
+            Err(mismatch("in_channels", unet.in_channels, expected))
         }
     }
-    Ok(())
+}
+
+fn mismatch(key: &str, found: usize, expected: String) -> Error {
+    Error::Config { component: "unet", key: key.to_owned(), found: found.to_string(), expected }
 }

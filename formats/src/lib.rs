@@ -11,7 +11,7 @@ pub mod dtype;
 pub mod layout;
 pub mod mmap;
 mod names;
-pub mod png;
+pub mod picture;
 pub mod safetensors;
 pub mod sdq;
 pub mod sniff;

@@ -21,6 +21,10 @@ pub enum FileKind {
     Gguf,
     /// A PNG picture.
     Png,
+    /// A JPEG picture.
+    Jpeg,
+    /// A WebP picture.
+    WebP,
     /// A safetensors file.
     Safetensors,
     /// Anything else.
@@ -56,6 +60,10 @@ impl FileKind {
             FileKind::Gguf
         } else if starts(b"\x89PNG\r\n\x1a\n") {
             FileKind::Png
+        } else if starts(b"\xff\xd8\xff") {
+            FileKind::Jpeg
+        } else if starts(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+            FileKind::WebP
         } else {
             FileKind::Other
         }
@@ -74,6 +82,8 @@ impl fmt::Display for FileKind {
             FileKind::Pickle => "a Python pickle: convert it to safetensors",
             FileKind::Gguf => "a GGUF file",
             FileKind::Png => "a PNG picture",
+            FileKind::Jpeg => "a JPEG picture",
+            FileKind::WebP => "a WebP picture",
             FileKind::Safetensors => "a safetensors file",
             FileKind::Other => "of no known kind",
         })
@@ -96,6 +106,9 @@ mod tests {
             (b"GGUF\x03\0\0\0", FileKind::Gguf),
             (b"\x10\0\0\0\0\0\0\0{}", FileKind::Safetensors),
             (b"\x80\x02\0\0\0\0\0\0{\"w\"", FileKind::Safetensors),
+            (b"\xff\xd8\xff\xe0", FileKind::Jpeg),
+            (b"RIFF\0\0\0\0WEBPVP8L", FileKind::WebP),
+            (b"RIFF\0\0\0\0WAVE", FileKind::Other),
             (b"{\"a\": 1}", FileKind::Other),
         ] {
             assert_eq!(FileKind::of(bytes), kind);

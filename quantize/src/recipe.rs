@@ -14,8 +14,11 @@ const FEWEST_INPUTS: usize = 32;
 const FEWEST_OUTPUTS: usize = 16;
 
 /// First and last layers, which meet latents and pixels: few weights, and what they lose nothing makes up for.
-const OUTERMOST: [&str; 4] =
-    ["conv_in.weight", "conv_out.weight", "quant_conv.weight", "post_quant_conv.weight"];
+const OUTERMOST: [&str; 5] =
+    ["conv_in.weight", "conv_out.weight", "quant_conv.weight", "post_quant_conv.weight", "layers.0.weight"];
+
+/// Starts of the names of what turns the timestep, and what is added to it, into biases.
+const TIME: [&str; 2] = ["time_embedding.", "add_embedding."];
 
 /// Parts of the U-Net that lose most in q4, by what stands in their names.
 const SENSITIVE: [&str; 7] =
@@ -64,7 +67,7 @@ impl Recipe {
     /// `last_up` is the number of the U-Net's last block.
     fn weight_type(self, component: &str, spec: &WeightSpec, last_up: Option<usize>) -> WeightType {
         let name = spec.name.as_str();
-        let time = name.starts_with("time_embedding.") || name.contains(".time_emb_proj.");
+        let time = TIME.iter().any(|start| name.starts_with(start)) || name.contains(".time_emb_proj.");
         match self {
             _ if spec.role == WeightRole::Vector => WeightType::F32,
             Recipe::F32 => WeightType::F32,
@@ -290,6 +293,9 @@ mod tests {
             ("text_encoder", "layers.0.fc1.weight", ["q8", "q4", "q8"]),
             ("unet", "time_embedding.linear_1.weight", ["f16", "q8", "f16"]),
             ("unet", "mid_block.resnets.0.time_emb_proj.weight", ["f16", "q8", "f16"]),
+            ("unet", "add_embedding.linear_1.weight", ["f16", "q8", "f16"]),
+            ("vae", "decoder.layers.0.weight", ["f16", "f16", "f16"]),
+            ("text_encoder_2", "text_projection.weight", ["q8", "q4", "q8"]),
             ("unet", "mid_block.attn1.to_q.weight", ["q8", "q4", "q4"]),
             ("unet", "mid_block.attn1.to_v.weight", ["q8", "q4", "q8"]),
             ("unet", "mid_block.attn1.to_out.0.weight", ["q8", "q4", "q8"]),

@@ -29,8 +29,8 @@ def normal(shape, generator: torch.Generator) -> torch.Tensor:
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, generator: torch.Generator) -> None:
-    """Draws every parameter of `model` anew."""
+def randomise(model: nn.Module, generator: torch.Generator, gains: list = ()) -> None:
+    """Draws every parameter of `model` anew; `gains` go before `GAINS`."""
     for name, module in model.named_modules():
         if isinstance(module, (nn.GroupNorm, nn.LayerNorm)):
             module.weight.copy_(1 + 0.2 * normal(module.weight.shape, generator))
@@ -38,7 +38,7 @@ def randomise(model: nn.Module, generator: torch.Generator) -> None:
         elif isinstance(module, nn.Embedding):
             module.weight.copy_(0.7 * normal(module.weight.shape, generator))
         elif isinstance(module, (nn.Linear, nn.Conv2d)):
-            gain = next((gain for pattern, gain in GAINS if re.search(pattern, name)), 1.0)
+            gain = next((gain for pattern, gain in [*gains, *GAINS] if re.search(pattern, name)), 1.0)
             fan_in = module.weight[0].numel()
             module.weight.copy_(gain * fan_in**-0.5 * normal(module.weight.shape, generator))
             if module.bias is not None:
@@ -69,14 +69,26 @@ def noisy_latents(scheduler, generator: torch.Generator, count: int):
     return latents, timesteps, noise
 
 
+def with_extra(unet, latents: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """`latents` and behind them random values in all other channels that the U-Net reads."""
+    extra = unet.config.in_channels - latents.shape[1]
+    return torch.cat([latents, normal((len(latents), extra, *latents.shape[2:]), generator)], dim=1)
+
+
 @torch.no_grad()
-def fit_last_convolution(unet, scheduler, text_states: torch.Tensor, generator: torch.Generator) -> None:
-    """Fits `unet.conv_out` by ridge regression to denoise, then adds a random part of its own."""
+def fit_last_convolution(
+    unet, scheduler, text_states, generator: torch.Generator, condition=None, random_share: float = RANDOM_SHARE
+) -> None:
+    """Fits `unet.conv_out` by ridge regression to denoise, then adds a random part of its own.
+
+    `condition` gives what the U-Net reads beside latents and timesteps, for rows of given indices.
+    """
+    condition = condition or (lambda rows: {"encoder_hidden_states": text_states[rows]})
     latents, timesteps, target = noisy_latents(scheduler, generator, 96)
+    latents = with_extra(unet, latents, generator)
     captured = []
     hook = unet.conv_out.register_forward_pre_hook(lambda _, inputs: captured.append(inputs[0]))
-    states = text_states[torch.arange(len(latents)) % len(text_states)]
-    unet(latents, timesteps, encoder_hidden_states=states)
+    unet(latents, timesteps, **condition(torch.arange(len(latents)) % len(text_states)))
     hook.remove()
     patches = F.unfold(captured[0], 3, padding=1).transpose(1, 2).flatten(0, 1).double()
     patches = torch.cat([patches, torch.ones(len(patches), 1)], dim=1)
@@ -85,7 +97,7 @@ def fit_last_convolution(unet, scheduler, text_states: torch.Tensor, generator: 
     solution = torch.linalg.solve(patches.T @ patches + ridge, patches.T @ wanted).float()
     conv = unet.conv_out
     random_part = normal(conv.weight.shape, generator)
-    random_part *= RANDOM_SHARE / (patches[:, :-1] @ random_part.flatten(1).T.double()).std()
+    random_part *= random_share / (patches[:, :-1] @ random_part.flatten(1).T.double()).std()
     # Rounded so that another machine's rounding does not make other weights.
     conv.weight.copy_(torch.round((solution[:-1].T.reshape(conv.weight.shape) + random_part) * 4096) / 4096)
     conv.bias.copy_(torch.round(solution[-1] * 4096) / 4096)
@@ -96,19 +108,27 @@ def relative_change(changed: torch.Tensor, original: torch.Tensor) -> float:
 
 
 @torch.no_grad()
-def assert_lively(pipe, generator: torch.Generator) -> str:
-    """Fails unless prompt, timestep and every skip each change the U-Net's output by more than 10 %."""
-    unet = pipe.unet
-    states = [pipe.encode_prompt(p, "cpu", 1, False)[0] for p in ("a red apple", "the quick brown fox", "")]
-    latents, _, _ = noisy_latents(pipe.scheduler, generator, 1)
+def assert_lively(pipe, generator: torch.Generator, conditions=None) -> str:
+    """Fails unless prompt, timestep and every skip each change the U-Net's output by more than 10 %.
 
-    def predict(timestep=500, text_states=states[0]):
-        return unet(latents, timestep, encoder_hidden_states=text_states).sample
+    `conditions` is what the U-Net reads beside latents and timestep: of a prompt, of another one, and by what else could
+    change it.
+    """
+    unet = pipe.unet
+    if conditions is None:
+        prompts = {"first": "a red apple", "prompt": "the quick brown fox", "empty prompt": ""}
+        states = {what: pipe.encode_prompt(p, "cpu", 1, False)[0] for what, p in prompts.items()}
+        conditions = {what: {"encoder_hidden_states": state} for what, state in states.items()}
+    latents, _, _ = noisy_latents(pipe.scheduler, generator, 1)
+    latents = with_extra(unet, latents, generator)
+    first, *others = conditions
+
+    def predict(timestep=500, condition=conditions[first]):
+        return unet(latents, timestep, **condition).sample
 
     original = predict()
     changes = {
-        "prompt": relative_change(predict(text_states=states[1]), original),
-        "empty prompt": relative_change(predict(text_states=states[2]), original),
+        **{what: relative_change(predict(condition=conditions[what]), original) for what in others},
         "timestep": relative_change(predict(timestep=700), original),
     }
     for level, block in enumerate(unet.up_blocks):

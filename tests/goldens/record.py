@@ -154,7 +154,8 @@ def case(prompt: str, scheduler: str, steps: int, width: int, height: int, seed:
         "guidance_scale": 7.5,
         "seed": seed,
     }
-    assert options.keys() <= settings.keys(), f"unknown option among {options.keys()}"
+    known = settings.keys() | {"guidance_rescale", "image_guidance_scale", "strength", "mask"}
+    assert options.keys() <= known, f"unknown option among {options.keys()}"
     return {**settings, **options}
 
 

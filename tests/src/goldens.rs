@@ -9,6 +9,9 @@ use serde::Deserialize;
 /// Names of the tiny pipelines, see `goldens/README.md`.
 pub const TINY: [&str; 3] = ["sd1", "fp16", "old"];
 
+/// Names of the tiny pipelines of other families, see `goldens/families.py`.
+pub const FAMILIES: [&str; 8] = ["sd2", "sdxl", "refiner", "ssd", "sdxs", "lcm", "inpaint", "pix2pix"];
+
 /// The folder of this pipeline's goldens.
 pub fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name)
@@ -59,6 +62,10 @@ pub struct EndToEnd {
     pub height: usize,
     pub guidance_scale: f32,
     pub seed: u64,
+    #[serde(default)]
+    pub guidance_rescale: f32,
+    pub image_guidance_scale: Option<f32>,
+    pub strength: Option<f64>,
 }
 
 impl EndToEnd {
@@ -74,6 +81,8 @@ impl EndToEnd {
             scheduler: Some(self.scheduler.clone()),
             scheduler_options: eta.into_iter().collect(),
             guidance_scale: Some(self.guidance_scale),
+            guidance_rescale: self.guidance_rescale,
+            image_guidance_scale: self.image_guidance_scale,
             seed: self.seed,
             ..Request::default()
         }
@@ -157,6 +166,19 @@ impl Goldens {
             self.tensors.tensor(&format!("{case}.{name}")).expect("the case was recorded with this tensor");
         let values = view.to_f32().expect("goldens are f32");
         Tensor::new(view.shape, values).expect("the file's reader checked the shape")
+    }
+
+    /// Whether there is a tensor `CASE.NAME`.
+    pub fn has(&self, case: &str, name: &str) -> bool {
+        self.tensors.tensor(&format!("{case}.{name}")).is_some()
+    }
+
+    /// The f32 tensor `CASE.NAME`, if it was recorded.
+    ///
+    /// # Panics
+    /// When it is of another type.
+    pub fn optional(&self, case: &str, name: &str) -> Option<Tensor> {
+        self.has(case, name).then(|| self.tensor(case, name))
     }
 
     /// The 8-bit picture of `case`: shape `[height, width, 3]` and its values.

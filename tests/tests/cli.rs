@@ -85,7 +85,7 @@ fn wrong_usage_is_named_in_one_line_and_leaves_nothing() {
         (&["--count", "0"], &["count", "0"]),
         (&["--threads", "0"], &["threads", "0"]),
         (&["--seed", "-1"], &["-1"]),
-        (&["-o", "picture.jpg"], &["picture.jpg", ".png"]),
+        (&["-o", "picture.gif"], &["picture.gif", ".png"]),
         (&["--stepps", "3"], &["--stepps"]),
     ];
     for (args, words) in cases {
@@ -198,7 +198,7 @@ fn a_picture_carries_its_recipe() {
 #[test]
 fn a_picture_of_another_program_has_no_recipe() {
     let studio = Studio::new();
-    sdq_formats::png::write(studio.file("plain.png"), 1, 1, &[1, 2, 3], &[]).unwrap();
+    sdq_formats::picture::write(studio.file("plain.png"), 1, 1, &[1, 2, 3], &[]).unwrap();
     studio.info(&["plain.png"]).assert_failed(1, &["plain.png", "recipe"]);
 }
 

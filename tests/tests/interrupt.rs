@@ -1,4 +1,4 @@
-//! Ctrl-C: exit code 130 and no half-written file, early and late, once and twice.
+//! Ctrl-C: exit code 130, a run that can be resumed and no half-written file, early and late, once and twice.
 #![cfg(unix)]
 
 use std::{
@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use sdq_engine::SavedRun;
 use sdq_formats::WeightType;
 use sdq_tests::models::Model;
 use tempfile::TempDir;
@@ -34,13 +35,13 @@ fn interrupt(folder: &Path, args: &[&str], after: Duration, times: usize) -> Exi
     run.wait().unwrap()
 }
 
-fn assert_empty(folder: &Path) {
-    let left: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
-    assert!(left.is_empty(), "left behind: {left:?}");
+fn files(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
 #[test]
-fn an_interrupted_run_leaves_nothing_and_says_130() {
+fn an_interrupted_run_leaves_what_resume_needs_and_says_130() {
     let model = Model::convert("fp16", WeightType::F16);
     let path = model.path();
     let args = [
@@ -61,6 +62,14 @@ fn an_interrupted_run_leaves_nothing_and_says_130() {
         let folder = TempDir::new().unwrap();
         let status = interrupt(folder.path(), &args, Duration::from_millis(milliseconds), times);
         assert_eq!(status.code(), Some(INTERRUPTED), "after {milliseconds} ms");
-        assert_empty(folder.path());
+        let left = files(folder.path());
+        match times {
+            1 => {
+                assert_eq!(left, ["sdq.png.sdq-run"], "after {milliseconds} ms");
+                SavedRun::open(&folder.path().join("sdq.png.sdq-run")).unwrap();
+            }
+            // The second one may come before the run is saved.
+            _ => assert!(left.iter().all(|name| name == "sdq.png.sdq-run"), "left behind: {left:?}"),
+        }
     }
 }

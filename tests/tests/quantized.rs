@@ -2,7 +2,7 @@
 
 use std::{fs, ops::ControlFlow, path::Path, process::Command};
 
-use sdq_engine::{Generated, Pipeline, Request};
+use sdq_engine::{Generated, Pipeline, Request, pipeline::Conditioning};
 use sdq_formats::{WeightType, mmap::Bytes, sdq::SdqFile};
 use sdq_tests::{
     goldens::{Goldens, TINY},
@@ -62,10 +62,14 @@ fn q8_follows_diffusers_through_every_tiny_unet() {
     for name in TINY {
         let pipeline = Model::convert(name, WeightType::Q8).open(2);
         let goldens = Goldens::load(name);
-        let text_states = goldens.tensor("unet", "text_states");
+        let conditioning = Conditioning {
+            text_states: goldens.tensor("unet", "text_states"),
+            added: None,
+            guidance_scale: None,
+        };
         for case in &goldens.manifest.unet {
             let latents = goldens.tensor(&case.case, "latents");
-            let found = pipeline.predict_noise(&latents, case.timestep, &text_states).unwrap();
+            let found = pipeline.predict_noise(&latents, case.timestep, &conditioning).unwrap();
             let expected = goldens.tensor(&case.case, "noise_pred");
             let error = relative_error(found.values(), expected.values());
             println!("{name} {}: {error:.1e}", case.case);

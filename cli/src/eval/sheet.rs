@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use sdq_engine::Picture;
-use sdq_formats::png::{self, PngError};
+use sdq_formats::picture::{self, PictureError};
 
 /// Most prompts on a sheet; a longer one is no longer looked at.
 const MAX_ROWS: usize = 32;
@@ -42,8 +42,8 @@ impl Sheet {
     }
 
     /// Writes the rows as one picture.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), PngError> {
-        png::write(path, self.width, self.height, &self.rgb, &[])
+    pub(crate) fn write(&self, path: &Path) -> Result<(), PictureError> {
+        picture::write(path, self.width, self.height, &self.rgb, &[])
     }
 }
 

@@ -92,15 +92,43 @@ impl GraphBuilder {
         window: Window,
         channel_bias: Option<TensorId>,
     ) -> TensorId {
-        let &[batch, height, width, in_channels] = self.shape(x) else { panic!("a picture has four axes") };
-        let weight = match window.kernel {
+        let weight = self.conv2d_weight(name, x, out_channels, window);
+        let bias = Some(self.vector(&format!("{name}.bias"), out_channels));
+        self.push_conv2d(x, (weight, bias), out_channels, window, channel_bias)
+    }
+
+    /// [`Op::Conv2d`] with the weight `{name}.weight` and no bias.
+    pub fn conv2d_without_bias(
+        &mut self,
+        name: &str,
+        x: TensorId,
+        out_channels: usize,
+        window: Window,
+    ) -> TensorId {
+        let weight = self.conv2d_weight(name, x, out_channels, window);
+        self.push_conv2d(x, (weight, None), out_channels, window, None)
+    }
+
+    fn conv2d_weight(&mut self, name: &str, x: TensorId, out_channels: usize, window: Window) -> WeightId {
+        let in_channels = self.channels(x);
+        match window.kernel {
             1 => self.product_weight(name, WeightRole::Matrix, &[out_channels, in_channels], x),
             side => self.product_weight(name, WeightRole::Conv, &[out_channels, in_channels, side, side], x),
-        };
-        let bias = Some(self.vector(&format!("{name}.bias"), out_channels));
+        }
+    }
+
+    fn push_conv2d(
+        &mut self,
+        x: TensorId,
+        (weight, bias): (WeightId, Option<WeightId>),
+        out_channels: usize,
+        window: Window,
+        channel_bias: Option<TensorId>,
+    ) -> TensorId {
+        let &[batch, height, width, _] = self.shape(x) else { panic!("a picture has four axes") };
         let mut inputs = vec![x];
         if let Some(tensor) = channel_bias {
-            assert_eq!(self.channels(tensor), out_channels, "{name}: one bias per channel");
+            assert_eq!(self.channels(tensor), out_channels, "one bias per channel");
             inputs.push(tensor);
         }
         let op = Op::Conv2d { weight, bias, window, channel_bias: channel_bias.is_some(), residual: false };
@@ -147,6 +175,12 @@ impl GraphBuilder {
     pub fn activation(&mut self, kind: Activation, x: TensorId) -> TensorId {
         let shape = self.shape(x).to_vec();
         self.push(Op::Activation(kind), &[x], shape)
+    }
+
+    /// [`Op::Affine`].
+    pub fn affine(&mut self, scale: f32, shift: f32, x: TensorId) -> TensorId {
+        let shape = self.shape(x).to_vec();
+        self.push(Op::Affine { scale, shift }, &[x], shape)
     }
 
     /// [`Op::Geglu`].

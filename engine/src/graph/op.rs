@@ -15,6 +15,10 @@ pub enum Activation {
     Gelu,
     /// The tanh approximation of GELU.
     GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+    /// `3 tanh(x / 3)`: bends values into -3..=3.
+    Tanh3,
 }
 
 /// Zeros around a picture, in pixels.
@@ -146,6 +150,13 @@ pub enum Op {
     Activation(Activation),
     /// `value * gelu(gate)`: `[.., 2c]` (value first) → `[.., c]`. Shazeer 2020, arXiv:2002.05202, eq. 5.
     Geglu,
+    /// `scale * x + shift` for every element.
+    Affine {
+        /// Factor.
+        scale: f32,
+        /// Addend.
+        shift: f32,
+    },
     /// Element-wise sum of two tensors of one shape.
     Add,
     /// Joins two tensors along channels, first input first.
@@ -180,6 +191,7 @@ impl Op {
             | Op::Attention { .. }
             | Op::Activation(_)
             | Op::Geglu
+            | Op::Affine { .. }
             | Op::Add
             | Op::Concat
             | Op::Quantize { .. }

@@ -157,6 +157,7 @@ impl<'g> Piece<'g> {
                 | Op::LayerNorm { .. }
                 | Op::Activation(_)
                 | Op::Geglu
+                | Op::Affine { .. }
                 | Op::Add
                 | Op::Concat => reach,
                 _ => return None,

@@ -12,7 +12,7 @@ pub(super) struct ResidualBlock<'a> {
 }
 
 impl ResidualBlock<'_> {
-    /// `x [b, h, w, in]` → `[b, h, w, out]`; `time_bias [1, out]` is added between the convolutions.
+    /// `x [b, h, w, in]` → `[b, h, w, out]`; `time_bias [b or 1, out]` is added between the convolutions.
     pub(super) fn build(
         &self,
         graph: &mut GraphBuilder,

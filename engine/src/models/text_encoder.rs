@@ -1,17 +1,33 @@
 //! CLIP's text transformer: token ids → text states. Radford et al. 2021, arXiv:2103.00020, section 2.4.
 
-use sdq_formats::WeightSpec;
+use sdq_formats::{WeightRole, WeightSpec};
 
 use super::config::TextEncoderConfig;
 use crate::graph::{Graph, GraphBuilder, TensorId};
 
 /// Name of the input: token ids `[batch, tokens]`.
 pub const TOKEN_IDS: &str = "token_ids";
-/// Name of the output: text states `[batch, tokens, hidden_size]`, after the last norm.
+/// Name of the output: text states `[batch, tokens, hidden_size]`, see [`Layer`].
 pub const TEXT_STATES: &str = "text_states";
+/// Name of the output: the states of the last block `[batch, tokens, hidden_size]`, before the last norm; only in
+/// encoders with a projection.
+pub const LAST_STATES: &str = "last_states";
+/// Name of the projection's input: [`LAST_STATES`] at each prompt's end token, `[batch, hidden_size]`.
+pub const END_STATES: &str = "end_states";
+/// Name of the projection's output `[batch, projection_dim]`.
+pub const POOLED: &str = "pooled";
 
-/// The encoder for `batch` prompts of `tokens` ids each.
-pub fn graph(config: &TextEncoderConfig, batch: usize, tokens: usize) -> Graph {
+/// Which states are a model's text states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    /// Those of the last block, after the last norm.
+    Last,
+    /// Those before the last block, without norm, as SDXL has been trained with.
+    Penultimate,
+}
+
+/// The encoder for `batch` prompts of `tokens` ids each. Blocks whose states nobody reads are left out.
+pub fn graph(config: &TextEncoderConfig, layer: Layer, batch: usize, tokens: usize) -> Graph {
     let mut graph = GraphBuilder::new();
     let token_ids = graph.input(TOKEN_IDS, &[batch, tokens]);
     let mut states = graph.embedding(
@@ -20,20 +36,49 @@ pub fn graph(config: &TextEncoderConfig, batch: usize, tokens: usize) -> Graph {
         config.hidden_size,
         token_ids,
     );
-    for layer in 0..config.num_hidden_layers {
-        states = block(config, &mut graph, &format!("text_model.encoder.layers.{layer}"), states);
+    let last = config.num_hidden_layers - 1;
+    for index in 0..last {
+        states = block(config, &mut graph, index, states);
     }
-    let states = graph.layer_norm("text_model.final_layer_norm", states, config.layer_norm_eps);
-    graph.output(TEXT_STATES, states);
+    let penultimate = states;
+    if layer == Layer::Last || config.projection_dim.is_some() {
+        states = block(config, &mut graph, last, states);
+    }
+    if config.projection_dim.is_some() {
+        graph.output(LAST_STATES, states);
+    }
+    let text_states = match layer {
+        Layer::Penultimate => penultimate,
+        Layer::Last => graph.layer_norm(FINAL_NORM, states, config.layer_norm_eps),
+    };
+    graph.output(TEXT_STATES, text_states);
     graph.finish()
 }
 
-/// The encoder's weights, in reading order.
-pub fn weights(config: &TextEncoderConfig) -> Vec<WeightSpec> {
-    graph(config, 1, 1).weights
+/// States at the end token → a vector for the whole prompt, where the config has a projection.
+pub fn projection(config: &TextEncoderConfig, batch: usize) -> Option<Graph> {
+    let projection_dim = config.projection_dim?;
+    let mut graph = GraphBuilder::new();
+    let states = graph.input(END_STATES, &[batch, config.hidden_size]);
+    let states = graph.layer_norm(FINAL_NORM, states, config.layer_norm_eps);
+    let pooled = graph.linear("text_projection", states, projection_dim, false);
+    graph.output(POOLED, pooled);
+    Some(graph.finish())
 }
 
-fn block(config: &TextEncoderConfig, graph: &mut GraphBuilder, name: &str, states: TensorId) -> TensorId {
+const FINAL_NORM: &str = "text_model.final_layer_norm";
+
+/// The encoder's weights, in reading order.
+pub fn weights(config: &TextEncoderConfig) -> Vec<WeightSpec> {
+    let mut weights = graph(config, Layer::Last, 1, 1).weights;
+    let projection = projection(config, 1).map(|graph| graph.weights).unwrap_or_default();
+    // The last norm is in both.
+    weights.extend(projection.into_iter().filter(|spec| spec.role == WeightRole::Matrix));
+    weights
+}
+
+fn block(config: &TextEncoderConfig, graph: &mut GraphBuilder, index: usize, states: TensorId) -> TensorId {
+    let name = format!("text_model.encoder.layers.{index}");
     let width = config.hidden_size;
     let normed = graph.layer_norm(&format!("{name}.layer_norm1"), states, config.layer_norm_eps);
     let [q, k, v] = ["q_proj", "k_proj", "v_proj"]

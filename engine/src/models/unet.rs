@@ -2,7 +2,8 @@
 //! Rombach et al. 2022, arXiv:2112.10752, section 3.3.
 //!
 //! One walk over the network writes three graphs, because its parts change at different rates:
-//! - [`UNetGraphs::time`] depends on the timesteps alone and runs once per schedule, all steps as rows;
+//! - [`UNetGraphs::time`] depends on the timesteps, and in some models on what else is added to their embedding, and runs
+//!   once per schedule, all steps as rows;
 //! - [`UNetGraphs::prompt`] depends on the text alone (keys and values of the cross-attentions) and runs once per
 //!   prompt;
 //! - [`UNetGraphs::denoise`] is everything else and runs every step. Outputs of the first two are its inputs,
@@ -11,7 +12,7 @@
 use sdq_formats::WeightSpec;
 
 use super::{
-    config::{LevelKind, UNetConfig},
+    config::{AdditionEmbedding, LevelKind, UNetConfig},
     layers::{ResidualBlock, conv1x1, conv3x3},
 };
 use crate::graph::{Activation, Graph, GraphBuilder, TensorId, Window};
@@ -20,8 +21,13 @@ use crate::graph::{Activation, Graph, GraphBuilder, TensorId, Window};
 pub const LATENTS: &str = "latents";
 /// Name of the denoising graph's output `[batch, height, width, out_channels]`.
 pub const NOISE_PRED: &str = "noise_pred";
-/// Name of the time graph's input `[steps, block_out_channels[0]]`, see [`timestep_embedding`].
+/// Name of the time graph's input `[rows, block_out_channels[0]]`, see [`timestep_embedding`].
 pub const TIMESTEP_EMBEDDING: &str = "timestep_embedding";
+/// Name of the time graph's input `[rows, time_cond_proj_dim]`, see [`guidance_embedding`]; only in models that read it.
+pub const GUIDANCE_EMBEDDING: &str = "guidance_embedding";
+/// Name of the time graph's input `[rows, input_dim]` of the config's addition embedding: pooled prompt, then
+/// [`addition_time_embedding`]; only in models that read it.
+pub const ADDED_CONDITION: &str = "added_condition";
 /// Name of the prompt graph's input `[batch, tokens, cross_attention_dim]`.
 pub const TEXT_STATES: &str = "text_states";
 
@@ -40,14 +46,22 @@ pub struct UNetShape {
     pub width: usize,
     /// Tokens of the text states.
     pub tokens: usize,
-    /// Rows of the time graph.
+    /// Steps that the time graph evaluates together.
     pub steps: usize,
+}
+
+impl UNetShape {
+    /// Rows of the time graph for each step: one for each latents of the batch where what is added to the timestep's
+    /// embedding differs between them.
+    pub fn time_batch(&self, config: &UNetConfig) -> usize {
+        if config.addition_embedding.is_some() { self.batch } else { 1 }
+    }
 }
 
 /// The U-Net, cut by how often its parts have to run.
 #[derive(Clone, Debug)]
 pub struct UNetGraphs {
-    /// Timestep → one bias per residual block, a row for each step.
+    /// Timestep → one bias per residual block, [`UNetShape::time_batch`] rows for each step.
     pub time: Graph,
     /// Text states → keys and values of every cross-attention.
     pub prompt: Graph,
@@ -61,17 +75,12 @@ pub fn graphs(config: &UNetConfig, shape: &UNetShape) -> UNetGraphs {
     let mut prompt = GraphBuilder::new();
     let mut denoise = GraphBuilder::new();
 
-    let embedding = time.input(TIMESTEP_EMBEDDING, &[shape.steps, config.block_out_channels[0]]);
-    let embedding = time.linear("time_embedding.linear_1", embedding, config.time_embedding_dim, true);
-    let embedding = time.activation(Activation::Silu, embedding);
-    let embedding = time.linear("time_embedding.linear_2", embedding, config.time_embedding_dim, true);
-    // Every residual block starts with this SiLU; it is the same for all of them.
-    let time_states = time.activation(Activation::Silu, embedding);
-
+    let time_batch = shape.time_batch(config);
+    let time_states = time_states(config, &mut time, shape.steps * time_batch);
     let text_states = prompt.input(TEXT_STATES, &[shape.batch, shape.tokens, config.cross_attention_dim]);
     let latents = denoise.input(LATENTS, &[shape.batch, shape.height, shape.width, config.in_channels]);
 
-    let mut builder = UNetBuilder { config, time, prompt, denoise, time_states, text_states };
+    let mut builder = UNetBuilder { config, time, prompt, denoise, time_states, time_batch, text_states };
     let noise_pred = builder.network(latents);
     builder.denoise.output(NOISE_PRED, noise_pred);
     UNetGraphs {
@@ -79,6 +88,30 @@ pub fn graphs(config: &UNetConfig, shape: &UNetShape) -> UNetGraphs {
         prompt: builder.prompt.finish(),
         denoise: builder.denoise.finish(),
     }
+}
+
+/// Timestep, and what is added to it → what every residual block reads, `[rows, time_embedding_dim]`.
+fn time_states(config: &UNetConfig, time: &mut GraphBuilder, rows: usize) -> TensorId {
+    let embed = |time: &mut GraphBuilder, name: &str, x: TensorId| {
+        let x = time.linear(&format!("{name}.linear_1"), x, config.time_embedding_dim, true);
+        let x = time.activation(Activation::Silu, x);
+        time.linear(&format!("{name}.linear_2"), x, config.time_embedding_dim, true)
+    };
+    let width = config.block_out_channels[0];
+    let mut timestep = time.input(TIMESTEP_EMBEDDING, &[rows, width]);
+    if let Some(guidance_width) = config.time_cond_proj_dim {
+        let guidance = time.input(GUIDANCE_EMBEDDING, &[rows, guidance_width]);
+        let guidance = time.linear("time_embedding.cond_proj", guidance, width, false);
+        timestep = time.add(guidance, timestep);
+    }
+    let mut embedding = embed(time, "time_embedding", timestep);
+    if let Some(addition) = config.addition_embedding {
+        let added = time.input(ADDED_CONDITION, &[rows, addition.input_dim]);
+        let added = embed(time, "add_embedding", added);
+        embedding = time.add(added, embedding);
+    }
+    // Every residual block starts with this SiLU; it is the same for all of them.
+    time.activation(Activation::Silu, embedding)
 }
 
 /// The network's weights, in reading order.
@@ -91,14 +124,37 @@ pub fn weights(config: &UNetConfig) -> Vec<WeightSpec> {
 }
 
 /// Sines and cosines of `timestep` (on the training clock) in `block_out_channels[0]` values.
-/// Ho et al. 2020, after Vaswani et al. 2017, section 3.5; computed in f32 as the network was trained with.
 pub fn timestep_embedding(config: &UNetConfig, timestep: f32) -> Vec<f32> {
-    let width = config.block_out_channels[0];
+    sinusoids(config, timestep, config.block_out_channels[0])
+}
+
+/// Sines and cosines of one of the numbers that are added to the timestep, in `time_embed_dim` values.
+pub fn addition_time_embedding(config: &UNetConfig, addition: &AdditionEmbedding, number: f32) -> Vec<f32> {
+    sinusoids(config, number, addition.time_embed_dim)
+}
+
+/// Ho et al. 2020, after Vaswani et al. 2017, section 3.5; computed in f32 as the network was trained with.
+fn sinusoids(config: &UNetConfig, number: f32, width: usize) -> Vec<f32> {
     let half = width / 2;
     let exponent_scale = -(10_000_f32.ln()) / (half as f32 - config.freq_shift as f32);
-    let angles = (0..half).map(|i| timestep * (i as f32 * exponent_scale).exp());
+    let angles = (0..half).map(|i| number * (i as f32 * exponent_scale).exp());
     let (sines, cosines): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
     let mut embedding = if config.flip_sin_to_cos { [cosines, sines] } else { [sines, cosines] }.concat();
+    embedding.resize(width, 0.0);
+    embedding
+}
+
+/// Sines and cosines of a thousand times `guidance_scale - 1` in `width` values, as latent consistency models read it.
+/// Luo et al. 2023, arXiv:2310.04378, section 4.3; frequencies as in diffusers' `get_guidance_scale_embedding`.
+pub fn guidance_embedding(guidance_scale: f32, width: usize) -> Vec<f32> {
+    let half = width / 2;
+    let exponent_scale = -(10_000_f32.ln() / (half as f32 - 1.0));
+    // From the decimal number that was asked for, as Python has it: a thousand times its rounding to f32 would show.
+    let decimal: f64 = guidance_scale.to_string().parse().unwrap_or(f64::from(guidance_scale));
+    let weight = (decimal - 1.0) as f32 * 1000.0;
+    let angles = (0..half).map(|i| weight * (i as f32 * exponent_scale).exp());
+    let (sines, cosines): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+    let mut embedding = [sines, cosines].concat();
     embedding.resize(width, 0.0);
     embedding
 }
@@ -108,8 +164,9 @@ struct UNetBuilder<'a> {
     time: GraphBuilder,
     prompt: GraphBuilder,
     denoise: GraphBuilder,
-    /// In the time graph: `[steps, time_embedding_dim]`.
+    /// In the time graph: `[steps * time_batch, time_embedding_dim]`.
     time_states: TensorId,
+    time_batch: usize,
     /// In the prompt graph: `[batch, tokens, cross_attention_dim]`.
     text_states: TensorId,
 }
@@ -138,8 +195,8 @@ impl UNetBuilder<'_> {
         let channels = config.block_out_channels[level];
         for layer in 0..config.layers_per_block[level] {
             x = self.residual_block(&format!("{name}.resnets.{layer}"), x, channels);
-            if config.down_blocks[level] == LevelKind::CrossAttention {
-                x = self.transformer(&format!("{name}.attentions.{layer}"), x, level);
+            if let Some(&depth) = config.down_transformer_layers[level].get(layer) {
+                x = self.transformer(&format!("{name}.attentions.{layer}"), x, level, depth);
             }
             skips.push(x);
         }
@@ -154,8 +211,13 @@ impl UNetBuilder<'_> {
     fn middle(&mut self, x: TensorId) -> TensorId {
         let level = self.config.block_out_channels.len() - 1;
         let channels = self.config.block_out_channels[level];
+        let Some(kind) = self.config.mid_block else { return x };
         let x = self.residual_block("mid_block.resnets.0", x, channels);
-        let x = self.transformer("mid_block.attentions.0", x, level);
+        if kind == LevelKind::Plain {
+            return x;
+        }
+        let depth = self.config.mid_transformer_layers;
+        let x = self.transformer("mid_block.attentions.0", x, level, depth);
         self.residual_block("mid_block.resnets.1", x, channels)
     }
 
@@ -169,8 +231,8 @@ impl UNetBuilder<'_> {
             let skip = skips.pop().expect("the way up has one layer for each skip of the way down");
             x = self.denoise.concat(x, skip);
             x = self.residual_block(&format!("{name}.resnets.{layer}"), x, channels);
-            if config.up_blocks[block] == LevelKind::CrossAttention {
-                x = self.transformer(&format!("{name}.attentions.{layer}"), x, level);
+            if let Some(&depth) = config.up_transformer_layers[block].get(layer) {
+                x = self.transformer(&format!("{name}.attentions.{layer}"), x, level, depth);
             }
         }
         if level > 0 {
@@ -187,20 +249,20 @@ impl UNetBuilder<'_> {
         let bias_name = format!("{name}.time_emb_proj");
         let time_bias = self.time.linear(&bias_name, self.time_states, out_channels, true);
         self.time.output(&bias_name, time_bias);
-        let time_bias = self.denoise.input(&bias_name, &[1, out_channels]);
+        let time_bias = self.denoise.input(&bias_name, &[self.time_batch, out_channels]);
         let groups = self.config.norm_num_groups;
         let block = ResidualBlock { name, out_channels, groups, eps: self.config.norm_eps };
         block.build(&mut self.denoise, x, Some(time_bias))
     }
 
     /// Pixels attend to each other and to the text. The pixels of `x [b, h, w, c]` are the tokens as they lie.
-    fn transformer(&mut self, name: &str, x: TensorId, level: usize) -> TensorId {
+    fn transformer(&mut self, name: &str, x: TensorId, level: usize, depth: usize) -> TensorId {
         let channels = self.denoise.channels(x);
         let groups = self.config.norm_num_groups;
         let graph = &mut self.denoise;
         let normed = graph.group_norm(&format!("{name}.norm"), x, groups, TRANSFORMER_GROUP_NORM_EPS, false);
         let mut states = conv1x1(graph, &format!("{name}.proj_in"), normed, channels);
-        for layer in 0..self.config.transformer_layers_per_block[level] {
+        for layer in 0..depth {
             states = self.transformer_block(&format!("{name}.transformer_blocks.{layer}"), states, level);
         }
         let projected = conv1x1(&mut self.denoise, &format!("{name}.proj_out"), states, channels);

@@ -10,34 +10,38 @@ use crate::{
     Error, Picture, Tensor,
     backend::{Executable, WeightSource},
     graph::Graph,
-    models::autoencoder,
+    models::{config::VaeConfig, vae},
     pages::Pages,
     tensor::{channels_first, channels_last},
 };
 
-/// The distribution of latents that a picture encodes to, before scaling.
+/// The latents that a picture encodes to, before scaling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     /// `[batch, latent_channels, h, w]`.
     pub mean: Tensor,
-    /// Standard deviations, `[batch, latent_channels, h, w]`.
-    pub std: Tensor,
+    /// Standard deviations, `[batch, latent_channels, h, w]`; `None` where the encoder gives latents and no distribution.
+    pub std: Option<Tensor>,
 }
 
 impl Moments {
-    /// The moments of the latents times `factor`.
-    pub(super) fn scaled(mut self, factor: f32) -> Moments {
-        for tensor in [&mut self.mean, &mut self.std] {
-            tensor.values_mut().iter_mut().for_each(|value| *value *= factor);
+    /// The moments of the latents as the U-Net reads them.
+    pub(super) fn scaled(mut self, vae: &VaeConfig) -> Moments {
+        let pixels = self.mean.shape()[2..].iter().product();
+        vae.scale_latents(self.mean.values_mut(), pixels);
+        if let Some(std) = &mut self.std {
+            vae.scale_deviations(std.values_mut(), pixels);
         }
         self
     }
 
-    /// Latents drawn from the distribution, as diffusers' `DiagonalGaussianDistribution.sample` draws them.
+    /// Latents drawn from the distribution, as diffusers' `DiagonalGaussianDistribution.sample` draws them; where there is
+    /// none, nothing is drawn.
     pub(super) fn sample(&self, noise: &mut dyn NoiseSource) -> Vec<f32> {
+        let Some(std) = &self.std else { return self.mean.values().to_vec() };
         let mut latents = vec![0.0; self.mean.values().len()];
         noise.fill_standard_normal(&mut latents);
-        for ((latent, mean), std) in latents.iter_mut().zip(self.mean.values()).zip(self.std.values()) {
+        for ((latent, mean), std) in latents.iter_mut().zip(self.mean.values()).zip(std.values()) {
             *latent = mean + std * *latent;
         }
         latents
@@ -71,14 +75,15 @@ impl Decoder<'_> {
     /// The same before it becomes bytes: `[height, width, 3]`, mostly in -1..=1.
     pub(super) fn pixels(&mut self, latents: &[f32]) -> Result<&[f32], Error> {
         let config = &self.pipeline.model.vae;
-        let unscaled: Vec<f32> = latents.iter().map(|value| value / config.scaling_factor).collect();
-        let pixels = unscaled.len() / config.latent_channels;
-        let channels_last = channels_last(&unscaled, config.latent_channels, pixels);
+        let mut unscaled = latents.to_vec();
+        let pixels = unscaled.len() / config.latent_channels();
+        config.unscale_latents(&mut unscaled, pixels);
+        let channels_last = channels_last(&unscaled, config.latent_channels(), pixels);
         drop(unscaled);
         if let Some(executable) = &mut self.whole {
-            executable.set_input(autoencoder::LATENTS, &channels_last);
+            executable.set_input(vae::LATENTS, &channels_last);
             executable.run();
-            return Ok(executable.output(autoencoder::PIXELS));
+            return Ok(executable.output(vae::PIXELS));
         }
         self.pixels = None;
         let stager = Stager {
@@ -88,7 +93,7 @@ impl Decoder<'_> {
             scratch: 0,
         };
         let pixels = self.pixels.insert(stager.run(&self.stages, &channels_last)?);
-        Ok(&pixels[..self.width * self.height * config.out_channels])
+        Ok(&pixels[..self.width * self.height * 3])
     }
 }
 
@@ -106,7 +111,7 @@ impl Pipeline {
         scratch: u64,
         choose: impl FnOnce(&Stager<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let graph = autoencoder::decoder(&self.model.vae, 1, height, width);
+        let graph = vae::decoder(&self.model.vae, 1, height, width);
         choose(&Stager { graph: &graph, backend: &*self.backend, weights: &self.component("vae")?, scratch })
     }
 
@@ -116,7 +121,7 @@ impl Pipeline {
         (height, width): (usize, usize),
         stages: Stages,
     ) -> Result<Decoder<'_>, Error> {
-        let graph = autoencoder::decoder(&self.model.vae, 1, height, width);
+        let graph = vae::decoder(&self.model.vae, 1, height, width);
         let weights = self.component("vae")?;
         let whole = match stages.is_whole() {
             true => Some(self.backend.compile(graph.clone(), &weights)?),
@@ -133,7 +138,7 @@ impl Pipeline {
     /// When the shape is not that of latents, values are not finite, or there is not enough memory however the picture
     /// is cut.
     pub fn decode_latents(&self, latents: &Tensor) -> Result<Vec<Picture>, Error> {
-        let [batch, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels)?;
+        let [batch, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels())?;
         let stages = self.fitting_stages((height, width), batch)?;
         let mut decoder = self.decoder_in_stages((height, width), stages)?;
         latents.values().chunks_exact(latents.values().len() / batch).map(|one| decoder.decode(one)).collect()
@@ -144,7 +149,7 @@ impl Pipeline {
     /// # Errors
     /// When the sides are not multiples of the VAE's scale factor, or memory runs out.
     pub fn encode_pixels(&self, pixels: &Tensor) -> Result<Moments, Error> {
-        let [batch, channels, height, width] = pixels.picture_shape("pixels", self.model.vae.in_channels)?;
+        let [batch, channels, height, width] = pixels.picture_shape("pixels", 3)?;
         let factor = self.model.vae.scale_factor();
         if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
             return Err(Error::Request {
@@ -153,22 +158,27 @@ impl Pipeline {
                 expected: format!("a picture with sides divisible by {factor}"),
             });
         }
-        let graph = autoencoder::encoder(&self.model.vae, batch, height, width);
+        let graph = vae::encoder(&self.model.vae, batch, height, width);
         let mut executable = self.backend.compile(graph, &self.component("vae")?)?;
-        executable.set_input(autoencoder::PIXELS, &channels_last(pixels.values(), channels, height * width));
+        executable.set_input(vae::PIXELS, &channels_last(pixels.values(), channels, height * width));
         executable.run();
 
         let (height, width) = (height / factor, width / factor);
-        let latent_channels = self.model.vae.latent_channels;
-        let moments =
-            channels_first(executable.output(autoencoder::MOMENTS), 2 * latent_channels, height * width);
+        let latent_channels = self.model.vae.latent_channels();
+        let shape = vec![batch, latent_channels, height, width];
+        let output =
+            |name: &str, channels: usize| channels_first(executable.output(name), channels, height * width);
+        if let VaeConfig::Tiny(_) = self.model.vae {
+            let mean = Tensor::new(shape, output(vae::LATENTS, latent_channels))?;
+            return Ok(Moments { mean, std: None });
+        }
+        let moments = output(vae::MOMENTS, 2 * latent_channels);
         let (mut mean, mut std) = (Vec::new(), Vec::new());
         for image in moments.chunks_exact(moments.len() / batch) {
             let (means, log_variances) = image.split_at(image.len() / 2);
             mean.extend_from_slice(means);
             std.extend(log_variances.iter().map(|v| (0.5 * v.clamp(LOG_VARIANCE.0, LOG_VARIANCE.1)).exp()));
         }
-        let shape = vec![batch, latent_channels, height, width];
-        Ok(Moments { mean: Tensor::new(shape.clone(), mean)?, std: Tensor::new(shape, std)? })
+        Ok(Moments { mean: Tensor::new(shape.clone(), mean)?, std: Some(Tensor::new(shape, std)?) })
     }
 }

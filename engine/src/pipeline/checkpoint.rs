@@ -189,6 +189,16 @@ impl SavedRun {
         &self.request
     }
 
+    /// Evaluations of the U-Net that are behind the run, of all its pictures.
+    ///
+    /// # Errors
+    /// [`Error::SavedRun`] when the file does not say.
+    pub fn steps_done(&self, settings: &Settings) -> Result<usize, Error> {
+        let (finished, begun) = (self.count("finished")?, self.count("begun")?);
+        let step = if begun == 0 { 0 } else { self.count("step")?.saturating_sub(settings.first_step) };
+        Ok(finished.saturating_mul(settings.evaluations).saturating_add(begun.saturating_mul(step)))
+    }
+
     /// A text that was saved beside the run.
     pub fn note(&self, name: &str) -> Option<&str> {
         metadata(&self.file, name)
@@ -248,7 +258,7 @@ impl SavedRun {
             generator.ok_or_else(|| self.error(format!("`{}` is no generator", name("generator"))))?;
 
         let [_, _, height, width] = shape;
-        let extra = pipeline.model.unet.in_channels - pipeline.model.vae.latent_channels;
+        let extra = pipeline.model.unet.in_channels - pipeline.model.vae.latent_channels();
         let extra_channels = match extra {
             0 => None,
             _ => Some(self.tensor(&name("extra_channels"), &[1, extra, height, width])?),

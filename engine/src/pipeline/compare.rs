@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::{Event, Pipeline, Request, Settings, Teller, denoise};
+use super::{Conditioning, Event, Pipeline, Request, Settings, Teller, denoise};
 use crate::{
     Error, Picture, Tensor,
     metrics::{psnr, relative_error, ssim},
@@ -48,14 +48,14 @@ pub fn compare(
     let settings = Settings { count: 1, ..reference.settings(request)? };
     check_tokens(reference, other, &settings)?;
     let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
-    let expected_states = reference.encode_prompts(&settings.prompts())?;
-    let states = other.encode_prompts(&settings.prompts())?;
+    let expected_condition = reference.condition(&settings)?;
+    let condition = other.condition(&settings)?;
     observer.tell(Event::Encoded)?;
 
     let (expected_latents, noise_pred) =
-        follow(reference, other, &settings, &expected_states, &mut observer)?;
+        follow(reference, other, &settings, &expected_condition, &mut observer)?;
     observer.tell(Event::Denoised { image: 0, latents: &expected_latents })?;
-    let latents = run(other, &settings, &states, &mut observer)?;
+    let latents = run(other, &settings, &condition, &mut observer)?;
     observer.tell(Event::Denoised { image: 1, latents: &latents })?;
 
     let size = settings.latent_size(&reference.model.vae);
@@ -66,7 +66,7 @@ pub fn compare(
     let picture = decoder.decode(latents.values())?;
     observer.tell(Event::Decoded { image: 1, picture: &picture })?;
     Ok(Comparison {
-        text_states: relative_error(states.values(), expected_states.values()),
+        text_states: relative_error(&condition.values(), &expected_condition.values()),
         noise_pred,
         decoder_psnr: psnr(&decoded.rgb, &expected_picture.rgb),
         psnr: psnr(&picture.rgb, &expected_picture.rgb),
@@ -81,13 +81,13 @@ fn follow(
     reference: &Pipeline,
     other: &Pipeline,
     settings: &Settings,
-    text_states: &Tensor,
+    conditioning: &Conditioning,
     observer: &mut Teller<'_>,
 ) -> Result<(Tensor, Vec<f64>), Error> {
     let timesteps = settings.new_scheduler()?.timesteps().to_vec();
     let mut drawing = reference.begin(settings)?;
-    let mut denoiser = reference.denoiser(settings, text_states, &timesteps)?;
-    let mut beside = other.denoiser(settings, text_states, &timesteps)?;
+    let mut denoiser = reference.denoiser(settings, conditioning, &timesteps)?;
+    let mut beside = other.denoiser(settings, conditioning, &timesteps)?;
     for denoiser in [&mut denoiser, &mut beside] {
         denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
     }
@@ -108,13 +108,13 @@ fn follow(
 fn run(
     pipeline: &Pipeline,
     settings: &Settings,
-    text_states: &Tensor,
+    conditioning: &Conditioning,
     observer: &mut Teller<'_>,
 ) -> Result<Tensor, Error> {
     let timesteps = settings.new_scheduler()?.timesteps().to_vec();
     let mut drawing = pipeline.begin(settings)?;
     drawing[0].image = 1;
-    let mut denoiser = pipeline.denoiser(settings, text_states, &timesteps)?;
+    let mut denoiser = pipeline.denoiser(settings, conditioning, &timesteps)?;
     denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
     let predict = |latents: &[f32], step: usize| denoiser.predict(latents, step);
     denoise(&mut drawing, timesteps.len(), predict, |drawing, step| {
@@ -124,8 +124,13 @@ fn run(
     Ok(drawing.latents)
 }
 
-/// Both models have the same weights, whatever is in them.
+/// Both models have the same components and weights, whatever is in them.
 pub(super) fn check_weights(reference: &Pipeline, other: &Pipeline) -> Result<(), Error> {
+    let (expected, found) = (reference.model.components(), other.model.components());
+    if expected != found {
+        let (expected, found) = (expected.join(", "), found.join(", "));
+        return Err(Error::Mismatch { what: "components".to_owned(), expected, found });
+    }
     let pairs = reference.model.weights().into_iter().zip(other.model.weights());
     for ((component, expected), (_, found)) in pairs {
         let mismatch = |what: String, expected: String, found: String| Error::Mismatch {
@@ -149,8 +154,8 @@ pub(super) fn check_weights(reference: &Pipeline, other: &Pipeline) -> Result<()
 
 /// Both models read the prompts as the same tokens.
 fn check_tokens(reference: &Pipeline, other: &Pipeline, settings: &Settings) -> Result<(), Error> {
-    for prompt in settings.prompts() {
-        let (expected, found) = (reference.tokenize(prompt)?, other.tokenize(prompt)?);
+    for branch in settings.branches() {
+        let (expected, found) = (reference.tokenize(branch.prompt)?, other.tokenize(branch.prompt)?);
         let Some(at) = (0..expected.len().max(found.len())).find(|&at| expected.get(at) != found.get(at))
         else {
             continue;

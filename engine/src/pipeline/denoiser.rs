@@ -1,10 +1,13 @@
 //! Latents and a step → predicted noise: the U-Net with everything that does not change over the steps done once.
 
-use super::{Pipeline, Settings};
+use super::{Pipeline, Settings, guidance::Guidance, text::Conditioning};
 use crate::{
     Error, Tensor,
     backend::Executable,
-    models::unet::{self, UNetGraphs, UNetShape},
+    models::{
+        config::UNetConfig,
+        unet::{self, UNetGraphs, UNetShape},
+    },
     tensor::{channels_first, channels_last},
 };
 
@@ -22,26 +25,17 @@ impl Batching {
     pub(super) const ONE: Batching = Batching { pictures: 1, split_guidance: false };
 }
 
-/// How the branches' predictions become one.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Guidance {
-    /// How strongly the prompt pulls.
-    pub(super) scale: f32,
-    /// How much of the contrast that guidance adds is taken back.
-    pub(super) rescale: f32,
-}
-
 /// The U-Net for one prompt, one list of timesteps and one size.
 pub(super) struct Denoiser<'w> {
     executable: Box<dyn Executable + 'w>,
-    /// Per residual block: its name and a row of biases for each step.
-    time_biases: Vec<(String, Vec<f32>)>,
-    /// Per evaluation of a step: names and values of what the prompt graph computed for its branches.
+    /// Of every evaluation of a step, or once for all: the name of each residual block and its biases for every step.
+    time_biases: Vec<Vec<(String, Vec<f32>)>>,
+    /// Of every evaluation of a step: names and values of what the prompt graph computed for its branches.
     text_projections: Vec<Vec<(String, Vec<f32>)>>,
     guidance: Guidance,
     steps: usize,
     batching: Batching,
-    /// Rows of the text states: 2 with guidance, the unconditional one first.
+    /// Rows of the conditioning.
     branches: usize,
     latent_channels: usize,
     in_channels: usize,
@@ -54,41 +48,44 @@ pub(super) struct Denoiser<'w> {
 }
 
 impl<'w> Denoiser<'w> {
-    /// `text_states [branches, tokens, width]`: with guidance the unconditional one first. `size` is height and width
-    /// of the latents.
+    /// `conditioning` has a row for each branch of `guidance`. `size` is height and width of the latents.
     pub(super) fn new(
         pipeline: &'w Pipeline,
-        text_states: &Tensor,
+        conditioning: &Conditioning,
         guidance: Guidance,
         timesteps: &[f64],
         (height, width): (usize, usize),
         batching: Batching,
     ) -> Result<Denoiser<'w>, Error> {
-        let [branches, tokens, _] = *text_states.shape() else {
-            return Err(Error::Request {
-                field: "text states",
-                found: format!("{:?}", text_states.shape()),
-                expected: "[branches, tokens, width]".to_owned(),
-            });
-        };
         let config = &pipeline.model.unet;
+        let [branches, tokens] = check(conditioning, config)?;
         let component = pipeline.component("unet")?;
-        let steps = timesteps.len();
         let groups = if batching.split_guidance { branches } else { 1 };
         let batch = batching.pictures * branches / groups;
-        let UNetGraphs { time, prompt, denoise } =
-            unet::graphs(config, &UNetShape { batch, height, width, tokens, steps });
+        let shape = UNetShape { batch, height, width, tokens, steps: timesteps.len() };
+        let UNetGraphs { time, prompt, denoise } = unet::graphs(config, &shape);
 
         let mut time = pipeline.backend.compile(time, &component)?;
-        let embeddings = timesteps.iter().map(|&timestep| unet::timestep_embedding(config, timestep as f32));
-        time.set_input(unet::TIMESTEP_EMBEDDING, &embeddings.collect::<Vec<_>>().concat());
-        time.run();
-        let time_biases = outputs(&*time);
+        set_timesteps(&mut *time, config, conditioning, timesteps, shape.time_batch(config));
+        let mut time_biases = Vec::with_capacity(groups);
+        match &conditioning.added {
+            None => {
+                time.run();
+                time_biases.push(outputs(&*time));
+            }
+            Some(added) => {
+                let repeated = repeat_rows(added, batching.pictures);
+                for group in repeated.chunks_exact(repeated.len() / groups) {
+                    time.set_input(unet::ADDED_CONDITION, &group.repeat(timesteps.len()));
+                    time.run();
+                    time_biases.push(outputs(&*time));
+                }
+            }
+        }
         drop(time);
 
         let mut prompt = pipeline.backend.compile(prompt, &component)?;
-        let rows = text_states.values().chunks_exact(text_states.values().len() / branches);
-        let repeated: Vec<f32> = rows.flat_map(|row| row.repeat(batching.pictures)).collect();
+        let repeated = repeat_rows(&conditioning.text_states, batching.pictures);
         // Until it runs, it holds no more than its inputs.
         let mut executable = pipeline.backend.compile(denoise, &component)?;
         let mut text_projections = Vec::new();
@@ -109,10 +106,10 @@ impl<'w> Denoiser<'w> {
             time_biases,
             text_projections,
             guidance,
-            steps,
+            steps: timesteps.len(),
             batching,
             branches,
-            latent_channels: pipeline.model.vae.latent_channels,
+            latent_channels: pipeline.model.vae.latent_channels(),
             in_channels: config.in_channels,
             out_channels: config.out_channels,
             extra_channels: Vec::new(),
@@ -131,51 +128,61 @@ impl<'w> Denoiser<'w> {
         self.extra_channels = pictures.into_iter().flat_map(Tensor::values).copied().collect();
     }
 
-    /// Predicted noise for `latents [pictures, channels, h, w]` at `step`, guided where the text states have two
-    /// branches.
+    /// Predicted noise for `latents [pictures, channels, h, w]` at `step`, guided.
     pub(super) fn predict(&mut self, latents: &[f32], step: usize) -> Result<Vec<f32>, Error> {
-        let model_input = self.with_extra_channels(latents);
         let mut noise_pred = Vec::new();
         match self.batching.split_guidance && self.branches > 1 {
             true => {
                 for branch in 0..self.branches {
                     set_inputs(&mut *self.executable, &self.text_projections[branch]);
-                    noise_pred.extend(self.evaluate(&model_input, step)?);
+                    let model_input = self.model_input(latents, branch);
+                    noise_pred.extend(self.evaluate(&model_input, branch, step)?);
                 }
             }
-            false => noise_pred = self.evaluate(&model_input.repeat(self.branches), step)?,
+            false => {
+                let model_input: Vec<f32> =
+                    (0..self.branches).flat_map(|branch| self.model_input(latents, branch)).collect();
+                noise_pred = self.evaluate(&model_input, 0, step)?;
+            }
         }
-        if self.branches == 1 {
+        if self.guidance == Guidance::None {
             return Ok(noise_pred);
         }
         let picture = self.out_channels * self.size.0 * self.size.1;
-        let (uncond, cond) = noise_pred.split_at(noise_pred.len() / 2);
-        let pictures = uncond.chunks_exact(picture).zip(cond.chunks_exact(picture));
-        Ok(pictures.flat_map(|(uncond, cond)| self.guidance.apply(uncond, cond)).collect())
+        let all: Vec<&[f32]> = noise_pred.chunks_exact(picture).collect();
+        let pictures = self.batching.pictures;
+        let guided = (0..pictures).flat_map(|index| {
+            let branches: Vec<&[f32]> = all.iter().skip(index).step_by(pictures).copied().collect();
+            self.guidance.apply(&branches)
+        });
+        Ok(guided.collect())
     }
 
-    /// `latents [pictures, channels, h, w]` with the extra channels behind each picture's own.
-    fn with_extra_channels(&self, latents: &[f32]) -> Vec<f32> {
+    /// `latents [pictures, channels, h, w]` with what `branch` is shown beside them behind each picture's own.
+    fn model_input(&self, latents: &[f32], branch: usize) -> Vec<f32> {
         let pixels = self.size.0 * self.size.1;
-        let own = latents.chunks_exact(self.latent_channels * pixels);
         let extra = (self.in_channels - self.latent_channels) * pixels;
         if extra == 0 {
             return latents.to_vec();
         }
+        let own = latents.chunks_exact(self.latent_channels * pixels);
+        let blank = vec![0.0; extra];
+        let shown = self.guidance.shows_picture(branch);
         own.zip(self.extra_channels.chunks_exact(extra))
-            .flat_map(|(own, extra)| [own, extra].concat())
+            .flat_map(|(own, extra)| [own, if shown { extra } else { &blank }].concat())
             .collect()
     }
 
-    /// The network itself: `latents [batch, channels, h, w]` → predicted noise, likewise.
-    fn evaluate(&mut self, latents: &[f32], step: usize) -> Result<Vec<f32>, Error> {
+    /// The network itself: `latents [batch, in_channels, h, w]` → predicted noise, `[batch, out_channels, h, w]`. `group`
+    /// is the number of the evaluation in its step.
+    fn evaluate(&mut self, latents: &[f32], group: usize, step: usize) -> Result<Vec<f32>, Error> {
         let pixels = self.size.0 * self.size.1;
         let mut latents = channels_last(latents, self.in_channels, pixels);
         if self.center_input_sample {
             latents.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
         }
         self.executable.set_input(unet::LATENTS, &latents);
-        for (name, biases) in &self.time_biases {
+        for (name, biases) in &self.time_biases[group.min(self.time_biases.len() - 1)] {
             let width = biases.len() / self.steps;
             self.executable.set_input(name, &biases[step * width..][..width]);
         }
@@ -188,27 +195,60 @@ impl<'w> Denoiser<'w> {
     }
 }
 
-impl Guidance {
-    /// One picture's branches → its predicted noise: `uncond + scale * (cond - uncond)`. Ho & Salimans 2022,
-    /// arXiv:2207.12598, eq. 6, in the form where a scale of 1 is no guidance.
-    fn apply(self, uncond: &[f32], cond: &[f32]) -> Vec<f32> {
-        let guided = uncond.iter().zip(cond).map(|(uncond, cond)| uncond + self.scale * (cond - uncond));
-        let mut guided: Vec<f32> = guided.collect();
-        if self.rescale > 0.0 {
-            // Lin et al. 2023, arXiv:2305.08891, eq. 15 and 16.
-            let contrast = (deviation(cond) / deviation(&guided)) as f32;
-            let factor = self.rescale * contrast + (1.0 - self.rescale);
-            guided.iter_mut().for_each(|value| *value *= factor);
+/// Rows and tokens of `conditioning`, if it is what the U-Net reads.
+fn check(conditioning: &Conditioning, config: &UNetConfig) -> Result<[usize; 2], Error> {
+    let error = |field, found: String, expected: String| Error::Request { field, found, expected };
+    let shape = conditioning.text_states.shape();
+    let sizes = match *shape {
+        [rows, tokens, width] if width == config.cross_attention_dim && rows > 0 && tokens > 0 => {
+            [rows, tokens]
         }
-        guided
+        _ => {
+            let expected = format!("[branches, tokens, {}]", config.cross_attention_dim);
+            return Err(error("text states", format!("{shape:?}"), expected));
+        }
+    };
+    let expected = config.addition_embedding.map(|addition| vec![sizes[0], addition.input_dim]);
+    let found = conditioning.added.as_ref().map(|added| added.shape().to_vec());
+    if found != expected {
+        return Err(error("added condition", format!("{found:?}"), format!("{expected:?}")));
+    }
+    if conditioning.guidance_scale.is_some() != config.time_cond_proj_dim.is_some() {
+        let expected = match config.time_cond_proj_dim {
+            Some(_) => "a number, which the model is told",
+            None => "absent, as the model is not told it",
+        };
+        return Err(error(
+            "guidance scale",
+            format!("{:?}", conditioning.guidance_scale),
+            expected.to_owned(),
+        ));
+    }
+    Ok(sizes)
+}
+
+/// Sets what the time graph reads, but for the added condition.
+fn set_timesteps(
+    time: &mut dyn Executable,
+    config: &UNetConfig,
+    conditioning: &Conditioning,
+    timesteps: &[f64],
+    time_batch: usize,
+) {
+    let embeddings = timesteps
+        .iter()
+        .flat_map(|&timestep| unet::timestep_embedding(config, timestep as f32).repeat(time_batch));
+    time.set_input(unet::TIMESTEP_EMBEDDING, &embeddings.collect::<Vec<_>>());
+    if let (Some(scale), Some(width)) = (conditioning.guidance_scale, config.time_cond_proj_dim) {
+        let embedding = unet::guidance_embedding(scale, width);
+        time.set_input(unet::GUIDANCE_EMBEDDING, &embedding.repeat(timesteps.len() * time_batch));
     }
 }
 
-/// Standard deviation of a sample.
-fn deviation(values: &[f32]) -> f64 {
-    let mean = values.iter().map(|value| f64::from(*value)).sum::<f64>() / values.len() as f64;
-    let squares = values.iter().map(|value| (f64::from(*value) - mean).powi(2)).sum::<f64>();
-    (squares / (values.len() as f64 - 1.0)).sqrt()
+/// `[rows, ..]` → `[rows, pictures, ..]`.
+fn repeat_rows(tensor: &Tensor, pictures: usize) -> Vec<f32> {
+    let rows = tensor.values().chunks_exact(tensor.values().len() / tensor.shape()[0]);
+    rows.flat_map(|row| row.repeat(pictures)).collect()
 }
 
 /// All outputs of a graph that has run, by name.
@@ -228,15 +268,15 @@ impl Pipeline {
     pub(super) fn denoiser(
         &self,
         settings: &Settings,
-        text_states: &Tensor,
+        conditioning: &Conditioning,
         timesteps: &[f64],
     ) -> Result<Denoiser<'_>, Error> {
         let size = settings.latent_size(&self.model.vae);
-        Denoiser::new(self, text_states, settings.guidance(), timesteps, size, Batching::ONE)
+        Denoiser::new(self, conditioning, settings.guidance, timesteps, size, Batching::ONE)
     }
 
-    /// One evaluation of the U-Net: `latents [batch, channels, h, w]`, `timestep` on the training clock,
-    /// `text_states [batch, tokens, width]` → predicted noise, shaped like the latents.
+    /// One evaluation of the U-Net: `latents [batch, in_channels, h, w]`, what it is shown beside them included, and
+    /// `timestep` on the training clock → predicted noise `[batch, out_channels, h, w]`.
     ///
     /// # Errors
     /// When the shapes do not fit the model or each other, or memory runs out.
@@ -244,21 +284,21 @@ impl Pipeline {
         &self,
         latents: &Tensor,
         timestep: f64,
-        text_states: &Tensor,
+        conditioning: &Conditioning,
     ) -> Result<Tensor, Error> {
         let [batch, _, height, width] = latents.picture_shape("latents", self.model.unet.in_channels)?;
-        let (expected, found) = ([batch, self.model.unet.cross_attention_dim], text_states.shape());
-        if found.len() != 3 || [found[0], found[2]] != expected || found[1] == 0 {
+        let found = conditioning.text_states.shape();
+        if found.first() != Some(&batch) {
             return Err(Error::Request {
                 field: "text states",
                 found: format!("{found:?}"),
-                expected: format!("[{}, tokens, {}]", expected[0], expected[1]),
+                expected: format!("rows for {batch} latents"),
             });
         }
-        let guidance = Guidance { scale: 1.0, rescale: 0.0 };
         let size = (height, width);
-        let mut denoiser = Denoiser::new(self, text_states, guidance, &[timestep], size, Batching::ONE)?;
-        let noise_pred = denoiser.evaluate(latents.values(), 0)?;
+        let mut denoiser =
+            Denoiser::new(self, conditioning, Guidance::None, &[timestep], size, Batching::ONE)?;
+        let noise_pred = denoiser.evaluate(latents.values(), 0, 0)?;
         Tensor::new(vec![batch, self.model.unet.out_channels, height, width], noise_pred)
     }
 }

@@ -8,6 +8,7 @@ mod checkpoint;
 mod compare;
 mod denoiser;
 mod drawing;
+mod guidance;
 mod plan;
 mod preview;
 mod probe;
@@ -37,6 +38,7 @@ pub use preview::Preview;
 pub use probe::Probe;
 pub use request::{Request, Variation};
 pub use settings::{Defaults, Job, Settings};
+pub use text::{Conditioning, EncodedPrompts};
 
 use crate::{
     Error, Model, Picture, Tensor,
@@ -195,9 +197,9 @@ impl Pipeline {
         let plan = self.plan_settings(settings)?;
         let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
 
-        let text_states = self.encode_prompts(&settings.prompts())?;
+        let conditioning = self.condition(settings)?;
         observer.tell(Event::Encoded)?;
-        let finished = self.denoise(settings, &text_states, plan.batching, progress, &mut observer)?;
+        let finished = self.denoise(settings, &conditioning, plan.batching, progress, &mut observer)?;
 
         let mut decoder = self.decoder_in_stages(settings.latent_size(&self.model.vae), plan.stages)?;
         let mut pictures = Vec::new();
@@ -213,7 +215,7 @@ impl Pipeline {
     fn denoise(
         &self,
         settings: &Settings,
-        text_states: &Tensor,
+        conditioning: &Conditioning,
         batching: Batching,
         Progress { mut finished, mut begun }: Progress,
         observer: &mut Teller<'_>,
@@ -241,8 +243,8 @@ impl Pipeline {
                 other => {
                     // What the old one holds goes before the new one comes.
                     drop(other.take());
-                    let guidance = settings.guidance();
-                    other.insert(Denoiser::new(self, text_states, guidance, &timesteps, size, batching)?)
+                    let guidance = settings.guidance;
+                    other.insert(Denoiser::new(self, conditioning, guidance, &timesteps, size, batching)?)
                 }
             };
             denoiser.set_extra_channels(batch.iter().filter_map(|drawing| drawing.extra_channels.as_ref()));
@@ -278,7 +280,7 @@ impl Pipeline {
 
     /// Shape of one picture's latents of `height x width`.
     fn latents_shape(&self, (height, width): (usize, usize)) -> [usize; 4] {
-        [1, self.model.vae.latent_channels, height, width]
+        [1, self.model.vae.latent_channels(), height, width]
     }
 
     /// Bytes of weights that are read where they lie in their files.

@@ -15,8 +15,9 @@ use crate::{
     graph::Graph,
     memory,
     models::{
-        autoencoder, text_encoder,
+        text_encoder,
         unet::{self, UNetGraphs, UNetShape},
+        vae,
     },
 };
 
@@ -101,7 +102,7 @@ impl Pipeline {
         let pixels = (height * factor).saturating_mul(width * factor) as u64;
         // Pictures in bytes, and latents as they were given.
         let pictures = (count as u64).saturating_mul(3).saturating_mul(pixels);
-        let latents = floats([count + 1, self.model.vae.latent_channels, height, width]);
+        let latents = floats([count + 1, self.model.vae.latent_channels(), height, width]);
         let beside = self.held.saturating_add(pictures).saturating_add(latents);
         let room = limit.saturating_sub(beside);
         if let Some(stages) = self.decoder_stages(size, 0, |stager| stager.cheapest(room))? {
@@ -132,6 +133,8 @@ struct Planner<'p> {
     steps: usize,
     /// Prompts that the U-Net sees.
     branches: usize,
+    /// Of a prompt.
+    tokens: usize,
     text: Footprint,
     /// Bytes of the text states.
     text_states: u64,
@@ -143,18 +146,34 @@ const DRAWING_LATENTS: u64 = 8;
 
 impl<'p> Planner<'p> {
     fn new(pipeline: &'p Pipeline, settings: &'p Settings) -> Result<Planner<'p>, Error> {
-        let config = &pipeline.model.text_encoder;
-        let branches = settings.prompts().len();
-        let tokens = pipeline.model.tokenizer.length();
-        let graph = text_encoder::graph(config, branches, tokens);
+        let Pipeline { model, backend, .. } = pipeline;
+        let branches = settings.branches().len();
+        let tokens = model.text_encoders[0].tokenizer.length();
+        let mut text = Footprint::default();
+        for encoder in &model.text_encoders {
+            let weights = pipeline.component(encoder.component)?;
+            let graph = text_encoder::graph(&encoder.config, model.index.layer(), branches, tokens);
+            let mut executable = 0;
+            for graph in
+                [Some(graph), text_encoder::projection(&encoder.config, branches)].into_iter().flatten()
+            {
+                let footprint = backend.footprint(graph, &weights)?;
+                executable += footprint.executable;
+                text.scratch = text.scratch.max(footprint.scratch);
+            }
+            text.executable = text.executable.max(executable);
+        }
+        let width = model.unet.cross_attention_dim;
         Ok(Planner {
             pipeline,
             settings,
-            size: settings.latent_size(&pipeline.model.vae),
+            size: settings.latent_size(&model.vae),
             steps: settings.new_scheduler()?.timesteps().len(),
             branches,
-            text: pipeline.backend.footprint(graph, &pipeline.component("text_encoder")?)?,
-            text_states: floats([branches, tokens, config.hidden_size]),
+            tokens,
+            text,
+            // Those of several encoders are joined into new ones.
+            text_states: floats([branches, tokens, width]) * model.text_encoders.len().min(2) as u64,
         })
     }
 
@@ -238,12 +257,13 @@ impl<'p> Planner<'p> {
         let Planner { pipeline, steps, branches, size: (height, width), .. } = *self;
         let groups = if batching.split_guidance { branches } else { 1 };
         let batch = batching.pictures * branches / groups;
-        let tokens = pipeline.model.tokenizer.length();
+        let tokens = self.tokens;
         let shape = UNetShape { batch, height, width, tokens, steps };
         let UNetGraphs { time, prompt, denoise } = unet::graphs(&pipeline.model.unet, &shape);
         let weights = pipeline.component("unet")?;
         let graphs = [&time, &prompt, &denoise].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
-        let biases = outputs(&time);
+        let turns = if pipeline.model.unet.addition_embedding.is_some() { groups } else { 1 };
+        let biases = turns as u64 * outputs(&time);
         let projections = outputs(&prompt);
         let [time, prompt, denoise] =
             [time, prompt, denoise].map(|graph| pipeline.backend.footprint(graph, &weights));
@@ -269,10 +289,10 @@ impl<'p> Planner<'p> {
         };
         let Settings { width, height, .. } = *self.settings;
         let vae = &self.pipeline.model.vae;
-        let graph = autoencoder::encoder(vae, 1, height, width);
+        let graph = vae::encoder(vae, 1, height, width);
         let Footprint { executable, scratch } =
             self.pipeline.backend.footprint(graph, &self.pipeline.component("vae")?)?;
-        let pixels = floats([vae.in_channels, height, width]);
+        let pixels = floats([3, height, width]);
         Ok(Some(Footprint { executable: executable + copies * pixels, scratch }))
     }
 
@@ -294,7 +314,7 @@ impl<'p> Planner<'p> {
 
     fn latents_of_one(&self) -> u64 {
         let (height, width) = self.size;
-        floats([self.pipeline.model.vae.latent_channels, height, width])
+        floats([self.pipeline.model.vae.latent_channels(), height, width])
     }
 
     /// The refusal, with what would do instead.

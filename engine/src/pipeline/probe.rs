@@ -2,14 +2,14 @@
 
 use std::ops::ControlFlow;
 
-use super::{Drawing, Event, Pipeline, Request, Settings, Teller, denoise};
+use super::{Conditioning, Drawing, Event, Pipeline, Request, Settings, Teller, denoise};
 use crate::{Error, Tensor, metrics::relative_error};
 
 /// Inputs and outputs of every stage along one run of a reference.
 #[derive(Clone, Debug)]
 pub struct Probe {
     settings: Settings,
-    text_states: Tensor,
+    conditioning: Conditioning,
     points: Vec<Point>,
     /// What the U-Net read beside the latents, `[1, extra channels, h, w]`.
     extra_channels: Option<Tensor>,
@@ -43,7 +43,7 @@ impl Probe {
     ) -> Result<Probe, Error> {
         let settings = Settings { count: 1, ..reference.settings(request)? };
         let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
-        let text_states = reference.encode_prompts(&settings.prompts())?;
+        let conditioning = reference.condition(&settings)?;
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
         let evaluations = settings.evaluations;
         let count = points.clamp(1, evaluations);
@@ -51,7 +51,7 @@ impl Probe {
         let middle = |i: usize| settings.first_step + (2 * i + 1) * evaluations / (2 * count);
         let kept: Vec<usize> = (0..count).map(middle).collect();
         let mut drawing = reference.begin(&settings)?;
-        let mut denoiser = reference.denoiser(&settings, &text_states, &timesteps)?;
+        let mut denoiser = reference.denoiser(&settings, &conditioning, &timesteps)?;
         denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
         let mut points = Vec::with_capacity(count);
         let predict = |latents: &[f32], step: usize| {
@@ -68,24 +68,24 @@ impl Probe {
         let [Drawing { latents, extra_channels, .. }] = drawing;
         let size = settings.latent_size(&reference.model.vae);
         let pixels = reference.decoder(size)?.pixels(latents.values())?.to_vec();
-        Ok(Probe { settings, text_states, points, extra_channels, latents, pixels })
+        Ok(Probe { settings, conditioning, points, extra_channels, latents, pixels })
     }
 
     /// Squared relative error of what `component` of `changed`, a version of the reference, makes of the reference's
     /// inputs: text states, predicted noise (the mean over the points) or pixels.
     ///
     /// # Errors
-    /// When `component` is none of [`crate::COMPONENTS`], memory runs out, or values are not finite.
+    /// When `component` is none of [`crate::Model::components`], memory runs out, or values are not finite.
     pub fn error(&self, changed: &Pipeline, component: &str) -> Result<f64, Error> {
         let size = self.settings.latent_size(&changed.model.vae);
         match component {
-            "text_encoder" => {
-                let found = changed.encode_prompts(&self.settings.prompts())?;
-                Ok(relative_error(found.values(), self.text_states.values()).powi(2))
+            component if changed.model.text_encoders.iter().any(|encoder| encoder.component == component) => {
+                let found = changed.condition(&self.settings)?;
+                Ok(relative_error(&found.values(), &self.conditioning.values()).powi(2))
             }
             "unet" => {
                 let timesteps: Vec<f64> = self.points.iter().map(|point| point.timestep).collect();
-                let mut denoiser = changed.denoiser(&self.settings, &self.text_states, &timesteps)?;
+                let mut denoiser = changed.denoiser(&self.settings, &self.conditioning, &timesteps)?;
                 denoiser.set_extra_channels(self.extra_channels.as_slice());
                 let mut sum = 0.0;
                 for (step, point) in self.points.iter().enumerate() {
@@ -101,7 +101,7 @@ impl Probe {
             other => Err(Error::Request {
                 field: "component",
                 found: other.to_owned(),
-                expected: crate::COMPONENTS.join(", "),
+                expected: changed.model.components().join(", "),
             }),
         }
     }

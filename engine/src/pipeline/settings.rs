@@ -3,8 +3,8 @@
 use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
-use super::{Pipeline, Request, Variation, denoiser::Guidance};
-use crate::{Error, Mask, Picture, models::config::AutoencoderConfig};
+use super::{Pipeline, Request, Variation, guidance::Guidance};
+use crate::{Error, ExtraInput, Mask, Picture, models::config::VaeConfig};
 
 /// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
 /// both or in neither.
@@ -115,27 +115,16 @@ pub struct Settings {
     pub job: Job,
     /// Evaluations of the U-Net that are left out, because the job starts with less noise.
     pub first_step: usize,
-    /// Evaluations of the U-Net for each picture.
+    /// Evaluations of the U-Net for each picture, all branches of guidance counted as one.
     pub evaluations: usize,
+    /// What is evaluated, and what is made of it.
+    pub(super) guidance: Guidance,
 }
 
 impl Settings {
-    /// Whether the U-Net sees an unconditional half too. With one prompt on both sides the halves would be equal.
+    /// Whether the U-Net is evaluated without the prompt too.
     pub fn guided(&self) -> bool {
-        self.guidance_scale > 1.0 && self.prompt != self.negative_prompt
-    }
-
-    /// What the text encoder reads: with guidance, the negative prompt stands before the prompt.
-    pub(super) fn prompts(&self) -> Vec<&str> {
-        match self.guided() {
-            true => vec![&self.negative_prompt, &self.prompt],
-            false => vec![&self.prompt],
-        }
-    }
-
-    /// How the U-Net's branches become one prediction.
-    pub(super) fn guidance(&self) -> Guidance {
-        Guidance { scale: self.guidance_scale, rescale: self.guidance_rescale }
+        self.guidance != Guidance::None
     }
 
     /// A scheduler that has not stepped yet.
@@ -189,20 +178,9 @@ impl Settings {
     }
 
     /// Height and width of the latents.
-    pub(super) fn latent_size(&self, vae: &AutoencoderConfig) -> (usize, usize) {
+    pub(super) fn latent_size(&self, vae: &VaeConfig) -> (usize, usize) {
         (self.height / vae.scale_factor(), self.width / vae.scale_factor())
     }
-}
-
-/// What a U-Net reads beside noisy latents, as its channels tell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ExtraChannels {
-    /// Nothing.
-    None,
-    /// A mask and the latents of what it leaves: made for inpainting.
-    MaskAndImage,
-    /// The latents of a picture: made for editing.
-    Image,
 }
 
 impl Pipeline {
@@ -266,7 +244,9 @@ impl Pipeline {
             job: self.job(request)?,
             first_step: 0,
             evaluations: 0,
+            guidance: Guidance::None,
         };
+        settings.guidance = self.guidance(&settings);
         if let Some(variation) = settings.variation {
             share("variation-strength", variation.strength)?;
         }
@@ -278,16 +258,6 @@ impl Pipeline {
         Ok(settings)
     }
 
-    /// What the U-Net reads beside noisy latents.
-    pub(super) fn extra_channels(&self) -> ExtraChannels {
-        let latent_channels = self.model.vae.latent_channels;
-        match self.model.unet.in_channels - latent_channels {
-            0 => ExtraChannels::None,
-            extra if extra == latent_channels => ExtraChannels::Image,
-            _ => ExtraChannels::MaskAndImage,
-        }
-    }
-
     fn job(&self, request: &Request) -> Result<Job, Error> {
         let needed = |field, expected: &str| check(field, "none", false, expected).map(|_| ());
         let refused = |field, given: bool, why: &str| match given {
@@ -296,24 +266,24 @@ impl Pipeline {
         };
         let strength = |default| share("strength", request.strength.unwrap_or(default));
         let Some(image) = request.init_image.clone() else {
-            if self.extra_channels() != ExtraChannels::None {
+            if self.model.extra_input != ExtraInput::None {
                 needed("init-image", "a picture, which this model works on")?;
             }
             refused("init-image", request.mask.is_some(), "a picture for the mask to lie on")?;
             refused("init-image", request.strength.is_some(), "a picture for strength to change")?;
             return Ok(Job::TextToImage);
         };
-        match (self.extra_channels(), request.mask.clone()) {
-            (ExtraChannels::Image, mask) => {
+        match (self.model.extra_input, request.mask.clone()) {
+            (ExtraInput::Picture, mask) => {
                 refused("mask", mask.is_some(), "possible: this model edits the whole picture")?;
                 refused("strength", request.strength.is_some(), "possible: this model starts from noise")?;
                 Ok(Job::Editing { image })
             }
-            (ExtraChannels::None | ExtraChannels::MaskAndImage, Some(mask)) => {
+            (ExtraInput::None | ExtraInput::MaskedPicture, Some(mask)) => {
                 Ok(Job::Inpainting { image, mask, strength: strength(INPAINTING_STRENGTH)? })
             }
-            (ExtraChannels::None, None) => Ok(Job::ImageToImage { image, strength: strength(STRENGTH)? }),
-            (ExtraChannels::MaskAndImage, None) => {
+            (ExtraInput::None, None) => Ok(Job::ImageToImage { image, strength: strength(STRENGTH)? }),
+            (ExtraInput::MaskedPicture, None) => {
                 needed("mask", "the part of the picture that this model is to draw anew")?;
                 Ok(Job::TextToImage)
             }

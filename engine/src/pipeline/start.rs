@@ -1,7 +1,7 @@
 //! What a run starts from: the request's picture and mask → latents, once for all pictures of the run.
 
-use super::{Job, Moments, Pipeline, Settings, settings::ExtraChannels};
-use crate::{Error, Mask, Tensor};
+use super::{Job, Moments, Pipeline, Settings};
+use crate::{Error, ExtraInput, Mask, Tensor};
 
 /// The parts of a run's start that its pictures share. Empty for text to image.
 #[derive(Default)]
@@ -35,7 +35,7 @@ impl Pipeline {
                 Ok(Start { image: Some(self.scaled_moments(&image.to_tensor()?)?), ..Start::default() })
             }
             Job::Inpainting { image, mask, strength } => {
-                let blend = self.extra_channels() == ExtraChannels::None;
+                let blend = self.model.extra_input == ExtraInput::None;
                 let from_noise_alone = *strength == 1.0;
                 let pixels = image.to_tensor()?;
                 let start_image = (blend || !from_noise_alone).then(|| self.scaled_moments(&pixels));
@@ -53,7 +53,7 @@ impl Pipeline {
 
     /// Moments of the latents of `pixels [1, 3, height, width]`, scaled as the U-Net reads them.
     fn scaled_moments(&self, pixels: &Tensor) -> Result<Moments, Error> {
-        Ok(self.encode_pixels(pixels)?.scaled(self.model.vae.scaling_factor))
+        Ok(self.encode_pixels(pixels)?.scaled(&self.model.vae))
     }
 }
 

@@ -1,15 +1,50 @@
-//! Prompt → token ids → text states.
+//! Prompt → token ids → text states, and what else a U-Net is told of the picture.
 
-use super::Pipeline;
-use crate::{Error, Tensor, models::text_encoder};
+use super::{Pipeline, Settings, guidance::Branch};
+use crate::{
+    Error, Tensor, TextEncoder,
+    models::{text_encoder, unet},
+};
+
+/// How much a picture should please, from 1 to 10, and how much one from the negative prompt; diffusers' defaults.
+const AESTHETIC_SCORE: f32 = 6.0;
+const NEGATIVE_AESTHETIC_SCORE: f32 = 2.5;
+
+/// What the text encoders make of some prompts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EncodedPrompts {
+    /// `[prompts, tokens, cross_attention_dim]`: of all encoders, side by side.
+    pub text_states: Tensor,
+    /// `[prompts, projection_dim]` of the first encoder that has a projection.
+    pub pooled: Option<Tensor>,
+}
+
+/// All that a U-Net reads beside latents and timestep.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Conditioning {
+    /// `[batch, tokens, cross_attention_dim]`.
+    pub text_states: Tensor,
+    /// `[batch, projection_class_embeddings_input_dim]`: pooled prompts and embedded numbers; only in models that read it.
+    pub added: Option<Tensor>,
+    /// The guidance scale, where the model has been distilled to be told it.
+    pub guidance_scale: Option<f32>,
+}
+
+impl Conditioning {
+    /// All that came from text encoders, to be compared.
+    pub(super) fn values(&self) -> Vec<f32> {
+        let added = self.added.as_ref().map_or(&[][..], Tensor::values);
+        [self.text_states.values(), added].concat()
+    }
+}
 
 impl Pipeline {
-    /// The prompt's token ids: start, words, end, padding to the model's length.
+    /// The prompt's token ids for the first text encoder: start, words, end, padding to the model's length.
     ///
     /// # Errors
     /// When the vocabulary does not cover the prompt.
     pub fn tokenize(&self, prompt: &str) -> Result<Vec<u32>, Error> {
-        self.model.tokenizer.encode(prompt)
+        self.model.text_encoders[0].tokenizer.encode(prompt)
     }
 
     /// How many tokens at the prompt's end the model does not read.
@@ -17,24 +52,116 @@ impl Pipeline {
     /// # Errors
     /// When the vocabulary does not cover the prompt.
     pub fn surplus_tokens(&self, prompt: &str) -> Result<usize, Error> {
-        self.model.tokenizer.surplus(prompt)
+        let surplus = self.model.text_encoders.iter().map(|encoder| encoder.tokenizer.surplus(prompt));
+        surplus.collect::<Result<Vec<_>, _>>().map(|all| all.into_iter().max().unwrap_or(0))
     }
 
-    /// Text states `[prompts, tokens, hidden_size]`.
+    /// What the text encoders make of `prompts`.
     ///
     /// # Errors
     /// When the vocabulary does not cover a prompt or memory runs out.
-    pub fn encode_prompts(&self, prompts: &[&str]) -> Result<Tensor, Error> {
-        let tokens = self.model.tokenizer.length();
-        let mut token_ids = Vec::with_capacity(prompts.len() * tokens);
-        for prompt in prompts {
-            token_ids.extend(self.tokenize(prompt)?.iter().map(|&id| id as f32));
+    pub fn encode_prompts(&self, prompts: &[&str]) -> Result<EncodedPrompts, Error> {
+        let encoders = &self.model.text_encoders;
+        let encoded = encoders
+            .iter()
+            .map(|encoder| self.encode_with(encoder, prompts))
+            .collect::<Result<Vec<_>, _>>()?;
+        let tokens = encoders[0].tokenizer.length();
+        let width = encoders.iter().map(|encoder| encoder.config.hidden_size).sum();
+        let mut states = Vec::with_capacity(prompts.len() * tokens * width);
+        for token in 0..prompts.len() * tokens {
+            for (encoder, (values, _)) in encoders.iter().zip(&encoded) {
+                let width = encoder.config.hidden_size;
+                states.extend_from_slice(&values[token * width..][..width]);
+            }
         }
-        let graph = text_encoder::graph(&self.model.text_encoder, prompts.len(), tokens);
-        let mut executable = self.backend.compile(graph, &self.component("text_encoder")?)?;
+        Ok(EncodedPrompts {
+            text_states: Tensor::new(vec![prompts.len(), tokens, width], states)?,
+            pooled: encoded.into_iter().find_map(|(_, pooled)| pooled),
+        })
+    }
+
+    /// One encoder's text states `[prompts, tokens, hidden_size]` and pooled prompts.
+    fn encode_with(
+        &self,
+        encoder: &TextEncoder,
+        prompts: &[&str],
+    ) -> Result<(Vec<f32>, Option<Tensor>), Error> {
+        let TextEncoder { tokenizer, config, .. } = encoder;
+        let ids = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>()?;
+        let (batch, tokens) = (prompts.len(), tokenizer.length());
+        let component = self.component(encoder.component)?;
+        let graph = text_encoder::graph(config, self.model.index.layer(), batch, tokens);
+        let mut executable = self.backend.compile(graph, &component)?;
+        let token_ids: Vec<f32> = ids.iter().flatten().map(|&id| id as f32).collect();
         executable.set_input(text_encoder::TOKEN_IDS, &token_ids);
         executable.run();
-        let text_states = executable.output(text_encoder::TEXT_STATES).to_vec();
-        Tensor::new(vec![prompts.len(), tokens, self.model.text_encoder.hidden_size], text_states)
+        let states = executable.output(text_encoder::TEXT_STATES).to_vec();
+
+        let Some(graph) = text_encoder::projection(config, batch) else { return Ok((states, None)) };
+        let last = executable.output(text_encoder::LAST_STATES);
+        let end_states = ids.iter().enumerate().flat_map(|(prompt, ids)| {
+            let position = prompt * tokens + config.pooling.position(ids);
+            &last[position * config.hidden_size..][..config.hidden_size]
+        });
+        let end_states: Vec<f32> = end_states.copied().collect();
+        let mut projection = self.backend.compile(graph, &component)?;
+        projection.set_input(text_encoder::END_STATES, &end_states);
+        projection.run();
+        let pooled = projection.output(text_encoder::POOLED).to_vec();
+        let pooled = Tensor::new(vec![batch, pooled.len() / batch], pooled)?;
+        Ok((states, Some(pooled)))
+    }
+
+    /// What the U-Net is told for each branch of the guidance that `settings` ask for: without guidance the prompt alone,
+    /// with it the negative prompt first, and three branches in models that edit pictures.
+    ///
+    /// # Errors
+    /// When the vocabulary does not cover a prompt or memory runs out.
+    pub fn condition(&self, settings: &Settings) -> Result<Conditioning, Error> {
+        let branches = settings.branches();
+        let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
+        let mut encoded = self.encode_prompts(&prompts)?;
+        let is_zero = |branch: &Branch<'_>| {
+            self.model.index.force_zeros_for_empty_prompt && branch.negative && branch.prompt.is_empty()
+        };
+        for tensor in [Some(&mut encoded.text_states), encoded.pooled.as_mut()].into_iter().flatten() {
+            let row = tensor.values().len() / branches.len();
+            for (branch, values) in branches.iter().zip(tensor.values_mut().chunks_exact_mut(row)) {
+                if is_zero(branch) {
+                    values.fill(0.0);
+                }
+            }
+        }
+        let size = (settings.width, settings.height);
+        Ok(Conditioning {
+            added: self.added_condition(&branches, encoded.pooled.as_ref(), size)?,
+            text_states: encoded.text_states,
+            guidance_scale: self.model.unet.time_cond_proj_dim.map(|_| settings.guidance_scale),
+        })
+    }
+
+    /// Pooled prompts, and after each sines and cosines of the numbers that SDXL is told: original height and width, top
+    /// and left of the crop, and target height and width, or an aesthetic score. Podell et al. 2023, section 2.2.
+    fn added_condition(
+        &self,
+        branches: &[Branch<'_>],
+        pooled: Option<&Tensor>,
+        (width, height): (usize, usize),
+    ) -> Result<Option<Tensor>, Error> {
+        let config = &self.model.unet;
+        let (Some(addition), Some(pooled)) = (config.addition_embedding, pooled) else { return Ok(None) };
+        let size = [height as f32, width as f32];
+        let mut values = Vec::with_capacity(branches.len() * addition.input_dim);
+        let rows = pooled.values().chunks_exact(pooled.values().len() / branches.len());
+        for (branch, pooled) in branches.iter().zip(rows) {
+            let score = if branch.negative { NEGATIVE_AESTHETIC_SCORE } else { AESTHETIC_SCORE };
+            let target = if self.model.index.requires_aesthetics_score { vec![score] } else { size.to_vec() };
+            values.extend_from_slice(pooled);
+            for number in size.into_iter().chain([0.0, 0.0]).chain(target) {
+                values.extend(unet::addition_time_embedding(config, &addition, number));
+            }
+        }
+        Tensor::new(vec![branches.len(), addition.input_dim], values).map(Some)
     }
 }

@@ -24,8 +24,10 @@ use crate::sdq::{Manifest, Source};
 use crate::sniff::FileKind;
 use files::{read_json_object, read_text};
 
-/// Components that every model must have.
-const REQUIRED: [&str; 5] = ["text_encoder", "unet", "vae", "tokenizer", "scheduler"];
+/// Components that every model must have, each under one of these names: SDXL's refiner has the second text encoder
+/// alone.
+const REQUIRED: [&[&str]; 5] =
+    [&["text_encoder", "text_encoder_2"], &["unet"], &["vae"], &["tokenizer", "tokenizer_2"], &["scheduler"]];
 
 /// Components that do not take part in making a picture: a filter for finished pictures, and its preprocessing.
 const IGNORED: [&str; 2] = ["safety_checker", "feature_extractor"];
@@ -67,8 +69,8 @@ impl ModelDirectory {
 
         let listed = listed_components(&index);
         for required in REQUIRED {
-            if !listed.iter().any(|(name, _)| name == required) {
-                let (path, component) = (index_path.clone(), required.to_owned());
+            if !listed.iter().any(|(name, _)| required.contains(&name.as_str())) {
+                let (path, component) = (index_path.clone(), required[0].to_owned());
                 return Err(DiffusersError::MissingComponent { path, component });
             }
         }
@@ -78,8 +80,9 @@ impl ModelDirectory {
             components: Vec::new(),
             texts: Vec::new(),
             card: ModelCard::default(),
-            files: BTreeSet::from(["model_index.json".to_owned()]),
+            files: BTreeSet::new(),
         };
+        model.keep_text("model_index.json".to_owned())?;
         for (name, class_name) in &listed {
             if !is_relative_path(name) || name.contains('/') {
                 return Err(invalid(&format!("component name \"{}\" is not allowed", quote(name))));
@@ -192,7 +195,8 @@ impl ModelDirectory {
         self.components.iter().find(|component| component.name() == name)
     }
 
-    /// Text files to embed, with their names: the tokenizer's, `scheduler/scheduler_config.json`, `LICENSE`.
+    /// Text files to embed, with their names: `model_index.json`, the tokenizers', `scheduler/scheduler_config.json`,
+    /// `LICENSE`.
     pub fn texts(&self) -> &[(String, String)] {
         &self.texts
     }

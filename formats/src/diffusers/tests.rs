@@ -104,7 +104,13 @@ fn reads_components_texts_and_canonical_names() {
     assert_eq!(keys("text_encoder"), ["text_model.encoder.w"]);
     assert_eq!(keys("vae"), ["decoder.mid_block.attentions.0.to_q.bias"]);
     let texts: Vec<&str> = model.texts().iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(texts, ["tokenizer/vocab.json", "tokenizer/merges.txt", "scheduler/scheduler_config.json"]);
+    let expected = [
+        "model_index.json",
+        "tokenizer/vocab.json",
+        "tokenizer/merges.txt",
+        "scheduler/scheduler_config.json",
+    ];
+    assert_eq!(texts, expected);
 }
 
 #[test]

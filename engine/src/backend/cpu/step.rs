@@ -72,6 +72,7 @@ impl Step<'_> {
             }
             Op::Activation(kind) => kernels::activation(pool, *kind, x, out),
             Op::Geglu => kernels::geglu(pool, x, self.channels(node.output), out),
+            Op::Affine { scale, shift } => kernels::affine(pool, *scale, *shift, x, out),
             Op::Add => kernels::add(pool, x, inputs[1], out),
             Op::Concat => {
                 let [a, b] = [self.channels(node.inputs[0]), self.channels(node.inputs[1])];

@@ -10,7 +10,7 @@ use crate::Error;
 pub(super) const MAX_SIZE: usize = 1 << 20;
 
 /// Most layers of one kind in a row.
-const MAX_DEPTH: usize = 128;
+pub(super) const MAX_DEPTH: usize = 128;
 
 /// The keys of one component's config. Each is read once; [`Fields::finish`] refuses those nobody asked for.
 pub(super) struct Fields<'a> {
@@ -107,6 +107,15 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| self.error(key, format!("a list of 1 to 16 whole numbers from 1 to {MAX_SIZE}")))
     }
 
+    /// A list of `count` finite numbers; `None` where the key is absent.
+    pub(super) fn floats(&mut self, key: &str, count: usize) -> Result<Option<Vec<f32>>, Error> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let list = value.as_array().filter(|list| list.len() == count);
+        let float = |value: &Value| Some(value.as_f64()? as f32).filter(|value| value.is_finite());
+        let floats: Option<Vec<f32>> = list.and_then(|list| list.iter().map(float).collect());
+        floats.map(Some).ok_or_else(|| self.error(key, format!("a list of {count} finite numbers")))
+    }
+
     /// A size for each of `levels`, given once for all or as a list.
     pub(super) fn per_level(
         &mut self,
@@ -159,12 +168,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Refuses `key` where it is explicitly null.
-    pub(super) fn not_null(&self, key: &str, expected: &str) -> Result<(), Error> {
-        match self.object.get(key) {
-            Some(Value::Null) => Err(self.error(key, expected)),
-            _ => Ok(()),
-        }
+    /// Whether `key` is there and not null.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(|value| !value.is_null())
+    }
+
+    /// Whether `key` is explicitly null, where that does not mean the default.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
     }
 
     /// Refuses every key that was not read, but for private ones (`_class_name`) and ones that are switched off.

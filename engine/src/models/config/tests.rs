@@ -43,7 +43,9 @@ fn with(mut config: Value, key: &str, value: Value) -> Value {
 /// Of the text encoder, the U-Net and the VAE above.
 fn weights() -> [Vec<sdq_formats::WeightSpec>; 3] {
     [
-        models::text_encoder::weights(&TextEncoderConfig::from_json(&text_encoder()).unwrap()),
+        models::text_encoder::weights(
+            &TextEncoderConfig::from_json("text_encoder", &text_encoder(), false).unwrap(),
+        ),
         models::unet::weights(&UNetConfig::from_json(&unet()).unwrap()),
         models::autoencoder::weights(&AutoencoderConfig::from_json(&vae()).unwrap()),
     ]
@@ -74,11 +76,14 @@ fn no_weight_is_listed_twice() {
 fn values_that_cannot_be_run_are_named() {
     let cases = [
         ("act_fn", json!("mish"), "silu or swish"),
-        ("addition_embed_type", json!("text_time"), "unknown key"),
+        ("addition_embed_type", json!("text"), "text_time"),
         ("class_embed_type", json!("timestep"), "unknown key"),
         ("resnet_time_scale_shift", json!("scale_shift"), "\"default\""),
-        ("mid_block_type", json!("UNetMidBlock2D"), "UNetMidBlock2DCrossAttn"),
-        ("mid_block_type", Value::Null, "UNetMidBlock2DCrossAttn"),
+        ("mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn"), "UNetMidBlock2DCrossAttn"),
+        ("transformer_layers_per_block", json!([1, 2]), "4 values"),
+        ("transformer_layers_per_block", json!(129), "0 to 128"),
+        ("reverse_transformer_layers_per_block", json!([1, [1, 1], 1, 1]), "each of 3 layers"),
+        ("time_cond_proj_dim", json!(3), "at least 4"),
         ("down_block_types", json!(["DownBlock2D"]), "4 blocks"),
         (
             "down_block_types",
@@ -107,7 +112,9 @@ fn values_that_cannot_be_run_are_named() {
     }
     let error = AutoencoderConfig::from_json(&with(vae(), "shift_factor", json!(0.1))).unwrap_err();
     assert!(error.to_string().contains("shift_factor"), "{error}");
-    let error = TextEncoderConfig::from_json(&with(text_encoder(), "model_type", json!("t5"))).unwrap_err();
+    let error =
+        TextEncoderConfig::from_json("text_encoder", &with(text_encoder(), "model_type", json!("t5")), false)
+            .unwrap_err();
     assert!(error.to_string().contains("clip_text_model"), "{error}");
     assert!(UNetConfig::from_json(&json!([])).is_err());
 }

@@ -12,6 +12,9 @@ impl Activation {
             Self::QuickGelu => math::swish(isa, x, 1.702),
             Self::Gelu => math::gelu(isa, x),
             Self::GeluTanh => math::gelu_tanh(isa, x),
+            // What is not a number stays so.
+            Self::Relu => isa.select_less(x, isa.splat(0.0), isa.splat(0.0), x),
+            Self::Tanh3 => math::tanh3(isa, x),
         }
     }
 }

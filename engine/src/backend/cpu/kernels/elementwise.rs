@@ -19,6 +19,17 @@ pub fn activation(pool: &Pool, kind: Activation, x: &[f32], out: &mut [f32]) {
     });
 }
 
+/// `out = scale * x + shift`
+///
+/// # Panics
+/// If the lengths differ.
+pub fn affine(pool: &Pool, scale: f32, shift: f32, x: &[f32], out: &mut [f32]) {
+    assert_eq!(x.len(), out.len(), "input length");
+    for_each_part(pool, 1, out, |start, out| {
+        pool.isa().dispatch(Affine { scale, shift, x: &x[start..][..out.len()], out });
+    });
+}
+
 /// `out = a + b`
 ///
 /// # Panics
@@ -72,6 +83,25 @@ impl SimdOp for Activate<'_> {
     }
 }
 
+struct Affine<'a> {
+    scale: f32,
+    shift: f32,
+    x: &'a [f32],
+    out: &'a mut [f32],
+}
+
+impl SimdOp for Affine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, _: S) {
+        // The compiler vectorises this much by itself.
+        for (x, out) in self.x.iter().zip(self.out) {
+            *out = self.scale * x + self.shift;
+        }
+    }
+}
+
 struct Add<'a> {
     a: &'a [f32],
     b: &'a [f32],
@@ -118,8 +148,9 @@ mod tests {
     use super::super::reference;
     use super::*;
 
-    const KINDS: [Activation; 4] =
-        [Activation::Silu, Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh];
+    /// Those that are the identity for large values.
+    const KINDS: [Activation; 5] =
+        [Activation::Silu, Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Relu];
 
     fn reference_of(kind: Activation, x: &[f32]) -> Vec<f64> {
         x.iter().map(|&x| reference::activate(kind, f64::from(x))).collect()
@@ -131,7 +162,7 @@ mod tests {
         // rounding are already 1e-6.
         for (part, tolerance) in [(-12_000..=4000, 1e-6), (4000..=12_000, 2e-6)] {
             let x: Vec<f32> = part.map(|i| i as f32 / 1000.0).collect();
-            for kind in KINDS {
+            for kind in KINDS.into_iter().chain([Activation::Tanh3]) {
                 let expected = reference_of(kind, &x);
                 reference::check_everywhere(&format!("{kind:?}"), &expected, tolerance, |pool, out| {
                     activation(pool, kind, &x, out);
@@ -149,6 +180,22 @@ mod tests {
                 activation(pool, kind, &x, out);
             });
         }
+    }
+
+    #[test]
+    fn tanh3_ends_at_three() {
+        let x = [-3e38, -1e20, -1000.0, -0.0, 0.0, 100.0, 3e38];
+        let expected = [-3.0, -3.0, -3.0, 0.0, 0.0, 3.0, 3.0];
+        reference::check_everywhere("tanh3", &expected, 1e-30, |pool, out| {
+            activation(pool, Activation::Tanh3, &x, out);
+        });
+    }
+
+    #[test]
+    fn affine_scales_and_then_shifts() {
+        let x = reference::noise(44, 100_003);
+        let expected: Vec<f64> = x.iter().map(|&x| f64::from(0.5 * x - 3.0)).collect();
+        reference::check_everywhere("affine", &expected, 0.0, |pool, out| affine(pool, 0.5, -3.0, &x, out));
     }
 
     #[test]

@@ -24,7 +24,7 @@ mod tiles;
 pub use crate::graph::Activation;
 pub use attention::{AttentionShape, attention, attention_scratch};
 pub use conv::{ConvShape, conv2d};
-pub use elementwise::{activation, add, geglu};
+pub use elementwise::{activation, add, affine, geglu};
 pub use epilogue::Epilogue;
 pub use gemm::gemm_scratch;
 pub use matmul::matmul;

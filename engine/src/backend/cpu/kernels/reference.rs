@@ -195,6 +195,8 @@ pub(super) fn activate(kind: Activation, x: f64) -> f64 {
             let u = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044_715 * x.powi(3));
             x / 2.0 * (1.0 + u.tanh())
         }
+        Activation::Relu => x.max(0.0),
+        Activation::Tanh3 => 3.0 * (x / 3.0).tanh(),
     }
 }
 

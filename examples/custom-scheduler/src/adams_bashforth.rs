@@ -1,16 +1,9 @@
-//! A scheduler from outside this workspace: one file, one `register` call.
-//!
-//! It is a second-order method: Euler's step, corrected by how the derivative changed since the step before
-//! (Adams–Bashforth). The "model" is the best possible one for data that is normal with standard deviation s, whose
-//! answer and whose whole path are known in closed form, so that the error of a run is known too.
-//!
-//! ```text
-//! cargo run -p sdq-schedulers --example custom_scheduler
-//! ```
+//! A second-order method: Euler's step, corrected by how the derivative changed since the step before. Adams–Bashforth;
+//! Hairer, Nørsett & Wanner 1993, "Solving Ordinary Differential Equations I", section III.1.
 
 use sdq_schedulers::{
     NoiseSchedule, NoiseSource, Scheduler, SchedulerConfig, SchedulerEntry, SchedulerError, TimestepSpacing,
-    check_history, create, fractional_timesteps, register,
+    check_history, fractional_timesteps,
 };
 
 /// Latents are x_0 + σ · ε; dx/dσ = ε, the model's prediction.
@@ -128,52 +121,12 @@ impl Scheduler for AdamsBashforth {
     }
 }
 
-/// Neither this scheduler nor Euler's draws noise.
-struct NoNoise;
-
-impl NoiseSource for NoNoise {
-    fn fill_standard_normal(&mut self, out: &mut [f32]) {
-        out.fill(0.0);
-    }
-}
-
-/// Standard deviation s of the toy data.
-const DEVIATION: f64 = 0.5;
-
-/// Largest error over a run of `steps` steps, relative to where the exact path from the same start ends.
+/// Makes it known to everything in this process that takes a scheduler's name.
 ///
-/// For normal data the best prediction of ε from x at level σ is σ · x / (s² + σ²), and so the path of dx/dσ = ε is
-/// x(σ) ∝ √(s² + σ²).
-fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
-    let config = SchedulerConfig::from_json(
-        r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#,
-    )?;
-    let mut scheduler = create(name, &config, steps)?;
-    let sigma_max = scheduler.init_noise_sigma();
-    let start: Vec<f32> = [-2.0, -0.3, 0.1, 1.7].map(|noise| (sigma_max * noise) as f32).to_vec();
-    let mut latents = start.clone();
-    for step_index in 0..scheduler.timesteps().len() {
-        let mut model_input = latents.clone();
-        scheduler.scale_model_input(&mut model_input, step_index)?;
-        // A real model knows σ from the timestep; this one asks what noise alone looks like.
-        let mut sigma = [0.0];
-        scheduler.add_noise(&[0.0], &[1.0], step_index, &mut sigma)?;
-        let sigma = f64::from(sigma[0]);
-        let factor = sigma.hypot(1.0) * sigma / (DEVIATION * DEVIATION + sigma * sigma);
-        let noise_pred: Vec<f32> =
-            model_input.iter().map(|value| (f64::from(*value) * factor) as f32).collect();
-        scheduler.step(&noise_pred, step_index, &mut latents, &mut NoNoise)?;
-    }
-    let shrink = DEVIATION / DEVIATION.hypot(sigma_max);
-    let errors = latents
-        .iter()
-        .zip(&start)
-        .map(|(end, start)| (f64::from(*end) / f64::from(*start) / shrink - 1.0).abs());
-    Ok(errors.fold(0.0, f64::max))
-}
-
-fn register_adams_bashforth() -> Result<(), SchedulerError> {
-    register(SchedulerEntry {
+/// # Errors
+/// If its name is taken.
+pub(crate) fn register() -> Result<(), SchedulerError> {
+    sdq_schedulers::register(SchedulerEntry {
         name: "adams-bashforth",
         aliases: &["ab2"],
         summary: "second order from the step before; predicts noise only",
@@ -181,29 +134,4 @@ fn register_adams_bashforth() -> Result<(), SchedulerError> {
         classes: &[],
         build: AdamsBashforth::build,
     })
-}
-
-fn main() -> Result<(), SchedulerError> {
-    register_adams_bashforth()?;
-    println!("steps  euler  ab2    (relative error to the exact path)");
-    for steps in [10, 20, 40, 80] {
-        println!("{steps:5}  {:.3}  {:.3}", relative_error("euler", steps)?, relative_error("ab2", steps)?);
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Found by name, run by the same loop as the built-in ones, and better than first order.
-    #[test]
-    fn registers_and_beats_euler() {
-        register_adams_bashforth().unwrap();
-        for steps in [20, 80] {
-            let (euler, adams_bashforth) =
-                (relative_error("euler", steps).unwrap(), relative_error("ab2", steps).unwrap());
-            assert!(adams_bashforth < 0.5 * euler, "{steps} steps: {adams_bashforth} against {euler}");
-        }
-    }
 }

@@ -1,0 +1,123 @@
+//! A picture while it is drawn: in the terminal, or as a file.
+
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal as _, stderr},
+    path::{Path, PathBuf},
+};
+
+use sdq_engine::Picture;
+use sdq_formats::picture;
+
+use crate::{interrupt, progress::Progress};
+
+/// Widest picture that is shown in a terminal, in columns; larger ones lose every other pixel.
+const MAX_COLUMNS: usize = 64;
+/// Smallest side of a preview in a file, in pixels.
+const MIN_FILE_SIDE: usize = 256;
+
+/// Where previews go.
+pub(crate) struct Previews {
+    in_terminal: bool,
+    /// Lines of the last one in the terminal, to be drawn over.
+    lines: usize,
+    /// Files written so far, to be removed at the end.
+    files: Vec<PathBuf>,
+}
+
+impl Previews {
+    pub(crate) fn new() -> Previews {
+        let colors = std::env::var("COLORTERM").is_ok_and(|value| value == "truecolor" || value == "24bit");
+        Previews { in_terminal: colors && stderr().is_terminal(), lines: 0, files: Vec::new() }
+    }
+
+    /// Shows `picture`, which is to become the file `output`.
+    pub(crate) fn show(
+        &mut self,
+        picture: &Picture,
+        output: &Path,
+        progress: &Progress,
+    ) -> anyhow::Result<()> {
+        if self.in_terminal {
+            let text = half_blocks(picture);
+            // Over the last one.
+            let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
+            self.lines = text.lines().count();
+            progress.above(|| eprint!("{up}{text}"));
+            return Ok(());
+        }
+        let path = output.with_extension("preview.png");
+        let Picture { width, height, rgb } = enlarged(picture);
+        interrupt::while_writing(|| picture::write(&path, width, height, &rgb, &[]))?;
+        if !self.files.contains(&path) {
+            self.files.push(path);
+        }
+        Ok(())
+    }
+
+    /// Takes the files away: the pictures are there.
+    pub(crate) fn finish(&self) {
+        for path in &self.files {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Two pixels a character: the upper half in its colour, the lower in the background's.
+fn half_blocks(picture: &Picture) -> String {
+    let step = picture.width.div_ceil(MAX_COLUMNS).max(1);
+    let pixel = |x: usize, y: usize| {
+        let start = (y.min(picture.height - 1) * picture.width + x) * 3;
+        (picture.rgb[start], picture.rgb[start + 1], picture.rgb[start + 2])
+    };
+    let mut text = String::new();
+    for y in (0..picture.height).step_by(2 * step) {
+        for x in (0..picture.width).step_by(step) {
+            let ((r, g, b), (lower_r, lower_g, lower_b)) = (pixel(x, y), pixel(x, y + step));
+            let _ = write!(text, "\x1b[38;2;{r};{g};{b}m\x1b[48;2;{lower_r};{lower_g};{lower_b}m▀");
+        }
+        text.push_str("\x1b[0m\n");
+    }
+    text
+}
+
+/// The picture with each pixel repeated until it can be seen.
+fn enlarged(picture: &Picture) -> Picture {
+    let factor = MIN_FILE_SIDE.div_ceil(picture.width.min(picture.height).max(1)).max(1);
+    let (width, height) = (picture.width * factor, picture.height * factor);
+    let pixels = (0..width * height).flat_map(|index| {
+        let (x, y) = (index % width / factor, index / width / factor);
+        let start = (y * picture.width + x) * 3;
+        [picture.rgb[start], picture.rgb[start + 1], picture.rgb[start + 2]]
+    });
+    Picture { width, height, rgb: pixels.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_rows_make_a_line() {
+        let picture = Picture { width: 1, height: 3, rgb: vec![1, 2, 3, 4, 5, 6, 7, 8, 9] };
+        let text = half_blocks(&picture);
+        let expected = "\x1b[38;2;1;2;3m\x1b[48;2;4;5;6m▀\x1b[0m\n\x1b[38;2;7;8;9m\x1b[48;2;7;8;9m▀\x1b[0m\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn wide_pictures_keep_to_the_terminal() {
+        let picture = Picture { width: 130, height: 100, rgb: vec![0; 130 * 100 * 3] };
+        let text = half_blocks(&picture);
+        assert_eq!(text.lines().count(), 17);
+        assert!(text.lines().all(|line| line.matches('▀').count() == 44));
+    }
+
+    #[test]
+    fn pixels_become_squares() {
+        let large = enlarged(&Picture { width: 2, height: 1, rgb: vec![0, 0, 0, 9, 9, 9] });
+        assert_eq!((large.width, large.height), (512, 256));
+        assert!(large.rgb[..256 * 3].iter().all(|value| *value == 0));
+        assert!(large.rgb[256 * 3..512 * 3].iter().all(|value| *value == 9));
+    }
+}

@@ -1,0 +1,129 @@
+//! Guidance: what is evaluated for one picture, and what is made of it.
+
+use super::{Pipeline, Settings};
+
+/// One evaluation for one picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Branch<'a> {
+    /// What the text encoders read.
+    pub prompt: &'a str,
+    /// Whether it is what the picture should not show.
+    pub negative: bool,
+}
+
+/// How the branches of a picture become one prediction.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Guidance {
+    /// There is one branch.
+    None,
+    /// Unconditional and conditional: `uncond + scale * (cond - uncond)`. Ho & Salimans 2022, arXiv:2207.12598, eq. 6,
+    /// in the form where a scale of 1 is no guidance. `rescale` gives back some of the amplitude of `cond`:
+    /// Lin et al. 2023, arXiv:2305.08891, eq. 15-16.
+    Prompt { scale: f32, rescale: f32 },
+    /// Prompt and picture, picture alone, neither: Brooks et al. 2022, arXiv:2211.09800, eq. 3.
+    PromptAndPicture { scale: f32, image_scale: f32 },
+}
+
+impl Guidance {
+    /// Whether `branch` is shown the picture that is to be edited; else zeros are.
+    pub(super) fn shows_picture(self, branch: usize) -> bool {
+        !matches!((self, branch), (Guidance::PromptAndPicture { .. }, 2))
+    }
+
+    /// One picture's branches → its predicted noise.
+    pub(super) fn apply(self, branches: &[&[f32]]) -> Vec<f32> {
+        match (self, branches) {
+            (Guidance::Prompt { scale, rescale }, &[uncond, cond]) => {
+                let guided = uncond.iter().zip(cond).map(|(uncond, cond)| uncond + scale * (cond - uncond));
+                let mut guided: Vec<f32> = guided.collect();
+                if rescale > 0.0 {
+                    give_back_amplitude(&mut guided, cond, rescale);
+                }
+                guided
+            }
+            (Guidance::PromptAndPicture { scale, image_scale }, &[text, image, uncond]) => {
+                let values = text.iter().zip(image).zip(uncond);
+                let guided = values.map(|((text, image), uncond)| {
+                    uncond + scale * (text - image) + image_scale * (image - uncond)
+                });
+                guided.collect()
+            }
+            _ => branches.concat(),
+        }
+    }
+}
+
+/// Moves the standard deviation of `guided` towards that of `cond`, all the way where `rescale` is 1.
+fn give_back_amplitude(guided: &mut [f32], cond: &[f32], rescale: f32) {
+    let full = deviation(cond) / deviation(guided);
+    let factor = f64::from(rescale) * full + (1.0 - f64::from(rescale));
+    guided.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
+}
+
+/// Standard deviation, divided by one less than the count as torch does.
+fn deviation(values: &[f32]) -> f64 {
+    let count = values.len() as f64;
+    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum();
+    (squares / (count - 1.0)).sqrt()
+}
+
+impl Pipeline {
+    /// How this model is guided as `settings` ask. A model that was distilled to be told the scale is evaluated once, and
+    /// so is one whose branches would be told the same.
+    pub(super) fn guidance(&self, settings: &Settings) -> Guidance {
+        let index = &self.model.index;
+        let scale = settings.guidance_scale;
+        let same_prompts = settings.prompt == settings.negative_prompt;
+        let zeroed = index.force_zeros_for_empty_prompt && settings.negative_prompt.is_empty();
+        if scale <= 1.0 || self.model.unet.time_cond_proj_dim.is_some() {
+            return Guidance::None;
+        }
+        match index.image_guidance() {
+            false if same_prompts && !zeroed && !index.requires_aesthetics_score => Guidance::None,
+            false => Guidance::Prompt { scale, rescale: settings.guidance_rescale },
+            true if settings.image_guidance_scale >= 1.0 => {
+                Guidance::PromptAndPicture { scale, image_scale: settings.image_guidance_scale }
+            }
+            true => Guidance::None,
+        }
+    }
+}
+
+impl Settings {
+    /// What is evaluated for one picture, in diffusers' order.
+    pub(super) fn branches(&self) -> Vec<Branch<'_>> {
+        let cond = Branch { prompt: &self.prompt, negative: false };
+        let uncond = Branch { prompt: &self.negative_prompt, negative: true };
+        match self.guidance {
+            Guidance::None => vec![cond],
+            Guidance::Prompt { .. } => vec![uncond, cond],
+            Guidance::PromptAndPicture { .. } => vec![cond, uncond, uncond],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_guidance_adds_to_the_amplitude_can_be_taken_back() {
+        let cond = [1.0, -1.0, 0.5, -0.5];
+        let apply = |rescale| Guidance::Prompt { scale: 4.0, rescale }.apply(&[&[0.0; 4], &cond]);
+        for (rescale, expected) in [(0.0, 4.0), (0.5, 2.5), (1.0, 1.0)] {
+            let found = apply(rescale);
+            assert!(
+                (found[0] - expected).abs() < 1e-6 && (found[3] + expected / 2.0).abs() < 1e-6,
+                "{found:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn pictures_and_prompts_pull_apart() {
+        let guidance = Guidance::PromptAndPicture { scale: 7.0, image_scale: 1.5 };
+        assert_eq!(guidance.apply(&[&[3.0], &[2.0], &[1.0]]), [1.0 + 7.0 + 1.5]);
+        assert_eq!([0, 1, 2].map(|branch| guidance.shows_picture(branch)), [true, true, false]);
+    }
+}

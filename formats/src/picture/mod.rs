@@ -1,0 +1,269 @@
+//! Pictures in files: 8-bit RGB as PNG, JPEG or lossless WebP, with texts that carry the recipe.
+
+mod exif;
+mod png;
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Seek as _};
+use std::path::{Path, PathBuf};
+
+use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
+use image::{
+    DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder, ImageFormat, ImageReader, RgbImage,
+    imageops::FilterType, metadata::Orientation,
+};
+
+use crate::atomic::AtomicFile;
+use crate::names::quote;
+
+/// Keyword of the text that other tools read: the prompt and the settings, as AUTOMATIC1111's web UI writes them.
+pub const PARAMETERS: &str = "parameters";
+
+/// Keyword of our own text: the recipe as JSON.
+pub const RECIPE: &str = "sdq";
+
+/// Longest side and largest size in memory of a picture that is read.
+const MAX_SIDE: u32 = 32_768;
+const MAX_BYTES: u64 = 1 << 30;
+
+/// JPEG's quality, 1 to 100: differences begin to be seen below 90.
+const JPEG_QUALITY: u8 = 95;
+
+/// A picture that cannot be read or written: which, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {problem}", path.display())]
+pub struct PictureError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub problem: PictureProblem,
+}
+
+/// What is wrong with a picture.
+#[derive(Debug, thiserror::Error)]
+pub enum PictureProblem {
+    /// The system refused to read or write.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The file's name ends in none of the extensions of [`PictureFormat`].
+    #[error("its name does not end in .png, .jpg or .webp, the formats that sdq writes")]
+    Extension,
+    /// The size is zero, or the pixels are more or fewer than it asks for.
+    #[error("{found} bytes of pixels do not make a picture of {width}x{height}")]
+    Size {
+        /// Width in pixels.
+        width: usize,
+        /// Height in pixels.
+        height: usize,
+        /// Length of the pixels in bytes.
+        found: usize,
+    },
+    /// A keyword of a text that PNG does not allow, or a text with a zero byte.
+    #[error("text `{0}` cannot be stored in a picture")]
+    Text(String),
+    /// Not a picture in a known format, or a damaged one.
+    #[error("not a readable picture: {0}")]
+    Decode(String),
+}
+
+impl From<image::ImageError> for PictureProblem {
+    fn from(error: image::ImageError) -> PictureProblem {
+        match error {
+            image::ImageError::IoError(error) if error.kind() != io::ErrorKind::UnexpectedEof => {
+                PictureProblem::Io(error)
+            }
+            other => PictureProblem::Decode(quote(&other.to_string())),
+        }
+    }
+}
+
+/// How a picture is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureFormat {
+    /// Lossless, `.png`.
+    Png,
+    /// Lossy, `.jpg` or `.jpeg`.
+    Jpeg,
+    /// Lossless here, `.webp`.
+    WebP,
+}
+
+impl PictureFormat {
+    /// The format of files that end as `path` does; `None` where no format has that extension.
+    pub fn of_path(path: &Path) -> Option<PictureFormat> {
+        match path.extension().and_then(OsStr::to_str)?.to_ascii_lowercase().as_str() {
+            "png" => Some(PictureFormat::Png),
+            "jpg" | "jpeg" => Some(PictureFormat::Jpeg),
+            "webp" => Some(PictureFormat::WebP),
+            _ => None,
+        }
+    }
+}
+
+/// An 8-bit RGB picture: rows from the top, `[height, width, 3]`, red, green, blue, 0 to 255 in sRGB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pixels {
+    /// In pixels.
+    pub width: usize,
+    /// In pixels.
+    pub height: usize,
+    /// `width * height * 3` values.
+    pub rgb: Vec<u8>,
+}
+
+impl Pixels {
+    /// Luma, `[height, width]`: the whole-number form of ITU-R BT.601 that Pillow's mode "L" has.
+    pub fn luma(&self) -> Vec<u8> {
+        let luma = |pixel: &[u8]| {
+            let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+            ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
+        };
+        self.rgb.chunks_exact(3).map(luma).collect()
+    }
+
+    /// The picture scaled, by Lanczos' filter of three lobes, until it covers `width x height`, and cut to it about its
+    /// middle.
+    ///
+    /// # Panics
+    /// When `rgb` does not fit the sides, or a side is zero or beyond `u32`.
+    #[must_use]
+    pub fn fill(&self, width: usize, height: usize) -> Pixels {
+        if (width, height) == (self.width, self.height) {
+            return self.clone();
+        }
+        let side = |pixels: usize| u32::try_from(pixels).expect("pictures have sides within u32");
+        let picture = RgbImage::from_raw(side(self.width), side(self.height), self.rgb.clone());
+        let picture = DynamicImage::ImageRgb8(picture.expect("the values fill the sides"));
+        let filled = picture.resize_to_fill(side(width), side(height), FilterType::Lanczos3);
+        Pixels { width, height, rgb: filled.into_rgb8().into_raw() }
+    }
+}
+
+/// Writes a picture, in the format of its extension: beside its destination first, then renamed.
+///
+/// `texts` are keywords and texts. PNG keeps any (keywords of 1 to 79 Latin-1 characters, texts without a zero);
+/// JPEG and WebP keep [`PARAMETERS`] and [`RECIPE`] as Exif, as long as they take less than 64 KB together.
+///
+/// # Errors
+/// When the extension is unknown, the pixels do not fit the size, a text cannot be stored, or the file cannot be written.
+pub fn write(
+    path: impl AsRef<Path>,
+    width: usize,
+    height: usize,
+    pixels: &[u8],
+    texts: &[(&str, &str)],
+) -> Result<(), PictureError> {
+    let path = path.as_ref();
+    try_write(path, width, height, pixels, texts)
+        .map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+}
+
+fn try_write(
+    path: &Path,
+    width: usize,
+    height: usize,
+    pixels: &[u8],
+    texts: &[(&str, &str)],
+) -> Result<(), PictureProblem> {
+    let format = PictureFormat::of_path(path).ok_or(PictureProblem::Extension)?;
+    let wrong_size = || PictureProblem::Size { width, height, found: pixels.len() };
+    let bytes = width.checked_mul(height).and_then(|count| count.checked_mul(3)).filter(|&count| count > 0);
+    if bytes != Some(pixels.len()) {
+        return Err(wrong_size());
+    }
+    let columns = u32::try_from(width).map_err(|_| wrong_size())?;
+    let rows = u32::try_from(height).map_err(|_| wrong_size())?;
+
+    let mut file = BufWriter::new(AtomicFile::create(path)?);
+    match format {
+        PictureFormat::Png => png::write(&mut file, (columns, rows), pixels, texts)?,
+        PictureFormat::Jpeg => {
+            let encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
+            encode(encoder, (columns, rows), pixels, texts)?;
+        }
+        PictureFormat::WebP => {
+            encode(WebPEncoder::new_lossless(&mut file), (columns, rows), pixels, texts)?;
+        }
+    }
+    file.into_inner().map_err(|failed| failed.into_error())?.commit()?;
+    Ok(())
+}
+
+fn encode(
+    mut encoder: impl ImageEncoder,
+    (columns, rows): (u32, u32),
+    pixels: &[u8],
+    texts: &[(&str, &str)],
+) -> Result<(), PictureProblem> {
+    let text = |keyword| texts.iter().find(|(key, _)| *key == keyword).map(|(_, text)| *text);
+    if let Some(exif) = exif::write(text(RECIPE), text(PARAMETERS)) {
+        let unsupported = |error: image::error::UnsupportedError| io::Error::other(error.to_string());
+        encoder.set_exif_metadata(exif).map_err(unsupported)?;
+    }
+    Ok(encoder.write_image(pixels, columns, rows, ExtendedColorType::Rgb8)?)
+}
+
+/// Reads a PNG, JPEG or WebP picture, upright as its camera held it; transparency is dropped.
+///
+/// # Errors
+/// When the file cannot be read, is no such picture, or is larger than 32768 pixels a side or 1 GiB.
+pub fn read(path: impl AsRef<Path>) -> Result<Pixels, PictureError> {
+    let path = path.as_ref();
+    try_read(path).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+}
+
+fn try_read(path: &Path) -> Result<Pixels, PictureProblem> {
+    let mut reader = ImageReader::new(open(path)?).with_guessed_format()?;
+    let mut limits = image::Limits::default();
+    limits.max_image_width = Some(MAX_SIDE);
+    limits.max_image_height = Some(MAX_SIDE);
+    limits.max_alloc = Some(MAX_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    // A picture of many channels of 16 bits is widest in memory.
+    if decoder.total_bytes() > MAX_BYTES {
+        return Err(PictureProblem::Decode("it would take more than 1 GiB".to_owned()));
+    }
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut picture = DynamicImage::from_decoder(decoder)?;
+    picture.apply_orientation(orientation);
+    let picture = picture.into_rgb8();
+    let (width, height) = picture.dimensions();
+    if width == 0 || height == 0 {
+        return Err(PictureProblem::Decode("it has no pixels".to_owned()));
+    }
+    Ok(Pixels { width: width as usize, height: height as usize, rgb: picture.into_raw() })
+}
+
+/// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file,
+/// [`RECIPE`] of the others.
+///
+/// # Errors
+/// When the file cannot be read, is not a picture, or its texts would take more than 16 MiB.
+pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<(String, String)>, PictureError> {
+    let path = path.as_ref();
+    try_read_texts(path).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+}
+
+fn try_read_texts(path: &Path) -> Result<Vec<(String, String)>, PictureProblem> {
+    let reader = ImageReader::new(open(path)?).with_guessed_format()?;
+    if reader.format() == Some(ImageFormat::Png) {
+        let mut file = reader.into_inner();
+        file.rewind()?;
+        return png::texts_of(file);
+    }
+    let exif = reader.into_decoder()?.exif_metadata()?.unwrap_or_default();
+    Ok(exif::recipe(&exif).map(|recipe| (RECIPE.to_owned(), recipe)).into_iter().collect())
+}
+
+fn open(path: &Path) -> Result<BufReader<File>, PictureProblem> {
+    // Before opening: opening a pipe would wait for a writer.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(PictureProblem::Io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+    }
+    Ok(BufReader::new(File::open(path)?))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,200 @@
+//! Runs that are stopped and finished: the pictures are those of a run that nothing stopped.
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use sdq_engine::{Error, Event, Generated, Pipeline, Request, SavedRun};
+use sdq_formats::WeightType;
+use sdq_tests::{command, goldens::Goldens, models::Model};
+use tempfile::TempDir;
+
+const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
+
+fn generate(pipeline: &Pipeline, request: &Request) -> Generated {
+    pipeline.generate(request, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn resume(pipeline: &Pipeline, path: &Path) -> Generated {
+    let saved = SavedRun::open(path).unwrap_or_else(|error| panic!("{error}"));
+    pipeline.resume(&saved, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs `request` and saves it whenever it can be saved, each time to a file of its own.
+fn save_everywhere(pipeline: &Pipeline, request: &Request, folder: &Path) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let observer = &mut |event: Event<'_>| {
+        if let Event::Saveable(checkpoint) = event {
+            let path = folder.join(format!("{}.sdq-run", paths.len()));
+            checkpoint.save(&path, &[("note", "of the test")]).unwrap();
+            paths.push(path);
+        }
+        ControlFlow::Continue(())
+    };
+    pipeline.generate(request, observer).unwrap();
+    paths
+}
+
+fn assert_equal(found: &Generated, expected: &Generated, what: &str) {
+    let bits = |generated: &Generated| -> Vec<u32> {
+        generated.latents.values().iter().map(|value| value.to_bits()).collect()
+    };
+    assert_eq!(bits(found), bits(expected), "latents: {what}");
+    assert_eq!(found.pictures, expected.pictures, "pictures: {what}");
+}
+
+/// From every step of every scheduler, bit for bit: what a scheduler remembers and what the generator is about to draw
+/// are in the file.
+#[test]
+fn every_scheduler_goes_on_from_every_step() {
+    let pipeline = Model::convert("old", WeightType::F16).open(2);
+    for entry in sdq_schedulers::schedulers() {
+        let folder = TempDir::new().unwrap();
+        let request = Request::new("a red apple").size(16, 16).steps(6).seed(3).scheduler(entry.name);
+        let expected = generate(&pipeline, &request);
+        let saved = save_everywhere(&pipeline, &request, folder.path());
+        assert!(saved.len() > 6, "{}", entry.name);
+        for (step, path) in saved.iter().enumerate() {
+            assert_equal(&resume(&pipeline, path), &expected, &format!("{} from {step}", entry.name));
+        }
+    }
+}
+
+/// Jobs, variations and series: pictures finished, in work and not yet begun.
+#[test]
+fn every_job_goes_on_from_every_step() {
+    let goldens = Goldens::load("jobs");
+    let jobs = goldens.manifest.jobs.iter().filter(|job| job.model == "fp16" || job.model == "old");
+    let jobs = jobs.map(|job| (job.model.as_str(), job.request(&goldens).steps(3).strength(0.7).count(6)));
+    let varied = Request::new("x").size(16, 16).steps(2).variation(5, 0.4).guidance_rescale(0.5).count(5);
+    for (model, request) in jobs.chain([("old", varied)]) {
+        let folder = TempDir::new().unwrap();
+        let pipeline = Model::convert(model, WeightType::F16).open(2);
+        let expected = generate(&pipeline, &request);
+        for (place, path) in save_everywhere(&pipeline, &request, folder.path()).iter().enumerate() {
+            let saved = SavedRun::open(path).unwrap();
+            assert_eq!(saved.note("note"), Some("of the test"));
+            assert_eq!(*saved.request(), pipeline.settings(&request).unwrap().to_request());
+            assert_equal(&resume(&pipeline, path), &expected, &format!("{model} from {place}"));
+        }
+    }
+}
+
+#[test]
+fn what_is_no_run_of_the_model_is_refused() {
+    let folder = TempDir::new().unwrap();
+    let pipeline = Model::convert("old", WeightType::F16).open(1);
+    let request = Request::new("x").size(16, 16).steps(2);
+    let path = save_everywhere(&pipeline, &request, folder.path()).remove(0);
+    let refused = |result: Result<Generated, Error>, word: &str| match result {
+        Err(error @ Error::SavedRun { .. }) => assert!(error.to_string().contains(word), "{error}"),
+        other => panic!("{word}: {other:?}"),
+    };
+    let try_resume = |pipeline: &Pipeline, path: &Path| {
+        pipeline.resume(&SavedRun::open(path)?, &mut |_| ControlFlow::Continue(()))
+    };
+    refused(try_resume(&Model::convert("old", WeightType::F32).open(1), &path), "model");
+    refused(try_resume(&pipeline, &folder.path().join("none")), "none");
+    // Any file that ends early is refused; none panics.
+    let bytes = fs::read(&path).unwrap();
+    let cut = folder.path().join("cut.sdq-run");
+    for len in (0..bytes.len()).step_by(97) {
+        fs::write(&cut, &bytes[..len]).unwrap();
+        assert!(matches!(try_resume(&pipeline, &cut), Err(Error::SavedRun { .. })), "{len} bytes");
+    }
+    // One that lies about itself is refused too: a picture that is not there, a step past the end, another size.
+    for (from, to, word) in [
+        ("\\\"finished\\\":0", "\\\"finished\\\":1", "of 1 pictures"),
+        ("\\\"step\\\":1", "\\\"step\\\":9", "step"),
+        ("\\\"width\\\":16", "\\\"width\\\":24", "latents"),
+        ("\\\"version\\\":1", "\\\"version\\\":7", "version"),
+        ("begun.0.generator", "begun.0.generaton", "generator"),
+    ] {
+        let text: Vec<u8> = replace(&bytes, from.as_bytes(), to.as_bytes());
+        fs::write(&cut, text).unwrap();
+        refused(try_resume(&pipeline, &cut), word);
+    }
+}
+
+fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|window| window == from).expect("the file says it");
+    [&bytes[..at], to, &bytes[at + from.len()..]].concat()
+}
+
+/// Killed without warning at any moment, over and over, a run ends with the pictures it would have drawn.
+#[test]
+fn killed_runs_are_finished_by_resume() {
+    let model = Model::convert("fp16", WeightType::F16);
+    let model = model.path();
+    let arguments = ["generate", "a red apple", "-m", model.to_str().unwrap(), "-W", "40", "-H", "40"];
+    let arguments = [&arguments[..], &["--steps", "60", "--count", "6", "--scheduler", "euler-a"]].concat();
+    let expected = TempDir::new().unwrap();
+    let started = Instant::now();
+    command::run(SDQ, expected.path(), &arguments).assert_done();
+    let whole = started.elapsed();
+
+    let folder = TempDir::new().unwrap();
+    let names: Vec<String> = (1..=6).map(|number| format!("sdq-{number}.png")).collect();
+    let saved = folder.path().join("sdq.png.sdq-run");
+    let first = [&arguments[..], &["--save-every", "0"]].concat();
+    let mut kills = 0;
+    for attempt in 0_u32.. {
+        assert!(attempt < 200, "does not get on");
+        // Once there is something to resume, only that is done.
+        let arguments = match saved.exists() {
+            true => vec!["resume", saved.to_str().unwrap(), "--save-every", "0"],
+            false => first.clone(),
+        };
+        let mut run = Command::new(SDQ)
+            .args(&arguments)
+            .current_dir(folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // Moments all over a run, by the golden ratio; later ones come further, so that it ends.
+        let share = f64::from(attempt + 1) * 0.618_034 % 1.0;
+        thread::sleep(
+            whole.mul_f64(0.05 + 0.3 * share).max(Duration::from_millis(20))
+                + Duration::from_millis(u64::from(attempt) * 5),
+        );
+        match run.try_wait().unwrap() {
+            Some(status) => {
+                assert!(status.success(), "{status}");
+                break;
+            }
+            None => {
+                run.kill().unwrap();
+                run.wait().unwrap();
+                kills += 1;
+            }
+        }
+    }
+    assert!(kills >= 3, "killed {kills} times only");
+    println!("killed {kills} times");
+    for name in names {
+        let [found, expected] =
+            [folder.path(), expected.path()].map(|folder| fs::read(folder.join(&name)).unwrap());
+        assert!(found == expected, "{name} differs");
+    }
+    assert!(!saved.exists(), "a finished run leaves nothing to resume");
+}
+
+/// Ctrl-C saves the run and says how to go on; a finished run leaves nothing of it.
+#[test]
+fn saving_is_heard_of_when_it_matters() {
+    let folder = TempDir::new().unwrap();
+    let run = |arguments: &[&str]| command::run(SDQ, folder.path(), arguments);
+    run(&["generate", "a cat", "--steps", "2", "--save-every", "0"]).assert_done();
+    let left = |folder: &Path| fs::read_dir(folder).unwrap().count();
+    assert_eq!(left(folder.path()), 1);
+    fs::write(folder.path().join("x.sdq-run"), "{}").unwrap();
+    run(&["resume", "x.sdq-run"]).assert_failed(1, &["x.sdq-run"]);
+    run(&["resume", "none.sdq-run"]).assert_failed(1, &["none.sdq-run"]);
+}
