@@ -176,10 +176,12 @@ fn register_adams_bashforth() -> Result<(), SchedulerError> {
     register(SchedulerEntry {
         name: "adams-bashforth",
         aliases: &["ab2"],
+        presets: &[],
         summary: "second order from the step before; predicts noise only",
         options: &[],
         classes: &[],
         build: AdamsBashforth::build,
+        preset: &[],
     })
 }
 
