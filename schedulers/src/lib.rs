@@ -28,16 +28,21 @@
 //! ```
 //!
 //! A scheduler whose step is linear in `latents`, `noise_pred` and fresh noise is a table of coefficients: its file
-//! computes them from its paper's formulas and [`LinearScheduler`] applies them. Others implement [`Scheduler`].
+//! computes them from its paper's formulas and [`LinearScheduler`] applies them; [`HistoryScheduler`] does so where a
+//! step is linear in what earlier steps remembered, too. Others implement [`Scheduler`].
 #![forbid(unsafe_code)]
 
 mod beta;
 mod config;
 mod ddim;
 mod ddpm;
+mod dpm_multistep;
+mod dpm_singlestep;
+mod dpm_solver;
 mod error;
 mod euler;
 mod euler_ancestral;
+mod history;
 mod limit;
 mod linear;
 mod lookup;
@@ -49,6 +54,7 @@ mod timesteps;
 
 pub use config::{SchedulerConfig, value_from_text};
 pub use error::SchedulerError;
+pub use history::{Combination, Evaluation, HistoryScheduler, HistoryStep, PlanStep};
 pub use limit::Limit;
 pub use linear::{LinearScheduler, LinearStep};
 pub use lookup::{

@@ -1,7 +1,7 @@
 //! The schedulers that there are: names, when to use them, and what they can be told.
 
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
-use crate::{ddim, ddpm, euler, euler_ancestral};
+use crate::{ddim, ddpm, dpm_multistep, dpm_singlestep, euler, euler_ancestral};
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
     SchedulerOption { key, values }
@@ -71,7 +71,7 @@ const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 4] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 6] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
@@ -128,6 +128,54 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 4] = [
         options: &[ALIGNED, SPACING, ZERO_SNR, TRAINING],
         classes: &["EulerAncestralDiscreteScheduler"],
         build: euler_ancestral::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "dpm-multistep",
+        aliases: &["dpm-solver", "dpm-solver-multistep"],
+        presets: &[
+            preset("dpmpp-2m", &[PLUS_PLUS, SECOND_ORDER]),
+            preset("dpmpp-2m-karras", &[PLUS_PLUS, SECOND_ORDER, KARRAS]),
+            preset("dpmpp-2m-sde", &[PLUS_PLUS_SDE, SECOND_ORDER]),
+            preset("dpmpp-2m-sde-karras", &[PLUS_PLUS_SDE, SECOND_ORDER, KARRAS]),
+            preset("dpmpp-2m-sde-exponential", &[PLUS_PLUS_SDE, SECOND_ORDER, EXPONENTIAL]),
+            preset("dpmpp-2m-sde-heun", &[PLUS_PLUS_SDE, SECOND_ORDER, ("solver_type", "heun")]),
+            preset("dpmpp-3m-sde", &[PLUS_PLUS_SDE, ("solver_order", "3")]),
+            preset("dpmpp-3m-sde-karras", &[PLUS_PLUS_SDE, ("solver_order", "3"), KARRAS]),
+            preset("dpmpp-3m-sde-exponential", &[PLUS_PLUS_SDE, ("solver_order", "3"), EXPONENTIAL]),
+        ],
+        summary: "DPM-Solver++ (2M and SDE): the best in 15 to 30 steps, Karras sigmas help (Lu et al. 2022)",
+        options: &[
+            SOLVER,
+            LOWER_ORDER,
+            &[
+                option("euler_at_final", "true, false; default false; steadies the SDE"),
+                option("use_lu_lambdas", "true, false; default: the model's"),
+            ],
+            FINAL_SIGMA,
+            SIGMAS,
+            SIGMA_ENDS,
+            ALIGNED,
+            THRESHOLDING,
+            SPACING,
+            ZERO_SNR,
+            TRAINING,
+        ],
+        classes: &["DPMSolverMultistepScheduler"],
+        build: dpm_multistep::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "dpm-singlestep",
+        aliases: &["dpm-solver-singlestep"],
+        presets: &[
+            preset("dpmpp-2s", &[PLUS_PLUS, SECOND_ORDER]),
+            preset("dpmpp-2s-karras", &[PLUS_PLUS, SECOND_ORDER, KARRAS]),
+        ],
+        summary: "DPM-Solver++ in blocks of steps (2S); where multistep is restless, in 20 steps (Lu et al. 2022)",
+        options: &[SOLVER, LOWER_ORDER, FINAL_SIGMA, SIGMAS, SIGMA_ENDS, ALIGNED, THRESHOLDING, TRAINING],
+        classes: &["DPMSolverSinglestepScheduler"],
+        build: dpm_singlestep::build,
         preset: &[],
     },
 ];
