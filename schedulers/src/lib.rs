@@ -51,6 +51,7 @@ mod prediction;
 mod registry;
 mod sigma_schedule;
 mod timesteps;
+mod unipc;
 
 pub use config::{SchedulerConfig, value_from_text};
 pub use error::SchedulerError;

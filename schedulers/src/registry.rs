@@ -1,7 +1,7 @@
 //! The schedulers that there are: names, when to use them, and what they can be told.
 
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
-use crate::{ddim, ddpm, dpm_multistep, dpm_singlestep, euler, euler_ancestral};
+use crate::{ddim, ddpm, dpm_multistep, dpm_singlestep, euler, euler_ancestral, unipc};
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
     SchedulerOption { key, values }
@@ -71,7 +71,7 @@ const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 6] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 7] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
@@ -176,6 +176,32 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 6] = [
         options: &[SOLVER, LOWER_ORDER, FINAL_SIGMA, SIGMAS, SIGMA_ENDS, ALIGNED, THRESHOLDING, TRAINING],
         classes: &["DPMSolverSinglestepScheduler"],
         build: dpm_singlestep::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "unipc",
+        aliases: &["uni-pc", "unipc-multistep"],
+        presets: &[preset("unipc-karras", &[KARRAS]), preset("uni-pc-bh2", &[("solver_type", "bh2")])],
+        summary: "predictor and corrector in one evaluation; strong in 5 to 15 steps (Zhao et al. 2023)",
+        options: &[
+            &[
+                option("solver_order", "1 to 4; default 2"),
+                option("solver_type", "bh1, bh2; default bh2"),
+                option("predict_x0", "true, false; default true"),
+                option("disable_corrector", "list of steps, such as [0, 1]; default none"),
+            ],
+            LOWER_ORDER,
+            FINAL_SIGMA,
+            SIGMAS,
+            SIGMA_ENDS,
+            ALIGNED,
+            THRESHOLDING,
+            SPACING,
+            ZERO_SNR,
+            TRAINING,
+        ],
+        classes: &["UniPCMultistepScheduler"],
+        build: unipc::build,
         preset: &[],
     },
 ];
