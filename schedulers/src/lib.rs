@@ -36,6 +36,7 @@ mod beta;
 mod config;
 mod ddim;
 mod ddpm;
+mod deis;
 mod dpm_multistep;
 mod dpm_singlestep;
 mod dpm_solver;

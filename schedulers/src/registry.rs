@@ -1,7 +1,7 @@
 //! The schedulers that there are: names, when to use them, and what they can be told.
 
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
-use crate::{ddim, ddpm, dpm_multistep, dpm_singlestep, euler, euler_ancestral, unipc};
+use crate::{ddim, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, unipc};
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
     SchedulerOption { key, values }
@@ -71,7 +71,7 @@ const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 7] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 8] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
@@ -202,6 +202,25 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 7] = [
         ],
         classes: &["UniPCMultistepScheduler"],
         build: unipc::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "deis",
+        aliases: &["deis-multistep"],
+        presets: &[preset("deis-karras", &[KARRAS])],
+        summary: "exponential integrator in noise prediction; smooth in 10 to 20 steps (Zhang & Chen 2022)",
+        options: &[
+            &[option("solver_order", "1, 2, 3; default 2")],
+            LOWER_ORDER,
+            SIGMAS,
+            SIGMA_ENDS,
+            ALIGNED,
+            THRESHOLDING,
+            SPACING,
+            TRAINING,
+        ],
+        classes: &["DEISMultistepScheduler"],
+        build: deis::build,
         preset: &[],
     },
 ];
