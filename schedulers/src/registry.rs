@@ -1,7 +1,7 @@
 //! The schedulers that there are: names, when to use them, and what they can be told.
 
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
-use crate::{ddim, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, unipc};
+use crate::{ddim, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, heun, lms, unipc};
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
     SchedulerOption { key, values }
@@ -71,7 +71,7 @@ const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 8] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 10] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
@@ -128,6 +128,26 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 8] = [
         options: &[ALIGNED, SPACING, ZERO_SNR, TRAINING],
         classes: &["EulerAncestralDiscreteScheduler"],
         build: euler_ancestral::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "heun",
+        aliases: &["k-heun", "heun-discrete"],
+        presets: &[preset("heun-karras", &[KARRAS])],
+        summary: "second order, two evaluations a step; accurate where time does not matter (Karras et al. 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, CLIPPING, SPACING, TRAINING],
+        classes: &["HeunDiscreteScheduler"],
+        build: heun::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "lms",
+        aliases: &["k-lms", "lms-discrete"],
+        presets: &[preset("lms-karras", &[KARRAS])],
+        summary: "linear multistep on the noise levels; as Euler, smoother, from 30 steps on (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        classes: &["LMSDiscreteScheduler"],
+        build: lms::build,
         preset: &[],
     },
     SchedulerEntry {
