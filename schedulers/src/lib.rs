@@ -45,6 +45,8 @@ mod euler;
 mod euler_ancestral;
 mod heun;
 mod history;
+mod kdpm2;
+mod kdpm2_ancestral;
 mod limit;
 mod linear;
 mod lms;

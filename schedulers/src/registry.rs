@@ -1,7 +1,10 @@
 //! The schedulers that there are: names, when to use them, and what they can be told.
 
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
-use crate::{ddim, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, heun, lms, unipc};
+use crate::{
+    ddim, ddpm, deis, dpm_multistep, dpm_singlestep, euler, euler_ancestral, heun, kdpm2, kdpm2_ancestral,
+    lms, unipc,
+};
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
     SchedulerOption { key, values }
@@ -71,7 +74,7 @@ const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 10] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 12] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
@@ -148,6 +151,26 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 10] = [
         options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
         classes: &["LMSDiscreteScheduler"],
         build: lms::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "kdpm2",
+        aliases: &["dpm2", "k-dpm-2", "dpm-2", "kdpm2-discrete"],
+        presets: &[preset("dpm2-karras", &[KARRAS])],
+        summary: "second order by a level between, two evaluations a step; a rival of Heun (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        classes: &["KDPM2DiscreteScheduler"],
+        build: kdpm2::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "kdpm2-ancestral",
+        aliases: &["dpm2-a", "dpm2-ancestral", "k-dpm-2-a", "k-dpm-2-ancestral", "dpm-2-ancestral"],
+        presets: &[preset("dpm2-a-karras", &[KARRAS])],
+        summary: "as kdpm2 with fresh noise after each step; lively, two evaluations a step (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        classes: &["KDPM2AncestralDiscreteScheduler"],
+        build: kdpm2_ancestral::build,
         preset: &[],
     },
     SchedulerEntry {
