@@ -38,6 +38,7 @@ mod ddim;
 mod ddpm;
 mod deis;
 mod dpm_multistep;
+mod dpm_sde;
 mod dpm_singlestep;
 mod dpm_solver;
 mod error;
