@@ -53,6 +53,7 @@ mod linear;
 mod lms;
 mod lookup;
 mod noise_schedule;
+mod pndm;
 mod prediction;
 mod registry;
 mod sigma_schedule;

@@ -3,7 +3,7 @@
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
 use crate::{
     ddim, ddpm, deis, dpm_multistep, dpm_sde, dpm_singlestep, euler, euler_ancestral, heun, kdpm2,
-    kdpm2_ancestral, lms, unipc,
+    kdpm2_ancestral, lms, pndm, unipc,
 };
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
@@ -74,7 +74,7 @@ const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 13] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 14] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
@@ -111,6 +111,23 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 13] = [
         ],
         classes: &["DDPMScheduler", "DDPMParallelScheduler"],
         build: ddpm::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "pndm",
+        aliases: &["pndm-discrete"],
+        presets: &[preset("plms", &[("skip_prk_steps", "true")])],
+        summary: "linear multistep, the default of Stable Diffusion 1; good from 30 steps on (Liu et al. 2022)",
+        options: &[
+            &[
+                option("skip_prk_steps", "true, false: no Runge-Kutta start; default: the model's"),
+                option("set_alpha_to_one", "true, false; default: the model's"),
+            ],
+            SPACING,
+            TRAINING,
+        ],
+        classes: &["PNDMScheduler"],
+        build: pndm::build,
         preset: &[],
     },
     SchedulerEntry {
