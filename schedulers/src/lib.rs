@@ -48,6 +48,7 @@ mod heun;
 mod history;
 mod kdpm2;
 mod kdpm2_ancestral;
+mod lcm;
 mod limit;
 mod linear;
 mod lms;
@@ -57,6 +58,7 @@ mod pndm;
 mod prediction;
 mod registry;
 mod sigma_schedule;
+mod tcd;
 mod timesteps;
 mod unipc;
 

@@ -3,7 +3,7 @@
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
 use crate::{
     ddim, ddpm, deis, dpm_multistep, dpm_sde, dpm_singlestep, euler, euler_ancestral, heun, kdpm2,
-    kdpm2_ancestral, lms, pndm, unipc,
+    kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,
 };
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
@@ -74,7 +74,7 @@ const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 14] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
@@ -291,6 +291,33 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 14] = [
         ],
         classes: &["DEISMultistepScheduler"],
         build: deis::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "lcm",
+        aliases: &[],
+        presets: &[],
+        summary: "for latent consistency models and LCM-LoRA only, 2 to 8 steps, low guidance (Luo et al. 2023)",
+        options: &[
+            DISTILLED,
+            &[option("timestep_scaling", "number; default 10")],
+            CLIPPING,
+            THRESHOLDING,
+            ZERO_SNR,
+            TRAINING,
+        ],
+        classes: &["LCMScheduler"],
+        build: lcm::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "tcd",
+        aliases: &[],
+        presets: &[],
+        summary: "for TCD and Hyper-SD models only, 2 to 8 steps; eta says how lively (Zheng et al. 2024)",
+        options: &[DISTILLED, &[option("eta", "0 to 1; default 0.3")], ZERO_SNR, TRAINING],
+        classes: &["TCDScheduler"],
+        build: tcd::build,
         preset: &[],
     },
 ];
