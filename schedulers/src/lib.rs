@@ -56,6 +56,8 @@ mod lookup;
 mod noise_schedule;
 mod pndm;
 mod prediction;
+#[cfg(test)]
+mod properties;
 mod registry;
 mod sigma_schedule;
 mod tcd;

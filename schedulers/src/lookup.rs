@@ -185,3 +185,152 @@ impl SchedulerEntry {
 fn normalized(name: &str) -> String {
     name.trim().to_lowercase().replace("++", "pp").replace(['_', ' '], "-")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ddim;
+    #[test]
+    fn finds_names_and_aliases_however_written() {
+        for (name, found) in [
+            ("ddim", "ddim"),
+            ("DDIM", "ddim"),
+            ("euler_a", "euler-ancestral"),
+            ("Euler a", "euler-ancestral"),
+            ("k_euler", "euler"),
+            (" ddpm ", "ddpm"),
+            ("DPM++ 2M Karras", "dpmpp-2m-karras"),
+            ("dpmpp_2m_sde", "dpmpp-2m-sde"),
+            ("DPM2 a", "kdpm2-ancestral"),
+            ("PLMS", "plms"),
+            ("UniPC", "unipc"),
+        ] {
+            assert_eq!(find(name).unwrap().name, found);
+        }
+    }
+
+    #[test]
+    fn suggests_the_nearest_name() {
+        for (name, suggestion) in [("eular", Some("euler")), ("dddim", Some("ddim")), ("quux", None)] {
+            match find(name) {
+                Err(SchedulerError::UnknownScheduler { suggestion: found, .. }) => {
+                    assert_eq!(found.as_deref(), suggestion, "{name}");
+                }
+                other => panic!("{name}: {other:?}"),
+            }
+        }
+        let message = find("eular").unwrap_err().to_string();
+        assert!(
+            message.starts_with("unknown scheduler `eular`, did you mean `euler`?; known: ddim, "),
+            "{message}"
+        );
+    }
+
+    /// No name belongs to two, and every preset can be built.
+    #[test]
+    fn names_are_unique_and_presets_build() {
+        let mut names: Vec<String> =
+            BUILT_IN.iter().flat_map(SchedulerEntry::names).map(normalized).collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        for entry in BUILT_IN {
+            for preset in entry.presets {
+                assert!(create(preset.name, &SchedulerConfig::default(), 4).is_ok(), "{}", preset.name);
+                for (key, _) in preset.config {
+                    assert!(entry.all_options().any(|option| option.key == *key), "{}: {key}", preset.name);
+                }
+            }
+        }
+    }
+
+    /// A preset's settings hold against the file's, and the user's against both, however often they are applied.
+    #[test]
+    fn a_preset_gives_way_to_options() {
+        let file =
+            SchedulerConfig::from_json(r#"{"use_exponential_sigmas": true, "solver_order": 3}"#).unwrap();
+        let entry = find("DPM++ 2M Karras").unwrap();
+        let plain = entry.configure(&file, &[]).unwrap();
+        let known = |config: &SchedulerConfig| {
+            let flags = ["use_karras_sigmas", "use_exponential_sigmas"].map(|key| config.flag(key).unwrap());
+            (flags, config.whole("solver_order", 1, 3).unwrap())
+        };
+        assert_eq!(known(&plain), ([Some(true), Some(false)], Some(2)));
+        let overrides = [("use_karras_sigmas".to_owned(), "false".to_owned())];
+        let edited = entry.configure(&file, &overrides).unwrap();
+        assert_eq!(known(&edited), ([Some(false), Some(false)], Some(2)));
+        let timesteps = |config| create(entry.name, config, 5).unwrap().timesteps().to_vec();
+        assert_eq!(
+            timesteps(&edited),
+            create("dpmpp-2m", &SchedulerConfig::default(), 5).unwrap().timesteps()
+        );
+        assert_eq!(timesteps(&plain), timesteps(&file));
+        assert_ne!(timesteps(&plain), timesteps(&edited));
+    }
+
+    #[test]
+    fn a_registered_scheduler_is_found_once() {
+        let entry = SchedulerEntry {
+            name: "test-copy",
+            aliases: &["test-alias"],
+            presets: &[],
+            summary: "a copy",
+            options: &[],
+            classes: &["TestScheduler"],
+            build: ddim::build,
+            preset: &[],
+        };
+        register(entry).unwrap();
+        assert_eq!(find("test_alias").unwrap().name, "test-copy");
+        assert_eq!(default_for_class("TestScheduler"), Some("test-copy"));
+        assert!(create("test-copy", &SchedulerConfig::default(), 3).is_ok());
+        for (name, aliases) in [("test-copy", &[][..]), ("Euler_A", &[]), ("new", &["ddim"])] {
+            let error = register(SchedulerEntry { name, aliases, ..entry }).unwrap_err();
+            assert!(matches!(error, SchedulerError::DuplicateName { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn classes_have_a_default_or_none() {
+        for (class, name) in [
+            ("DDIMScheduler", Some("ddim")),
+            ("PNDMScheduler", Some("pndm")),
+            ("DPMSolverMultistepScheduler", Some("dpm-multistep")),
+            ("EulerAncestralDiscreteScheduler", Some("euler-ancestral")),
+            ("FlowMatchEulerDiscreteScheduler", None),
+        ] {
+            assert_eq!(default_for_class(class), name);
+        }
+    }
+
+    #[test]
+    fn overrides_edit_the_config() {
+        let overrides = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let ddim = find("ddim").unwrap();
+        let mut config = SchedulerConfig::default();
+        let edited =
+            ddim.configure(&config, &overrides(&[("eta", "0.5"), ("timestep_spacing", "trailing")])).unwrap();
+        assert_eq!(edited.number("eta"), Ok(Some(0.5)));
+        assert_eq!(edited.timestep_spacing, Some(crate::TimestepSpacing::Trailing));
+        config.trained_betas = Some(vec![0.1]);
+        let edited = ddim.configure(&config, &overrides(&[("beta_schedule", "scaled_linear")])).unwrap();
+        assert_eq!(edited.trained_betas, None);
+        let bad_value = ddim.configure(&config, &overrides(&[("prediction_type", "noise")])).unwrap_err();
+        assert!(matches!(bad_value, SchedulerError::InvalidValue { .. }), "{bad_value}");
+        let not_its_own =
+            find("euler").unwrap().configure(&config, &overrides(&[("eta", "0.5")])).unwrap_err();
+        assert!(matches!(not_its_own, SchedulerError::UnknownOption { .. }), "{not_its_own}");
+    }
+
+    /// An option that no file may have would be an oversight in one of the two lists.
+    #[test]
+    fn every_option_is_a_key_that_files_may_have() {
+        for option in BUILT_IN.iter().flat_map(SchedulerEntry::all_options) {
+            let error = SchedulerConfig::from_json(&format!("{{\"{}\": []}}", option.key)).err();
+            assert!(!matches!(error, Some(SchedulerError::UnknownKey { .. })), "{}", option.key);
+        }
+    }
+}
