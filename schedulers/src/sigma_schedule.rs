@@ -303,6 +303,9 @@ fn chosen_sigmas(
     count: usize,
 ) -> Result<Option<(SigmaSchedule, Vec<f64>)>, SchedulerError> {
     let schedule = SigmaSchedule::from_config(config, rules.schedules)?;
+    if schedule == SigmaSchedule::Training {
+        return Ok(None);
+    }
     let reads_ends = rules.karras_reads_ends || schedule != SigmaSchedule::Karras;
     let end = |key, otherwise| match config.number(key)? {
         Some(sigma) if reads_ends && sigma <= 0.0 => Err(invalid(key, "a number above 0", sigma)),
@@ -420,6 +423,8 @@ mod tests {
         ] {
             assert!(SigmaLevels::fractional(&config(json), 1, RULES).is_err(), "{json}");
         }
+        // Without a schedule that ends there they mean nothing, as in diffusers.
+        assert!(SigmaLevels::fractional(&config(r#"{"sigma_min": 20}"#), 1, RULES).is_ok());
     }
 
     /// Cosine betas end in noise so deep that the log-SNR is cut off.
