@@ -276,3 +276,51 @@ fn a_step_that_does_not_follow_starts_a_new_run() {
         assert_eq!(again, found, "{label}");
     });
 }
+
+/// What cannot be run exactly is refused by name, whatever class a file was written for.
+#[test]
+fn options_that_cannot_be_run_are_refused_by_name() {
+    for (name, json, key) in [
+        ("dpm-multistep", r#"{"algorithm_type": "dpmsolver"}"#, "final_sigmas_type"),
+        ("dpm-multistep", r#"{"algorithm_type": "deis"}"#, "final_sigmas_type"),
+        ("dpm-multistep", r#"{"algorithm_type": "euler"}"#, "algorithm_type"),
+        ("dpm-multistep", r#"{"solver_order": 4}"#, "solver_order"),
+        (
+            "dpm-multistep",
+            r#"{"algorithm_type": "sde-dpmsolver", "final_sigmas_type": "sigma_min", "solver_order": 3}"#,
+            "solver_order",
+        ),
+        ("dpm-multistep", r#"{"variance_type": "learned_range"}"#, "variance_type"),
+        ("dpm-multistep", r#"{"use_flow_sigmas": true}"#, "use_flow_sigmas"),
+        ("dpm-multistep", r#"{"lambda_min_clipped": "low"}"#, "lambda_min_clipped"),
+        ("dpm-multistep", r#"{"use_lu_lambdas": true, "use_karras_sigmas": true}"#, "use_lu_lambdas"),
+        ("dpm-singlestep", r#"{"algorithm_type": "sde-dpmsolver"}"#, "final_sigmas_type"),
+        (
+            "dpm-singlestep",
+            r#"{"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "thresholding": true}"#,
+            "thresholding",
+        ),
+        ("dpm-singlestep", r#"{"rescale_betas_zero_snr": true}"#, "rescale_betas_zero_snr"),
+        ("unipc", r#"{"solver_order": 5}"#, "solver_order"),
+        ("unipc", r#"{"lower_order_final": false}"#, "lower_order_final"),
+        ("unipc", r#"{"solver_p": "ddim"}"#, "solver_p"),
+        ("unipc", r#"{"disable_corrector": 1}"#, "disable_corrector"),
+        ("deis", r#"{"algorithm_type": "sde-dpmsolver"}"#, "algorithm_type"),
+        ("heun", r#"{"rescale_betas_zero_snr": true}"#, "rescale_betas_zero_snr"),
+        ("kdpm2", r#"{"prediction_type": "sample"}"#, "prediction_type"),
+        ("dpm-sde", r#"{"use_beta_sigmas": 1}"#, "use_beta_sigmas"),
+        ("pndm", r#"{"use_align_your_steps": "sdxl"}"#, "use_align_your_steps"),
+        ("pndm", r#"{"skip_prk_steps": 1}"#, "skip_prk_steps"),
+        ("lcm", r#"{"original_inference_steps": 0}"#, "original_inference_steps"),
+        ("lcm", r#"{"original_inference_steps": 2000}"#, "original_inference_steps"),
+        ("tcd", r#"{"eta": 1.5}"#, "eta"),
+    ] {
+        let config = SchedulerConfig::from_json(json).unwrap();
+        let error = create(name, &config, 5).err().unwrap_or_else(|| panic!("{name}: {json}")).to_string();
+        assert!(error.contains(&format!("`{key}`")), "{name}, {json}: {error}");
+    }
+    for (name, steps) in [("lcm", 51), ("tcd", 0), ("dpm-multistep", 1000), ("unipc", 0), ("heun", 1001)] {
+        let error = create(name, &SchedulerConfig::default(), steps).err().unwrap();
+        assert!(matches!(error, SchedulerError::StepCount { .. }), "{name}: {error}");
+    }
+}
