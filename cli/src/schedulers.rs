@@ -1,14 +1,62 @@
-//! `sdq schedulers`: what there is and what it takes.
+//! `sdq schedulers`: what there is, when to use it, and what it takes.
+
+use sdq_schedulers::{SchedulerEntry, SchedulerOption};
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    for entry in sdq_schedulers::schedulers() {
-        println!("{:<18} {}", entry.name, entry.summary);
+    let entries = sdq_schedulers::schedulers();
+    for entry in &entries {
+        println!("{:<16} {}", entry.name, entry.summary);
         if !entry.aliases.is_empty() {
-            println!("{:<18} also: {}", "", entry.aliases.join(", "));
+            println!("{:<16}   also called {}", "", entry.aliases.join(", "));
         }
-        for option in entry.all_options() {
-            println!("{:<18} --scheduler-option {}=…  {}", "", option.key, option.values);
+        for preset in entry.presets {
+            let config: Vec<String> =
+                preset.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            println!("{:<16}   {} sets {}", "", preset.name, config.join(", "));
         }
+        let keys: Vec<&str> = entry.all_options().map(|option| option.key).collect();
+        for line in wrapped("options: ", &keys) {
+            println!("{:<16}   {line}", "");
+        }
+        println!();
+    }
+    println!("Options, each as --scheduler-option KEY=VALUE:");
+    for (option, readers) in options(&entries) {
+        let only = if readers.len() < 3 { format!(" ({})", readers.join(", ")) } else { String::new() };
+        println!("  {:<27} {}{only}", option.key, option.values);
     }
     Ok(())
+}
+
+/// Every option once, with the schedulers that read it in these words.
+fn options(entries: &[SchedulerEntry]) -> Vec<(SchedulerOption, Vec<&'static str>)> {
+    let mut options: Vec<(SchedulerOption, Vec<&'static str>)> = Vec::new();
+    for entry in entries {
+        for option in entry.all_options() {
+            match options.iter_mut().find(|(known, _)| known == option) {
+                Some((_, readers)) => readers.push(entry.name),
+                None => options.push((*option, vec![entry.name])),
+            }
+        }
+    }
+    options.sort_by_key(|(option, _)| option.key);
+    options
+}
+
+/// `words` joined by commas, in lines that fit a terminal beside the names.
+fn wrapped(start: &str, words: &[&str]) -> Vec<String> {
+    const WIDTH: usize = 80;
+    let mut lines = vec![start.trim_end().to_owned()];
+    for (i, word) in words.iter().enumerate() {
+        let end = if i + 1 < words.len() { "," } else { "" };
+        if lines.last().is_some_and(|line| line.len() + 1 + word.len() > WIDTH) {
+            lines.push(" ".repeat(start.len() - 1));
+        }
+        if let Some(line) = lines.last_mut() {
+            line.push(' ');
+            line.push_str(word);
+            line.push_str(end);
+        }
+    }
+    lines
 }

@@ -15,7 +15,7 @@ const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
 
 /// Keys that some diffusers scheduler writes into `scheduler_config.json` and that have no field of their own here.
 /// Each is read, or refused, by the schedulers it concerns and means nothing to the others.
-const OTHER_KEYS: [&str; 42] = [
+const OTHER_KEYS: [&str; 43] = [
     "algorithm_type",
     "clip_sample",
     "clip_sample_range",
@@ -47,6 +47,7 @@ const OTHER_KEYS: [&str; 42] = [
     "time_shift_type",
     "timestep_scaling",
     "timestep_type",
+    "use_align_your_steps",
     "use_beta_sigmas",
     "use_dynamic_shifting",
     "use_exponential_sigmas",
@@ -72,12 +73,12 @@ pub struct SchedulerConfig {
     pub class_name: Option<String>,
     /// Number of noise levels in training. Default 1000.
     pub num_train_timesteps: usize,
-    /// First β, in (0, 1). Default 0.0001.
-    pub beta_start: f64,
-    /// Last β, in (0, 1). Default 0.02.
-    pub beta_end: f64,
-    /// How β runs from start to end. Default linear.
-    pub beta_schedule: BetaSchedule,
+    /// First β, in (0, 1). The default depends on the scheduler, 0.0001 for most.
+    pub beta_start: Option<f64>,
+    /// Last β, in (0, 1). The default depends on the scheduler, 0.02 for most.
+    pub beta_end: Option<f64>,
+    /// How β runs from start to end. The default depends on the scheduler, linear for most.
+    pub beta_schedule: Option<BetaSchedule>,
     /// Every β, in place of the schedule.
     pub trained_betas: Option<Vec<f64>>,
     /// What the model predicts. Default ε.
@@ -90,6 +91,8 @@ pub struct SchedulerConfig {
     pub rescale_betas_zero_snr: bool,
     /// The keys that only some schedulers read.
     other: BTreeMap<String, Value>,
+    /// The scheduler whose preset has been applied: options given later have precedence over it.
+    pub(crate) preset_of: Option<String>,
 }
 
 impl Default for SchedulerConfig {
@@ -97,15 +100,16 @@ impl Default for SchedulerConfig {
         SchedulerConfig {
             class_name: None,
             num_train_timesteps: 1000,
-            beta_start: 0.0001,
-            beta_end: 0.02,
-            beta_schedule: BetaSchedule::Linear,
+            beta_start: None,
+            beta_end: None,
+            beta_schedule: None,
             trained_betas: None,
             prediction_type: PredictionType::Epsilon,
             timestep_spacing: None,
             steps_offset: 0,
             rescale_betas_zero_snr: false,
             other: BTreeMap::new(),
+            preset_of: None,
         }
     }
 }
@@ -168,9 +172,9 @@ impl SchedulerConfig {
             "num_train_timesteps" => {
                 self.num_train_timesteps = whole(key, &value, 1, MAX_TRAIN_TIMESTEPS)?;
             }
-            "beta_start" => self.beta_start = beta(key, &value)?,
-            "beta_end" => self.beta_end = beta(key, &value)?,
-            "beta_schedule" => self.beta_schedule = BetaSchedule::from_value(key, &value)?,
+            "beta_start" => self.beta_start = Some(beta(key, &value)?),
+            "beta_end" => self.beta_end = Some(beta(key, &value)?),
+            "beta_schedule" => self.beta_schedule = Some(BetaSchedule::from_value(key, &value)?),
             "trained_betas" => self.trained_betas = optional(key, &value, betas)?,
             "prediction_type" => self.prediction_type = PredictionType::from_value(key, &value)?,
             "timestep_spacing" => self.timestep_spacing = optional(key, &value, TimestepSpacing::from_value)?,
@@ -197,21 +201,14 @@ impl SchedulerConfig {
         self
     }
 
-    /// The range ±r to which predicted clean latents are clipped, if they are (`clip_sample`, default true, and
-    /// `clip_sample_range`, default 1).
-    ///
-    /// # Errors
-    /// If a value has the wrong type or the range is not positive.
-    pub fn clip_range(&self) -> Result<Option<f64>, SchedulerError> {
-        if !self.flag("clip_sample")?.unwrap_or(true) {
-            return Ok(None);
-        }
-        let range = self.number("clip_sample_range")?.unwrap_or(1.0);
-        if range > 0.0 {
-            Ok(Some(range))
-        } else {
-            Err(invalid("clip_sample_range", "a number above 0", range))
-        }
+    /// This config with the betas of `start`, `end` and `schedule` where it names none: some diffusers classes have
+    /// other defaults than most.
+    pub(crate) fn or_betas(&self, start: f64, end: f64, schedule: BetaSchedule) -> Self {
+        let mut config = self.clone();
+        config.beta_start.get_or_insert(start);
+        config.beta_end.get_or_insert(end);
+        config.beta_schedule.get_or_insert(schedule);
+        config
     }
 
     /// A key without a field of its own, as true or false.
@@ -236,6 +233,51 @@ impl SchedulerConfig {
     /// If it is not one of them.
     pub fn choice<T: Copy>(&self, key: &str, names: &[(&str, T)]) -> Result<Option<T>, SchedulerError> {
         self.other.get(key).map(|value| one_of(key, value, names)).transpose()
+    }
+
+    /// A key without a field of its own, as a whole number from `min` to `max`.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn whole(&self, key: &str, min: u64, max: u64) -> Result<Option<usize>, SchedulerError> {
+        self.other.get(key).map(|value| whole(key, value, min, max)).transpose()
+    }
+
+    /// A key without a field of its own, as a list of whole numbers.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn whole_numbers(&self, key: &str) -> Result<Option<Vec<usize>>, SchedulerError> {
+        let Some(value) = self.other.get(key) else { return Ok(None) };
+        let values = value.as_array().ok_or_else(|| invalid(key, "a list of whole numbers", value))?;
+        values
+            .iter()
+            .map(|value| whole(key, value, 0, u64::from(u32::MAX)))
+            .collect::<Result<_, _>>()
+            .map(Some)
+    }
+
+    /// `lambda_min_clipped`: a number, or the -Infinity that Python writes, which is the default.
+    pub(crate) fn lambda_min_clipped(&self) -> Result<f64, SchedulerError> {
+        let key = "lambda_min_clipped";
+        match self.other.get(key) {
+            None => Ok(f64::NEG_INFINITY),
+            Some(Value::String(word)) if word == "-Infinity" => Ok(f64::NEG_INFINITY),
+            Some(value) => number(key, value),
+        }
+    }
+
+    /// Refuses `rescale_betas_zero_snr` for a scheduler whose diffusers class has no such option.
+    pub(crate) fn refuse_zero_snr(&self, scheduler: &str) -> Result<(), SchedulerError> {
+        match self.rescale_betas_zero_snr {
+            false => Ok(()),
+            true => Err(SchedulerError::Unsupported {
+                scheduler: scheduler.to_owned(),
+                key: "rescale_betas_zero_snr".to_owned(),
+                value: "true".to_owned(),
+                advice: "ddim, euler, dpm-multistep and unipc do".to_owned(),
+            }),
+        }
     }
 
     /// Checks that a key that `scheduler` does not implement is absent or has its neutral value.
@@ -375,6 +417,7 @@ fn quote_non_finite(json: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Limit;
 
     /// Stable Diffusion 1.5's own file.
     const STABLE_DIFFUSION_1: &str = r#"{
@@ -388,14 +431,14 @@ mod tests {
     fn reads_a_file_written_for_another_class() {
         let config = SchedulerConfig::from_json(STABLE_DIFFUSION_1).unwrap();
         assert_eq!(config.class_name.as_deref(), Some("PNDMScheduler"));
-        assert_eq!((config.beta_start, config.beta_end), (0.00085, 0.012));
-        assert_eq!(config.beta_schedule, BetaSchedule::ScaledLinear);
+        assert_eq!((config.beta_start, config.beta_end), (Some(0.00085), Some(0.012)));
+        assert_eq!(config.beta_schedule, Some(BetaSchedule::ScaledLinear));
         assert_eq!(
             (config.steps_offset, config.timestep_spacing, config.trained_betas.clone()),
             (1, None, None)
         );
         assert_eq!(config.flag("set_alpha_to_one"), Ok(Some(false)));
-        assert_eq!(config.clip_range(), Ok(None));
+        assert_eq!(Limit::from_config(&config, Some(true)), Ok(Limit::None));
         assert_eq!(config, serde_json::from_str(STABLE_DIFFUSION_1).unwrap());
     }
 
@@ -473,10 +516,11 @@ mod tests {
     #[test]
     fn keys_of_some_schedulers_are_checked_when_read() {
         let config = SchedulerConfig::from_json(
-            r#"{"clip_sample": true, "clip_sample_range": -1, "eta": "much", "thresholding": 0}"#,
+            r#"{"eta": "much", "thresholding": 0, "solver_order": 2.5, "disable_corrector": [0, -1]}"#,
         )
         .unwrap();
-        assert!(config.clip_range().is_err());
+        assert!(config.whole("solver_order", 1, 3).is_err());
+        assert!(config.whole_numbers("disable_corrector").is_err());
         assert!(config.number("eta").is_err());
         assert!(config.flag("thresholding").is_err());
         assert_eq!(config.number("absent"), Ok(None));
@@ -494,16 +538,16 @@ mod tests {
     /// What `pipe.scheduler.config` says after `StableDiffusionPipeline.from_pretrained`.
     #[test]
     fn stable_diffusion_shifts_steps_and_does_not_clip() {
-        for (json, clip_range) in [
-            (r#"{"_class_name": "DDIMScheduler"}"#, None),
-            (r#"{"_class_name": "DDIMScheduler", "clip_sample": true, "steps_offset": 0}"#, None),
-            (r#"{"_class_name": "PNDMScheduler", "clip_sample": true}"#, None),
+        for (json, limit) in [
+            (r#"{"_class_name": "DDIMScheduler"}"#, Limit::None),
+            (r#"{"_class_name": "DDIMScheduler", "clip_sample": true, "steps_offset": 0}"#, Limit::None),
+            (r#"{"_class_name": "PNDMScheduler", "clip_sample": true}"#, Limit::None),
             // Nothing to turn off, so a scheduler that clips by default will.
-            (r#"{"_class_name": "PNDMScheduler"}"#, Some(1.0)),
+            (r#"{"_class_name": "PNDMScheduler"}"#, Limit::Clip(1.0)),
         ] {
             let config = SchedulerConfig::from_json(json).unwrap().as_stable_diffusion_loads_it();
             assert_eq!(config.steps_offset, 1, "{json}");
-            assert_eq!(config.clip_range(), Ok(clip_range), "{json}");
+            assert_eq!(Limit::from_config(&config, Some(true)), Ok(limit), "{json}");
         }
     }
 }

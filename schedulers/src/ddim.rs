@@ -1,9 +1,11 @@
 //! DDIM. Song, Meng & Ermon 2020, "Denoising Diffusion Implicit Models", arXiv:2010.02502.
 
 use crate::config::invalid;
+use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
 use crate::noise_schedule::NoiseSchedule;
 use crate::prediction::refuse_pure_noise;
+use crate::sigma_schedule::align_your_steps_timesteps;
 use crate::timesteps::{TimestepSpacing, whole_timesteps};
 use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
@@ -19,24 +21,31 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    config.refuse_unless("ddim", "thresholding", false)?;
     let eta = config.number("eta")?.unwrap_or(0.0);
     if !(0.0..=1.0).contains(&eta) {
         return Err(invalid("eta", "a number from 0 to 1", eta));
     }
     let set_alpha_to_one = config.flag("set_alpha_to_one")?.unwrap_or(true);
-    let clip_range = config.clip_range()?;
-    let timesteps = whole_timesteps(config, num_inference_steps, TimestepSpacing::Leading)?;
+    let limit = Limit::from_config(config, Some(true))?;
     let schedule = NoiseSchedule::new(config)?;
+    let aligned = align_your_steps_timesteps(config, &schedule, num_inference_steps)?;
+    let is_aligned = aligned.is_some();
+    let timesteps = match aligned {
+        Some(timesteps) => timesteps,
+        None => whole_timesteps(config, num_inference_steps, TimestepSpacing::Leading)?,
+    };
     refuse_pure_noise("ddim", config, &schedule, &timesteps)?;
 
     let alphas_cumprod = schedule.alphas_cumprod();
     let final_alpha_prod = if set_alpha_to_one { 1.0 } else { alphas_cumprod[0] };
-    // The next level is always one leading step on, also under other spacings, as in diffusers.
+    // The next level is always one leading step on, also under other spacings, as in diffusers. Timesteps of Align
+    // Your Steps, which diffusers does not know here, follow one another.
     let stride = config.num_train_timesteps / num_inference_steps;
-    let step = |&timestep: &usize| {
+    let step = |(step_index, &timestep): (usize, &usize)| {
+        let next =
+            if is_aligned { timesteps.get(step_index + 1).copied() } else { timestep.checked_sub(stride) };
         let alpha_prod = alphas_cumprod[timestep];
-        let alpha_prod_prev = timestep.checked_sub(stride).map_or(final_alpha_prod, |t| alphas_cumprod[t]);
+        let alpha_prod_prev = next.map_or(final_alpha_prod, |t| alphas_cumprod[t]);
         let variance = (1.0 - alpha_prod_prev) / (1.0 - alpha_prod) * (1.0 - alpha_prod / alpha_prod_prev);
         let noise_std = eta * variance.sqrt();
         // Rounding may leave it just below 0 for eta = 1.
@@ -57,9 +66,9 @@ pub(crate) fn build(
             input_scale: 1.0,
         }
     };
-    let steps = timesteps.iter().map(step).collect();
+    let steps = timesteps.iter().enumerate().map(step).collect();
     let timesteps = timesteps.iter().map(|&t| t as f64).collect();
-    Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, clip_range)))
+    Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, limit)))
 }
 
 #[cfg(test)]
@@ -77,7 +86,6 @@ mod tests {
             r#"{"eta": -0.1}"#,
             r#"{"eta": 1.5}"#,
             r#"{"eta": "NaN"}"#,
-            r#"{"thresholding": true}"#,
             r#"{"clip_sample_range": 0}"#,
             r#"{"set_alpha_to_one": 1}"#,
             r#"{"rescale_betas_zero_snr": true, "timestep_spacing": "trailing"}"#,

@@ -1,8 +1,12 @@
 //! DDPM: ancestral sampling. Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models", arXiv:2006.11239.
 
+use serde_json::Value;
+
+use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
 use crate::noise_schedule::NoiseSchedule;
 use crate::prediction::refuse_pure_noise;
+use crate::sigma_schedule::ALIGN_YOUR_STEPS_KEY;
 use crate::timesteps::{TimestepSpacing, whole_timesteps};
 use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
@@ -35,9 +39,9 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    config.refuse_unless("ddpm", "thresholding", false)?;
+    config.refuse_unless("ddpm", ALIGN_YOUR_STEPS_KEY, Value::Null)?;
     let variance = config.choice("variance_type", &VARIANCES)?.unwrap_or(Variance::Small);
-    let clip_range = config.clip_range()?;
+    let limit = Limit::from_config(config, Some(true))?;
     let timesteps = whole_timesteps(config, num_inference_steps, TimestepSpacing::Leading)?;
     let schedule = NoiseSchedule::new(config)?;
     refuse_pure_noise("ddpm", config, &schedule, &timesteps)?;
@@ -70,7 +74,7 @@ pub(crate) fn build(
     };
     let steps = (0..timesteps.len()).map(step).collect();
     let timesteps = timesteps.iter().map(|&t| t as f64).collect();
-    Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, clip_range)))
+    Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, limit)))
 }
 
 #[cfg(test)]
@@ -88,7 +92,7 @@ mod tests {
             (r#"{"variance_type": "learned"}"#, "variance_type"),
             (r#"{"variance_type": "learned_range"}"#, "variance_type"),
             (r#"{"variance_type": "fixed_large_log"}"#, "variance_type"),
-            (r#"{"thresholding": true}"#, "thresholding"),
+            (r#"{"use_align_your_steps": "sd1"}"#, "use_align_your_steps"),
         ] {
             let error = build(&config(json), 10).err().unwrap().to_string();
             assert!(error.contains(key), "{error}");

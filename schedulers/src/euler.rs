@@ -2,10 +2,10 @@
 //! Generative Models", arXiv:2206.00364, algorithm 2 without churn and without its second-order correction.
 
 use crate::config::SchedulerConfig;
+use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
-use crate::noise_schedule::NoiseSchedule;
 use crate::prediction::PredictionType;
-use crate::timesteps::{TimestepSpacing, fractional_timesteps};
+use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{Scheduler, SchedulerError};
 
 /// Steps down the sigmas of the inference timesteps: dx/dσ = (x - x_0) / σ with the predicted x_0, so
@@ -14,14 +14,27 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    for key in ["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"] {
-        config.refuse_unless("euler", key, false)?;
-    }
     config.refuse_unless("euler", "interpolation_type", "linear")?;
     config.refuse_unless("euler", "timestep_type", "discrete")?;
+    config.refuse_unless("euler", "use_flow_sigmas", false)?;
     let ends_at_zero = config.choice("final_sigmas_type", &[("zero", true), ("sigma_min", false)])?;
-    let levels = SigmaLevels::new(config, num_inference_steps, ends_at_zero.unwrap_or(true))?;
-    Ok(Box::new(levels.scheduler(|sigma, sigma_next| euler_step(config.prediction_type, sigma, sigma_next))))
+    let rules = LevelRules { schedules: SCHEDULES, karras_reads_ends: true, karras_rounds: false };
+    let levels = SigmaLevels::fractional(config, num_inference_steps, rules)?;
+    let end = if ends_at_zero.unwrap_or(true) { 0.0 } else { levels.least };
+    Ok(Box::new(linear_scheduler(levels, end, |sigma, sigma_next| {
+        euler_step(config.prediction_type, sigma, sigma_next)
+    })))
+}
+
+/// The scheduler whose step from one sigma to the next, at last to `end`, is what `step` says.
+pub(crate) fn linear_scheduler(
+    levels: SigmaLevels,
+    end: f64,
+    step: impl Fn(f64, f64) -> LinearStep,
+) -> LinearScheduler {
+    let next = levels.sigmas.iter().skip(1).copied().chain([end]);
+    let steps = levels.sigmas.iter().zip(next).map(|(&sigma, sigma_next)| step(sigma, sigma_next)).collect();
+    LinearScheduler::new(levels.timesteps, steps, levels.init_noise_sigma, Limit::None)
 }
 
 /// The deterministic step from `sigma` to `sigma_next`.
@@ -41,42 +54,6 @@ pub(crate) fn euler_step(prediction_type: PredictionType, sigma: f64, sigma_next
     }
 }
 
-/// What the schedulers that work on sigmas share: latents are x_0 + σ · ε, and the σ of inference are read off the
-/// training schedule at the inference timesteps.
-pub(crate) struct SigmaLevels {
-    timesteps: Vec<f64>,
-    /// One more than `timesteps`: the level that the last step arrives at.
-    sigmas: Vec<f64>,
-    init_noise_sigma: f64,
-}
-
-impl SigmaLevels {
-    pub(crate) fn new(
-        config: &SchedulerConfig,
-        num_inference_steps: usize,
-        ends_at_zero: bool,
-    ) -> Result<Self, SchedulerError> {
-        let timesteps = fractional_timesteps(config, num_inference_steps, TimestepSpacing::Linspace)?;
-        let schedule = NoiseSchedule::with_finite_sigmas(config)?;
-        let mut sigmas: Vec<f64> = timesteps.iter().map(|&timestep| schedule.sigma(timestep)).collect();
-        let sigma_max = sigmas[0];
-        sigmas.push(if ends_at_zero { 0.0 } else { schedule.sigma(0.0) });
-        let init_noise_sigma = match config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace) {
-            // The first level is the noisiest of training: nearly all noise.
-            TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigma_max,
-            // Some signal would be left at the first level; its variance is made up for.
-            TimestepSpacing::Leading => sigma_max.hypot(1.0),
-        };
-        Ok(SigmaLevels { timesteps, sigmas, init_noise_sigma })
-    }
-
-    /// The scheduler whose step from one sigma to the next is what `step` says.
-    pub(crate) fn scheduler(self, step: impl Fn(f64, f64) -> LinearStep) -> LinearScheduler {
-        let steps = self.sigmas.windows(2).map(|pair| step(pair[0], pair[1])).collect();
-        LinearScheduler::new(self.timesteps, steps, self.init_noise_sigma, None)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,12 +65,10 @@ mod tests {
     #[test]
     fn refuses_what_it_does_not_implement() {
         for (key, value) in [
-            ("use_karras_sigmas", "true"),
-            ("use_exponential_sigmas", "true"),
-            ("use_beta_sigmas", "true"),
             ("interpolation_type", "\"log_linear\""),
             ("timestep_type", "\"continuous\""),
             ("final_sigmas_type", "\"one\""),
+            ("use_align_your_steps", "\"sd3\""),
         ] {
             let error = build(&config(&format!("{{\"{key}\": {value}}}")), 10).err().unwrap().to_string();
             assert!(error.contains(&format!("`{key}`")) && error.contains(value), "{error}");
@@ -117,8 +92,7 @@ mod tests {
         for spacing in ["leading", "trailing", "linspace"] {
             let mut config = config.clone();
             config.set("timestep_spacing", spacing.into()).unwrap();
-            let levels = SigmaLevels::new(&config, 4, true).unwrap();
-            let scheduler = levels.scheduler(|sigma, next| euler_step(PredictionType::Epsilon, sigma, next));
+            let scheduler = build(&config, 4).unwrap();
             for step_index in 0..4 {
                 let (mut original, mut noise) = ([0.0], [0.0]);
                 scheduler.add_noise(&[1.0], &[0.0], step_index, &mut original).unwrap();
@@ -128,13 +102,5 @@ mod tests {
                 assert!((original[0].hypot(noise[0]) - 1.0).abs() < 1e-6, "{spacing}");
             }
         }
-    }
-
-    #[test]
-    fn may_stop_at_the_least_noise_of_training() {
-        let levels =
-            |ends_at_zero| SigmaLevels::new(&SchedulerConfig::default(), 3, ends_at_zero).unwrap().sigmas;
-        assert_eq!(levels(true)[3], 0.0);
-        assert_eq!(levels(false)[3], levels(false)[2]);
     }
 }

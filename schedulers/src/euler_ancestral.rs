@@ -1,8 +1,9 @@
 //! Euler's method with ancestral sampling: each step overshoots, then adds fresh noise. The sampler of that name in
 //! k-diffusion (Crowson 2022, `sample_euler_ancestral`), on the levels of Karras et al. 2022, arXiv:2206.00364.
 
-use crate::euler::{SigmaLevels, euler_step};
+use crate::euler::{euler_step, linear_scheduler};
 use crate::linear::LinearStep;
+use crate::sigma_schedule::{LevelRules, SigmaLevels};
 use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
 /// An Euler step down to σ_down, then fresh noise of deviation σ_up, so that σ_next² = σ_down² + σ_up²:
@@ -16,14 +17,20 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    let levels = SigmaLevels::new(config, num_inference_steps, true)?;
-    Ok(Box::new(levels.scheduler(|sigma, sigma_next| {
-        let ratio = sigma_next / sigma;
-        let sigma_up = sigma_next * (1.0 - ratio * ratio).sqrt();
-        // √(σ_next² - σ_up²), without the cancellation.
-        let sigma_down = sigma_next * ratio;
+    // diffusers' class knows no schedule but that of training.
+    let rules = LevelRules { schedules: &[], karras_reads_ends: true, karras_rounds: false };
+    let levels = SigmaLevels::fractional(config, num_inference_steps, rules)?;
+    Ok(Box::new(linear_scheduler(levels, 0.0, |sigma, sigma_next| {
+        let (sigma_down, sigma_up) = down_and_up(sigma, sigma_next);
         LinearStep { noise_std: Some(sigma_up), ..euler_step(config.prediction_type, sigma, sigma_down) }
     })))
+}
+
+/// (σ_down, σ_up) of an ancestral step from `sigma` to `sigma_next`.
+pub(crate) fn down_and_up(sigma: f64, sigma_next: f64) -> (f64, f64) {
+    let ratio = sigma_next / sigma;
+    // σ_down is √(σ_next² - σ_up²), without the cancellation.
+    (sigma_next * ratio, sigma_next * (1.0 - ratio * ratio).max(0.0).sqrt())
 }
 
 #[cfg(test)]

@@ -28,29 +28,53 @@
 //! ```
 //!
 //! A scheduler whose step is linear in `latents`, `noise_pred` and fresh noise is a table of coefficients: its file
-//! computes them from its paper's formulas and [`LinearScheduler`] applies them. Others implement [`Scheduler`].
+//! computes them from its paper's formulas and [`LinearScheduler`] applies them; [`HistoryScheduler`] does so where a
+//! step is linear in what earlier steps remembered, too. Others implement [`Scheduler`].
 #![forbid(unsafe_code)]
 
+mod beta;
 mod config;
 mod ddim;
 mod ddpm;
+mod deis;
+mod dpm_multistep;
+mod dpm_sde;
+mod dpm_singlestep;
+mod dpm_solver;
 mod error;
 mod euler;
 mod euler_ancestral;
+mod heun;
+mod history;
+mod kdpm2;
+mod kdpm2_ancestral;
+mod lcm;
+mod limit;
 mod linear;
+mod lms;
+mod lookup;
 mod noise_schedule;
+mod pndm;
 mod prediction;
+#[cfg(test)]
+mod properties;
 mod registry;
+mod sigma_schedule;
+mod tcd;
 mod timesteps;
+mod unipc;
 
 pub use config::{SchedulerConfig, value_from_text};
 pub use error::SchedulerError;
+pub use history::{Combination, Evaluation, HistoryScheduler, HistoryStep, PlanStep};
+pub use limit::Limit;
 pub use linear::{LinearScheduler, LinearStep};
+pub use lookup::{
+    BuildScheduler, Preset, SchedulerEntry, SchedulerOption, create, default_for_class, find, register,
+    schedulers,
+};
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use prediction::PredictionType;
-pub use registry::{
-    BuildScheduler, SchedulerEntry, SchedulerOption, create, default_for_class, find, register, schedulers,
-};
 pub use timesteps::{TimestepSpacing, fractional_timesteps, whole_timesteps};
 
 /// Where schedulers get their randomness.
@@ -165,7 +189,7 @@ pub fn check_history(
 ) -> Result<(), SchedulerError> {
     // A run that is stopped after its last step is complete, and may be continued with nothing.
     if step_index > steps {
-        return Err(SchedulerError::StepIndex { found: step_index, steps: steps + 1 });
+        return Err(SchedulerError::StepIndex { found: step_index, steps: steps.saturating_add(1) });
     }
     let history_error =
         |found: String, expected: String| Err(SchedulerError::History { step_index, found, expected });

@@ -1,20 +1,21 @@
 //! Schedulers whose steps are linear: a table of coefficients and the one loop that applies them.
 
 use crate::error::SchedulerError;
+use crate::limit::Limit;
 use crate::noise_schedule::{check_length, mix};
 use crate::{NoiseSource, Scheduler};
 
-/// One step from noise level to noise level, linear but for the clipping of the predicted clean latents:
+/// One step from noise level to noise level, linear but for the limit of the predicted clean latents:
 ///
 /// ```text
-/// original = clip(original_from_latents · latents + original_from_output · noise_pred)
+/// original = limit(original_from_latents · latents + original_from_output · noise_pred)
 /// latents ← from_original · original + from_latents · latents + from_output · noise_pred + noise_std · noise
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LinearStep {
-    /// Share of `latents` in the predicted clean latents, before clipping.
+    /// Share of `latents` in the predicted clean latents, before the limit.
     pub original_from_latents: f64,
-    /// Share of the model's output in the predicted clean latents, before clipping.
+    /// Share of the model's output in the predicted clean latents, before the limit.
     pub original_from_output: f64,
     /// Share of the predicted clean latents in the next latents.
     pub from_original: f64,
@@ -39,29 +40,32 @@ pub struct LinearScheduler {
     timesteps: Vec<f64>,
     steps: Vec<LinearStep>,
     init_noise_sigma: f64,
-    clip_range: Option<f64>,
-    /// Kept between steps, so that a run allocates once.
-    noise: Vec<f32>,
+    limit: Limit,
 }
 
 impl LinearScheduler {
-    /// A scheduler of `steps`, one for each of `timesteps`, that clips predicted clean latents to ±`clip_range`.
+    /// A scheduler of `steps`, one for each of `timesteps`, that holds predicted clean latents to `limit`.
     ///
     /// # Panics
     /// If `timesteps` and `steps` differ in length.
-    pub fn new(
-        timesteps: Vec<f64>,
-        steps: Vec<LinearStep>,
-        init_noise_sigma: f64,
-        clip_range: Option<f64>,
-    ) -> Self {
+    pub fn new(timesteps: Vec<f64>, steps: Vec<LinearStep>, init_noise_sigma: f64, limit: Limit) -> Self {
         assert_eq!(timesteps.len(), steps.len(), "one step per timestep");
-        LinearScheduler { timesteps, steps, init_noise_sigma, clip_range, noise: Vec::new() }
+        LinearScheduler { timesteps, steps, init_noise_sigma, limit }
     }
 
     fn at(&self, step_index: usize) -> Result<LinearStep, SchedulerError> {
         let steps = self.steps.len();
         self.steps.get(step_index).copied().ok_or(SchedulerError::StepIndex { found: step_index, steps })
+    }
+
+    /// The predicted clean latents, limited.
+    fn original(&self, noise_pred: &[f32], step: LinearStep, latents: &[f32]) -> Vec<f64> {
+        let original = |(&latents, &output): (&f32, &f32)| {
+            step.original_from_latents * f64::from(latents) + step.original_from_output * f64::from(output)
+        };
+        let mut original: Vec<f64> = latents.iter().zip(noise_pred).map(original).collect();
+        self.limit.apply(&mut original);
+        original
     }
 }
 
@@ -91,21 +95,19 @@ impl Scheduler for LinearScheduler {
     ) -> Result<(), SchedulerError> {
         let step = self.at(step_index)?;
         check_length("noise_pred", noise_pred.len(), latents.len())?;
-        self.noise.clear();
-        self.noise.resize(latents.len(), 0.0);
+        let mut fresh = vec![0.0; latents.len()];
         if step.noise_std.is_some() {
-            noise.fill_standard_normal(&mut self.noise);
+            noise.fill_standard_normal(&mut fresh);
         }
         let noise_std = step.noise_std.unwrap_or(0.0);
-        let clip_range = self.clip_range.unwrap_or(f64::INFINITY);
-        for ((value, &output), &noise) in latents.iter_mut().zip(noise_pred).zip(&self.noise) {
-            let (latent, output, noise) = (f64::from(*value), f64::from(output), f64::from(noise));
-            let original = step.original_from_latents * latent + step.original_from_output * output;
-            let original = original.clamp(-clip_range, clip_range);
+        let original = self.original(noise_pred, step, latents);
+        for (((value, &output), &noise), &original) in
+            latents.iter_mut().zip(noise_pred).zip(&fresh).zip(&original)
+        {
             *value = (step.from_original * original
-                + step.from_latents * latent
-                + step.from_output * output
-                + noise_std * noise) as f32;
+                + step.from_latents * f64::from(*value)
+                + step.from_output * f64::from(output)
+                + noise_std * f64::from(noise)) as f32;
         }
         Ok(())
     }
@@ -132,9 +134,10 @@ impl Scheduler for LinearScheduler {
         out: &mut [f32],
     ) -> Result<(), SchedulerError> {
         let step = self.at(step_index)?;
-        mix((step.original_from_latents, step.original_from_output), latents, noise_pred, out)?;
-        let clip_range = self.clip_range.unwrap_or(f64::INFINITY) as f32;
-        out.iter_mut().for_each(|value| *value = value.clamp(-clip_range, clip_range));
+        check_length("noise_pred", noise_pred.len(), latents.len())?;
+        check_length("out", out.len(), latents.len())?;
+        let original = self.original(noise_pred, step, latents);
+        out.iter_mut().zip(original).for_each(|(out, original)| *out = original as f32);
         Ok(())
     }
 }
@@ -162,19 +165,14 @@ mod tests {
         input_scale: 0.5,
     };
 
-    fn scheduler(clip_range: Option<f64>) -> LinearScheduler {
-        LinearScheduler::new(
-            vec![7.0, 3.0],
-            vec![STEP, LinearStep { noise_std: None, ..STEP }],
-            1.0,
-            clip_range,
-        )
+    fn scheduler(limit: Limit) -> LinearScheduler {
+        LinearScheduler::new(vec![7.0, 3.0], vec![STEP, LinearStep { noise_std: None, ..STEP }], 1.0, limit)
     }
 
     #[test]
     fn applies_the_formula_it_documents() {
         let mut latents = [1.0, 3.0];
-        scheduler(None).step(&[4.0, 4.0], 0, &mut latents, &mut Constant(0.5)).unwrap();
+        scheduler(Limit::None).step(&[4.0, 4.0], 0, &mut latents, &mut Constant(0.5)).unwrap();
         // original: -2, 2
         assert_eq!(latents, [-20.0 + 0.5 + 1.0 + 50.0, 20.0 + 1.5 + 1.0 + 50.0]);
     }
@@ -183,22 +181,22 @@ mod tests {
     #[test]
     fn clips_the_predicted_original() {
         let mut latents = [1.0, 3.0, 2.5];
-        scheduler(Some(1.5)).step(&[4.0; 3], 1, &mut latents, &mut Constant(9.0)).unwrap();
+        scheduler(Limit::Clip(1.5)).step(&[4.0; 3], 1, &mut latents, &mut Constant(9.0)).unwrap();
         assert_eq!(latents, [-15.0 + 0.5 + 1.0, 15.0 + 1.5 + 1.0, 10.0 + 1.25 + 1.0]);
     }
 
     #[test]
     fn shows_the_original_that_its_step_uses() {
         let mut out = [0.0; 2];
-        scheduler(None).predict_original(&[4.0, 4.0], 0, &[1.0, 3.0], &mut out).unwrap();
+        scheduler(Limit::None).predict_original(&[4.0, 4.0], 0, &[1.0, 3.0], &mut out).unwrap();
         assert_eq!(out, [-2.0, 2.0]);
-        scheduler(Some(1.5)).predict_original(&[4.0, 4.0], 0, &[1.0, 3.0], &mut out).unwrap();
+        scheduler(Limit::Clip(1.5)).predict_original(&[4.0, 4.0], 0, &[1.0, 3.0], &mut out).unwrap();
         assert_eq!(out, [-1.5, 1.5]);
     }
 
     #[test]
     fn has_nothing_to_remember() {
-        let mut scheduler = scheduler(None);
+        let mut scheduler = scheduler(Limit::None);
         assert_eq!(scheduler.history(), Vec::<Vec<f32>>::new());
         assert_eq!(scheduler.restore(2, Vec::new()), Ok(()));
         let past = scheduler.restore(3, Vec::new());
@@ -209,13 +207,13 @@ mod tests {
 
     #[test]
     fn draws_what_it_says() {
-        let scheduler = scheduler(None);
+        let scheduler = scheduler(Limit::None);
         assert_eq!([0, 1, 2].map(|step_index| scheduler.noise_draws(step_index)), [1, 0, 0]);
     }
 
     #[test]
     fn scales_input_and_adds_noise() {
-        let scheduler = scheduler(None);
+        let scheduler = scheduler(Limit::None);
         let mut latents = [8.0];
         scheduler.scale_model_input(&mut latents, 1).unwrap();
         assert_eq!(latents, [4.0]);
@@ -225,7 +223,7 @@ mod tests {
 
     #[test]
     fn refuses_bad_calls_and_leaves_the_latents() {
-        let mut scheduler = scheduler(None);
+        let mut scheduler = scheduler(Limit::None);
         let mut latents = [1.0; 3];
         let no_step = SchedulerError::StepIndex { found: 2, steps: 2 };
         assert_eq!(scheduler.step(&[0.0; 3], 2, &mut latents, &mut Constant(0.0)), Err(no_step.clone()));

@@ -152,10 +152,11 @@ fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, SchedulerError> {
         }
         return Ok(trained.iter().map(|beta| *beta as f32).collect());
     }
-    Ok(match config.beta_schedule {
-        BetaSchedule::Linear => torch_linspace(config.beta_start, config.beta_end, count),
+    let (start, end) = (config.beta_start.unwrap_or(0.0001), config.beta_end.unwrap_or(0.02));
+    Ok(match config.beta_schedule.unwrap_or(BetaSchedule::Linear) {
+        BetaSchedule::Linear => torch_linspace(start, end, count),
         BetaSchedule::ScaledLinear => {
-            let roots = torch_linspace(config.beta_start.sqrt(), config.beta_end.sqrt(), count);
+            let roots = torch_linspace(start.sqrt(), end.sqrt(), count);
             roots.into_iter().map(|root| root * root).collect()
         }
         BetaSchedule::SquaredCosCapV2 => {

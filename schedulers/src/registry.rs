@@ -1,384 +1,323 @@
-//! Schedulers by name. A crate outside this workspace adds its own with one [`register`] call.
+//! The schedulers that there are: names, when to use them, and what they can be told.
 
-use std::sync::{PoisonError, RwLock};
+use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
+use crate::{
+    ddim, ddpm, deis, dpm_multistep, dpm_sde, dpm_singlestep, euler, euler_ancestral, heun, kdpm2,
+    kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,
+};
 
-use crate::config::{nearest, value_from_text};
-use crate::{Scheduler, SchedulerConfig, SchedulerError, ddim, ddpm, euler, euler_ancestral};
-
-/// A config key that a scheduler reads and a user may override.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SchedulerOption {
-    /// Key in the scheduler config.
-    pub key: &'static str,
-    /// Values it takes, and the default.
-    pub values: &'static str,
+const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
+    SchedulerOption { key, values }
 }
 
-/// Builds a scheduler for a number of inference steps.
-pub type BuildScheduler = fn(&SchedulerConfig, usize) -> Result<Box<dyn Scheduler>, SchedulerError>;
-
-/// A scheduler: what it is called and how it is built.
-#[derive(Clone, Copy, Debug)]
-pub struct SchedulerEntry {
-    /// Lowercase, words joined by `-`.
-    pub name: &'static str,
-    /// Other names, written like `name`.
-    pub aliases: &'static [&'static str],
-    /// One line for a list.
-    pub summary: &'static str,
-    /// The config keys it reads.
-    pub options: &'static [&'static [SchedulerOption]],
-    /// diffusers classes whose configs it is the best choice for.
-    pub classes: &'static [&'static str],
-    /// Builds it for a number of inference steps.
-    pub build: BuildScheduler,
+const fn preset(name: &'static str, config: &'static [(&'static str, &'static str)]) -> Preset {
+    Preset { name, config }
 }
 
 /// Options of everything that is built on [`NoiseSchedule`](crate::NoiseSchedule).
-const COMMON: &[SchedulerOption] = &[
-    SchedulerOption { key: "prediction_type", values: "epsilon, v_prediction, sample; default: the model's" },
-    SchedulerOption {
-        key: "beta_schedule",
-        values: "linear, scaled_linear, squaredcos_cap_v2; default: the model's",
-    },
-    SchedulerOption { key: "beta_start", values: "0 to 1; default: the model's" },
-    SchedulerOption { key: "beta_end", values: "0 to 1; default: the model's" },
-    SchedulerOption { key: "rescale_betas_zero_snr", values: "true, false; default: the model's" },
-    SchedulerOption { key: "timestep_spacing", values: "leading, trailing, linspace; default: the model's" },
-    SchedulerOption { key: "steps_offset", values: "whole number; default: the model's" },
+const TRAINING: &[SchedulerOption] = &[
+    option("prediction_type", "epsilon, v_prediction, sample; default: the model's"),
+    option("beta_schedule", "linear, scaled_linear, squaredcos_cap_v2; default: the model's"),
+    option("beta_start", "0 to 1; default: the model's"),
+    option("beta_end", "0 to 1; default: the model's"),
+];
+
+const ZERO_SNR: &[SchedulerOption] = &[option("rescale_betas_zero_snr", "true, false; default: the model's")];
+
+const SPACING: &[SchedulerOption] = &[
+    option("timestep_spacing", "leading, trailing, linspace; default: the model's"),
+    option("steps_offset", "whole number; default: the model's"),
 ];
 
 const CLIPPING: &[SchedulerOption] = &[
-    SchedulerOption { key: "clip_sample", values: "true, false; default: the model's" },
-    SchedulerOption { key: "clip_sample_range", values: "above 0; default 1" },
+    option("clip_sample", "true, false; default: the model's"),
+    option("clip_sample_range", "above 0; default 1"),
 ];
 
-const BUILT_IN: [SchedulerEntry; 4] = [
+const THRESHOLDING: &[SchedulerOption] = &[
+    option("thresholding", "true, false; default: the model's; for models of pixels"),
+    option("dynamic_thresholding_ratio", "0 to 1; default 0.995"),
+    option("sample_max_value", "above 0; default 1"),
+];
+
+const ALIGNED: &[SchedulerOption] =
+    &[option("use_align_your_steps", "sd1, sdxl: levels made for ten steps of that model; default none")];
+
+const SIGMAS: &[SchedulerOption] = &[
+    option("use_karras_sigmas", "true, false; default: the model's"),
+    option("use_exponential_sigmas", "true, false; default: the model's"),
+    option("use_beta_sigmas", "true, false; default: the model's"),
+];
+
+const SIGMA_ENDS: &[SchedulerOption] = &[
+    option("sigma_min", "above 0: where the schedules above end; default: the model's"),
+    option("sigma_max", "above 0: where the schedules above start; default: the model's"),
+];
+
+const FINAL_SIGMA: &[SchedulerOption] = &[option("final_sigmas_type", "zero, sigma_min; default zero")];
+
+const SOLVER: &[SchedulerOption] = &[
+    option("algorithm_type", "dpmsolver++, dpmsolver, sde-dpmsolver++, sde-dpmsolver; default dpmsolver++"),
+    option("solver_order", "1, 2, 3; default 2"),
+    option("solver_type", "midpoint, heun; default midpoint"),
+    option("lambda_min_clipped", "number; default none; -5.1 for cosine betas"),
+];
+
+const LOWER_ORDER: &[SchedulerOption] =
+    &[option("lower_order_final", "true, false: lower order in the last steps; default: the model's")];
+
+const DISTILLED: &[SchedulerOption] = &[option("original_inference_steps", "whole number; default 50")];
+
+const KARRAS: (&str, &str) = ("use_karras_sigmas", "true");
+const EXPONENTIAL: (&str, &str) = ("use_exponential_sigmas", "true");
+const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
+const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
+const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
+
+pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
     SchedulerEntry {
         name: "ddim",
         aliases: &[],
-        summary: "deterministic, or as noisy as DDPM with eta = 1 (Song et al. 2020)",
+        presets: &[],
+        summary: "deterministic, or as noisy as DDPM with eta = 1; sound with any model (Song et al. 2020)",
         options: &[
             &[
-                SchedulerOption { key: "eta", values: "0 to 1; default 0" },
-                SchedulerOption { key: "set_alpha_to_one", values: "true, false; default: the model's" },
+                option("eta", "0 to 1; default 0"),
+                option("set_alpha_to_one", "true, false; default: the model's"),
             ],
             CLIPPING,
-            COMMON,
+            THRESHOLDING,
+            ALIGNED,
+            SPACING,
+            ZERO_SNR,
+            TRAINING,
         ],
-        classes: &[
-            "DDIMScheduler",
-            "DDIMParallelScheduler",
-            "PNDMScheduler",
-            "DEISMultistepScheduler",
-            "DPMSolverMultistepScheduler",
-            "DPMSolverSinglestepScheduler",
-            "UniPCMultistepScheduler",
-        ],
+        classes: &["DDIMScheduler", "DDIMParallelScheduler"],
         build: ddim::build,
+        preset: &[],
     },
     SchedulerEntry {
         name: "ddpm",
         aliases: &[],
-        summary: "the original sampler, fresh noise at each step; wants many steps (Ho et al. 2020)",
+        presets: &[],
+        summary: "the original sampler, fresh noise at each step; wants hundreds of steps (Ho et al. 2020)",
         options: &[
-            &[SchedulerOption {
-                key: "variance_type",
-                values: "fixed_small, fixed_large; default: the model's",
-            }],
+            &[option("variance_type", "fixed_small, fixed_large; default: the model's")],
             CLIPPING,
-            COMMON,
+            THRESHOLDING,
+            SPACING,
+            ZERO_SNR,
+            TRAINING,
         ],
         classes: &["DDPMScheduler", "DDPMParallelScheduler"],
         build: ddpm::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "pndm",
+        aliases: &["pndm-discrete"],
+        presets: &[preset("plms", &[("skip_prk_steps", "true")])],
+        summary: "linear multistep, the default of Stable Diffusion 1; good from 30 steps on (Liu et al. 2022)",
+        options: &[
+            &[
+                option("skip_prk_steps", "true, false: no Runge-Kutta start; default: the model's"),
+                option("set_alpha_to_one", "true, false; default: the model's"),
+            ],
+            SPACING,
+            TRAINING,
+        ],
+        classes: &["PNDMScheduler"],
+        build: pndm::build,
+        preset: &[],
     },
     SchedulerEntry {
         name: "euler",
         aliases: &["k-euler", "euler-discrete"],
-        summary: "Euler steps down the noise levels, deterministic (Karras et al. 2022)",
-        options: &[
-            &[SchedulerOption { key: "final_sigmas_type", values: "zero, sigma_min; default zero" }],
-            COMMON,
-        ],
-        classes: &[
-            "EulerDiscreteScheduler",
-            "LMSDiscreteScheduler",
-            "HeunDiscreteScheduler",
-            "KDPM2DiscreteScheduler",
-        ],
+        presets: &[preset("euler-karras", &[KARRAS])],
+        summary: "Euler steps down the noise levels, deterministic; the default of SDXL (Karras et al. 2022)",
+        options: &[FINAL_SIGMA, SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, ZERO_SNR, TRAINING],
+        classes: &["EulerDiscreteScheduler"],
         build: euler::build,
+        preset: &[],
     },
     SchedulerEntry {
         name: "euler-ancestral",
         aliases: &["euler-a", "k-euler-a", "k-euler-ancestral", "euler-ancestral-discrete"],
-        summary: "Euler steps with fresh noise at each (Karras et al. 2022; Crowson's k-diffusion)",
-        options: &[COMMON],
-        classes: &[
-            "EulerAncestralDiscreteScheduler",
-            "KDPM2AncestralDiscreteScheduler",
-            "DPMSolverSDEScheduler",
-        ],
+        presets: &[],
+        summary: "Euler steps with fresh noise at each; lively pictures that change with the steps (Crowson 2022)",
+        options: &[ALIGNED, SPACING, ZERO_SNR, TRAINING],
+        classes: &["EulerAncestralDiscreteScheduler"],
         build: euler_ancestral::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "heun",
+        aliases: &["k-heun", "heun-discrete"],
+        presets: &[preset("heun-karras", &[KARRAS])],
+        summary: "second order, two evaluations a step; accurate where time does not matter (Karras et al. 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, CLIPPING, SPACING, TRAINING],
+        classes: &["HeunDiscreteScheduler"],
+        build: heun::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "lms",
+        aliases: &["k-lms", "lms-discrete"],
+        presets: &[preset("lms-karras", &[KARRAS])],
+        summary: "linear multistep on the noise levels; as Euler, smoother, from 30 steps on (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        classes: &["LMSDiscreteScheduler"],
+        build: lms::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "kdpm2",
+        aliases: &["dpm2", "k-dpm-2", "dpm-2", "kdpm2-discrete"],
+        presets: &[preset("dpm2-karras", &[KARRAS])],
+        summary: "second order by a level between, two evaluations a step; a rival of Heun (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        classes: &["KDPM2DiscreteScheduler"],
+        build: kdpm2::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "kdpm2-ancestral",
+        aliases: &["dpm2-a", "dpm2-ancestral", "k-dpm-2-a", "k-dpm-2-ancestral", "dpm-2-ancestral"],
+        presets: &[preset("dpm2-a-karras", &[KARRAS])],
+        summary: "as kdpm2 with fresh noise after each step; lively, two evaluations a step (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        classes: &["KDPM2AncestralDiscreteScheduler"],
+        build: kdpm2_ancestral::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "dpm-multistep",
+        aliases: &["dpm-solver", "dpm-solver-multistep"],
+        presets: &[
+            preset("dpmpp-2m", &[PLUS_PLUS, SECOND_ORDER]),
+            preset("dpmpp-2m-karras", &[PLUS_PLUS, SECOND_ORDER, KARRAS]),
+            preset("dpmpp-2m-sde", &[PLUS_PLUS_SDE, SECOND_ORDER]),
+            preset("dpmpp-2m-sde-karras", &[PLUS_PLUS_SDE, SECOND_ORDER, KARRAS]),
+            preset("dpmpp-2m-sde-exponential", &[PLUS_PLUS_SDE, SECOND_ORDER, EXPONENTIAL]),
+            preset("dpmpp-2m-sde-heun", &[PLUS_PLUS_SDE, SECOND_ORDER, ("solver_type", "heun")]),
+            preset("dpmpp-3m-sde", &[PLUS_PLUS_SDE, ("solver_order", "3")]),
+            preset("dpmpp-3m-sde-karras", &[PLUS_PLUS_SDE, ("solver_order", "3"), KARRAS]),
+            preset("dpmpp-3m-sde-exponential", &[PLUS_PLUS_SDE, ("solver_order", "3"), EXPONENTIAL]),
+        ],
+        summary: "DPM-Solver++ (2M and SDE): the best in 15 to 30 steps, Karras sigmas help (Lu et al. 2022)",
+        options: &[
+            SOLVER,
+            LOWER_ORDER,
+            &[
+                option("euler_at_final", "true, false; default false; steadies the SDE"),
+                option("use_lu_lambdas", "true, false; default: the model's"),
+            ],
+            FINAL_SIGMA,
+            SIGMAS,
+            SIGMA_ENDS,
+            ALIGNED,
+            THRESHOLDING,
+            SPACING,
+            ZERO_SNR,
+            TRAINING,
+        ],
+        classes: &["DPMSolverMultistepScheduler"],
+        build: dpm_multistep::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "dpm-singlestep",
+        aliases: &["dpm-solver-singlestep"],
+        presets: &[
+            preset("dpmpp-2s", &[PLUS_PLUS, SECOND_ORDER]),
+            preset("dpmpp-2s-karras", &[PLUS_PLUS, SECOND_ORDER, KARRAS]),
+        ],
+        summary: "DPM-Solver++ in blocks of steps (2S); where multistep is restless, in 20 steps (Lu et al. 2022)",
+        options: &[SOLVER, LOWER_ORDER, FINAL_SIGMA, SIGMAS, SIGMA_ENDS, ALIGNED, THRESHOLDING, TRAINING],
+        classes: &["DPMSolverSinglestepScheduler"],
+        build: dpm_singlestep::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "dpm-sde",
+        aliases: &["dpmpp-sde", "k-dpmpp-sde", "dpm-solver-sde"],
+        presets: &[preset("dpmpp-sde-karras", &[KARRAS])],
+        summary: "DPM-Solver++ on the SDE, two evaluations a step; rich detail in 10 to 15 steps (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        classes: &["DPMSolverSDEScheduler"],
+        build: dpm_sde::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "unipc",
+        aliases: &["uni-pc", "unipc-multistep"],
+        presets: &[preset("unipc-karras", &[KARRAS]), preset("uni-pc-bh2", &[("solver_type", "bh2")])],
+        summary: "predictor and corrector in one evaluation; strong in 5 to 15 steps (Zhao et al. 2023)",
+        options: &[
+            &[
+                option("solver_order", "1 to 4; default 2"),
+                option("solver_type", "bh1, bh2; default bh2"),
+                option("predict_x0", "true, false; default true"),
+                option("disable_corrector", "list of steps, such as [0, 1]; default none"),
+            ],
+            LOWER_ORDER,
+            FINAL_SIGMA,
+            SIGMAS,
+            SIGMA_ENDS,
+            ALIGNED,
+            THRESHOLDING,
+            SPACING,
+            ZERO_SNR,
+            TRAINING,
+        ],
+        classes: &["UniPCMultistepScheduler"],
+        build: unipc::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "deis",
+        aliases: &["deis-multistep"],
+        presets: &[preset("deis-karras", &[KARRAS])],
+        summary: "exponential integrator in noise prediction; smooth in 10 to 20 steps (Zhang & Chen 2022)",
+        options: &[
+            &[option("solver_order", "1, 2, 3; default 2")],
+            LOWER_ORDER,
+            SIGMAS,
+            SIGMA_ENDS,
+            ALIGNED,
+            THRESHOLDING,
+            SPACING,
+            TRAINING,
+        ],
+        classes: &["DEISMultistepScheduler"],
+        build: deis::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "lcm",
+        aliases: &[],
+        presets: &[],
+        summary: "for latent consistency models and LCM-LoRA only, 2 to 8 steps, low guidance (Luo et al. 2023)",
+        options: &[
+            DISTILLED,
+            &[option("timestep_scaling", "number; default 10")],
+            CLIPPING,
+            THRESHOLDING,
+            ZERO_SNR,
+            TRAINING,
+        ],
+        classes: &["LCMScheduler"],
+        build: lcm::build,
+        preset: &[],
+    },
+    SchedulerEntry {
+        name: "tcd",
+        aliases: &[],
+        presets: &[],
+        summary: "for TCD and Hyper-SD models only, 2 to 8 steps; eta says how lively (Zheng et al. 2024)",
+        options: &[DISTILLED, &[option("eta", "0 to 1; default 0.3")], ZERO_SNR, TRAINING],
+        classes: &["TCDScheduler"],
+        build: tcd::build,
+        preset: &[],
     },
 ];
-
-static ADDED: RwLock<Vec<SchedulerEntry>> = RwLock::new(Vec::new());
-
-/// Adds a scheduler, for this process. Call it before handing control to the command line or the engine.
-///
-/// # Errors
-/// If its name or an alias is taken.
-pub fn register(entry: SchedulerEntry) -> Result<(), SchedulerError> {
-    // A panic elsewhere cannot leave the list half changed: `push` is the only write.
-    let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
-    let names = || std::iter::once(entry.name).chain(entry.aliases.iter().copied());
-    if let Some(name) =
-        names().find(|name| BUILT_IN.iter().chain(added.iter()).any(|other| other.is_called(name)))
-    {
-        return Err(SchedulerError::DuplicateName { name: name.to_owned() });
-    }
-    added.push(entry);
-    Ok(())
-}
-
-/// Every scheduler there is: the built-in ones, then the registered ones in their order.
-pub fn schedulers() -> Vec<SchedulerEntry> {
-    let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
-    BUILT_IN.iter().chain(added.iter()).copied().collect()
-}
-
-/// The scheduler called `name`. Case does not matter, and `_` is as good as `-`.
-///
-/// # Errors
-/// If there is none; the error suggests the nearest.
-pub fn find(name: &str) -> Result<SchedulerEntry, SchedulerError> {
-    let schedulers = schedulers();
-    schedulers.iter().find(|entry| entry.is_called(name)).copied().ok_or_else(|| {
-        let names = schedulers
-            .iter()
-            .flat_map(|entry| std::iter::once(entry.name).chain(entry.aliases.iter().copied()));
-        let known: Vec<&str> = schedulers.iter().map(|entry| entry.name).collect();
-        SchedulerError::UnknownScheduler {
-            name: name.to_owned(),
-            suggestion: nearest(&normalized(name), names).map(str::to_owned),
-            known: known.join(", "),
-        }
-    })
-}
-
-/// The scheduler called `name`, ready for `num_inference_steps` steps of a model trained as `config` says.
-///
-/// # Errors
-/// If there is none, or it refuses the config or the number of steps.
-pub fn create(
-    name: &str,
-    config: &SchedulerConfig,
-    num_inference_steps: usize,
-) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    (find(name)?.build)(config, num_inference_steps)
-}
-
-/// Name of the scheduler that suits a model whose config was written for the diffusers class `class`: that class, or
-/// the nearest to it that exists here. `None` for classes of another kind of model, such as flow matching.
-pub fn default_for_class(class: &str) -> Option<&'static str> {
-    // The latest first, so that a crate that adds the class itself takes over from a mere neighbour.
-    schedulers().iter().rev().find(|entry| entry.classes.contains(&class)).map(|entry| entry.name)
-}
-
-impl SchedulerEntry {
-    /// `config` with `overrides` applied, pairs of an option's key and its value as text.
-    ///
-    /// # Errors
-    /// If this scheduler has no such option, or the value has the wrong type or is out of range.
-    pub fn configure(
-        &self,
-        config: &SchedulerConfig,
-        overrides: &[(String, String)],
-    ) -> Result<SchedulerConfig, SchedulerError> {
-        let mut config = config.clone();
-        for (key, value) in overrides {
-            if !self.all_options().any(|option| option.key == key) {
-                let options: Vec<&str> = self.all_options().map(|option| option.key).collect();
-                return Err(SchedulerError::UnknownOption {
-                    scheduler: self.name.to_owned(),
-                    option: key.clone(),
-                    options: options.join(", "),
-                });
-            }
-            if key.starts_with("beta_") {
-                // The model's own table would hide any schedule asked for.
-                config.trained_betas = None;
-            }
-            config.set(key, value_from_text(value))?;
-        }
-        Ok(config)
-    }
-
-    /// The config keys it reads, those of its own first.
-    pub fn all_options(&self) -> impl Iterator<Item = &'static SchedulerOption> + use<> {
-        self.options.iter().flat_map(|group| group.iter())
-    }
-
-    fn is_called(&self, name: &str) -> bool {
-        let name = normalized(name);
-        normalized(self.name) == name || self.aliases.iter().any(|alias| normalized(alias) == name)
-    }
-}
-
-fn normalized(name: &str) -> String {
-    name.trim().to_lowercase().replace(['_', ' '], "-")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::NoiseSource;
-
-    struct Wave(f32);
-
-    impl NoiseSource for Wave {
-        fn fill_standard_normal(&mut self, out: &mut [f32]) {
-            self.0 += 1.0;
-            out.iter_mut().zip(1..).for_each(|(value, i)| *value = (self.0 * i as f32).sin());
-        }
-    }
-
-    /// A model that knows x_0 leads every scheduler there, from any step on, whatever it is asked to predict.
-    #[test]
-    fn a_perfect_model_ends_at_the_original() {
-        const ORIGINAL: [f32; 3] = [0.5, -0.9, 0.0];
-        let choices = |name| {
-            let spacings = ["leading", "trailing", "linspace"].into_iter();
-            spacings.flat_map(move |spacing| {
-                ["epsilon", "v_prediction", "sample"].map(|kind| (name, spacing, kind))
-            })
-        };
-        for (name, spacing, prediction_type) in BUILT_IN.iter().flat_map(|entry| choices(entry.name)) {
-            let mut config = SchedulerConfig::default();
-            config.set("timestep_spacing", spacing.into()).unwrap();
-            config.set("prediction_type", prediction_type.into()).unwrap();
-            for (steps, start) in [(1, 0), (2, 0), (20, 0), (20, 13)] {
-                let mut scheduler = create(name, &config, steps).unwrap();
-                let mut noise = Wave(0.0);
-                let mut first_noise = [0.0; 3];
-                noise.fill_standard_normal(&mut first_noise);
-                let mut latents = [0.0; 3];
-                scheduler.add_noise(&ORIGINAL, &first_noise, start, &mut latents).unwrap();
-                for step_index in start..steps {
-                    let (mut signal, mut noise_level) = ([0.0], [0.0]);
-                    scheduler.add_noise(&[1.0], &[0.0], step_index, &mut signal).unwrap();
-                    scheduler.add_noise(&[0.0], &[1.0], step_index, &mut noise_level).unwrap();
-                    let (signal, noise_level) = (f64::from(signal[0]), f64::from(noise_level[0]));
-                    let mut answer = [0.0; 3];
-                    for ((answer, latents), original) in answer.iter_mut().zip(latents).zip(ORIGINAL) {
-                        let original = f64::from(original);
-                        let epsilon = (f64::from(latents) - signal * original) / noise_level;
-                        *answer = match prediction_type {
-                            "epsilon" => epsilon,
-                            "sample" => original,
-                            _ => (signal * epsilon - noise_level * original) / signal.hypot(noise_level),
-                        } as f32;
-                    }
-                    scheduler.step(&answer, step_index, &mut latents, &mut noise).unwrap();
-                }
-                for (found, original) in latents.iter().zip(ORIGINAL) {
-                    let label = format!("{name}, {spacing}, {prediction_type}, {steps} steps from {start}");
-                    assert!((found - original).abs() < 1e-4, "{label}: {latents:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn finds_names_and_aliases_however_written() {
-        for (name, found) in [
-            ("ddim", "ddim"),
-            ("DDIM", "ddim"),
-            ("euler_a", "euler-ancestral"),
-            ("Euler a", "euler-ancestral"),
-            ("k_euler", "euler"),
-            (" ddpm ", "ddpm"),
-        ] {
-            assert_eq!(find(name).unwrap().name, found);
-        }
-    }
-
-    #[test]
-    fn suggests_the_nearest_name() {
-        for (name, suggestion) in [("eular", Some("euler")), ("dddim", Some("ddim")), ("quux", None)] {
-            match find(name) {
-                Err(SchedulerError::UnknownScheduler { suggestion: found, .. }) => {
-                    assert_eq!(found.as_deref(), suggestion, "{name}");
-                }
-                other => panic!("{name}: {other:?}"),
-            }
-        }
-        let message = find("eular").unwrap_err().to_string();
-        assert!(
-            message.starts_with("unknown scheduler `eular`, did you mean `euler`?; known: ddim, "),
-            "{message}"
-        );
-    }
-
-    #[test]
-    fn a_registered_scheduler_is_found_once() {
-        let entry = SchedulerEntry {
-            name: "test-copy",
-            aliases: &["test-alias"],
-            summary: "a copy",
-            options: &[],
-            classes: &["TestScheduler"],
-            build: ddim::build,
-        };
-        register(entry).unwrap();
-        assert_eq!(find("test_alias").unwrap().name, "test-copy");
-        assert_eq!(default_for_class("TestScheduler"), Some("test-copy"));
-        assert!(create("test-copy", &SchedulerConfig::default(), 3).is_ok());
-        for (name, aliases) in [("test-copy", &[][..]), ("Euler_A", &[]), ("new", &["ddim"])] {
-            let error = register(SchedulerEntry { name, aliases, ..entry }).unwrap_err();
-            assert!(matches!(error, SchedulerError::DuplicateName { .. }), "{error}");
-        }
-    }
-
-    #[test]
-    fn classes_have_a_default_or_none() {
-        for (class, name) in [
-            ("DDIMScheduler", Some("ddim")),
-            ("PNDMScheduler", Some("ddim")),
-            ("EulerAncestralDiscreteScheduler", Some("euler-ancestral")),
-            ("FlowMatchEulerDiscreteScheduler", None),
-        ] {
-            assert_eq!(default_for_class(class), name);
-        }
-    }
-
-    #[test]
-    fn overrides_edit_the_config() {
-        let overrides = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-        };
-        let ddim = find("ddim").unwrap();
-        let mut config = SchedulerConfig::default();
-        let edited =
-            ddim.configure(&config, &overrides(&[("eta", "0.5"), ("timestep_spacing", "trailing")])).unwrap();
-        assert_eq!(edited.number("eta"), Ok(Some(0.5)));
-        assert_eq!(edited.timestep_spacing, Some(crate::TimestepSpacing::Trailing));
-        config.trained_betas = Some(vec![0.1]);
-        let edited = ddim.configure(&config, &overrides(&[("beta_schedule", "scaled_linear")])).unwrap();
-        assert_eq!(edited.trained_betas, None);
-        let bad_value = ddim.configure(&config, &overrides(&[("prediction_type", "noise")])).unwrap_err();
-        assert!(matches!(bad_value, SchedulerError::InvalidValue { .. }), "{bad_value}");
-        let not_its_own =
-            find("euler").unwrap().configure(&config, &overrides(&[("eta", "0.5")])).unwrap_err();
-        assert!(matches!(not_its_own, SchedulerError::UnknownOption { .. }), "{not_its_own}");
-    }
-
-    /// An option that no file may have would be an oversight in one of the two lists.
-    #[test]
-    fn every_option_is_a_key_that_files_may_have() {
-        for option in BUILT_IN.iter().flat_map(SchedulerEntry::all_options) {
-            let error = SchedulerConfig::from_json(&format!("{{\"{}\": []}}", option.key)).err();
-            assert!(!matches!(error, Some(SchedulerError::UnknownKey { .. })), "{}", option.key);
-        }
-    }
-}

@@ -68,6 +68,46 @@ pub fn fractional_timesteps(
     Ok(spaced.into_iter().map(|timestep| f64::from(timestep as f32)).collect())
 }
 
+/// Whole timesteps of the schedulers that came from DPM-Solver, descending: under linear and leading spacing one more
+/// than asked for, of which the last, near timestep 0, is the end of the run. Of the training timesteps the first
+/// `usable` are visited.
+///
+/// # Errors
+/// If there are not enough training timesteps for `num_inference_steps` different ones.
+pub(crate) fn timesteps_before_the_first(
+    config: &SchedulerConfig,
+    num_inference_steps: usize,
+    usable: usize,
+) -> Result<Vec<f64>, SchedulerError> {
+    let (train, steps) = (config.num_train_timesteps, num_inference_steps);
+    let spacing = config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace);
+    let max = match spacing {
+        TimestepSpacing::Trailing => usable,
+        TimestepSpacing::Linspace | TimestepSpacing::Leading => usable.saturating_sub(1),
+    };
+    if !(1..=max).contains(&steps) {
+        return Err(SchedulerError::StepCount { found: steps, max });
+    }
+    Ok(match spacing {
+        TimestepSpacing::Leading => {
+            let ratio = usable / (steps + 1);
+            (1..=steps).rev().map(|i| (i * ratio).saturating_add(config.steps_offset) as f64).collect()
+        }
+        TimestepSpacing::Trailing => {
+            let (start, ratio) = (usable as f64, train as f64 / steps as f64);
+            let delta = (start - ratio) - start;
+            let count = if usable == train { steps } else { (start / ratio).ceil() as usize };
+            (0..count).map(|i| (start + i as f64 * delta).round_ties_even() - 1.0).collect()
+        }
+        TimestepSpacing::Linspace => {
+            let last = (usable - 1) as f64;
+            let delta = last / steps as f64;
+            let timestep = |i| if i == steps { last } else { (i as f64 * delta).round_ties_even() };
+            (1..=steps).rev().map(timestep).collect()
+        }
+    })
+}
+
 fn spaced_timesteps(
     config: &SchedulerConfig,
     num_inference_steps: usize,

@@ -2,18 +2,36 @@
 
 use std::path::Path;
 
-use sdq_schedulers::{NoiseSchedule, NoiseSource, SchedulerConfig, create};
+use sdq_schedulers::{NoiseSchedule, NoiseSource, Scheduler, SchedulerConfig, create};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Largest error allowed at any step, relative to the largest of the latents there. Each side rounds to `f32` in its
-/// own places and the difference is carried along up to 50 steps.
-///
-/// Latents that start at σ = 4096 (zero terminal SNR) or 20,000 (cosine betas) lose most of their digits to
-/// cancellation in diffusers' first steps, which round after each operation; ours round once.
-fn tolerance(init_noise_sigma: f64) -> f64 {
-    f64::max(1e-5, 5e-7 * init_noise_sigma)
+/// What errors of nearly all runs stay below at every step, relative to the largest of the latents there: diffusers ran
+/// in double precision and rounded latents between steps, as ours are.
+const TOLERANCE: f64 = 1e-5;
+
+/// How many runs may stray further. What they remember is rounded to `f32`, and the formula for a model, which no
+/// training has made smooth, makes more of it: up to `REMEMBERED`, and more yet where one step goes down the levels
+/// more than `FAR` times, as from σ = 20,000 with cosine betas. It shrinks the latents and keeps the error of the large.
+const STRAYING: usize = 16;
+const REMEMBERED: f64 = 3e-5;
+const FAR: f64 = 20.0;
+
+fn tolerance(scheduler: &dyn Scheduler) -> f64 {
+    let relative_level = |step_index| {
+        let (mut signal, mut noise) = ([0.0], [0.0]);
+        scheduler.add_noise(&[1.0], &[0.0], step_index, &mut signal).unwrap();
+        scheduler.add_noise(&[0.0], &[1.0], step_index, &mut noise).unwrap();
+        f64::from(noise[0]) / f64::from(signal[0])
+    };
+    let levels: Vec<f64> = (0..scheduler.timesteps().len()).map(relative_level).collect();
+    let largest = levels.windows(2).map(|pair| pair[0] / pair[1]).fold(1.0, f64::max);
+    REMEMBERED * f64::max(1.0, largest / FAR)
 }
+
+/// Timesteps that belong to sigmas rather than the other way round hang on logarithms in single precision, whose last
+/// digits are another's in numpy.
+const TIMESTEP_TOLERANCE: f64 = 2e-4;
 
 /// Length of the latents; every third value is in the files.
 const COUNT: usize = 24;
@@ -24,11 +42,14 @@ struct Trajectory {
     config: Value,
     steps: usize,
     eta: Option<f64>,
+    /// Step that the run starts at.
+    begin: usize,
     timesteps: Vec<f64>,
     init_noise_sigma: f64,
     added_noise: Vec<f64>,
     noise_draws: Vec<usize>,
-    latents: Vec<Vec<f64>>,
+    /// After each step that is recorded.
+    latents: Vec<Option<Vec<f64>>>,
 }
 
 #[derive(Deserialize)]
@@ -73,65 +94,95 @@ fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
     differences.fold(0.0, |worst, difference| if difference <= worst { worst } else { difference }) / size
 }
 
-fn follows_diffusers(name: &str) {
+/// Follows one run, and says how far the latents strayed at most, or what is wrong.
+fn follow(name: &str, case: &Trajectory) -> Result<f64, String> {
+    let mut config: SchedulerConfig =
+        serde_json::from_value(case.config.clone()).map_err(|error| error.to_string())?;
+    if let Some(eta) = case.eta {
+        config.set("eta", eta.into()).map_err(|error| error.to_string())?;
+    }
+    let mut scheduler = create(name, &config, case.steps).map_err(|error| error.to_string())?;
+    check_timesteps(scheduler.timesteps(), &case.timesteps)?;
+    let sigma = scheduler.init_noise_sigma();
+    if (sigma / case.init_noise_sigma - 1.0).abs() > 1e-6 {
+        return Err(format!("init_noise_sigma is {sigma}, not {}", case.init_noise_sigma));
+    }
+
+    let mut added = vec![0.0; COUNT];
+    let middle = if case.begin > 0 { case.begin } else { case.steps / 2 * scheduler.order() };
+    let add = scheduler.add_noise(&formula_noise(-1), &formula_noise(-2), middle, &mut added);
+    add.map_err(|error| error.to_string())?;
+    if relative_error(&added, &case.added_noise) > 1e-6 {
+        return Err(format!("noise at step {middle} is {added:?}, not {:?}", case.added_noise));
+    }
+
+    let start = |value: &f32| (f64::from(*value) * sigma) as f32;
+    let mut latents = if case.begin > 0 { added } else { formula_noise(0).iter().map(start).collect() };
+    let tolerance = tolerance(&*scheduler);
+    let mut noise = FormulaNoise::default();
     let mut worst = 0.0;
-    for case in golden::<Trajectory>(name) {
-        let label = format!("{name}, {} steps, eta {:?}, {}", case.steps, case.eta, case.config);
-        let mut config: SchedulerConfig = serde_json::from_value(case.config).expect(&label);
-        if let Some(eta) = case.eta {
-            config.set("eta", eta.into()).expect(&label);
-        }
-        let mut scheduler = create(name, &config, case.steps).expect(&label);
-        // Nine digits tell any two f32 apart, and a timestep is exact in f32.
-        let timesteps: Vec<f64> = case.timesteps.iter().map(|t| f64::from(*t as f32)).collect();
-        assert_eq!(scheduler.timesteps(), timesteps, "{label}");
-        let sigma = scheduler.init_noise_sigma();
-        assert!((sigma / case.init_noise_sigma - 1.0).abs() < 1e-6, "{label}: {sigma}");
-
-        let mut added = vec![0.0; COUNT];
-        scheduler
-            .add_noise(&formula_noise(-1), &formula_noise(-2), case.steps / 2, &mut added)
-            .expect(&label);
-        assert!(relative_error(&added, &case.added_noise) < 1e-6, "{label}: {added:?}");
-
-        let mut noise = FormulaNoise::default();
-        let mut latents: Vec<f32> =
-            formula_noise(0).iter().map(|value| (f64::from(*value) * sigma) as f32).collect();
-        for (step_index, expected) in case.latents.iter().enumerate() {
-            let mut model_input = latents.clone();
-            scheduler.scale_model_input(&mut model_input, step_index).expect(&label);
-            let noise_pred = formula_model(&model_input, case.timesteps[step_index]);
-            let draws_before = noise.draws;
-            scheduler.step(&noise_pred, step_index, &mut latents, &mut noise).expect(&label);
+    for (expected, step_index) in case.latents.iter().zip(case.begin..) {
+        let mut model_input = latents.clone();
+        scheduler.scale_model_input(&mut model_input, step_index).map_err(|error| error.to_string())?;
+        let noise_pred = formula_model(&model_input, f64::from(case.timesteps[step_index] as f32));
+        let draws_before = noise.draws;
+        let step = scheduler.step(&noise_pred, step_index, &mut latents, &mut noise);
+        step.map_err(|error| error.to_string())?;
+        if let Some(expected) = expected {
             let error = relative_error(&latents, expected);
-            assert!(error <= tolerance(sigma), "{label}: off by {error:.1e} after step {step_index}");
+            if error > tolerance || error.is_nan() {
+                return Err(format!("off by {error:.1e} after step {step_index}"));
+            }
             worst = error.max(worst);
-
-            assert_eq!(scheduler.noise_draws(step_index), case.noise_draws[step_index], "{label}");
-            assert_eq!(noise.draws - draws_before, case.noise_draws[step_index] as i32, "{label}");
+        }
+        let draws = case.noise_draws[step_index - case.begin];
+        let drawn = noise.draws - draws_before;
+        if (scheduler.noise_draws(step_index), drawn) != (draws, draws as i32) {
+            return Err(format!("drew {drawn} times at step {step_index}, not {draws}"));
         }
     }
-    println!("{name}: largest relative error {worst:.1e}");
+    Ok(worst)
 }
 
-#[test]
-fn ddpm_follows_diffusers() {
-    follows_diffusers("ddpm");
+fn check_timesteps(found: &[f64], expected: &[f64]) -> Result<(), String> {
+    // Nine digits tell any two f32 apart, and a timestep is exact in f32.
+    let expected: Vec<f64> = expected.iter().map(|timestep| f64::from(*timestep as f32)).collect();
+    let near = |(found, expected): (&f64, &f64)| {
+        let whole = expected.fract() == 0.0 && found.fract() == 0.0;
+        let tolerance = if whole { 0.0 } else { TIMESTEP_TOLERANCE };
+        (found - expected).abs() <= tolerance
+    };
+    if found.len() == expected.len() && found.iter().zip(&expected).all(near) {
+        Ok(())
+    } else {
+        Err(format!("timesteps are {found:?}, not {expected:?}"))
+    }
 }
 
+/// Every scheduler of the registry has its file, and every run in it is followed.
 #[test]
-fn ddim_follows_diffusers() {
-    follows_diffusers("ddim");
-}
-
-#[test]
-fn euler_follows_diffusers() {
-    follows_diffusers("euler");
-}
-
-#[test]
-fn euler_ancestral_follows_diffusers() {
-    follows_diffusers("euler-ancestral");
+fn schedulers_follow_diffusers() {
+    let (mut failures, mut straying) = (Vec::new(), 0);
+    for entry in sdq_schedulers::schedulers() {
+        let (name, cases) = (entry.name, golden::<Trajectory>(entry.name));
+        let (mut worst, count) = (0.0, cases.len());
+        for case in cases {
+            match follow(name, &case) {
+                Ok(error) => {
+                    straying += usize::from(error > TOLERANCE);
+                    worst = error.max(worst);
+                }
+                Err(error) => {
+                    let Trajectory { steps, eta, begin, config, .. } = case;
+                    let label = format!("{name}, {steps} steps from {begin}, eta {eta:?}, {config}");
+                    failures.push(format!("{label}: {error}"));
+                }
+            }
+        }
+        println!("{name}: {count} runs, largest relative error {worst:.1e}");
+    }
+    assert!(straying <= STRAYING, "{straying} runs stray by more than {TOLERANCE}");
+    assert!(failures.is_empty(), "{} runs differ:\n{}", failures.len(), failures.join("\n"));
 }
 
 /// The tables that everything else is computed from, to the last bit: an error there would be blamed on a scheduler.

@@ -129,9 +129,11 @@ pub(crate) fn register() -> Result<(), SchedulerError> {
     sdq_schedulers::register(SchedulerEntry {
         name: "adams-bashforth",
         aliases: &["ab2"],
+        presets: &[],
         summary: "second order from the step before; predicts noise only",
         options: &[],
         classes: &[],
         build: AdamsBashforth::build,
+        preset: &[],
     })
 }

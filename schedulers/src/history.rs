@@ -1,0 +1,281 @@
+//! Schedulers that remember: what each step remembers and what the next latents are made of, as tables of
+//! coefficients, and the one loop that applies them.
+
+use crate::error::SchedulerError;
+use crate::limit::Limit;
+use crate::noise_schedule::{check_length, mix};
+use crate::prediction::PredictionType;
+use crate::{NoiseSource, Scheduler, check_history};
+
+/// A weighted sum of what is at hand in a step.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Combination {
+    /// Weight of the predicted clean latents (x_0), limited.
+    pub original: f64,
+    /// Weight of the current latents.
+    pub latents: f64,
+    /// Weight of the model's output.
+    pub output: f64,
+    /// Weight of fresh noise.
+    pub noise: f64,
+    /// Weights of what is remembered, in its order; those that are missing are 0.
+    pub remembered: Vec<f64>,
+}
+
+impl Combination {
+    /// What is remembered at `place` alone.
+    pub fn remembered(place: usize) -> Self {
+        let mut remembered = vec![0.0; place + 1];
+        remembered[place] = 1.0;
+        Combination { remembered, ..Combination::default() }
+    }
+
+    /// Adds `weight` to what is remembered at `place`.
+    pub fn add_remembered(&mut self, place: usize, weight: f64) {
+        if self.remembered.len() <= place {
+            self.remembered.resize(place + 1, 0.0);
+        }
+        self.remembered[place] += weight;
+    }
+
+    /// Adds `weight` times `other`.
+    pub fn add(&mut self, weight: f64, other: &Combination) {
+        self.original += weight * other.original;
+        self.latents += weight * other.latents;
+        self.output += weight * other.output;
+        self.noise += weight * other.noise;
+        for (place, share) in other.remembered.iter().enumerate() {
+            self.add_remembered(place, weight * share);
+        }
+    }
+}
+
+/// One step of a scheduler that remembers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryStep {
+    /// The next latents.
+    pub next: Combination,
+    /// What is remembered for the steps that follow.
+    pub remember: Vec<Combination>,
+}
+
+/// Where the model is asked, and what its answer means there.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Evaluation {
+    /// On the training clock, exact in `f32`.
+    pub timestep: f64,
+    /// How latents there are made of clean ones and noise: signal · x_0 + noise level · ε.
+    pub signal_and_noise: (f64, f64),
+    /// What the model's input is multiplied by.
+    pub input_scale: f64,
+    /// Whether the step draws noise.
+    pub draws_noise: bool,
+}
+
+impl Evaluation {
+    /// Latents are x_0 + σ · ε, and the model was trained on latents of unit variance.
+    pub(crate) fn at_sigma(timestep: f64, sigma: f64) -> Self {
+        Evaluation {
+            timestep,
+            signal_and_noise: (1.0, sigma),
+            input_scale: 1.0 / sigma.hypot(1.0),
+            draws_noise: false,
+        }
+    }
+
+    /// Latents are α · x_0 + σ_t · ε with α² + σ_t² = 1 and `sigma` = σ_t / α.
+    pub(crate) fn variance_preserving(timestep: f64, sigma: f64) -> Self {
+        Evaluation { timestep, signal_and_noise: alpha_sigma(sigma), input_scale: 1.0, draws_noise: false }
+    }
+}
+
+/// (α, σ_t) of the variance-preserving latents whose noise is `sigma` times their signal.
+pub(crate) fn alpha_sigma(sigma: f64) -> (f64, f64) {
+    let alpha = 1.0 / sigma.hypot(1.0);
+    (alpha, sigma * alpha)
+}
+
+/// The step at `step_index` if so many vectors are remembered; `None` if no run remembers so many there.
+pub type PlanStep = Box<dyn Fn(usize, usize) -> Option<HistoryStep> + Send>;
+
+/// A scheduler whose steps are linear in the latents, the (limited) prediction, fresh noise and what earlier steps
+/// remembered.
+///
+/// Each value is computed in `f64` and rounded to `f32` once per step; what is remembered is `f32`.
+pub struct HistoryScheduler {
+    timesteps: Vec<f64>,
+    evaluations: Vec<Evaluation>,
+    prediction_type: PredictionType,
+    limit: Limit,
+    init_noise_sigma: f64,
+    order: usize,
+    plan: PlanStep,
+    history: Vec<Vec<f32>>,
+    /// The step that `history` is for.
+    next_index: usize,
+}
+
+impl HistoryScheduler {
+    /// A scheduler that asks a model that predicts `prediction_type` at `evaluations` and steps as `plan` says.
+    pub fn new(
+        evaluations: Vec<Evaluation>,
+        prediction_type: PredictionType,
+        limit: Limit,
+        init_noise_sigma: f64,
+        plan: PlanStep,
+    ) -> Self {
+        HistoryScheduler {
+            timesteps: evaluations.iter().map(|evaluation| evaluation.timestep).collect(),
+            evaluations,
+            prediction_type,
+            limit,
+            init_noise_sigma,
+            order: 1,
+            plan,
+            history: Vec::new(),
+            next_index: 0,
+        }
+    }
+
+    /// With `order` evaluations of the model per inference step.
+    #[must_use]
+    pub fn with_order(mut self, order: usize) -> Self {
+        self.order = order;
+        self
+    }
+
+    fn at(&self, step_index: usize) -> Result<Evaluation, SchedulerError> {
+        let steps = self.evaluations.len();
+        self.evaluations
+            .get(step_index)
+            .copied()
+            .ok_or(SchedulerError::StepIndex { found: step_index, steps })
+    }
+
+    fn plan(&self, step_index: usize, remembered: usize) -> Result<HistoryStep, SchedulerError> {
+        (self.plan)(step_index, remembered).ok_or_else(|| SchedulerError::History {
+            step_index,
+            found: format!("{remembered} vectors"),
+            expected: "what the steps before it remember".to_owned(),
+        })
+    }
+
+    /// The predicted clean latents, limited.
+    fn original(&self, noise_pred: &[f32], at: Evaluation, latents: &[f32]) -> Vec<f64> {
+        let (signal, noise_level) = at.signal_and_noise;
+        let (from_latents, from_output) = self.prediction_type.original_sample(signal, noise_level);
+        let mut original: Vec<f64> = latents
+            .iter()
+            .zip(noise_pred)
+            .map(|(&latents, &output)| from_latents * f64::from(latents) + from_output * f64::from(output))
+            .collect();
+        self.limit.apply(&mut original);
+        original
+    }
+}
+
+impl Scheduler for HistoryScheduler {
+    fn timesteps(&self) -> &[f64] {
+        &self.timesteps
+    }
+
+    fn order(&self) -> usize {
+        self.order
+    }
+
+    fn init_noise_sigma(&self) -> f64 {
+        self.init_noise_sigma
+    }
+
+    fn scale_model_input(&self, latents: &mut [f32], step_index: usize) -> Result<(), SchedulerError> {
+        let scale = self.at(step_index)?.input_scale;
+        if scale != 1.0 {
+            latents.iter_mut().for_each(|value| *value = (scale * f64::from(*value)) as f32);
+        }
+        Ok(())
+    }
+
+    fn step(
+        &mut self,
+        noise_pred: &[f32],
+        step_index: usize,
+        latents: &mut [f32],
+        noise: &mut dyn NoiseSource,
+    ) -> Result<(), SchedulerError> {
+        let at = self.at(step_index)?;
+        check_length("noise_pred", noise_pred.len(), latents.len())?;
+        if step_index != self.next_index {
+            self.history.clear();
+        }
+        for remembered in &self.history {
+            check_length("the scheduler's history", remembered.len(), latents.len())?;
+        }
+        let step = self.plan(step_index, self.history.len())?;
+        let mut fresh = vec![0.0; latents.len()];
+        if at.draws_noise {
+            noise.fill_standard_normal(&mut fresh);
+        }
+        let original = self.original(noise_pred, at, latents);
+        let combine = |sum: &Combination, latents: &[f32]| -> Vec<f32> {
+            let value = |i: usize| {
+                let remembered = sum.remembered.iter().zip(&self.history);
+                let remembered: f64 = remembered.map(|(weight, values)| weight * f64::from(values[i])).sum();
+                (sum.original * original[i]
+                    + sum.latents * f64::from(latents[i])
+                    + sum.output * f64::from(noise_pred[i])
+                    + sum.noise * f64::from(fresh[i])
+                    + remembered) as f32
+            };
+            (0..latents.len()).map(value).collect()
+        };
+        let history = step.remember.iter().map(|sum| combine(sum, latents)).collect();
+        let next = combine(&step.next, latents);
+        latents.copy_from_slice(&next);
+        self.history = history;
+        self.next_index = step_index + 1;
+        Ok(())
+    }
+
+    fn noise_draws(&self, step_index: usize) -> usize {
+        self.evaluations.get(step_index).map_or(0, |at| usize::from(at.draws_noise))
+    }
+
+    fn add_noise(
+        &self,
+        original: &[f32],
+        noise: &[f32],
+        step_index: usize,
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        mix(self.at(step_index)?.signal_and_noise, original, noise, out)
+    }
+
+    fn predict_original(
+        &self,
+        noise_pred: &[f32],
+        step_index: usize,
+        latents: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        let at = self.at(step_index)?;
+        check_length("noise_pred", noise_pred.len(), latents.len())?;
+        check_length("out", out.len(), latents.len())?;
+        let original = self.original(noise_pred, at, latents);
+        out.iter_mut().zip(original).for_each(|(out, original)| *out = original as f32);
+        Ok(())
+    }
+
+    fn history(&self) -> Vec<Vec<f32>> {
+        self.history.clone()
+    }
+
+    fn restore(&mut self, step_index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {
+        check_history(step_index, self.timesteps.len(), &history, history.len()..=history.len())?;
+        if step_index < self.timesteps.len() {
+            self.plan(step_index, history.len())?;
+        }
+        self.history = history;
+        self.next_index = step_index;
+        Ok(())
+    }
+}

@@ -1,0 +1,440 @@
+//! Which noise levels a run visits: sigmas by the rules that samplers share, and the timesteps that belong to them.
+
+use crate::SchedulerError;
+use crate::config::{SchedulerConfig, invalid};
+use crate::noise_schedule::NoiseSchedule;
+use crate::timesteps::{TimestepSpacing, fractional_timesteps, timesteps_before_the_first};
+
+/// How the sigmas of a run lie between the noisiest and the least noisy.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum SigmaSchedule {
+    /// Those of training at the inference timesteps.
+    Training,
+    /// σ^(1/ρ) evenly spaced, ρ = 7 (Karras et al. 2022, arXiv:2206.00364, eq. 5).
+    Karras,
+    /// log σ evenly spaced.
+    Exponential,
+    /// Quantiles of the Beta(0.6, 0.6) distribution (Lee et al. 2024, "Beta Sampling is All You Need",
+    /// arXiv:2407.12173).
+    Beta,
+    /// log-SNR evenly spaced (Lu et al. 2022, DPM-Solver, arXiv:2206.00927): the exponential levels again, each moved
+    /// to a whole timestep.
+    Lu,
+    /// Levels optimized for a model, log-linear between them (Sabour et al. 2024, "Align Your Steps",
+    /// arXiv:2404.14507).
+    AlignYourSteps(&'static [f64; 10]),
+}
+
+/// Levels of ten steps, as published for each model. The eleventh is the least noisy level of training.
+const ALIGN_YOUR_STEPS: [(&str, SigmaSchedule); 2] = [
+    (
+        "sd1",
+        SigmaSchedule::AlignYourSteps(&[
+            14.615, 6.475, 3.861, 2.697, 1.886, 1.396, 0.963, 0.652, 0.399, 0.152,
+        ]),
+    ),
+    (
+        "sdxl",
+        SigmaSchedule::AlignYourSteps(&[
+            14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113,
+        ]),
+    ),
+];
+
+const FLAGS: [(&str, SigmaSchedule); 4] = [
+    ("use_karras_sigmas", SigmaSchedule::Karras),
+    ("use_exponential_sigmas", SigmaSchedule::Exponential),
+    ("use_beta_sigmas", SigmaSchedule::Beta),
+    ("use_lu_lambdas", SigmaSchedule::Lu),
+];
+
+impl SigmaSchedule {
+    /// The one that `config` asks for among `keys`, or that of training.
+    ///
+    /// # Errors
+    /// If it asks for two, or a value is none that the key takes.
+    fn from_config(config: &SchedulerConfig, keys: &[&str]) -> Result<Self, SchedulerError> {
+        let mut chosen = None;
+        let mut choose = |key: &'static str, schedule| match chosen.replace((key, schedule)) {
+            Some((other, _)) => {
+                Err(invalid(key, format!("it without `{other}`: one schedule at a time"), true))
+            }
+            None => Ok(()),
+        };
+        for (key, schedule) in FLAGS {
+            if keys.contains(&key) && config.flag(key)? == Some(true) {
+                choose(key, schedule)?;
+            }
+        }
+        if let Some(schedule) = align_your_steps(config)? {
+            choose(ALIGN_YOUR_STEPS_KEY, schedule)?;
+        }
+        Ok(chosen.map_or(SigmaSchedule::Training, |(_, schedule)| schedule))
+    }
+
+    /// `count` sigmas, descending from `max` to `min`; those of Lu run over all of training, those of Align Your Steps
+    /// are published and end above the least. `None` if the schedule is that of training itself.
+    fn sigmas(self, max: f64, min: f64, training: &TrainingSigmas, count: usize) -> Option<Vec<f64>> {
+        let evenly = |from: f64, to: f64| linspace(from, to, count);
+        Some(match self {
+            SigmaSchedule::Training => return None,
+            SigmaSchedule::Karras => {
+                const RHO: f64 = 7.0;
+                let (from, to) = (max.powf(1.0 / RHO), min.powf(1.0 / RHO));
+                let ramp = evenly(0.0, 1.0);
+                ramp.into_iter().map(|share| (from + share * (to - from)).powf(RHO)).collect()
+            }
+            SigmaSchedule::Exponential => evenly(max.ln(), min.ln()).into_iter().map(f64::exp).collect(),
+            SigmaSchedule::Lu => {
+                let logarithms = &training.log_sigmas;
+                let (from, to) = (logarithms[logarithms.len() - 1], logarithms[0]);
+                evenly(from, to).into_iter().map(f64::exp).collect()
+            }
+            SigmaSchedule::Beta => {
+                let shares = evenly(0.0, 1.0).into_iter();
+                shares.map(|share| min + crate::beta::quantile(1.0 - share) * (max - min)).collect()
+            }
+            SigmaSchedule::AlignYourSteps(published) => {
+                let logarithms: Vec<f64> =
+                    published.iter().copied().chain([training.least()]).map(f64::ln).collect();
+                let positions = linspace(0.0, published.len() as f64, count + 1).into_iter().take(count);
+                positions.map(|position| interpolate(&logarithms, position).exp()).collect()
+            }
+        })
+    }
+}
+
+pub(crate) const ALIGN_YOUR_STEPS_KEY: &str = "use_align_your_steps";
+
+fn align_your_steps(config: &SchedulerConfig) -> Result<Option<SigmaSchedule>, SchedulerError> {
+    config.choice(ALIGN_YOUR_STEPS_KEY, &ALIGN_YOUR_STEPS)
+}
+
+/// The training timesteps nearest to the levels of Align Your Steps, if `config` asks for them.
+///
+/// # Errors
+/// If there are more steps than distinct timesteps there.
+pub(crate) fn align_your_steps_timesteps(
+    config: &SchedulerConfig,
+    schedule: &NoiseSchedule,
+    num_inference_steps: usize,
+) -> Result<Option<Vec<usize>>, SchedulerError> {
+    let Some(sigma_schedule) = align_your_steps(config)? else { return Ok(None) };
+    check_count(config, num_inference_steps, config.num_train_timesteps)?;
+    let training = TrainingSigmas::new(schedule)?;
+    let sigmas = sigma_schedule.sigmas(training.most(), training.least(), &training, num_inference_steps);
+    let timesteps: Vec<usize> = sigmas
+        .unwrap_or_default()
+        .into_iter()
+        .map(|sigma| training.timestep_of(sigma).round_ties_even() as usize)
+        .collect();
+    if timesteps.is_sorted_by(|a, b| a > b) {
+        Ok(Some(timesteps))
+    } else {
+        let expected = format!("it with fewer than {num_inference_steps} steps: some would share a timestep");
+        Err(invalid(ALIGN_YOUR_STEPS_KEY, expected, "used"))
+    }
+}
+
+/// σ of each training timestep and its logarithm, rounded to `f32` where diffusers has them so (its square roots and
+/// logarithms may be one unit in the last place away): which timestep a sigma belongs to hangs on the last digits.
+struct TrainingSigmas {
+    sigmas: Vec<f64>,
+    log_sigmas: Vec<f64>,
+}
+
+impl TrainingSigmas {
+    fn new(schedule: &NoiseSchedule) -> Result<Self, SchedulerError> {
+        let sigma = |alpha_prod: &f64| ((1.0 - *alpha_prod as f32) / *alpha_prod as f32).sqrt();
+        let sigmas: Vec<f64> = schedule.alphas_cumprod().iter().map(|a| f64::from(sigma(a))).collect();
+        if sigmas.len() < 2 {
+            return Err(invalid("num_train_timesteps", "2 or more", sigmas.len()));
+        }
+        let log_sigmas = sigmas.iter().map(|sigma| f64::from(sigma.ln() as f32)).collect();
+        Ok(TrainingSigmas { sigmas, log_sigmas })
+    }
+
+    fn least(&self) -> f64 {
+        self.sigmas[0]
+    }
+
+    fn most(&self) -> f64 {
+        self.sigmas[self.sigmas.len() - 1]
+    }
+
+    fn at(&self, timestep: f64) -> f64 {
+        interpolate(&self.sigmas, timestep)
+    }
+
+    /// Where `sigma` lies on the training clock, by its logarithm.
+    fn timestep_of(&self, sigma: f64) -> f64 {
+        let log_sigma = sigma.max(1e-10).ln();
+        let above = self.log_sigmas.partition_point(|level| *level <= log_sigma);
+        let low = above.saturating_sub(1).min(self.log_sigmas.len() - 2);
+        let (from, to) = (self.log_sigmas[low], self.log_sigmas[low + 1]);
+        let share = ((from - log_sigma) / (from - to)).clamp(0.0, 1.0);
+        (1.0 - share) * low as f64 + share * (low + 1) as f64
+    }
+}
+
+/// The levels of a run for a scheduler that works on sigmas.
+pub(crate) struct SigmaLevels {
+    /// On the training clock, one for each of `sigmas`, exact in `f32`.
+    pub(crate) timesteps: Vec<f64>,
+    /// Descending, the last one above 0, rounded to `f32` as in diffusers.
+    pub(crate) sigmas: Vec<f64>,
+    /// The least noisy level of training.
+    pub(crate) least: f64,
+    /// Where a schedule that has its own sigmas ends above 0: its last sigma; the least of training for the others.
+    pub(crate) own_end: f64,
+    /// Standard deviation of the latents at the start where they are x_0 + σ · ε.
+    pub(crate) init_noise_sigma: f64,
+    training: TrainingSigmas,
+}
+
+/// What diffusers' classes that work on sigmas do differently when they choose levels.
+#[derive(Clone, Copy)]
+pub(crate) struct LevelRules {
+    /// The config keys that choose a schedule.
+    pub(crate) schedules: &'static [&'static str],
+    /// Whether Karras sigmas end where `sigma_max` and `sigma_min` say.
+    pub(crate) karras_reads_ends: bool,
+    /// Whether the timesteps of Karras sigmas, and of those of Align Your Steps, are rounded.
+    pub(crate) karras_rounds: bool,
+}
+
+/// The keys that every class with sigma schedules reads.
+pub(crate) const SCHEDULES: &[&str] = &["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
+
+impl SigmaLevels {
+    /// Levels at timesteps that may fall between two of training, as in the schedulers that came from k-diffusion.
+    ///
+    /// # Errors
+    /// If the number of steps or a setting cannot be used.
+    pub(crate) fn fractional(
+        config: &SchedulerConfig,
+        num_inference_steps: usize,
+        rules: LevelRules,
+    ) -> Result<Self, SchedulerError> {
+        let timesteps = fractional_timesteps(config, num_inference_steps, TimestepSpacing::Linspace)?;
+        let training = TrainingSigmas::new(&NoiseSchedule::with_finite_sigmas(config)?)?;
+        let at_timesteps: Vec<f64> = timesteps.iter().map(|&timestep| training.at(timestep)).collect();
+        let ends = (at_timesteps[0], at_timesteps[at_timesteps.len() - 1]);
+        let chosen = chosen_sigmas(config, rules, &training, ends, num_inference_steps)?;
+        let (timesteps, sigmas) = match chosen {
+            None => (timesteps, at_timesteps),
+            Some((schedule, sigmas)) => {
+                let rounds = rules.karras_rounds
+                    && matches!(schedule, SigmaSchedule::Karras | SigmaSchedule::AlignYourSteps(_));
+                let timestep = |&sigma| match (training.timestep_of(sigma), rounds) {
+                    (timestep, true) => timestep.round_ties_even(),
+                    (timestep, false) => f64::from(timestep as f32),
+                };
+                (sigmas.iter().map(timestep).collect(), sigmas)
+            }
+        };
+        let sigmas: Vec<f64> = sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).collect();
+        let sigma_max = sigmas.iter().copied().fold(0.0, f64::max);
+        let init_noise_sigma = match config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace) {
+            // The first level is the noisiest of training: nearly all noise.
+            TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigma_max,
+            // Some signal would be left at the first level; its variance is made up for.
+            TimestepSpacing::Leading => sigma_max.hypot(1.0),
+        };
+        let least = training.least();
+        Ok(SigmaLevels { timesteps, sigmas, least, own_end: least, init_noise_sigma, training })
+    }
+
+    /// Levels at whole timesteps, the first timestep of training left to the end of the run, as in the schedulers
+    /// that came from DPM-Solver. `lambda_min_clipped` is the smallest log-SNR / 2 visited.
+    ///
+    /// # Errors
+    /// If the number of steps or a setting cannot be used.
+    pub(crate) fn whole(
+        config: &SchedulerConfig,
+        num_inference_steps: usize,
+        lambda_min_clipped: f64,
+        rules: LevelRules,
+    ) -> Result<Self, SchedulerError> {
+        let schedule = NoiseSchedule::with_finite_sigmas(config)?;
+        let training = TrainingSigmas::new(&schedule)?;
+        // λ = log(√ᾱ / √(1 - ᾱ)) descends over the timesteps.
+        let usable = training.log_sigmas.partition_point(|log_sigma| -log_sigma >= lambda_min_clipped);
+        let timesteps = timesteps_before_the_first(config, num_inference_steps, usable)?;
+        let ends = (training.most(), training.least());
+        let chosen = chosen_sigmas(config, rules, &training, ends, num_inference_steps)?;
+        let mut own_end = training.least();
+        let (timesteps, sigmas) = match chosen {
+            None => {
+                let at_timesteps = timesteps.iter().map(|&timestep| training.at(timestep)).collect();
+                (timesteps, at_timesteps)
+            }
+            Some((schedule, sigmas)) => {
+                let truncates = matches!(schedule, SigmaSchedule::Exponential | SigmaSchedule::Beta)
+                    || !rules.karras_rounds;
+                if !matches!(schedule, SigmaSchedule::AlignYourSteps(_)) {
+                    own_end = f64::from(sigmas[sigmas.len() - 1] as f32);
+                }
+                let timestep = |&sigma| match (training.timestep_of(sigma), truncates) {
+                    (timestep, true) => timestep.trunc(),
+                    (timestep, false) => timestep.round_ties_even(),
+                };
+                (sigmas.iter().map(timestep).collect(), sigmas)
+            }
+        };
+        let sigmas = sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).collect();
+        let least = training.least();
+        Ok(SigmaLevels { timesteps, sigmas, least, own_end, init_noise_sigma: 1.0, training })
+    }
+
+    /// The timestep, exact in `f32`, of a level between.
+    pub(crate) fn timestep_of(&self, sigma: f64) -> f64 {
+        f64::from(self.training.timestep_of(sigma) as f32)
+    }
+}
+
+/// The sigmas of the schedule that `config` asks for, unless it is that of training. `ends` are the noisiest and the
+/// least noisy sigma if the config names none.
+fn chosen_sigmas(
+    config: &SchedulerConfig,
+    rules: LevelRules,
+    training: &TrainingSigmas,
+    ends: (f64, f64),
+    count: usize,
+) -> Result<Option<(SigmaSchedule, Vec<f64>)>, SchedulerError> {
+    let schedule = SigmaSchedule::from_config(config, rules.schedules)?;
+    if schedule == SigmaSchedule::Training {
+        return Ok(None);
+    }
+    let reads_ends = rules.karras_reads_ends || schedule != SigmaSchedule::Karras;
+    let end = |key, otherwise| match config.number(key)? {
+        Some(sigma) if reads_ends && sigma <= 0.0 => Err(invalid(key, "a number above 0", sigma)),
+        Some(sigma) if reads_ends => Ok(sigma),
+        _ => Ok(otherwise),
+    };
+    let (max, min) = (end("sigma_max", ends.0)?, end("sigma_min", ends.1)?);
+    if min > max {
+        return Err(invalid("sigma_min", format!("at most the largest sigma, {max}"), min));
+    }
+    Ok(schedule.sigmas(max, min, training, count).map(|sigmas| (schedule, sigmas)))
+}
+
+fn check_count(config: &SchedulerConfig, found: usize, max: usize) -> Result<(), SchedulerError> {
+    debug_assert!(max <= config.num_train_timesteps);
+    if (1..=max).contains(&found) { Ok(()) } else { Err(SchedulerError::StepCount { found, max }) }
+}
+
+/// `numpy.linspace`: the last value is set, not computed.
+fn linspace(from: f64, to: f64, count: usize) -> Vec<f64> {
+    let step = (to - from) / count.saturating_sub(1).max(1) as f64;
+    (0..count).map(|i| if i > 0 && i + 1 == count { to } else { from + i as f64 * step }).collect()
+}
+
+/// `values` at a position between two of them, constant beyond the ends.
+fn interpolate(values: &[f64], position: f64) -> f64 {
+    let last = values.len() - 1;
+    let position = position.clamp(0.0, last as f64);
+    let below = position.floor() as usize;
+    let above = (below + 1).min(last);
+    values[below] + (position - below as f64) * (values[above] - values[below])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::create;
+
+    fn config(json: &str) -> SchedulerConfig {
+        let mut config = SchedulerConfig::from_json(json).unwrap();
+        for (key, value) in [
+            ("beta_schedule", "scaled_linear".into()),
+            ("beta_start", 0.00085.into()),
+            ("beta_end", 0.012.into()),
+        ] {
+            config.set(key, value).unwrap();
+        }
+        config
+    }
+
+    const RULES: LevelRules =
+        LevelRules { schedules: SCHEDULES, karras_reads_ends: true, karras_rounds: false };
+
+    #[test]
+    fn one_schedule_at_a_time() {
+        for (json, keys) in [
+            (
+                r#"{"use_karras_sigmas": true, "use_beta_sigmas": true}"#,
+                ["`use_beta_sigmas`", "`use_karras_sigmas`"],
+            ),
+            (
+                r#"{"use_exponential_sigmas": true, "use_align_your_steps": "sdxl"}"#,
+                ["`use_align_your_steps`", "`use_exponential_sigmas`"],
+            ),
+        ] {
+            let error = SigmaLevels::fractional(&config(json), 5, RULES).err().unwrap().to_string();
+            assert!(keys.iter().all(|key| error.contains(key)), "{error}");
+        }
+    }
+
+    /// The published timesteps go with the published sigmas, so the one must give the other, but for one sigma that was
+    /// rounded to three digits.
+    #[test]
+    fn aligned_steps_are_those_published() {
+        for (json, timesteps) in [
+            (r#"{"use_align_your_steps": "sd1"}"#, [999, 850, 736, 645, 545, 455, 343, 233, 124, 24]),
+            (r#"{"use_align_your_steps": "sdxl"}"#, [999, 845, 730, 587, 443, 310, 193, 116, 53, 13]),
+        ] {
+            let ddim = create("ddim", &config(json), 10).unwrap();
+            let others = ddim.timesteps().iter().zip(timesteps.map(f64::from)).map(|(a, b)| (a - b).abs());
+            assert!(others.clone().all(|other| other <= 1.0) && others.sum::<f64>() <= 1.0);
+            let levels = SigmaLevels::fractional(&config(json), 10, RULES).unwrap();
+            assert!((levels.sigmas[0] - 14.615).abs() < 1e-6);
+            // Twice as many steps go through the same levels.
+            let finer = SigmaLevels::fractional(&config(json), 20, RULES).unwrap();
+            for (level, finer) in levels.sigmas.iter().zip(finer.sigmas.iter().step_by(2)) {
+                assert!((level / finer - 1.0).abs() < 1e-6, "{level} {finer}");
+            }
+        }
+        let error = create("ddim", &config(r#"{"use_align_your_steps": "sd1"}"#), 900).err().unwrap();
+        assert!(error.to_string().contains("`use_align_your_steps`"), "{error}");
+    }
+
+    #[test]
+    fn schedules_run_from_end_to_end() {
+        for key in SCHEDULES {
+            let config = config(&format!(r#"{{"{key}": true, "sigma_min": 0.1, "sigma_max": 10}}"#));
+            for count in [2, 3, 30] {
+                let levels = SigmaLevels::fractional(&config, count, RULES).unwrap();
+                assert!((levels.sigmas[0] - 10.0).abs() < 1e-5, "{key}");
+                assert!((levels.sigmas[count - 1] - 0.1).abs() < 1e-6, "{key}");
+                assert!(levels.sigmas.is_sorted_by(|a, b| a > b), "{key}: {:?}", levels.sigmas);
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_ends_that_make_no_sense() {
+        for json in [
+            r#"{"use_karras_sigmas": true, "sigma_min": 0}"#,
+            r#"{"use_karras_sigmas": true, "sigma_max": -1}"#,
+            r#"{"use_karras_sigmas": true, "sigma_min": 20}"#,
+            r#"{"use_karras_sigmas": "yes"}"#,
+            r#"{"num_train_timesteps": 1}"#,
+        ] {
+            assert!(SigmaLevels::fractional(&config(json), 1, RULES).is_err(), "{json}");
+        }
+        // Without a schedule that ends there they mean nothing, as in diffusers.
+        assert!(SigmaLevels::fractional(&config(r#"{"sigma_min": 20}"#), 1, RULES).is_ok());
+    }
+
+    /// Cosine betas end in noise so deep that the log-SNR is cut off.
+    #[test]
+    fn levels_below_the_smallest_lambda_are_left_out() {
+        let mut config = config("{}");
+        config.set("beta_schedule", "squaredcos_cap_v2".into()).unwrap();
+        let whole = |lambda| SigmaLevels::whole(&config, 5, lambda, RULES).unwrap();
+        assert_eq!(whole(f64::NEG_INFINITY).timesteps[0], 999.0);
+        let cut = whole(-5.1);
+        assert!(cut.timesteps[0] < 999.0 && cut.sigmas[0].ln() <= 5.1, "{:?}", cut.timesteps);
+    }
+}
