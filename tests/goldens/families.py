@@ -249,7 +249,7 @@ FAMILIES = {
         scheduler=scheduler("EulerAncestralDiscreteScheduler"),
         cases=[
             case(APPLE, "euler_ancestral", 10, 32, 32, 20, image_guidance_scale=1.5),
-            case(FOX, "ddim", 10, 24, 40, 21, image_guidance_scale=1.2, guidance_scale=4.0, negative_prompt=BAD),
+            case(FOX, "euler", 5, 24, 40, 21, image_guidance_scale=1.2, guidance_scale=4.0, negative_prompt=BAD),
         ],
     ),
 }

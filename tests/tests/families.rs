@@ -99,8 +99,7 @@ fn runs_from_the_seed_alone_end_where_those_of_diffusers_do() {
     for name in FAMILIES {
         let pipeline = Model::convert(name, WeightType::F32).open(2);
         let goldens = Goldens::load(name);
-        // Its own scheduler is not among ours.
-        for case in goldens.manifest.end_to_end.iter().filter(|case| case.scheduler != "lcm") {
+        for case in &goldens.manifest.end_to_end {
             let found = pipeline.generate(&request(&goldens, case), &mut |_| ControlFlow::Continue(()));
             let found = found.unwrap_or_else(|error| panic!("{name} {}: {error}", case.label()));
             let expected = goldens.tensor(&case.case, "latents");
