@@ -204,7 +204,7 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
             preset("dpmpp-3m-sde-karras", &[PLUS_PLUS_SDE, ("solver_order", "3"), KARRAS]),
             preset("dpmpp-3m-sde-exponential", &[PLUS_PLUS_SDE, ("solver_order", "3"), EXPONENTIAL]),
         ],
-        summary: "DPM-Solver++ (2M and SDE): the best in 15 to 30 steps, Karras sigmas help (Lu et al. 2022)",
+        summary: "DPM-Solver++ (2M, 3M, SDE): the usual choice for 15 to 30 steps, with Karras sigmas (Lu et al. 2022)",
         options: &[
             SOLVER,
             LOWER_ORDER,
