@@ -64,6 +64,94 @@ fn sd15_has_the_published_number_of_weights() {
     assert_eq!(text_encoder, 123_060_480);
 }
 
+/// U-Nets of other families, from the keys in which their files differ from the one above.
+fn other_unets() -> Vec<(&'static str, usize, Value)> {
+    let down = |kinds: &str| -> Value {
+        kinds.chars().map(|kind| if kind == 'x' { "CrossAttnDownBlock2D" } else { "DownBlock2D" }).collect()
+    };
+    let up = |kinds: &str| -> Value {
+        kinds.chars().rev().map(|kind| if kind == 'x' { "CrossAttnUpBlock2D" } else { "UpBlock2D" }).collect()
+    };
+    let changed = |changes: Value| {
+        let mut config = unet();
+        let changes = changes.as_object().unwrap().clone();
+        config.as_object_mut().unwrap().extend(changes);
+        config
+    };
+    let sdxl = changed(json!({
+        "block_out_channels": [320, 640, 1280], "down_block_types": down(".xx"), "up_block_types": up(".xx"),
+        "attention_head_dim": [5, 10, 20], "cross_attention_dim": 2048, "transformer_layers_per_block": [1, 2, 10],
+        "use_linear_projection": true, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2816, "num_attention_heads": null, "class_embed_type": null
+    }));
+    let mut ssd = sdxl.clone();
+    ssd["mid_block_type"] = json!("UNetMidBlock2D");
+    ssd["transformer_layers_per_block"] = json!([[], [2, 2], [4, 4]]);
+    ssd["reverse_transformer_layers_per_block"] = json!([[4, 4, 10], [2, 1, 1], 1]);
+    let refiner = changed(json!({
+        "block_out_channels": [384, 768, 1536, 1536], "down_block_types": down(".xx."),
+        "up_block_types": up(".xx."), "attention_head_dim": [6, 12, 24, 24], "cross_attention_dim": 1280,
+        "transformer_layers_per_block": 4, "addition_embed_type": "text_time", "addition_time_embed_dim": 256,
+        "projection_class_embeddings_input_dim": 2560
+    }));
+    let bk_sdm_tiny = changed(json!({
+        "block_out_channels": [320, 640, 1280], "down_block_types": down("xxx"), "up_block_types": up("xxx"),
+        "layers_per_block": 1, "mid_block_type": null
+    }));
+    vec![
+        ("SDXL", 2_567_463_684, sdxl),
+        ("SDXL's refiner", 2_259_526_660, refiner),
+        ("SSD-1B", 1_331_334_404, ssd),
+        ("an LCM", 859_602_884, with(unet(), "time_cond_proj_dim", json!(256))),
+        ("SD1.5 for inpainting", 859_535_364, with(unet(), "in_channels", json!(9))),
+        ("BK-SDM-Tiny", 323_384_964, bk_sdm_tiny),
+    ]
+}
+
+/// diffusers counts as many in models of these configs.
+#[test]
+fn other_families_have_their_numbers_of_weights() {
+    for (name, expected, config) in other_unets() {
+        let config = UNetConfig::from_json(&config).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(elements(&models::unet::weights(&config)), expected, "{name}");
+    }
+    let tiny = VaeConfig::from_json(&json!({"_class_name": "AutoencoderTiny"})).unwrap();
+    assert_eq!(elements(&models::vae::weights(&tiny)), 2_445_063);
+}
+
+#[test]
+fn an_autoencoder_is_known_by_its_class() {
+    let error = |config: &Value| VaeConfig::from_json(config).unwrap_err().to_string();
+    assert!(error(&with(vae(), "_class_name", json!("ConsistencyDecoderVAE"))).contains("AutoencoderTiny"));
+    assert!(error(&with(vae(), "latents_mean", json!([0.0, 1.0]))).contains("4 finite numbers"));
+    let with_mean = with(vae(), "latents_mean", json!([0.0, 1.0, 2.0, 3.0]));
+    assert!(error(&with(with_mean, "latents_std", json!([1.0, 0.0, 1.0, 1.0]))).contains("positive"));
+    for (key, value, expected) in [
+        ("decoder_block_out_channels", json!([64, 32, 64, 64]), "equal widths"),
+        ("num_encoder_blocks", json!([1, 3, 3]), "as many levels"),
+        ("upsampling_scaling_factor", json!(3), "2"),
+        ("act_fn", json!("mish"), "relu"),
+        ("shift_factor", json!(0.5), "0"),
+        ("brand_new_switch", json!("on"), "unknown key"),
+    ] {
+        let found = error(&with(json!({"_class_name": "AutoencoderTiny"}), key, value));
+        assert!(found.contains(key) && found.contains(expected), "{found}");
+    }
+}
+
+#[test]
+fn the_end_of_a_prompt_is_found_by_both_rules() {
+    let pooling = |id: u64| {
+        let config = with(text_encoder(), "eos_token_id", json!(id));
+        TextEncoderConfig::from_json("text_encoder_2", &config, true).unwrap().pooling
+    };
+    // Start, two words, end, padding with the end token.
+    let ids = [49406, 320, 1125, 49407, 49407];
+    assert_eq!(pooling(2).position(&ids), 3);
+    assert_eq!(pooling(49407).position(&ids), 3);
+    assert_eq!(pooling(7).position(&ids), 0, "as argmax finds it where there is none");
+}
+
 #[test]
 fn no_weight_is_listed_twice() {
     for specs in weights() {
