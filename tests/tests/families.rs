@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use sdq_engine::{Mask, Picture, Request, Tensor, pipeline::Conditioning};
+use sdq_engine::{Error, Mask, Picture, Pipeline, Request, Tensor, pipeline::Conditioning};
 use sdq_formats::WeightType;
 use sdq_tests::{
     goldens::{EndToEnd, FAMILIES, Goldens, scaling_factor},
@@ -127,6 +127,41 @@ fn pictures_of_a_batch_do_not_touch_each_other() {
         let together = draw(&Request { count: 3, ..request.clone() });
         let alone = [0, 1, 2].map(|i| draw(&Request { seed: request.seed + i, ..request.clone() }));
         assert_eq!(together, alone.concat(), "{name}");
+    }
+}
+
+/// With the least memory that does, branches of guidance take turns and the decoder works in strips: the picture is the
+/// same bit for bit, so each branch is given its own text states, time biases and picture in its turn.
+#[test]
+fn the_least_memory_draws_the_same_picture() {
+    for name in ["sd2", "sdxl", "refiner", "pix2pix", "inpaint"] {
+        let pipeline = Model::convert(name, WeightType::F32).open(2);
+        let goldens = Goldens::load(name);
+        // Large enough for the halves of a batch to matter.
+        let (width, height) = (192, 128);
+        let mut request = request(&goldens, &goldens.manifest.end_to_end[1]).size(width, height).steps(4);
+        if let Some(image) = &mut request.init_image {
+            let rgb = (0..width * height * 3).map(|value| (value % 253) as u8).collect();
+            *image = Picture { width, height, rgb };
+        }
+        if let Some(mask) = &mut request.mask {
+            let values = (0..width * height).map(|pixel| if pixel % width < 96 { 0 } else { 255 }).collect();
+            *mask = Mask { width, height, values };
+        }
+        let draw = |pipeline: &Pipeline| {
+            let drawn = pipeline.generate(&request, &mut |_| ControlFlow::Continue(()));
+            drawn.unwrap_or_else(|error| panic!("{name}: {error}"))
+        };
+        let least = match pipeline.with_max_memory(Some(1)).plan(&request) {
+            Err(Error::DoesNotFit { needed, .. }) => pipeline.with_max_memory(Some(needed)),
+            other => panic!("{name}: one byte is enough: {other:?}"),
+        };
+        let plan = least.plan(&request).unwrap();
+        let guided = request.guidance_scale.is_some_and(|scale| scale > 1.0);
+        assert_eq!(plan.batching.split_guidance, guided, "{name}: {plan:?}");
+        let (found, expected) = (draw(&least), draw(&pipeline));
+        assert_eq!(found.latents, expected.latents, "{name}");
+        assert_eq!(found.pictures, expected.pictures, "{name}");
     }
 }
 
