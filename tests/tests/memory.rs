@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use sdq_engine::{Error, Event, Pipeline, PipelineOptions, Request};
+use sdq_engine::{Error, Event, Picture, Pipeline, PipelineOptions, Request};
 use sdq_formats::WeightType;
 use sdq_tests::{
     measure::Table,
@@ -29,8 +29,9 @@ const TOLERANCE: f64 = 0.05;
 const MODEL: &str = "SDQ_MEMORY_MODEL";
 const CASE: &str = "SDQ_MEMORY_CASE";
 
-/// Width, height and number of the pictures, and how much may be taken: 0 is the least that does, 1 all that is of use.
-type Case = (usize, usize, usize, f64);
+/// Width, height and number of the pictures, how much may be taken (0 is the least that does, 1 all that is of use), and
+/// whether they start from a picture.
+type Case = (usize, usize, usize, f64, bool);
 
 /// `RssAnon` of this process in bytes, as the engine counts what it holds.
 fn anonymous() -> u64 {
@@ -75,8 +76,15 @@ impl Drop for Sampler {
     }
 }
 
-fn request((width, height, count, _): Case) -> Request {
-    Request::new("a red apple").size(width, height).count(count).steps(1)
+fn request((width, height, count, _, from_picture): Case) -> Request {
+    let request = Request::new("a red apple").size(width, height).count(count).steps(1);
+    match from_picture {
+        false => request,
+        true => {
+            let rgb = (0..width * height * 3).map(|value| (value % 251) as u8).collect();
+            request.init_image(Picture { width, height, rgb }).strength(1.0)
+        }
+    }
 }
 
 /// Draws one case and prints, for each phase, what was planned and what was seen. Not a test of its own: run by the one
@@ -150,7 +158,13 @@ fn the_plan_is_what_the_system_counts() {
         ("trained q8", Model::convert_folder(&demo_model(), WeightType::Q8)),
     ];
     for (name, model) in &models {
-        for case in [(512, 512, 1, 1.0), (320, 448, 3, 1.0), (384, 640, 1, 0.3), (512, 448, 2, 0.0)] {
+        for case in [
+            (512, 512, 1, 1.0, false),
+            (320, 448, 3, 1.0, false),
+            (384, 640, 1, 0.3, false),
+            (512, 448, 2, 0.0, false),
+            (448, 512, 1, 0.0, true),
+        ] {
             let (planned, seen) = run(model, case);
             let (peak, highest) = (planned.iter().max().unwrap(), seen.iter().max().unwrap());
             let label = format!("{name} {case:?}: {planned:?} planned, {seen:?} seen");
@@ -163,7 +177,7 @@ fn the_plan_is_what_the_system_counts() {
 #[test]
 fn what_cannot_fit_is_refused_with_what_would_do() {
     let pipeline = Model::convert("fp16", WeightType::F16).open(2);
-    let case = (256, 192, 2, 1.0);
+    let case = (256, 192, 2, 1.0, false);
     let refuse = |pipeline: &Pipeline| match pipeline.generate(&request(case), &mut |_| panic!("it began")) {
         Err(Error::DoesNotFit { needed, advice, size, .. }) => (needed, advice, size),
         other => panic!("{other:?}"),
@@ -172,7 +186,7 @@ fn what_cannot_fit_is_refused_with_what_would_do() {
     assert_eq!((size.as_str(), advice.as_str()), ("256x192", "no size would fit"));
     let (_, advice, _) = refuse(&pipeline.with_max_memory(Some(needed - 1)));
     let (width, height) = advice.strip_suffix(" would fit").unwrap().split_once('x').unwrap();
-    let smaller = (width.parse().unwrap(), height.parse().unwrap(), 2, 1.0);
+    let smaller = (width.parse().unwrap(), height.parse().unwrap(), 2, 1.0, false);
     pipeline.with_max_memory(Some(needed - 1)).plan(&request(smaller)).unwrap();
     let fits = pipeline.with_max_memory(Some(needed)).plan(&request(case)).unwrap();
     assert_eq!(fits.peak(), needed, "the smallest limit that would do");

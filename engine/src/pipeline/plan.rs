@@ -233,7 +233,7 @@ impl<'p> Planner<'p> {
         let mut scratch = 0;
         let mut add = |name, footprint: Footprint| {
             scratch = footprint.scratch.max(scratch);
-            let bytes = held + self.text_states + scratch + footprint.executable;
+            let bytes = held + self.given() + self.text_states + scratch + footprint.executable;
             phases.push(Phase { name, bytes });
         };
         add("text encoder", self.text);
@@ -309,7 +309,18 @@ impl<'p> Planner<'p> {
     fn beside_decoder(&self) -> u64 {
         let Settings { width, height, count, .. } = *self.settings;
         let pictures = (3 * width * height * count) as u64;
-        self.pipeline.held + self.text_states + (count as u64 + 1) * self.latents_of_one() + pictures
+        let beside = self.pipeline.held + self.given() + self.text_states + pictures;
+        beside + (count as u64 + 1) * self.latents_of_one()
+    }
+
+    /// The picture and the mask to start from, as the caller holds them and as the settings do.
+    fn given(&self) -> u64 {
+        let channels = match self.settings.job {
+            Job::TextToImage => 0,
+            Job::ImageToImage { .. } | Job::Editing { .. } => 3,
+            Job::Inpainting { .. } => 4,
+        };
+        2 * (channels * self.settings.width * self.settings.height) as u64
     }
 
     fn latents_of_one(&self) -> u64 {
