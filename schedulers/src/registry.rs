@@ -315,7 +315,12 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         aliases: &[],
         presets: &[],
         summary: "for TCD and Hyper-SD models only, 2 to 8 steps; eta says how lively (Zheng et al. 2024)",
-        options: &[DISTILLED, &[option("eta", "0 to 1; default 0.3")], ZERO_SNR, TRAINING],
+        options: &[
+            DISTILLED,
+            &[option("eta", "0 to 1; default 0; its authors advise 0.3")],
+            ZERO_SNR,
+            TRAINING,
+        ],
         classes: &["TCDScheduler"],
         build: tcd::build,
         preset: &[],

@@ -17,7 +17,8 @@ use crate::{BetaSchedule, Limit, NoiseSchedule, Scheduler, SchedulerConfig, Sche
 /// x_next = √(ᾱ_next / ᾱ_s) · x_s + √(1 - ᾱ_next / ᾱ_s) · noise
 /// ```
 ///
-/// eta (γ in the paper) is 0.3 by default. The last step, to timestep 0, draws no noise. As in diffusers, predictions
+/// eta (γ in the paper) is 0 by default, as diffusers' pipelines pass it to every scheduler; the paper's and the class's own
+/// choice is 0.3. The last step, to timestep 0, draws no noise. As in diffusers, predictions
 /// are neither clipped nor thresholded, whatever the config says.
 pub(crate) fn build(
     config: &SchedulerConfig,
@@ -25,7 +26,7 @@ pub(crate) fn build(
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
     config.refuse_unless("tcd", ALIGN_YOUR_STEPS_KEY, Value::Null)?;
     let config = &config.or_betas(0.00085, 0.012, BetaSchedule::ScaledLinear);
-    let eta = config.number("eta")?.unwrap_or(0.3);
+    let eta = config.number("eta")?.unwrap_or(0.0);
     if !(0.0..=1.0).contains(&eta) {
         return Err(invalid("eta", "a number from 0 to 1", eta));
     }
