@@ -14,6 +14,17 @@ SCHEDULERS = {
     "ddpm": diffusers.DDPMScheduler,
     "euler": diffusers.EulerDiscreteScheduler,
     "euler_ancestral": diffusers.EulerAncestralDiscreteScheduler,
+    "pndm": diffusers.PNDMScheduler,
+    "heun": diffusers.HeunDiscreteScheduler,
+    "lms": diffusers.LMSDiscreteScheduler,
+    "kdpm2": diffusers.KDPM2DiscreteScheduler,
+    "kdpm2_ancestral": diffusers.KDPM2AncestralDiscreteScheduler,
+    "dpm_multistep": diffusers.DPMSolverMultistepScheduler,
+    "dpm_singlestep": diffusers.DPMSolverSinglestepScheduler,
+    "unipc": diffusers.UniPCMultistepScheduler,
+    "deis": diffusers.DEISMultistepScheduler,
+    "lcm": diffusers.LCMScheduler,
+    "tcd": diffusers.TCDScheduler,
 }
 
 ODD_PROMPTS = [

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from diffusers import StableDiffusionPipeline
 
-from record import ODD_PROMPTS, Recorder, case, quiet
+from record import ODD_PROMPTS, SCHEDULERS, Recorder, case, quiet
 
 
 def cases(side: int) -> list[dict]:
@@ -26,6 +26,10 @@ def cases(side: int) -> list[dict]:
         case("a house on a purple background", "ddim", 20, side, side, 6, eta=1.0),
         case("a tree on a pink background", "ddim", 10, side, tall, 7),
         case("", "euler", 10, side, side, 8, guidance_scale=1.0),
+        *(
+            case("a cat on a green background", scheduler, 7, side, side, 8, guidance_scale=3.0)
+            for scheduler in sorted(SCHEDULERS.keys() - {"ddim", "ddpm", "euler", "euler_ancestral"})
+        ),
     ]
 
 
