@@ -30,10 +30,10 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let millions = parameters as f64 / 1e6;
     let bits = bytes as f64 * 8.0 / parameters as f64;
     let seconds = started.elapsed().as_secs_f64();
-    eprintln!(
+    note!(
         "{weights} tensors, {millions:.1} M parameters, {megabytes:.1} MB, {bits:.2} bits per weight, {seconds:.1} s"
     );
-    println!("{}", args.output.display());
+    say!("{}", args.output.display());
     Ok(())
 }
 

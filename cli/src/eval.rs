@@ -60,8 +60,8 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         interrupt::while_writing(|| sheet.write(path))?;
     }
     match args.json {
-        true => println!("{:#}", report.json()),
-        false => print!("{}", report.table()),
+        true => say!("{:#}", report.json()),
+        false => say_part!("{}", report.table()),
     }
     Ok(())
 }

@@ -195,7 +195,7 @@ impl Versions {
             let mut found = self.psnr(&self.overlaid(names)?)?;
             found.sort_by(f64::total_cmp);
             let median = found[(found.len() - 1) / 2];
-            eprintln!("{middle} of {} moves towards the smallest file: {median:.1} dB", moves.len());
+            note!("{middle} of {} moves towards the smallest file: {median:.1} dB", moves.len());
             if median >= target { near = middle } else { far = middle }
         }
         Ok(near)

@@ -25,17 +25,13 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     for prompt in [&request.prompt, &request.negative_prompt] {
         let surplus = pipeline.surplus_tokens(prompt)?;
         if surplus > 0 {
-            eprintln!(
-                "note: the prompt is {surplus} tokens too long for the model, which reads only its start"
-            );
+            note!("note: the prompt is {surplus} tokens too long for the model, which reads only its start");
         }
     }
     let saved_run = files.saved_run();
     if saved_run.exists() {
         let path = saved_run.display();
-        eprintln!(
-            "note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it"
-        );
+        note!("note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it");
     }
     run::run(&pipeline, &settings, &files, &args.run, 0, |observer| pipeline.generate(&request, observer))
 }

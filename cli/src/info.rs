@@ -22,7 +22,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
         },
     };
     match args.json {
-        true => println!("{description:#}"),
+        true => say!("{description:#}"),
         false => print_plainly(&description, 0),
     }
     Ok(())
@@ -100,12 +100,12 @@ fn print_plainly(value: &Value, depth: usize) {
                     Value::Object(inner) if inner.is_empty() => {}
                     Value::Array(inner) if inner.is_empty() => {}
                     Value::Object(_) | Value::Array(_) => {
-                        println!("{indent}{name}:");
+                        say!("{indent}{name}:");
                         print_plainly(field, depth + 1);
                     }
                     Value::String(text) if text.is_empty() => {}
-                    Value::String(text) => println!("{indent}{name}: {text}"),
-                    other => println!("{indent}{name}: {other}"),
+                    Value::String(text) => say!("{indent}{name}: {text}"),
+                    other => say!("{indent}{name}: {other}"),
                 }
             }
         }
@@ -114,13 +114,13 @@ fn print_plainly(value: &Value, depth: usize) {
                 match item {
                     Value::Object(fields) => {
                         let fields = fields.values().map(plain).collect::<Vec<_>>();
-                        println!("{indent}{}", fields.join("  "));
+                        say!("{indent}{}", fields.join("  "));
                     }
-                    other => println!("{indent}{}", plain(other)),
+                    other => say!("{indent}{}", plain(other)),
                 }
             }
         }
-        other => println!("{indent}{}", plain(other)),
+        other => say!("{indent}{}", plain(other)),
     }
 }
 

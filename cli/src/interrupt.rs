@@ -20,7 +20,7 @@ pub(crate) fn listen() {
             let _writing = WRITING.lock().unwrap_or_else(PoisonError::into_inner);
             std::process::exit(i32::from(crate::EXIT_INTERRUPTED));
         }
-        eprintln!("\nstopping after this step; press Ctrl-C again to stop at once");
+        note!("\nstopping after this step; press Ctrl-C again to stop at once");
     });
 }
 

@@ -9,7 +9,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
     let plan = pipeline.plan(&job::request(args)?)?;
     match args.run.json {
-        true => println!("{:#}", describe(&plan)),
+        true => say!("{:#}", describe(&plan)),
         false => print(&plan),
     }
     Ok(())
@@ -47,7 +47,7 @@ fn print(plan: &MemoryPlan) {
 }
 
 fn line(name: &str, value: &str) {
-    println!("{name:<14}{value}");
+    say!("{name:<14}{value}");
 }
 
 fn decoding(Decoding { strips, stages, work }: &Decoding) -> String {

@@ -43,7 +43,7 @@ impl Previews {
             // Over the last one.
             let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
             self.lines = text.lines().count();
-            progress.above(|| eprint!("{up}{text}"));
+            progress.above(|| note!("{up}{}", text.trim_end_matches('\n')));
             return Ok(());
         }
         let path = output.with_extension("preview.png");

@@ -62,7 +62,7 @@ impl Progress {
             let pace = started.elapsed().as_secs_f64() / done as f64;
             let left = pace * self.length.saturating_sub(done) as f64;
             let (unit, length) = (self.unit, self.length);
-            eprintln!("{what}: {unit} {done}/{length}, {pace:.2} s/{unit}, {left:.0} s left");
+            note!("{what}: {unit} {done}/{length}, {pace:.2} s/{unit}, {left:.0} s left");
         }
     }
 }

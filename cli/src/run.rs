@@ -115,7 +115,7 @@ pub(crate) fn run(
     run.progress.finish();
     let saved_run = files.saved_run();
     if generated.is_err() && saved_run.exists() {
-        eprintln!("to finish this run: sdq resume \"{}\"", saved_run.display());
+        note!("to finish this run: sdq resume \"{}\"", saved_run.display());
     }
     if let Some(failure) = run.failure {
         return Err(failure);
@@ -223,12 +223,12 @@ fn report(files: &Files, args: &RunArgs, written: &[Value], started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
         let latents = files.save_latents.as_ref().map(|path| path.display().to_string());
-        println!("{:#}", json!({ "pictures": written, "latents": latents, "seconds": seconds }));
+        say!("{:#}", json!({ "pictures": written, "latents": latents, "seconds": seconds }));
     } else {
         for picture in written {
-            println!("{}", picture["file"].as_str().unwrap_or_default());
+            say!("{}", picture["file"].as_str().unwrap_or_default());
         }
-        eprintln!("drawn in {seconds:.1} s");
+        note!("drawn in {seconds:.1} s");
     }
 }
 

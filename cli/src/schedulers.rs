@@ -5,25 +5,25 @@ use sdq_schedulers::{SchedulerEntry, SchedulerOption};
 pub(crate) fn run() -> anyhow::Result<()> {
     let entries = sdq_schedulers::schedulers();
     for entry in &entries {
-        println!("{:<16} {}", entry.name, entry.summary);
+        say!("{:<16} {}", entry.name, entry.summary);
         if !entry.aliases.is_empty() {
-            println!("{:<16}   also called {}", "", entry.aliases.join(", "));
+            say!("{:<16}   also called {}", "", entry.aliases.join(", "));
         }
         for preset in entry.presets {
             let config: Vec<String> =
                 preset.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            println!("{:<16}   {} sets {}", "", preset.name, config.join(", "));
+            say!("{:<16}   {} sets {}", "", preset.name, config.join(", "));
         }
         let keys: Vec<&str> = entry.all_options().map(|option| option.key).collect();
         for line in wrapped("options: ", &keys) {
-            println!("{:<16}   {line}", "");
+            say!("{:<16}   {line}", "");
         }
-        println!();
+        say!("");
     }
-    println!("Options, each as --scheduler-option KEY=VALUE:");
+    say!("Options, each as --scheduler-option KEY=VALUE:");
     for (option, readers) in options(&entries) {
         let only = if readers.len() < 3 { format!(" ({})", readers.join(", ")) } else { String::new() };
-        println!("  {:<27} {}{only}", option.key, option.values);
+        say!("  {:<27} {}{only}", option.key, option.values);
     }
     Ok(())
 }
