@@ -32,13 +32,13 @@ impl Deref for Pages {
     type Target = [f32];
 
     fn deref(&self) -> &[f32] {
-        bytemuck::cast_slice(self.map.as_deref().unwrap_or_default())
+        self.map.as_deref().map_or(&[], bytemuck::cast_slice)
     }
 }
 
 impl DerefMut for Pages {
     fn deref_mut(&mut self) -> &mut [f32] {
-        bytemuck::cast_slice_mut(self.map.as_deref_mut().unwrap_or_default())
+        self.map.as_deref_mut().map_or(&mut [], bytemuck::cast_slice_mut)
     }
 }
 
