@@ -112,8 +112,8 @@ pub enum SchedulerError {
     },
     /// A run cannot be continued from what was kept of it.
     #[error(
-        "what the scheduler remembers before step {step_index} is {found}, expected {expected}; \
-         it belongs to another scheduler or run"
+        "before step {step_index} the scheduler remembers {found}, expected {expected}; a run of this scheduler cannot \
+         start there, and one that is continued needs its own history (a start from a picture: try another scheduler)"
     )]
     History {
         /// The step to continue with.

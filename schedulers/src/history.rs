@@ -66,6 +66,8 @@ pub struct Evaluation {
     pub timestep: f64,
     /// How latents there are made of clean ones and noise: signal · x_0 + noise level · ε.
     pub signal_and_noise: (f64, f64),
+    /// The same of latents that [`Scheduler::add_noise`] makes here; nearly always equal.
+    pub noised: (f64, f64),
     /// What the model's input is multiplied by.
     pub input_scale: f64,
     /// Whether the step draws noise.
@@ -78,6 +80,7 @@ impl Evaluation {
         Evaluation {
             timestep,
             signal_and_noise: (1.0, sigma),
+            noised: (1.0, sigma),
             input_scale: 1.0 / sigma.hypot(1.0),
             draws_noise: false,
         }
@@ -85,7 +88,14 @@ impl Evaluation {
 
     /// Latents are α · x_0 + σ_t · ε with α² + σ_t² = 1 and `sigma` = σ_t / α.
     pub(crate) fn variance_preserving(timestep: f64, sigma: f64) -> Self {
-        Evaluation { timestep, signal_and_noise: alpha_sigma(sigma), input_scale: 1.0, draws_noise: false }
+        let signal_and_noise = alpha_sigma(sigma);
+        Evaluation {
+            timestep,
+            signal_and_noise,
+            noised: signal_and_noise,
+            input_scale: 1.0,
+            draws_noise: false,
+        }
     }
 }
 
@@ -247,7 +257,7 @@ impl Scheduler for HistoryScheduler {
         step_index: usize,
         out: &mut [f32],
     ) -> Result<(), SchedulerError> {
-        mix(self.at(step_index)?.signal_and_noise, original, noise, out)
+        mix(self.at(step_index)?.noised, original, noise, out)
     }
 
     fn predict_original(

@@ -19,7 +19,11 @@ pub(crate) fn build(
     let config = &config.or_betas(0.00085, 0.012, BetaSchedule::Linear);
     let levels = SigmaLevels::fractional(config, num_inference_steps, RULES)?;
     let between: Vec<f64> = levels.sigmas.windows(2).map(|pair| (pair[0] * pair[1]).sqrt()).collect();
-    let asked = between.iter().map(|&sigma| Evaluation::at_sigma(levels.timestep_of(sigma), sigma));
+    let asked = between.iter().zip(&levels.sigmas[1..]).map(|(&sigma, &sigma_next)| Evaluation {
+        // Not of the level between: so diffusers noises what inpainting keeps.
+        noised: (1.0, sigma_next),
+        ..Evaluation::at_sigma(levels.timestep_of(sigma), sigma)
+    });
     let evaluations = with_between(&levels, asked.collect());
     let plan = midpoint_plan(levels.sigmas, between, |_, sigma_next| (sigma_next, 0.0));
     let (kind, sigma_max) = (config.prediction_type, levels.init_noise_sigma);

@@ -64,6 +64,7 @@ pub(crate) fn build(
     let evaluations = pndm.timesteps.iter().map(|&timestep| Evaluation {
         timestep: timestep as f64,
         signal_and_noise: schedule.signal_and_noise(timestep),
+        noised: schedule.signal_and_noise(timestep),
         input_scale: 1.0,
         draws_noise: false,
     });
