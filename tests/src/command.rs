@@ -1,6 +1,10 @@
 //! Running the `sdq` command and judging how it failed.
 
-use std::{ffi::OsStr, path::Path, process::Command};
+use std::{
+    ffi::OsStr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+};
 
 /// What a command left.
 #[derive(Debug)]
@@ -22,6 +26,38 @@ pub fn run<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome 
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("sdq writes UTF-8");
     let code = output.status.code().expect("no signal ended the command");
     Outcome { code, output: text(output.stdout), errors: text(output.stderr) }
+}
+
+/// A command that goes on while a test looks on, and is killed with it.
+#[derive(Debug)]
+pub struct Running(Child);
+
+impl Running {
+    /// Starts `binary` with `args` in `folder`, both outputs thrown away.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Running {
+        let mut command = Command::new(binary);
+        command.args(args).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
+        Running(command.spawn().expect("the command starts"))
+    }
+
+    /// How it ended, if it has.
+    ///
+    /// # Panics
+    /// When the system does not tell.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.0.try_wait().expect("the system knows its children")
+    }
+}
+
+impl Drop for Running {
+    /// Kills it without warning.
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Outcome {

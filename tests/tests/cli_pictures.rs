@@ -3,7 +3,6 @@
 use std::{
     fs,
     path::Path,
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -13,7 +12,7 @@ use sdq_formats::{
     picture::{self, Pixels},
 };
 use sdq_tests::{
-    command::{self, Outcome},
+    command::{self, Outcome, Running},
     goldens::Goldens,
     measure::{PICTURE_DB, psnr},
     models::Model,
@@ -122,22 +121,17 @@ fn what_cannot_be_started_from_is_named() {
 fn previews_are_there_while_it_is_drawn() {
     let (folder, model) = (TempDir::new().unwrap(), Model::convert("fp16", WeightType::F16));
     let preview = folder.path().join("sdq.preview.png");
-    let mut run = Command::new(SDQ)
-        .args(["generate", "x", "--steps", "900", "-W", "40", "-H", "40", "--preview-every", "2", "-m"])
-        .arg(model.path())
-        .current_dir(folder.path())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let model_path = model.path();
+    let flags = ["generate", "x", "--steps", "900", "-W", "40", "-H", "40", "--preview-every", "2", "-m"];
+    let flags = [&flags[..], &[model_path.to_str().unwrap()]].concat();
+    let run = Running::start(SDQ, folder.path(), &flags);
     let patience = Instant::now() + Duration::from_secs(60);
     while !preview.exists() && Instant::now() < patience {
         thread::sleep(Duration::from_millis(5));
     }
     let shown = picture::read(&preview).unwrap();
     assert_eq!((shown.width, shown.height), (260, 260), "latents of 10x10, enlarged to be seen");
-    run.kill().unwrap();
-    run.wait().unwrap();
+    drop(run);
 
     fs::remove_file(preview).unwrap();
     let flags = ["x", "--steps", "3", "-W", "40", "-H", "40", "--preview-every", "1"];

@@ -4,14 +4,17 @@ use std::{
     fs,
     ops::ControlFlow,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use sdq_engine::{Error, Event, Generated, Pipeline, Request, SavedRun};
 use sdq_formats::WeightType;
-use sdq_tests::{command, goldens::Goldens, models::Model};
+use sdq_tests::{
+    command::{self, Running},
+    goldens::Goldens,
+    models::Model,
+};
 use tempfile::TempDir;
 
 const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
@@ -151,30 +154,19 @@ fn killed_runs_are_finished_by_resume() {
             true => vec!["resume", saved.to_str().unwrap(), "--save-every", "0"],
             false => first.clone(),
         };
-        let mut run = Command::new(SDQ)
-            .args(&arguments)
-            .current_dir(folder.path())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut run = Running::start(SDQ, folder.path(), &arguments);
         // Moments all over a run, by the golden ratio; later ones come further, so that it ends.
         let share = f64::from(attempt + 1) * 0.618_034 % 1.0;
         thread::sleep(
             whole.mul_f64(0.05 + 0.3 * share).max(Duration::from_millis(20))
                 + Duration::from_millis(u64::from(attempt) * 5),
         );
-        match run.try_wait().unwrap() {
-            Some(status) => {
-                assert!(status.success(), "{status}");
-                break;
-            }
-            None => {
-                run.kill().unwrap();
-                run.wait().unwrap();
-                kills += 1;
-            }
+        if let Some(status) = run.ended() {
+            assert!(status.success(), "{status}");
+            break;
         }
+        drop(run);
+        kills += 1;
     }
     assert!(kills >= 3, "killed {kills} times only");
     println!("killed {kills} times");

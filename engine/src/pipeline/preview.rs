@@ -118,7 +118,10 @@ impl Pipeline {
         }
         let channels = self.model.vae.latent_channels();
         let latents = squares(channels);
-        let decoded = self.decoder((SIDE, SIDE))?.pixels(&latents)?.to_vec();
+        // The U-Net holds its memory meanwhile, and the plan leaves room for little more.
+        let size = (SIDE, SIDE);
+        let stages = self.decoder_stages(size, 0, |stager| stager.smallest())?;
+        let decoded = self.decoder_in_stages(size, stages)?.pixels(&latents)?.to_vec();
         let colors = shrink(&decoded, SIDE, self.model.vae.scale_factor());
         Ok(self.latent_colors.get_or_init(|| LatentColors::fit(&latents, &colors, channels)))
     }
