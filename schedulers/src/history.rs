@@ -3,7 +3,7 @@
 
 use crate::error::SchedulerError;
 use crate::limit::Limit;
-use crate::noise_schedule::{check_length, mix};
+use crate::noise_schedule::{check_length, mix, scale};
 use crate::prediction::PredictionType;
 use crate::{NoiseSource, Scheduler, check_history};
 
@@ -170,17 +170,10 @@ impl HistoryScheduler {
         })
     }
 
-    /// The predicted clean latents, limited.
-    fn original(&self, noise_pred: &[f32], at: Evaluation, latents: &[f32]) -> Vec<f64> {
+    /// Shares of latents and output in the predicted clean latents.
+    fn original(&self, at: Evaluation) -> (f64, f64) {
         let (signal, noise_level) = at.signal_and_noise;
-        let (from_latents, from_output) = self.prediction_type.original_sample(signal, noise_level);
-        let mut original: Vec<f64> = latents
-            .iter()
-            .zip(noise_pred)
-            .map(|(&latents, &output)| from_latents * f64::from(latents) + from_output * f64::from(output))
-            .collect();
-        self.limit.apply(&mut original);
-        original
+        self.prediction_type.original_sample(signal, noise_level)
     }
 }
 
@@ -198,10 +191,7 @@ impl Scheduler for HistoryScheduler {
     }
 
     fn scale_model_input(&self, latents: &mut [f32], step_index: usize) -> Result<(), SchedulerError> {
-        let scale = self.at(step_index)?.input_scale;
-        if scale != 1.0 {
-            latents.iter_mut().for_each(|value| *value = (scale * f64::from(*value)) as f32);
-        }
+        scale(latents, self.at(step_index)?.input_scale);
         Ok(())
     }
 
@@ -225,7 +215,7 @@ impl Scheduler for HistoryScheduler {
         if at.draws_noise {
             noise.fill_standard_normal(&mut fresh);
         }
-        let original = self.original(noise_pred, at, latents);
+        let original = self.limit.original(self.original(at), noise_pred, latents);
         let combine = |sum: &Combination, latents: &[f32]| -> Vec<f32> {
             let value = |i: usize| {
                 let remembered = sum.remembered.iter().zip(&self.history);
@@ -267,12 +257,8 @@ impl Scheduler for HistoryScheduler {
         latents: &[f32],
         out: &mut [f32],
     ) -> Result<(), SchedulerError> {
-        let at = self.at(step_index)?;
-        check_length("noise_pred", noise_pred.len(), latents.len())?;
-        check_length("out", out.len(), latents.len())?;
-        let original = self.original(noise_pred, at, latents);
-        out.iter_mut().zip(original).for_each(|(out, original)| *out = original as f32);
-        Ok(())
+        let shares = self.original(self.at(step_index)?);
+        self.limit.write_original(shares, noise_pred, latents, out)
     }
 
     fn history(&self) -> Vec<Vec<f32>> {

@@ -2,6 +2,7 @@
 
 use crate::SchedulerError;
 use crate::config::{SchedulerConfig, invalid};
+use crate::noise_schedule::check_length;
 
 /// What is done with predicted clean latents (x_0) that leave the range in which data lies.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,6 +46,36 @@ impl Limit {
             true => Ok(Limit::Clip(positive(config, "clip_sample_range")?)),
             false => Ok(Limit::None),
         }
+    }
+
+    /// The predicted clean latents of one picture, limited: `from_latents` · `latents` + `from_output` · `noise_pred`.
+    pub(crate) fn original(
+        self,
+        (from_latents, from_output): (f64, f64),
+        noise_pred: &[f32],
+        latents: &[f32],
+    ) -> Vec<f64> {
+        let original = |(&latents, &output): (&f32, &f32)| {
+            from_latents * f64::from(latents) + from_output * f64::from(output)
+        };
+        let mut original: Vec<f64> = latents.iter().zip(noise_pred).map(original).collect();
+        self.apply(&mut original);
+        original
+    }
+
+    /// The same into `out`, for [`Scheduler::predict_original`](crate::Scheduler::predict_original).
+    pub(crate) fn write_original(
+        self,
+        shares: (f64, f64),
+        noise_pred: &[f32],
+        latents: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        check_length("noise_pred", noise_pred.len(), latents.len())?;
+        check_length("out", out.len(), latents.len())?;
+        let original = self.original(shares, noise_pred, latents);
+        out.iter_mut().zip(original).for_each(|(out, original)| *out = original as f32);
+        Ok(())
     }
 
     /// Limits `original`, all predicted clean latents of one picture, in place.

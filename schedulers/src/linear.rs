@@ -2,7 +2,7 @@
 
 use crate::error::SchedulerError;
 use crate::limit::Limit;
-use crate::noise_schedule::{check_length, mix};
+use crate::noise_schedule::{check_length, mix, scale};
 use crate::{NoiseSource, Scheduler};
 
 /// One step from noise level to noise level, linear but for the limit of the predicted clean latents:
@@ -43,6 +43,13 @@ pub struct LinearScheduler {
     limit: Limit,
 }
 
+impl LinearStep {
+    /// Shares of latents and output in the predicted clean latents.
+    fn original(&self) -> (f64, f64) {
+        (self.original_from_latents, self.original_from_output)
+    }
+}
+
 impl LinearScheduler {
     /// A scheduler of `steps`, one for each of `timesteps`, that holds predicted clean latents to `limit`.
     ///
@@ -57,16 +64,6 @@ impl LinearScheduler {
         let steps = self.steps.len();
         self.steps.get(step_index).copied().ok_or(SchedulerError::StepIndex { found: step_index, steps })
     }
-
-    /// The predicted clean latents, limited.
-    fn original(&self, noise_pred: &[f32], step: LinearStep, latents: &[f32]) -> Vec<f64> {
-        let original = |(&latents, &output): (&f32, &f32)| {
-            step.original_from_latents * f64::from(latents) + step.original_from_output * f64::from(output)
-        };
-        let mut original: Vec<f64> = latents.iter().zip(noise_pred).map(original).collect();
-        self.limit.apply(&mut original);
-        original
-    }
 }
 
 impl Scheduler for LinearScheduler {
@@ -79,10 +76,7 @@ impl Scheduler for LinearScheduler {
     }
 
     fn scale_model_input(&self, latents: &mut [f32], step_index: usize) -> Result<(), SchedulerError> {
-        let scale = self.at(step_index)?.input_scale;
-        if scale != 1.0 {
-            latents.iter_mut().for_each(|value| *value = (scale * f64::from(*value)) as f32);
-        }
+        scale(latents, self.at(step_index)?.input_scale);
         Ok(())
     }
 
@@ -100,7 +94,7 @@ impl Scheduler for LinearScheduler {
             noise.fill_standard_normal(&mut fresh);
         }
         let noise_std = step.noise_std.unwrap_or(0.0);
-        let original = self.original(noise_pred, step, latents);
+        let original = self.limit.original(step.original(), noise_pred, latents);
         for (((value, &output), &noise), &original) in
             latents.iter_mut().zip(noise_pred).zip(&fresh).zip(&original)
         {
@@ -133,12 +127,7 @@ impl Scheduler for LinearScheduler {
         latents: &[f32],
         out: &mut [f32],
     ) -> Result<(), SchedulerError> {
-        let step = self.at(step_index)?;
-        check_length("noise_pred", noise_pred.len(), latents.len())?;
-        check_length("out", out.len(), latents.len())?;
-        let original = self.original(noise_pred, step, latents);
-        out.iter_mut().zip(original).for_each(|(out, original)| *out = original as f32);
-        Ok(())
+        self.limit.write_original(self.at(step_index)?.original(), noise_pred, latents, out)
     }
 }
 

@@ -124,6 +124,13 @@ impl NoiseSchedule {
     }
 }
 
+/// Multiplies `latents` in place, for [`Scheduler::scale_model_input`](crate::Scheduler::scale_model_input).
+pub(crate) fn scale(latents: &mut [f32], factor: f64) {
+    if factor != 1.0 {
+        latents.iter_mut().for_each(|value| *value = (factor * f64::from(*value)) as f32);
+    }
+}
+
 /// `out` = signal · `original` + noise level · `noise`.
 pub(crate) fn mix(
     (signal, noise_level): (f64, f64),
