@@ -165,6 +165,24 @@ fn the_least_memory_draws_the_same_picture() {
     }
 }
 
+/// What a model needs and what it cannot use, by the name of the request's field.
+#[test]
+fn models_that_need_a_picture_say_so() {
+    let picture = Picture { width: 64, height: 64, rgb: vec![90; 64 * 64 * 3] };
+    let mask = Mask { width: 64, height: 64, values: vec![255; 64 * 64] };
+    let (alone, pictured) = (Request::new("x"), Request::new("x").init_image(picture));
+    for (name, request, words) in [
+        ("inpaint", alone.clone(), "init-image: none is not a picture"),
+        ("pix2pix", alone, "init-image: none is not a picture"),
+        ("inpaint", pictured.clone(), "mask: none is not the part"),
+        ("pix2pix", pictured.clone().mask(mask), "mask: a picture is not of use"),
+        ("pix2pix", pictured.strength(0.5), "strength: a number is not of use"),
+    ] {
+        let error = Model::convert(name, WeightType::F32).open(1).settings(&request).unwrap_err().to_string();
+        assert!(error.starts_with(words), "{name}: {error}");
+    }
+}
+
 /// Rounding to bytes and back changes a picture a little, in every family and layer.
 #[test]
 fn every_family_can_be_quantized() {

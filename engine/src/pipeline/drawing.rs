@@ -53,7 +53,7 @@ impl Drawing {
         let noise = initial_noise(&mut generator, variation, shape.iter().product());
         let mut latents = noise.clone();
         match &original {
-            Some(original) if settings.first_step > 0 || !start.from_noise_alone => {
+            Some(original) if !start.from_noise_alone => {
                 scheduler.add_noise(original, &noise, settings.first_step, &mut latents)?;
             }
             _ => {

@@ -259,34 +259,37 @@ impl Pipeline {
     }
 
     fn job(&self, request: &Request) -> Result<Job, Error> {
-        let needed = |field, expected: &str| check(field, "none", false, expected).map(|_| ());
-        let refused = |field, given: bool, why: &str| match given {
-            true => needed(field, why),
-            false => Ok(()),
-        };
+        // The field, what it was found to be and what it should be, wherever `wrong`.
+        let refused =
+            |wrong: bool, field, found: &str, expected| check(field, found, !wrong, expected).map(drop);
         let strength = |default| share("strength", request.strength.unwrap_or(default));
+        let (extra, mask) = (self.model.extra_input, request.mask.clone());
         let Some(image) = request.init_image.clone() else {
-            if self.model.extra_input != ExtraInput::None {
-                needed("init-image", "a picture, which this model works on")?;
+            for (wrong, expected) in [
+                (extra != ExtraInput::None, "a picture, which this model works on"),
+                (mask.is_some(), "a picture for the mask to lie on"),
+                (request.strength.is_some(), "a picture for strength to change"),
+            ] {
+                refused(wrong, "init-image", "none", expected)?;
             }
-            refused("init-image", request.mask.is_some(), "a picture for the mask to lie on")?;
-            refused("init-image", request.strength.is_some(), "a picture for strength to change")?;
             return Ok(Job::TextToImage);
         };
-        match (self.model.extra_input, request.mask.clone()) {
+        match (extra, mask) {
             (ExtraInput::Picture, mask) => {
-                refused("mask", mask.is_some(), "possible: this model edits the whole picture")?;
-                refused("strength", request.strength.is_some(), "possible: this model starts from noise")?;
+                refused(mask.is_some(), "mask", "a picture", "of use: this model edits all of it")?;
+                let strength = request.strength;
+                refused(strength.is_some(), "strength", "a number", "of use: this model starts from noise")?;
                 Ok(Job::Editing { image })
             }
             (ExtraInput::None | ExtraInput::MaskedPicture, Some(mask)) => {
                 Ok(Job::Inpainting { image, mask, strength: strength(INPAINTING_STRENGTH)? })
             }
             (ExtraInput::None, None) => Ok(Job::ImageToImage { image, strength: strength(STRENGTH)? }),
-            (ExtraInput::MaskedPicture, None) => {
-                needed("mask", "the part of the picture that this model is to draw anew")?;
-                Ok(Job::TextToImage)
-            }
+            (ExtraInput::MaskedPicture, None) => Err(Error::Request {
+                field: "mask",
+                found: "none".to_owned(),
+                expected: "the part of the picture that this model is to draw anew".to_owned(),
+            }),
         }
     }
 
