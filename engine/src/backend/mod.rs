@@ -3,11 +3,16 @@
 pub mod cpu;
 mod source;
 
+use std::time::Duration;
+
 use sdq_formats::WeightSpec;
 
 pub use source::WeightSource;
 
-use crate::{Error, graph::Graph};
+use crate::{
+    Error,
+    graph::{Graph, Node},
+};
 
 /// What a graph takes of memory that no file backs, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,6 +61,10 @@ pub trait Executable: Send {
     /// Runs all ops, and shows `watch` what each product is about to read: its weight, and its input `[.., channels]`
     /// in f32. Products with quantized weights are not shown; theirs are no f32 values.
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32]));
+
+    /// Runs all ops, and tells `report` of each, in order, how long it took. The graph is the one that the backend made
+    /// of the model's: its nodes are what really runs.
+    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration));
 
     /// An output of the last run. `name` is the graph's own: anything else panics.
     fn output(&self, name: &str) -> &[f32];

@@ -6,6 +6,7 @@ use std::{
     collections::BTreeMap,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use sdq_formats::WeightSpec;
@@ -14,7 +15,7 @@ use super::{Event, Pipeline, Request};
 use crate::{
     Error,
     backend::{Backend, Executable, Footprint, WeightSource},
-    graph::Graph,
+    graph::{Graph, Node},
 };
 
 /// Mean squares of what every product reads, by component and name of its weight.
@@ -145,6 +146,10 @@ impl Executable for Watched<'_> {
 
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
         self.inner.run_watched(watch);
+    }
+
+    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) {
+        self.inner.run_timed(report);
     }
 
     fn output(&self, name: &str) -> &[f32] {

@@ -8,7 +8,11 @@ pub mod pool;
 pub mod simd;
 mod step;
 
-use std::{num::NonZeroUsize, sync::Arc};
+use std::{
+    num::NonZeroUsize,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use sdq_formats::WeightSpec;
 
@@ -16,7 +20,7 @@ use super::{Backend, Executable, Footprint, WeightSource};
 use crate::{
     Error,
     graph::{
-        Graph, Op, Port, TensorId,
+        Graph, Node, Op, Port, TensorId,
         plan::{ALIGNMENT, Plan},
         quantize_inputs,
     },
@@ -96,14 +100,13 @@ struct CpuExecutable<'w> {
 }
 
 impl CpuExecutable<'_> {
-    /// Runs all nodes; `before` sees each with its inputs.
-    fn run_nodes(&mut self, mut before: impl FnMut(&Step<'_>, &[&[f32]])) {
+    /// Has `run` do each node in turn: it is given the node's inputs and where its output goes.
+    fn run_nodes(&mut self, mut run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
         for node in &self.graph.nodes {
             let inputs = node.inputs.iter().map(|tensor| self.plan.range(tensor.0));
             let (out, inputs) = self.arena.split(self.plan.range(node.output.0), inputs);
             let step = Step { pool: &self.pool, graph: &self.graph, weights: &self.weights, node };
-            before(&step, &inputs);
-            step.run(&inputs, out);
+            run(&step, &inputs, out);
         }
     }
 }
@@ -119,15 +122,25 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn run(&mut self) {
-        self.run_nodes(|_, _| ());
+        self.run_nodes(|step, inputs, out| step.run(inputs, out));
     }
 
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
-        self.run_nodes(|step, inputs| match step.node.op {
-            Op::Linear { weight, .. } | Op::Conv2d { weight, .. } if !step.weights.is_quantized(weight) => {
+        self.run_nodes(|step, inputs, out| {
+            if let Op::Linear { weight, .. } | Op::Conv2d { weight, .. } = step.node.op
+                && !step.weights.is_quantized(weight)
+            {
                 watch(step.graph.weight(weight), inputs[0]);
             }
-            _ => {}
+            step.run(inputs, out);
+        });
+    }
+
+    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) {
+        self.run_nodes(|step, inputs, out| {
+            let start = Instant::now();
+            step.run(inputs, out);
+            report(step.graph, step.node, start.elapsed());
         });
     }
 
