@@ -11,9 +11,9 @@ use criterion::{
 use half::f16;
 use sdq_benches::{copy_rate, dot_rate, fma_rate, measured, noise};
 use sdq_engine::backend::cpu::kernels::{
-    Activation, AttentionShape, ConvShape, Epilogue, Integers, PackedMatrix, Panels, QuantizedMatrix,
-    RowLayout, attention, conv2d, conv2d_u8s8, geglu, group_norm, layer_norm, matmul, matmul_u8s8,
-    quantize_rows,
+    Activation, AttentionShape, ConvShape, Epilogue, Integers, KeyLayout, PackedMatrix, Panels,
+    QuantizedMatrix, RowLayout, attention, attention_i8i16, conv2d, conv2d_u8s8, geglu, group_norm,
+    layer_norm, matmul, matmul_u8s8, quantize_keys, quantize_rows,
 };
 use sdq_engine::backend::cpu::pool::Pool;
 use sdq_formats::layout::columns::Columns;
@@ -241,8 +241,16 @@ fn attentions(criterion: &mut Criterion) {
         );
         let mut out = vec![0.0; q.len()];
         let name = format!("{batch}x{heads} heads of {head_dim}, {queries} to {keys}");
-        bench(&mut group, &name, Limit::Fma, 2 * batch * queries * keys * channels, |pool| {
+        let products = 2 * batch * queries * keys * channels;
+        bench(&mut group, &format!("floats {name}"), Limit::Fma, products, |pool| {
             attention(pool, &q, &k, &v, &shape, &mut out);
+        });
+        let mut integers = vec![0.0; batch * heads * KeyLayout::new(keys, head_dim).elements()];
+        bench(&mut group, &format!("keys {name}"), Limit::Copy, 2 * k.len(), |pool| {
+            quantize_keys(pool, &k, &v, &shape, &mut integers);
+        });
+        bench(&mut group, &format!("integers {name}"), Limit::Dot, products, |pool| {
+            attention_i8i16(pool, &q, &integers, &shape, &mut out);
         });
     }
 }

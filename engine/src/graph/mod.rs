@@ -14,7 +14,7 @@ pub mod strips;
 
 pub use build::GraphBuilder;
 pub use op::{Activation, Op, Padding, Window};
-pub use quantize::quantize_inputs;
+pub use quantize::{IntegerLayouts, quantize_inputs};
 pub use statistics::{GroupSums, PAIR_VALUES, Statistics};
 
 use sdq_formats::WeightSpec;
@@ -99,6 +99,7 @@ impl Graph {
                     let keys = self.shape(node.inputs[1]);
                     2 * keys[1..keys.len() - 1].iter().product::<usize>()
                 }
+                Op::QuantizedAttention { keys, .. } => 2 * keys,
                 _ => ELEMENT_WORK,
             };
             // What a pass reads counts too where it writes next to nothing.

@@ -146,6 +146,20 @@ pub enum Op {
         /// Whether a query sees only keys up to its own position.
         causal: bool,
     },
+    /// [`Attention`](Op::Attention) in integers, without a causal mask: `q [b, queries.., heads*d]` and what
+    /// [`QuantizeKeys`](Op::QuantizeKeys) made of `keys` keys and values → like `q`. Models never write it.
+    QuantizedAttention {
+        /// Number of heads.
+        heads: usize,
+        /// Keys of each image or prompt.
+        keys: usize,
+    },
+    /// Rounds keys and values to integers: `k, v [b, keys.., heads*d]` → `[b, heads, f32s that a head's take in the backend's
+    /// layout]`. Models never write it; [`quantize_inputs`](super::quantize_inputs) does.
+    QuantizeKeys {
+        /// Number of heads.
+        heads: usize,
+    },
     /// Element-wise non-linearity.
     Activation(Activation),
     /// `value * gelu(gate)`: `[.., 2c]` (value first) → `[.., c]`. Shazeer 2020, arXiv:2002.05202, eq. 5.
@@ -189,6 +203,8 @@ impl Op {
             }
             Op::GroupSums { .. }
             | Op::Attention { .. }
+            | Op::QuantizedAttention { .. }
+            | Op::QuantizeKeys { .. }
             | Op::Activation(_)
             | Op::Geglu
             | Op::Affine { .. }

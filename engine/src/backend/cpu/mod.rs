@@ -20,14 +20,14 @@ use super::{Backend, Executable, Footprint, WeightSource};
 use crate::{
     Error,
     graph::{
-        Graph, Node, Op, Port, TensorId,
+        Graph, IntegerLayouts, Node, Op, Port, TensorId,
         plan::{ALIGNMENT, Plan},
         quantize_inputs,
     },
 };
 use arena::Arena;
 use bind::BoundWeights;
-use kernels::{RowLayout, ScratchUse};
+use kernels::{KeyLayout, RowLayout, ScratchUse};
 use pool::Pool;
 use step::Step;
 
@@ -85,8 +85,11 @@ struct Prepared<'w> {
 impl<'w> Prepared<'w> {
     fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
         let weights = BoundWeights::new(&graph.weights, weights)?;
-        let row_elements = |inputs: &[usize]| RowLayout::new(inputs).row_elements();
-        let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), row_elements);
+        let layouts = IntegerLayouts {
+            row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),
+            key_elements: |keys, head_dim| KeyLayout::new(keys, head_dim).elements(),
+        };
+        let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
         Ok(Prepared { plan: Plan::new(&graph), graph, weights })
     }
 }

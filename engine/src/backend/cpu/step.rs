@@ -67,8 +67,15 @@ impl Step<'_> {
                 kernels::layer_norm(pool, x, *eps, weights.vector(*weight), weights.vector(*bias), out);
             }
             Op::Attention { heads, causal } => {
-                let shape = self.attention_shape(*heads, *causal);
+                let keys = self.tokens(node.inputs[1]);
+                let shape = AttentionShape { causal: *causal, ..self.attention_shape(*heads, keys) };
                 kernels::attention(pool, x, inputs[1], inputs[2], &shape, out);
+            }
+            Op::QuantizedAttention { heads, keys } => {
+                kernels::attention_i8i16(pool, x, inputs[1], &self.attention_shape(*heads, *keys), out);
+            }
+            Op::QuantizeKeys { heads } => {
+                kernels::quantize_keys(pool, x, inputs[1], &self.key_shape(*heads), out);
             }
             Op::Activation(kind) => kernels::activation(pool, *kind, x, out),
             Op::Geglu => kernels::geglu(pool, x, self.channels(node.output), out),
@@ -100,9 +107,14 @@ impl Step<'_> {
                     Product::Integer(weight) => kernels::gemm_u8s8_scratch(self.pool, rows, weight),
                 }
             }
-            Op::Attention { heads, causal } => {
-                kernels::attention_scratch(self.pool, &self.attention_shape(heads, causal))
+            Op::Attention { heads, .. } => {
+                let keys = self.tokens(self.node.inputs[1]);
+                kernels::attention_scratch(self.pool, &self.attention_shape(heads, keys))
             }
+            Op::QuantizedAttention { heads, keys } => {
+                kernels::attention_i8i16_scratch(self.pool, &self.attention_shape(heads, keys))
+            }
+            Op::QuantizeKeys { heads } => kernels::quantize_keys_scratch(&self.key_shape(heads)),
             _ => ScratchUse::default(),
         }
     }
@@ -146,12 +158,23 @@ impl Step<'_> {
         }
     }
 
-    fn attention_shape(&self, heads: usize, causal: bool) -> AttentionShape {
-        let [q, k] = [self.shape(self.node.inputs[0]), self.shape(self.node.inputs[1])];
-        let tokens = |shape: &[usize]| shape[1..shape.len() - 1].iter().product();
-        let head_dim = self.channels(self.node.output) / heads;
+    /// An attention of the first input to `keys` keys, not causal.
+    fn attention_shape(&self, heads: usize, keys: usize) -> AttentionShape {
+        let q = self.node.inputs[0];
+        let head_dim = self.channels(q) / heads;
         let scale = 1.0 / (head_dim as f32).sqrt();
-        AttentionShape { batch: q[0], heads, queries: tokens(q), keys: tokens(k), head_dim, causal, scale }
+        let (batch, queries) = (self.shape(q)[0], self.tokens(q));
+        AttentionShape { batch, heads, queries, keys, head_dim, causal: false, scale }
+    }
+
+    /// An attention whose keys are the first input.
+    fn key_shape(&self, heads: usize) -> AttentionShape {
+        self.attention_shape(heads, self.tokens(self.node.inputs[0]))
+    }
+
+    fn tokens(&self, tensor: TensorId) -> usize {
+        let shape = self.shape(tensor);
+        shape[1..shape.len() - 1].iter().product()
     }
 
     fn shape(&self, tensor: TensorId) -> &[usize] {

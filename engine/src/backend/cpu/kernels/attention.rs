@@ -18,7 +18,7 @@ use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp, math};
 const BLOCK_KEYS: usize = 128;
 
 /// Queries per task, where there is enough work.
-const TASK_QUERIES: usize = 64;
+pub(super) const TASK_QUERIES: usize = 64;
 
 /// The score of a masked key: finite, so that no difference of two scores is undefined, and its weight is zero.
 const MASKED: f32 = f32::MIN;
@@ -40,6 +40,13 @@ pub struct AttentionShape {
     pub causal: bool,
     /// Multiplies the scores, usually `1 / √head_dim`.
     pub scale: f32,
+}
+
+impl AttentionShape {
+    /// Multiply-adds of both products.
+    pub(super) fn products(&self) -> usize {
+        2 * self.batch * self.queries * self.keys * self.heads * self.head_dim
+    }
 }
 
 /// `out = softmax(scale q kᵀ) v` for each head. `q` and `out` are `[batch, queries, heads * head_dim]`, `k` and `v`
@@ -71,9 +78,8 @@ pub fn attention(pool: &Pool, q: &[f32], k: &[f32], v: &[f32], shape: &Attention
 
 /// Queries per task.
 fn task_queries(pool: &Pool, shape: &AttentionShape) -> usize {
-    let &AttentionShape { batch, heads, queries, keys, head_dim, .. } = shape;
-    match pool.threads_for_products(2 * batch * queries * keys * heads * head_dim) {
-        1 => queries.max(1),
+    match pool.threads_for_products(shape.products()) {
+        1 => shape.queries.max(1),
         _ => TASK_QUERIES,
     }
 }

@@ -31,7 +31,8 @@ pub use matmul::matmul;
 pub use norm::{group_norm, group_norm_with, group_sums, layer_norm};
 pub use packed::{PackedMatrix, Panels};
 pub use quantized::{
-    BLOCK, Integers, QuantizedMatrix, RowLayout, conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8, quantize_rows,
+    BLOCK, Integers, KeyLayout, QuantizedMatrix, RowLayout, attention_i8i16, attention_i8i16_scratch,
+    conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8, quantize_keys, quantize_keys_scratch, quantize_rows,
 };
 pub use rows::{UpsampleShape, concat_channels, upsample_nearest};
 pub use scratch::ScratchUse;

@@ -239,7 +239,7 @@ fn pool(isa: Isa, threads: usize) -> Pool {
 }
 
 /// Calls `check` for every instruction set of the machine and 1 and 3 threads.
-pub(super) fn on_every_pool(check: impl Fn(Isa, &Pool)) {
+pub(super) fn on_every_pool(mut check: impl FnMut(Isa, &Pool)) {
     for &isa in Isa::available() {
         for threads in [1, 3] {
             check(isa, &pool(isa, threads));

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{LANES, Lanes, Quads, Simd, SimdOp};
+use super::{LANES, Lanes, Pairs, Quads, Simd, SimdOp};
 
 /// Proof that this CPU has AVX2, FMA and F16C, and AVX-VNNI too if `VNNI`; `new` is the only way to get one.
 #[derive(Clone, Copy)]
@@ -165,6 +165,58 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
             let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn mul_exp2(self, value: Self::Vector, n: Self::Vector) -> Self::Vector {
+        let scale = |value, n| {
+            // SAFETY: `self` exists only where AVX2 does.
+            unsafe {
+                let exponent = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(n));
+                _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(value), exponent))
+            }
+        };
+        [scale(value[0], n[0]), scale(value[1], n[1])]
+    }
+
+    #[inline(always)]
+    fn store_pairs(self, a: Self::Vector, b: Self::Vector, to: &mut Pairs) {
+        let to: *mut __m256i = to.as_mut_ptr().cast();
+        for half in 0..2 {
+            // SAFETY: `self` exists only where AVX2 does, and `to` has room for both halves of the 64 bytes written.
+            unsafe {
+                let (a, b) = (_mm256_cvtps_epi32(a[half]), _mm256_cvtps_epi32(b[half]));
+                let pairs = _mm256_blend_epi16::<0b1010_1010>(a, _mm256_slli_epi32::<16>(b));
+                _mm256_storeu_si256(to.add(half), pairs);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn load_ints(self, from: &[i32; LANES]) -> Self::Ints {
+        let from: *const __m256i = from.as_ptr().cast();
+        // SAFETY: `self` exists only where AVX2 does, and `from` holds both halves of the sixteen elements read.
+        unsafe { [_mm256_loadu_si256(from), _mm256_loadu_si256(from.add(1))] }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: Self::Ints, left: [i16; 2], right: &Pairs) -> Self::Ints {
+        let right: *const __m256i = right.as_ptr().cast();
+        // SAFETY: `self` exists only where AVX2 does, and AVX-VNNI if `VNNI`; `right` holds the 64 bytes read.
+        unsafe {
+            let left = _mm256_set1_epi32(i32::from(left[1]) << 16 | i32::from(left[0] as u16));
+            let (low, high) = (_mm256_loadu_si256(right), _mm256_loadu_si256(right.add(1)));
+            if VNNI {
+                return [
+                    _mm256_dpwssd_avx_epi32(sums[0], left, low),
+                    _mm256_dpwssd_avx_epi32(sums[1], left, high),
+                ];
+            }
+            [
+                _mm256_add_epi32(sums[0], _mm256_madd_epi16(left, low)),
+                _mm256_add_epi32(sums[1], _mm256_madd_epi16(left, high)),
+            ]
         }
     }
 

@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 
 use half::f16;
 
-use super::{LANES, Lanes, Quads, Simd, SimdOp};
+use super::{LANES, Lanes, Pairs, Quads, Simd, SimdOp};
 
 /// Proof that this CPU has AVX-512F and BW, and VNNI too if `VNNI`; `new` is the only way to get one.
 #[derive(Clone, Copy)]
@@ -151,6 +151,41 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
         unsafe {
             let bytes = _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(value));
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    fn mul_exp2(self, value: __m512, n: __m512) -> __m512 {
+        // SAFETY: `self` exists only where AVX-512F does.
+        unsafe { _mm512_scalef_ps(value, n) }
+    }
+
+    #[inline(always)]
+    fn store_pairs(self, a: __m512, b: __m512, to: &mut Pairs) {
+        // SAFETY: `self` exists only where AVX-512F and BW do, and `to` has room for the 64 bytes written.
+        unsafe {
+            let (a, b) = (_mm512_cvtps_epi32(a), _mm512_cvtps_epi32(b));
+            let pairs = _mm512_mask_blend_epi16(0xAAAA_AAAA, a, _mm512_slli_epi32::<16>(b));
+            _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
+        }
+    }
+
+    #[inline(always)]
+    fn load_ints(self, from: &[i32; LANES]) -> __m512i {
+        // SAFETY: `self` exists only where AVX-512F does, and `from` holds the sixteen elements read.
+        unsafe { _mm512_loadu_si512(from.as_ptr().cast()) }
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, sums: __m512i, left: [i16; 2], right: &Pairs) -> __m512i {
+        // SAFETY: `self` exists only where AVX-512F and BW do, and VNNI if `VNNI`; `right` holds the 64 bytes read.
+        unsafe {
+            let left = _mm512_set1_epi32(i32::from(left[1]) << 16 | i32::from(left[0] as u16));
+            let right = _mm512_loadu_si512(right.as_ptr().cast());
+            if VNNI {
+                return _mm512_dpwssd_epi32(sums, left, right);
+            }
+            _mm512_add_epi32(sums, _mm512_madd_epi16(left, right))
         }
     }
 

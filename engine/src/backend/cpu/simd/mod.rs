@@ -35,6 +35,9 @@ pub type Lanes = [f32; LANES];
 /// Four bytes for each lane: what one step of an integer dot product reads of a weight panel.
 pub type Quads = [i8; 4 * LANES];
 
+/// Two 16-bit integers for each lane: what one step of a dot product of pairs reads of its right operand.
+pub type Pairs = [i16; 2 * LANES];
+
 /// What kernels ask of an instruction set. All operations are per lane unless they say otherwise.
 pub trait Simd: Copy + Send + Sync {
     /// Sixteen `f32`.
@@ -81,16 +84,26 @@ pub trait Simd: Copy + Send + Sync {
     ) -> Self::Vector;
     /// `2^n` for whole `n` in `-126..=127`.
     fn exp2_whole(self, n: Self::Vector) -> Self::Vector;
+    /// `value * 2^n` for whole `n` in `-126..=127` and normal values and results.
+    fn mul_exp2(self, value: Self::Vector, n: Self::Vector) -> Self::Vector;
     /// The lanes rounded to nearest, ties to even, to memory. Lanes must be in `-0.5..=255.5`.
     fn store_u8(self, value: Self::Vector, to: &mut [u8; LANES]);
+    /// The lanes of `a` and `b`, rounded likewise, side by side: `to[2 * lane]` and `to[2 * lane + 1]`. Lanes must be in
+    /// `-32768.5..=32767.5`.
+    fn store_pairs(self, a: Self::Vector, b: Self::Vector, to: &mut Pairs);
 
     /// Zero in every lane.
     fn zero_ints(self) -> Self::Ints;
+    /// Sixteen integers from memory.
+    fn load_ints(self, from: &[i32; LANES]) -> Self::Ints;
     /// The lanes in single precision; exact below 2^24.
     fn ints_to_f32(self, value: Self::Ints) -> Self::Vector;
-    /// `sums[lane] + Σ_j left[j] * right[4 * lane + j]`, exactly, as long as neighbouring weights `2j` and `2j + 1` add
-    /// up to at most 128 in magnitude (see [`sdq_formats::layout::quantized`]).
+    /// `sums[lane] + Σ_j left[j] * right[4 * lane + j]`, exactly, as long as neighbouring products `2j` and `2j + 1` add
+    /// up to a 16-bit integer: weights do by being at most 128 together (see [`sdq_formats::layout::quantized`]), and so do
+    /// any bytes if those on the left are at most 127.
     fn dot(self, sums: Self::Ints, left: [u8; 4], right: &Quads) -> Self::Ints;
+    /// `sums[lane] + left[0] * right[2 * lane] + left[1] * right[2 * lane + 1]`, exactly.
+    fn dot_pairs(self, sums: Self::Ints, left: [i16; 2], right: &Pairs) -> Self::Ints;
     /// The two steps of q4 weights in `packed`: low halves first, `multiplier * (half - 8)`. `multipliers` holds
     /// each lane's twice, in both of its 16-bit halves.
     fn unpack_q4(self, packed: &[u8; 4 * LANES], multipliers: &[u32; LANES], to: &mut [Quads; 2]);
@@ -273,6 +286,7 @@ mod tests {
                 isa.lanes(isa.min(a, b)),
                 isa.lanes(isa.select_less(a, b, isa.splat(-1.0), a)),
                 isa.lanes(isa.exp2_whole(isa.sub(isa.mul(a, b), isa.splat(119.0)))),
+                isa.lanes(isa.mul_exp2(isa.splat(-1.5), isa.sub(isa.mul(a, b), isa.splat(60.0)))),
                 isa.lanes(isa.load_f16(&halves)),
                 isa.lanes(isa.load_partial(&ascending[..11])),
                 isa.lanes(isa.load_partial(&[])),
@@ -288,7 +302,7 @@ mod tests {
     struct Integers;
 
     impl SimdOp for Integers {
-        type Output = (Vec<Lanes>, [u8; LANES], [Quads; 2]);
+        type Output = (Vec<Lanes>, [u8; LANES], [Quads; 2], Pairs);
 
         #[inline(always)]
         fn eval<S: Simd>(self, isa: S) -> Self::Output {
@@ -307,19 +321,31 @@ mod tests {
             let multipliers = std::array::from_fn(|lane| (lane as u32 % 16) * 0x0001_0001);
             let mut unpacked = [[0; 4 * LANES]; 2];
             isa.unpack_q4(&packed, &multipliers, &mut unpacked);
-            (seen, bytes, unpacked)
+
+            let mut pairs = [0; 2 * LANES];
+            let centred = isa.sub(isa.load(&ascending), isa.splat(100.0));
+            isa.store_pairs(isa.mul(centred, isa.splat(200.0)), centred, &mut pairs);
+            let mut sums = isa.load_ints(&std::array::from_fn(|lane| lane as i32 - 7));
+            for left in [[i16::MAX, i16::MIN], [-3, 5]] {
+                sums = isa.dot_pairs(sums, left, &pairs);
+                seen.push(isa.lanes(isa.ints_to_f32(sums)));
+            }
+            (seen, bytes, unpacked, pairs)
         }
     }
 
     #[test]
     fn instruction_sets_agree_on_integers() {
         let expected = Isa::Scalar(Scalar).dispatch(Integers);
-        let (sums, bytes, unpacked) = &expected;
+        let (sums, bytes, unpacked, pairs) = &expected;
         assert_eq!(sums[0][..4], [0.0, 0.0, 255.0 * 128.0, 255.0 * 2.0]);
         // 17.5 and 68.5 are ties: to the even neighbour.
         assert_eq!(bytes[..5], [0, 18, 34, 51, 68]);
         // Byte 7 of lane 1 is 37 * 7 mod 256 = 3: halves 3 and 0, multiplier 1.
         assert_eq!([unpacked[0][7], unpacked[1][7]], [-5, -8]);
+        // 17.5 - 100 is a tie.
+        assert_eq!(pairs[..4], [-20_000, -100, -16_500, -82]);
+        assert_eq!(sums[3][0], (-7 - 20_000 * 32_767 + 100 * 32_768) as f32);
         for &isa in Isa::available() {
             assert_eq!(isa.dispatch(Integers), expected, "{isa:?}");
         }
@@ -329,7 +355,8 @@ mod tests {
     fn instruction_sets_agree_exactly_where_nothing_is_rounded() {
         let expected = Isa::Scalar(Scalar).dispatch(Operations);
         assert_eq!(expected[8][0], 2_f32.powi(-126));
-        assert_eq!(expected[13][0], 64.0);
+        assert_eq!(expected[9][0], -1.5 * 2_f32.powi(-67));
+        assert_eq!(expected[14][0], 64.0);
         for &isa in Isa::available() {
             assert_eq!(isa.dispatch(Operations), expected, "{isa:?}");
         }

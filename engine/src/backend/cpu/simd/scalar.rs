@@ -2,7 +2,7 @@
 
 use half::f16;
 
-use super::{LANES, Lanes, Quads, Simd};
+use super::{LANES, Lanes, Pairs, Quads, Simd};
 
 /// The instruction set every machine has.
 #[derive(Clone, Copy)]
@@ -90,6 +90,33 @@ impl Simd for Scalar {
     #[inline(always)]
     fn store_u8(self, value: Lanes, to: &mut [u8; LANES]) {
         *to = value.map(|value| value.round_ties_even() as u8);
+    }
+
+    #[inline(always)]
+    fn mul_exp2(self, value: Lanes, n: Lanes) -> Lanes {
+        self.mul(value, self.exp2_whole(n))
+    }
+
+    #[inline(always)]
+    fn store_pairs(self, a: Lanes, b: Lanes, to: &mut Pairs) {
+        for (pair, (a, b)) in to.as_chunks_mut().0.iter_mut().zip(a.into_iter().zip(b)) {
+            *pair = [a.round_ties_even() as i16, b.round_ties_even() as i16];
+        }
+    }
+
+    #[inline(always)]
+    fn load_ints(self, from: &[i32; LANES]) -> [i32; LANES] {
+        *from
+    }
+
+    #[inline(always)]
+    fn dot_pairs(self, mut sums: [i32; LANES], left: [i16; 2], right: &Pairs) -> [i32; LANES] {
+        for (sum, pair) in sums.iter_mut().zip(right.as_chunks::<2>().0) {
+            for (&a, &b) in left.iter().zip(pair) {
+                *sum += i32::from(a) * i32::from(b);
+            }
+        }
+        sums
     }
 
     #[inline(always)]

@@ -1,6 +1,6 @@
 //! The inner loops of every product: a few rows times one or two vectors, summed in registers.
 
-use super::{Lanes, Quads, Simd};
+use super::{Lanes, Pairs, Quads, Simd};
 
 /// Accumulators of a register tile.
 pub(crate) type Sums<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::Vector; VECTORS]; ROWS];
@@ -38,18 +38,19 @@ pub(crate) fn multiply_columns<S: Simd, const ROWS: usize, const VECTORS: usize>
 /// Integer accumulators of a register tile.
 pub(crate) type Dots<S, const ROWS: usize, const VECTORS: usize> = [[<S as Simd>::Ints; VECTORS]; ROWS];
 
-/// `Σ_i Σ_j left[r * stride + 4 * i + j] * right[v][i][4 * lane + j]`, exactly.
+/// `start[v] + Σ_i Σ_j left[r * stride + 4 * i + j] * right[v][i][4 * lane + j]`, exactly.
 #[inline(always)]
 pub(crate) fn dot_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
     isa: S,
     left: &[u8],
     stride: usize,
     right: [&[Quads]; VECTORS],
+    start: [S::Ints; VECTORS],
 ) -> Dots<S, ROWS, VECTORS> {
     let depth = right[0].len();
     assert!(right.iter().all(|quads| quads.len() == depth), "right operands of different depths");
     assert!(left.len() >= (ROWS - 1) * stride + 4 * depth, "left operand ends early");
-    let mut dots = [[isa.zero_ints(); VECTORS]; ROWS];
+    let mut dots = [start; ROWS];
     for i in 0..depth {
         for (r, dots) in dots.iter_mut().enumerate() {
             // SAFETY: the last of these bytes, of the last row and `i = depth - 1`, is inside `left`; an array of bytes
@@ -58,6 +59,31 @@ pub(crate) fn dot_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
             for (dot, right) in dots.iter_mut().zip(right) {
                 // SAFETY: all of `right` were found to be `depth` long.
                 *dot = isa.dot(*dot, bytes, unsafe { right.get_unchecked(i) });
+            }
+        }
+    }
+    dots
+}
+
+/// `Σ_i Σ_j left[i * stride + r][j] * right[v][i][2 * lane + j]`, exactly.
+#[inline(always)]
+pub(crate) fn dot_columns<S: Simd, const ROWS: usize, const VECTORS: usize>(
+    isa: S,
+    left: &[[i16; 2]],
+    stride: usize,
+    right: [&[Pairs]; VECTORS],
+) -> Dots<S, ROWS, VECTORS> {
+    let depth = right[0].len();
+    assert!(right.iter().all(|pairs| pairs.len() == depth), "right operands of different depths");
+    assert!(depth == 0 || left.len() >= (depth - 1) * stride + ROWS, "left operand ends early");
+    let mut dots = [[isa.zero_ints(); VECTORS]; ROWS];
+    for i in 0..depth {
+        for (r, dots) in dots.iter_mut().enumerate() {
+            // SAFETY: the pair farthest on, of the last row and `i = depth - 1`, is inside `left`.
+            let pair = *unsafe { left.get_unchecked(i * stride + r) };
+            for (dot, right) in dots.iter_mut().zip(right) {
+                // SAFETY: all of `right` were found to be `depth` long.
+                *dot = isa.dot_pairs(*dot, pair, unsafe { right.get_unchecked(i) });
             }
         }
     }

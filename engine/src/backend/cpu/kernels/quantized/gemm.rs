@@ -282,7 +282,13 @@ impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {
             }
         }
         for (b, block) in self.blocks.iter().enumerate() {
-            let dots = dot_rows::<S, ROWS, PANELS>(isa, &values[block.first_column..], SLAB, block.quads);
+            let dots = dot_rows::<S, ROWS, PANELS>(
+                isa,
+                &values[block.first_column..],
+                SLAB,
+                block.quads,
+                [isa.zero_ints(); PANELS],
+            );
             for p in 0..PANELS {
                 let (scale, column_sum) = (isa.load(&block.scales[p]), isa.load(&block.column_sums[p]));
                 for r in 0..ROWS {

@@ -13,12 +13,16 @@
 //! and rows and blocks with large values do not spoil the others. Offsets let one-sided values (what SiLU leaves) use
 //! all of a byte, and padding around a picture is exact: a block whose scale and offset are zero.
 
+mod attention;
 mod gemm;
+mod keys;
 mod matrix;
 mod rows;
 #[cfg(test)]
 mod tests;
 
+pub use attention::{attention_i8i16, attention_i8i16_scratch};
 pub use gemm::{conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8};
+pub use keys::{KeyLayout, quantize_keys, quantize_keys_scratch};
 pub use matrix::{Integers, QuantizedMatrix};
 pub use rows::{BLOCK, RowLayout, quantize_rows};

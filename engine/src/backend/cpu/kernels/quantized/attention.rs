@@ -1,0 +1,445 @@
+//! Attention in integers, to keys and values as [`quantize_keys`](super::quantize_keys) leaves them.
+//!
+//! Built like its twin in floats (`kernels/attention.rs`). Scores are sums of products of bytes. The weights of a block of
+//! keys are integers relative to the block's own largest, so that no block loses its small ones to the large ones of
+//! another, and their products with the values are summed in integers; between blocks sums are in single precision.
+
+use std::ops::Range;
+
+use super::super::attention::{AttentionShape, TASK_QUERIES};
+use super::super::scratch::{Scratch, ScratchUse};
+use super::super::strips::{Strips, for_each_strip};
+use super::super::tiles::{Grid, Tile, for_each_tile};
+use super::keys::{BLOCK_KEYS, HeadKeys, KEY_ZERO, KeyLayout, LARGEST_LOG2, scale_of};
+use crate::backend::cpu::pool::Pool;
+use crate::backend::cpu::simd::tile::{dot_columns, dot_rows};
+use crate::backend::cpu::simd::{LANES, Lanes, Pairs, Quads, Simd, SimdOp, math};
+
+/// `out = softmax(scale q kᵀ) v` for each head. `q` and `out` are `[batch, queries, heads * head_dim]`, `keys` is
+/// `[batch, heads, elements]` as [`quantize_keys`](super::quantize_keys) leaves it.
+///
+/// # Panics
+/// If the lengths disagree, there are no keys, or some are hidden from some queries.
+pub fn attention_i8i16(pool: &Pool, q: &[f32], keys: &[f32], shape: &AttentionShape, out: &mut [f32]) {
+    let &AttentionShape { batch, heads, queries, head_dim, .. } = shape;
+    let channels = heads * head_dim;
+    assert!(shape.keys > 0 && channels > 0 && !shape.causal, "attention to nothing, or not to all");
+    let layout = KeyLayout::new(shape.keys, head_dim);
+    assert_eq!(q.len(), batch * queries * channels, "length of the queries");
+    assert_eq!(keys.len(), batch * heads * layout.elements(), "length of keys and values");
+    let tile_rows = task_queries(pool, shape);
+    let grid = Grid { groups: batch, rows: queries, columns: channels, tile_rows, tile_columns: head_dim };
+    for_each_tile(pool, out, &grid, |out| {
+        let head = out.group * heads + out.columns.start / head_dim;
+        let keys = layout.split(&keys[head * layout.elements()..][..layout.elements()]);
+        let q = &q[out.group * queries * channels..][..queries * channels];
+        pool.isa().dispatch(HeadTask { q, keys, layout, shape, out });
+    });
+}
+
+/// Queries per task.
+fn task_queries(pool: &Pool, shape: &AttentionShape) -> usize {
+    match pool.threads_for_products(shape.products()) {
+        1 => shape.queries.max(1),
+        _ => TASK_QUERIES,
+    }
+}
+
+/// Vectors of working memory for a task: queries, sums, scores.
+fn task_lines(layout: KeyLayout, vectors: usize) -> usize {
+    vectors * (layout.depth() / 4 + layout.channels() + BLOCK_KEYS)
+}
+
+/// Working memory of [`attention_i8i16`], with the widest vectors.
+pub fn attention_i8i16_scratch(pool: &Pool, shape: &AttentionShape) -> ScratchUse {
+    let tasks = shape.batch * shape.heads * shape.queries.div_ceil(task_queries(pool, shape));
+    ScratchUse::of_tasks(tasks, task_lines(KeyLayout::new(shape.keys, shape.head_dim), 2))
+}
+
+/// Some queries of one head.
+struct HeadTask<'a> {
+    /// `[queries, channels]` of the image.
+    q: &'a [f32],
+    keys: HeadKeys<'a>,
+    layout: KeyLayout,
+    shape: &'a AttentionShape,
+    out: Tile<'a, f32>,
+}
+
+impl SimdOp for HeadTask<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn eval<S: Simd>(mut self, isa: S) {
+        let mut scratch = Scratch::new(task_lines(self.layout, S::TILE_VECTORS));
+        let rows = self.out.rows.clone();
+        let mut first = rows.start;
+        while first < rows.end {
+            let wide = S::TILE_VECTORS == 2 && rows.end - first > LANES;
+            let queries = first..rows.end.min(first + if wide { 2 * LANES } else { LANES });
+            if wide {
+                self.queries::<S, 2>(isa, queries.clone(), scratch.lines());
+            } else {
+                self.queries::<S, 1>(isa, queries.clone(), scratch.lines());
+            }
+            first = queries.end;
+        }
+    }
+}
+
+impl HeadTask<'_> {
+    /// Attends for up to `VECTORS` vectors of queries.
+    #[inline(always)]
+    fn queries<S: Simd, const VECTORS: usize>(
+        &mut self,
+        isa: S,
+        queries: Range<usize>,
+        scratch: &mut [Lanes],
+    ) {
+        let (layout, keys) = (self.layout, self.shape.keys);
+        let (rounded, scratch) = scratch.split_at_mut(VECTORS * layout.depth() / 4);
+        let (sums, scratch) = scratch.split_at_mut(VECTORS * layout.channels());
+        let scores = &mut scratch[..VECTORS * BLOCK_KEYS];
+        let rounded: &mut [Quads] = bytemuck::cast_slice_mut(rounded);
+        let QueryFactors { scale, start: zero_sums } = self.round_queries(isa, queries.clone(), rounded);
+        sums.fill([0.0; LANES]);
+
+        let mut maxima = [isa.splat(f32::MIN); VECTORS];
+        for start in (0..keys).step_by(BLOCK_KEYS) {
+            let count = BLOCK_KEYS.min(keys - start);
+            let mut block = Scores::<S, VECTORS> {
+                keys: &self.keys.keys[start * layout.depth()..],
+                scales: &self.keys.key_scales[start..],
+                queries: rounded,
+                start: zero_sums,
+                scores,
+                maxima: [isa.splat(f32::MIN); VECTORS],
+            };
+            for_each_strip(isa, count, &mut block);
+            let block_maxima = block.maxima;
+            let (mut decay, mut shrink) = (maxima, maxima);
+            for v in 0..VECTORS {
+                let block_maximum = isa.mul(block_maxima[v], scale[v]);
+                let maximum = isa.max(maxima[v], block_maximum);
+                let ln_2 = isa.splat(std::f32::consts::LN_2);
+                decay[v] = math::exp(isa, isa.mul(isa.sub(maxima[v], maximum), ln_2));
+                shrink[v] = math::exp(isa, isa.mul(isa.sub(block_maximum, maximum), ln_2));
+                maxima[v] = maximum;
+                weigh(isa, &mut scores[v * BLOCK_KEYS..][..count], scale[v], block_maxima[v]);
+            }
+            let mut values = WeightedValues::<S, VECTORS> {
+                values: &self.keys.values[start / 2 * layout.channels()..],
+                scales: &self.keys.value_scales[start / BLOCK_KEYS * layout.channels()..]
+                    [..layout.channels()],
+                weights: bytemuck::cast_slice(scores),
+                pairs: count.div_ceil(2),
+                decay,
+                shrink,
+                sums,
+            };
+            for_each_strip(isa, layout.channels(), &mut values);
+        }
+        self.store(isa, queries, sums);
+    }
+
+    /// Writes the queries to `rounded` `[vectors, depth / 4]`, four channels of a query to a lane, zero past the last.
+    #[inline(always)]
+    fn round_queries<S: Simd, const VECTORS: usize>(
+        &self,
+        isa: S,
+        queries: Range<usize>,
+        rounded: &mut [Quads],
+    ) -> QueryFactors<S, VECTORS> {
+        let &AttentionShape { heads, head_dim, scale, .. } = self.shape;
+        rounded.fill([0; 4 * LANES]);
+        let mut scales = [[0.0; LANES]; VECTORS];
+        let mut starts = [[0; LANES]; VECTORS];
+        for (i, query) in queries.enumerate() {
+            let query = &self.q[query * heads * head_dim + self.out.columns.start..][..head_dim];
+            let (mut largest, mut check) = (isa.splat(0.0), isa.splat(0.0));
+            for chunk in query.chunks(LANES) {
+                let chunk = isa.load_partial(chunk);
+                largest = isa.max(largest, isa.max(chunk, isa.sub(isa.splat(0.0), chunk)));
+                check = isa.fma(chunk, isa.splat(0.0), check);
+            }
+            let (inverse, step) = scale_of(isa.max_lane(largest), 127.0);
+            let (vector, lane) = (i / LANES, i % LANES);
+            scales[vector][lane] = step * scale * std::f32::consts::LOG2_E + isa.sum(check);
+            let quads = &mut rounded[vector * self.layout.depth() / 4..];
+            let mut sum = 0;
+            for (chunk, quads) in query.chunks(LANES).zip(quads.chunks_mut(4)) {
+                // Rounds to a whole number, as in `math::exp`.
+                let rounder = isa.splat(12_582_912.0);
+                // Not fused, for the same integers without the instruction.
+                let whole = isa.add(isa.mul(isa.load_partial(chunk), isa.splat(inverse)), rounder);
+                let whole = isa.lanes(isa.sub(whole, rounder));
+                for (values, quads) in whole.as_chunks::<4>().0.iter().zip(quads) {
+                    for (value, byte) in values.iter().zip(&mut quads[4 * lane..4 * lane + 4]) {
+                        *byte = *value as i8;
+                        sum += i32::from(*byte);
+                    }
+                }
+            }
+            starts[vector][lane] = -i32::from(KEY_ZERO) * sum;
+        }
+        let mut factors =
+            QueryFactors { scale: [isa.splat(0.0); VECTORS], start: [isa.zero_ints(); VECTORS] };
+        for v in 0..VECTORS {
+            factors.scale[v] = isa.load(&scales[v]);
+            factors.start[v] = isa.load_ints(&starts[v]);
+        }
+        factors
+    }
+
+    /// Divides the sums `[vectors, head_dim + 1]` by the last of them, the weights' total, and writes them out, a lane to
+    /// a row.
+    #[inline(always)]
+    fn store<S: Simd>(&mut self, isa: S, queries: Range<usize>, sums: &mut [Lanes]) {
+        let channels = self.layout.channels();
+        for sums in sums.chunks_exact_mut(channels) {
+            let (sums, total) = sums.split_at_mut(channels - 1);
+            let total = isa.load(&total[0]);
+            for sum in sums {
+                isa.store(isa.div(isa.load(sum), total), sum);
+            }
+        }
+        let first_row = queries.start - self.out.rows.start;
+        for i in 0..queries.len() {
+            let vector = &sums[i / LANES * channels..][..channels - 1];
+            for (out, lanes) in self.out.row_mut(first_row + i).iter_mut().zip(vector) {
+                *out = lanes[i % LANES];
+            }
+        }
+    }
+}
+
+/// What takes integer scores back to scores.
+struct QueryFactors<S: Simd, const VECTORS: usize> {
+    /// From units of a key's scale to logarithms to base 2 of a weight.
+    scale: [S::Vector; VECTORS],
+    /// What the zero of the keys' bytes adds to a score, negated.
+    start: [S::Ints; VECTORS],
+}
+
+/// The scores of a block of keys, `[vectors, BLOCK_KEYS]`, a query to a lane, in units of the queries' scales.
+struct Scores<'a, S: Simd, const VECTORS: usize> {
+    /// From the block's first key on, `[keys, depth]`.
+    keys: &'a [u8],
+    scales: &'a [f32],
+    /// `[vectors, depth / 4]`, a query to a lane.
+    queries: &'a [Quads],
+    start: [S::Ints; VECTORS],
+    scores: &'a mut [Lanes],
+    /// The largest scores of each query.
+    maxima: [S::Vector; VECTORS],
+}
+
+impl<S: Simd, const VECTORS: usize> Strips<S> for Scores<'_, S, VECTORS> {
+    const TALLEST: usize = S::TILE_ROWS;
+
+    #[inline(always)]
+    fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
+        let steps = self.queries.len() / VECTORS;
+        let queries = std::array::from_fn(|v| &self.queries[v * steps..][..steps]);
+        let keys = &self.keys[first * 4 * steps..];
+        let dots = dot_rows::<S, ROWS, VECTORS>(isa, keys, 4 * steps, queries, self.start);
+        for (r, dots) in dots.iter().enumerate() {
+            let scale = isa.splat(self.scales[first + r]);
+            for (v, &dot) in dots.iter().enumerate() {
+                let score = isa.mul(isa.ints_to_f32(dot), scale);
+                self.maxima[v] = isa.max(self.maxima[v], score);
+                isa.store(score, &mut self.scores[v * BLOCK_KEYS + first + r]);
+            }
+        }
+    }
+}
+
+/// Turns scores, a key to a vector, into weights relative to `maximum`, two keys to a vector from the first on.
+#[inline(always)]
+fn weigh<S: Simd>(isa: S, scores: &mut [Lanes], scale: S::Vector, maximum: S::Vector) {
+    // The difference first: it is exact where a product would be rounded, and never above zero.
+    let weight = |score: &Lanes| {
+        let distance = isa.sub(isa.load(score), maximum);
+        math::exp2_coarse(isa, isa.fma(distance, scale, isa.splat(LARGEST_LOG2)))
+    };
+    for pair in 0..scores.len().div_ceil(2) {
+        let even = weight(&scores[2 * pair]);
+        let odd = match scores.get(2 * pair + 1) {
+            Some(score) => weight(score),
+            None => isa.splat(0.0),
+        };
+        isa.store_pairs(even, odd, bytemuck::cast_mut::<Lanes, Pairs>(&mut scores[pair]));
+    }
+}
+
+/// `sums = sums * decay + shrink * Σ weight * value` over a block of keys, a channel to a row.
+struct WeightedValues<'a, S: Simd, const VECTORS: usize> {
+    /// From the block's first pair of keys on, `[pairs, channels]`.
+    values: &'a [[i16; 2]],
+    /// `[channels]`
+    scales: &'a [f32],
+    /// `[vectors, BLOCK_KEYS]`, of which `pairs` are there; a query to a lane.
+    weights: &'a [Pairs],
+    pairs: usize,
+    decay: [S::Vector; VECTORS],
+    shrink: [S::Vector; VECTORS],
+    /// `[vectors, channels]`, a query to a lane.
+    sums: &'a mut [Lanes],
+}
+
+impl<S: Simd, const VECTORS: usize> Strips<S> for WeightedValues<'_, S, VECTORS> {
+    const TALLEST: usize = S::TILE_ROWS;
+
+    #[inline(always)]
+    fn strip<const ROWS: usize>(&mut self, isa: S, first: usize) {
+        let channels = self.scales.len();
+        let weights = std::array::from_fn(|v| &self.weights[v * BLOCK_KEYS..][..self.pairs]);
+        let values = &self.values[first..];
+        let dots = dot_columns::<S, ROWS, VECTORS>(isa, values, channels, weights);
+        for (r, dots) in dots.iter().enumerate() {
+            let scale = isa.splat(self.scales[first + r]);
+            for (v, &dot) in dots.iter().enumerate() {
+                let sum = &mut self.sums[v * channels + first + r];
+                let earlier = isa.mul(isa.load(sum), self.decay[v]);
+                let factor = isa.mul(scale, self.shrink[v]);
+                isa.store(isa.fma(isa.ints_to_f32(dot), factor, earlier), sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::reference;
+    use super::super::{quantize_keys, quantize_keys_scratch};
+    use super::*;
+
+    fn shape(batch: usize, heads: usize, queries: usize, keys: usize, head_dim: usize) -> AttentionShape {
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        AttentionShape { batch, heads, queries, keys, head_dim, causal: false, scale }
+    }
+
+    fn attend(pool: &Pool, [q, k, v]: [&[f32]; 3], shape: &AttentionShape, out: &mut [f32]) {
+        let elements = KeyLayout::new(shape.keys, shape.head_dim).elements();
+        let mut keys = vec![0.0; shape.batch * shape.heads * elements];
+        quantize_keys(pool, k, v, shape, &mut keys);
+        attention_i8i16(pool, q, &keys, shape, out);
+    }
+
+    /// Queries, keys and values, the keys with a mean far from zero as real ones have.
+    fn inputs(shape: &AttentionShape) -> [Vec<f32>; 3] {
+        let channels = shape.heads * shape.head_dim;
+        let noise = |seed, rows| reference::noise(seed, shape.batch * rows * channels);
+        let k = noise(42, shape.keys).into_iter().enumerate().map(|(i, k)| k + (i % channels % 5) as f32);
+        [noise(41, shape.queries), k.collect(), noise(43, shape.keys)]
+    }
+
+    fn check(shape: &AttentionShape, tolerance: f64) {
+        let [q, k, v] = inputs(shape);
+        let expected = reference::attention(&q, &k, &v, shape);
+        reference::check_everywhere(&format!("{shape:?}"), &expected, tolerance, |pool, out| {
+            attend(pool, [&q, &k, &v], shape, out);
+        });
+    }
+
+    #[test]
+    fn agrees_with_reference_but_for_the_rounding_of_queries_keys_and_values() {
+        // Outputs are averages of values in -1..1, and scores of order 1 err by a hundredth of it.
+        check(&shape(1, 1, 1, 1, 1), 2e-4);
+        for [batch, heads, queries, keys, head_dim] in [
+            [2, 3, 5, 7, 8],
+            [2, 8, 16, 77, 40],
+            [1, 2, 33, 129, 17],
+            [1, 2, 65, 300, 64],
+            [2, 1, 100, 128, 160],
+            [1, 3, 31, 257, 6],
+            [1, 1, 47, 31, 512],
+        ] {
+            check(&shape(batch, heads, queries, keys, head_dim), 5e-3);
+        }
+    }
+
+    #[test]
+    fn a_key_of_great_weight_hides_no_others() {
+        // One key in each block of 128 outweighs each other by e^5: together the others weigh as much.
+        let (keys, head_dim) = (256, 8);
+        let shape = AttentionShape { scale: 1.0, ..shape(1, 1, 1, keys, head_dim) };
+        let q = vec![1.0; head_dim];
+        let mut k = vec![0.0; keys * head_dim];
+        let mut v = vec![1.0; keys * head_dim];
+        for key in [5, 200] {
+            k[key * head_dim..][..head_dim].fill(5.0 / head_dim as f32);
+            v[key * head_dim..][..head_dim].fill(-1.0);
+        }
+        let expected = reference::attention(&q, &k, &v, &shape);
+        reference::check_everywhere("two great keys", &expected, 1e-2, |pool, out| {
+            attend(pool, [&q, &k, &v], &shape, out);
+        });
+    }
+
+    #[test]
+    fn large_scores_neither_overflow_nor_vanish() {
+        // The largest weight is nearly one: what remains is the rounding of values. With equal queries and keys each finds
+        // itself.
+        let shape = AttentionShape { scale: 20.0, ..shape(1, 2, 150, 150, 40) };
+        let [q, _, v] = inputs(&shape);
+        let expected = reference::attention(&q, &q, &v, &shape);
+        reference::check_everywhere("each finds itself", &expected, 2e-2, |pool, out| {
+            attend(pool, [&q, &q, &v], &shape, out);
+        });
+        for size in [0.0, 1e15] {
+            let (q, k) = (vec![size; 8], vec![size; 200 * 8]);
+            let v = reference::noise(44, 200 * 8);
+            let shape = AttentionShape { scale: 1.0, ..self::shape(1, 1, 1, 200, 8) };
+            let expected = reference::attention(&q, &k, &v, &shape);
+            reference::check_everywhere("equal keys", &expected, 2e-4, |pool, out| {
+                attend(pool, [&q, &k, &v], &shape, out);
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_shows() {
+        let shape = shape(1, 2, 20, 150, 9);
+        reference::on_every_pool(|isa, pool| {
+            for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                for input in 0..3 {
+                    let mut inputs = inputs(&shape);
+                    inputs[input][18 * 3 + 4] = broken;
+                    let mut out = vec![0.0; 20 * 18];
+                    attend(pool, [&inputs[0], &inputs[1], &inputs[2]], &shape, &mut out);
+                    // Row 3 of the first head.
+                    let shows = out[3 * 18..3 * 18 + 9].iter().any(|x| !x.is_finite());
+                    assert!(shows, "{isa:?}: {broken} in input {input}");
+                    assert!(out[3 * 18 + 9..4 * 18].iter().all(|x| x.is_finite()), "{isa:?}: the other head");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn instruction_sets_round_to_the_same_integers() {
+        let shape = shape(2, 3, 1, 133, 21);
+        let [_, k, v] = inputs(&shape);
+        let elements = KeyLayout::new(shape.keys, shape.head_dim).elements();
+        let mut expected = Vec::new();
+        reference::on_every_pool(|isa, pool| {
+            let mut keys = vec![0.0; 6 * elements];
+            quantize_keys(pool, &k, &v, &shape, &mut keys);
+            let bits: Vec<u32> = keys.iter().map(|x| x.to_bits()).collect();
+            if expected.is_empty() {
+                expected.clone_from(&bits);
+            }
+            assert_eq!(bits, expected, "{isa:?}");
+        });
+    }
+
+    #[test]
+    fn scratch_is_what_is_said() {
+        let shape = shape(2, 2, 200, 90, 33);
+        let pool = Pool::new(std::num::NonZeroUsize::new(1)).unwrap();
+        let lines = quantize_keys_scratch(&shape).max(attention_i8i16_scratch(&pool, &shape));
+        assert_eq!(lines.bytes(1), 64 * 2 * (36 / 4 + 34 + 128));
+        assert_eq!(f32::from(super::super::keys::LARGEST).log2(), LARGEST_LOG2);
+    }
+}
