@@ -257,19 +257,22 @@ impl<S: Simd, const VECTORS: usize> Strips<S> for Scores<'_, S, VECTORS> {
 /// Turns scores, a key to a vector, into weights relative to `maximum`, two keys to a vector from the first on.
 #[inline(always)]
 fn weigh<S: Simd>(isa: S, scores: &mut [Lanes], scale: S::Vector, maximum: S::Vector) {
-    // The difference first: it is exact where a product would be rounded, and never above zero.
-    let weight = |score: &Lanes| {
-        let distance = isa.sub(isa.load(score), maximum);
-        math::exp2_coarse(isa, isa.fma(distance, scale, isa.splat(LARGEST_LOG2)))
-    };
     for pair in 0..scores.len().div_ceil(2) {
-        let even = weight(&scores[2 * pair]);
+        let even = weight(isa, &scores[2 * pair], scale, maximum);
         let odd = match scores.get(2 * pair + 1) {
-            Some(score) => weight(score),
+            Some(score) => weight(isa, score, scale, maximum),
             None => isa.splat(0.0),
         };
         isa.store_pairs(even, odd, bytemuck::cast_mut::<Lanes, Pairs>(&mut scores[pair]));
     }
+}
+
+/// `LARGEST * 2^(scale * (score - maximum))`
+#[inline(always)]
+fn weight<S: Simd>(isa: S, score: &Lanes, scale: S::Vector, maximum: S::Vector) -> S::Vector {
+    // The difference first: it is exact where a product would be rounded, and never above zero.
+    let distance = isa.sub(isa.load(score), maximum);
+    math::exp2_coarse(isa, isa.fma(distance, scale, isa.splat(LARGEST_LOG2)))
 }
 
 /// `sums = sums * decay + shrink * Σ weight * value` over a block of keys, a channel to a row.
