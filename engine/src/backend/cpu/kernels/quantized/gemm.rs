@@ -3,7 +3,8 @@
 //! Built like its twin in floats (`kernels/gemm.rs`): a task is a tile of the output and goes through the columns in
 //! slabs, whose rows it gathers side by side; then it takes the weights one or two panels at a time, unpacks them where
 //! they are packed, and runs down the rows in register tiles. A slab is a run of whole blocks. Inside a block sums are
-//! integers; at its end they are scaled and added up in single precision, in an order that depends on the columns alone.
+//! integers; at its end they take the scale and offset of the row's block and are added up in single precision; where the
+//! blocks of one of the joined inputs end, the features' scales come in. The order depends on the columns alone.
 
 use std::ops::Range;
 
@@ -23,9 +24,9 @@ use crate::backend::cpu::simd::tile::{Sums, dot_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};
 
 /// Blocks per slab at most.
-const SLAB_BLOCKS: usize = 16;
+const SLAB_BLOCKS: usize = 8;
 
-/// Columns per slab at most: two panels of them, unpacked, fill two thirds of a 48 KiB first-level cache.
+/// Columns per slab at most: two panels of them, unpacked, fill half of a 32 KiB first-level cache.
 const SLAB: usize = SLAB_BLOCKS * BLOCK;
 
 /// One row of a task's left operand within a slab.
@@ -212,24 +213,42 @@ impl Slab<'_> {
         let mut wide = wide.chunks_exact_mut(BLOCK / 4);
         let mut blocks = [BlockOfPanels::<PANELS>::EMPTY; SLAB_BLOCKS];
         for (block, index) in blocks.iter_mut().zip(self.blocks.clone()) {
-            let (shape, columns) = self.weight.block(index);
+            let (_, columns) = self.weight.block(index);
             block.first_column = columns.start - self.first_column;
             for p in 0..PANELS {
                 let wide = wide.next().expect("there is room for two panels of a slab");
                 block.quads[p] = self.weight.quads(isa, panel + p, index, wide);
-                let scale = isa.load(self.weight.scales(shape.input, panel + p));
                 let mut sum = isa.zero_ints();
                 for quads in block.quads[p] {
                     sum = isa.dot(sum, [1; 4], quads);
                 }
-                isa.store(scale, &mut block.scales[p]);
-                isa.store(isa.mul(scale, isa.ints_to_f32(sum)), &mut block.column_sums[p]);
+                isa.store(isa.ints_to_f32(sum), &mut block.column_sums[p]);
             }
         }
-        let blocks = &blocks[..self.blocks.len()];
-        let (values, factors) = (self.values, self.factors);
-        let first_slab = self.blocks.start == 0;
-        for_each_strip(isa, values.len(), &mut PanelStrips { values, factors, blocks, first_slab, sums });
+        let mut first_block = 0;
+        while first_block < self.blocks.len() {
+            let input = self.weight.block(self.blocks.start + first_block).0.input;
+            let run = first_block..self.end_of_input(first_block, input);
+            first_block = run.end;
+            let mut strips = PanelStrips {
+                values: self.values,
+                factors: self.factors,
+                blocks: &blocks[run.clone()],
+                first_block: run.start,
+                scales: std::array::from_fn(|p| self.weight.scales(input, panel + p)),
+                no_sums_yet: self.blocks.start + run.start == 0,
+                sums,
+            };
+            for_each_strip(isa, self.values.len(), &mut strips);
+        }
+    }
+
+    /// The first block from `block` on that belongs to another input, counted within the slab.
+    fn end_of_input(&self, block: usize, input: usize) -> usize {
+        let mut later = block..self.blocks.len();
+        later
+            .find(|&block| self.weight.block(self.blocks.start + block).0.input != input)
+            .unwrap_or(self.blocks.len())
     }
 }
 
@@ -239,28 +258,25 @@ struct BlockOfPanels<'a, const PANELS: usize> {
     /// Where the block starts in its slab.
     first_column: usize,
     quads: [&'a [Quads]; PANELS],
-    /// Of each feature.
-    scales: [Lanes; PANELS],
-    /// `scale * Σ w` of each feature.
+    /// `Σ w` of each feature.
     column_sums: [Lanes; PANELS],
 }
 
 impl<const PANELS: usize> BlockOfPanels<'_, PANELS> {
-    const EMPTY: Self = Self {
-        first_column: 0,
-        quads: [&[]; PANELS],
-        scales: [[0.0; LANES]; PANELS],
-        column_sums: [[0.0; LANES]; PANELS],
-    };
+    const EMPTY: Self = Self { first_column: 0, quads: [&[]; PANELS], column_sums: [[0.0; LANES]; PANELS] };
 }
 
 /// The register tiles below one another in one or two panels.
 struct PanelStrips<'a, const PANELS: usize> {
     values: &'a [SlabRow],
     factors: &'a [SlabFactors],
+    /// Blocks of one input.
     blocks: &'a [BlockOfPanels<'a, PANELS>],
-    /// Whether there are no sums yet.
-    first_slab: bool,
+    /// The first of them, counted within the slab.
+    first_block: usize,
+    /// Of each feature for that input.
+    scales: [&'a Lanes; PANELS],
+    no_sums_yet: bool,
     /// `[PANELS, rows]`
     sums: &'a mut [Lanes],
 }
@@ -274,13 +290,6 @@ impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {
         let values = self.values[first..first + ROWS].as_flattened();
         let factors = &self.factors[first..first + ROWS];
         let mut sums: Sums<S, ROWS, PANELS> = [[isa.splat(0.0); PANELS]; ROWS];
-        if !self.first_slab {
-            for p in 0..PANELS {
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    sums[p] = isa.load(&self.sums[p * rows + first + r]);
-                }
-            }
-        }
         for (b, block) in self.blocks.iter().enumerate() {
             let dots = dot_rows::<S, ROWS, PANELS>(
                 isa,
@@ -290,18 +299,19 @@ impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {
                 [isa.zero_ints(); PANELS],
             );
             for p in 0..PANELS {
-                let (scale, column_sum) = (isa.load(&block.scales[p]), isa.load(&block.column_sums[p]));
+                let column_sum = isa.load(&block.column_sums[p]);
                 for r in 0..ROWS {
-                    let [row_scale, row_offset] = factors[r][b];
-                    let product = isa.mul(isa.ints_to_f32(dots[r][p]), scale);
-                    let sum = isa.fma(product, isa.splat(row_scale), sums[r][p]);
+                    let [row_scale, row_offset] = factors[r][self.first_block + b];
+                    let sum = isa.fma(isa.ints_to_f32(dots[r][p]), isa.splat(row_scale), sums[r][p]);
                     sums[r][p] = isa.fma(column_sum, isa.splat(row_offset), sum);
                 }
             }
         }
         for p in 0..PANELS {
-            for (r, sums) in sums.iter().enumerate() {
-                isa.store(sums[p], &mut self.sums[p * rows + first + r]);
+            let scale = isa.load(self.scales[p]);
+            for (sum, earlier) in sums.iter().zip(&mut self.sums[p * rows + first..][..ROWS]) {
+                let before = if self.no_sums_yet { isa.splat(0.0) } else { isa.load(earlier) };
+                isa.store(isa.fma(sum[p], scale, before), earlier);
             }
         }
     }
