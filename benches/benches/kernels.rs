@@ -264,10 +264,10 @@ fn memory_bound(criterion: &mut Criterion) {
         let mut out = vec![0.0; len];
         let size = format!("{batch}x{pixels}x{channels}");
         bench(&mut group, &format!("group norm and silu {size}"), Limit::Copy, len, |pool| {
-            group_norm(pool, &x, batch, 64, 32, 1e-5, &gamma, &beta, Some(Activation::Silu), &mut out);
+            group_norm(pool, &x, batch, 64, 32, 1e-5, &gamma, &beta, Some(Activation::Silu), &mut out[..]);
         });
         bench(&mut group, &format!("layer norm {size}"), Limit::Copy, len, |pool| {
-            layer_norm(pool, &x, 1e-5, &gamma, &beta, &mut out);
+            layer_norm(pool, &x, 1e-5, &gamma, &beta, &mut out[..]);
         });
         bench(&mut group, &format!("geglu {size}"), Limit::Copy, len, |pool| {
             geglu(pool, &x, channels / 2, &mut out[..len / 2]);

@@ -181,6 +181,24 @@ pub enum Op {
         /// Channels of each of the tensors that the input was joined from, or all of them.
         inputs: Vec<usize>,
     },
+    /// An op that makes rows of f32, and [`Quantize`](Op::Quantize) of these while they are at hand. Models never write
+    /// it; [`quantize_inputs`](super::quantize_inputs) does.
+    ThenQuantize {
+        /// A norm or GEGLU.
+        op: Box<Op>,
+        /// As in [`Quantize`](Op::Quantize).
+        inputs: Vec<usize>,
+    },
+    /// [`UpsampleNearest`](Op::UpsampleNearest) of quantized pixels. Models never write it;
+    /// [`quantize_inputs`](super::quantize_inputs) does.
+    UpsampleQuantized {
+        /// Target height in pixels.
+        height: usize,
+        /// Target width in pixels.
+        width: usize,
+        /// As in [`Quantize`](Op::Quantize).
+        inputs: Vec<usize>,
+    },
     /// Nearest-neighbour resize of `[b, h, w, c]`; `source = floor(target * size_in / size_out)`.
     UpsampleNearest {
         /// Target height in pixels.
@@ -192,8 +210,11 @@ pub enum Op {
 
 impl Op {
     /// The weights that the op reads, to be given other places in a list.
-    pub(super) fn weights_mut(&mut self) -> impl Iterator<Item = &mut WeightId> {
+    pub(super) fn weights_mut(
+        &mut self,
+    ) -> std::iter::Flatten<std::array::IntoIter<Option<&mut WeightId>, 2>> {
         let weights = match self {
+            Op::ThenQuantize { op, .. } => return op.weights_mut(),
             Op::Embedding { tokens, positions } => [Some(tokens), Some(positions)],
             Op::Linear { weight, bias, .. } | Op::Conv2d { weight, bias, .. } => {
                 [Some(weight), bias.as_mut()]
@@ -211,6 +232,7 @@ impl Op {
             | Op::Add
             | Op::Concat
             | Op::Quantize { .. }
+            | Op::UpsampleQuantized { .. }
             | Op::UpsampleNearest { .. } => [None, None],
         };
         weights.into_iter().flatten()

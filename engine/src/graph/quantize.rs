@@ -64,12 +64,57 @@ pub fn quantize_inputs(
         }
         with_quantized.push(node);
     }
-    Graph { tensors, nodes: with_quantized, inputs, outputs, weights }
+    round_where_made(Graph { tensors, nodes: with_quantized, inputs, outputs, weights })
+}
+
+/// Joins an [`Op::Quantize`] to the op that makes the rows, where nobody else reads them: they are rounded before they
+/// leave the cache. Pixels that are repeated are rounded first.
+fn round_where_made(mut graph: Graph) -> Graph {
+    let mut readers = vec![0; graph.tensors.len()];
+    let read = graph.nodes.iter().flat_map(|node| &node.inputs);
+    for tensor in read.chain(graph.outputs.iter().map(|port| &port.tensor)) {
+        readers[tensor.0] += 1;
+    }
+    let mut made_by = HashMap::new();
+    let mut joined = HashSet::new();
+    for index in 0..graph.nodes.len() {
+        let Node { op: Op::Quantize { inputs }, inputs: from, output } = &graph.nodes[index] else {
+            made_by.insert(graph.nodes[index].output, index);
+            continue;
+        };
+        let (x, output, inputs) = (from[0], *output, inputs.clone());
+        let Some(&maker) = made_by.get(&x).filter(|_| readers[x.0] == 1) else { continue };
+        match graph.nodes[maker].op.clone() {
+            op @ (Op::GroupNorm { .. } | Op::LayerNorm { .. } | Op::Geglu) => {
+                graph.nodes[maker].op = Op::ThenQuantize { op: Box::new(op), inputs };
+                graph.nodes[maker].output = output;
+                joined.insert(index);
+            }
+            Op::UpsampleNearest { height, width } => {
+                let from = graph.nodes[maker].inputs[0];
+                let mut shape = graph.tensors[from.0].clone();
+                shape[3] = graph.shape(output)[3];
+                graph.tensors.push(shape);
+                let small = TensorId(graph.tensors.len() - 1);
+                let op = Op::Quantize { inputs: inputs.clone() };
+                graph.nodes[maker] = Node { op, inputs: vec![from], output: small };
+                let op = Op::UpsampleQuantized { height, width, inputs };
+                graph.nodes[index] = Node { op, inputs: vec![small], output };
+            }
+            _ => {}
+        }
+    }
+    let mut index = 0;
+    graph.nodes.retain(|_| {
+        index += 1;
+        !joined.contains(&(index - 1))
+    });
+    graph
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::GraphBuilder;
+    use super::super::{GraphBuilder, Window};
     use super::*;
 
     /// With integers for all weights but those named `float`.
@@ -104,6 +149,37 @@ mod tests {
         assert_eq!(graph.nodes[3].inputs, [text, text]);
         assert_eq!(graph.shape(graph.nodes[3].output), [2, 4, 502]);
         assert_eq!(graph.nodes[4].inputs, [integer, graph.nodes[3].output]);
+    }
+
+    #[test]
+    fn rows_are_rounded_where_they_are_made_if_nobody_else_reads_them() {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[2, 3, 4, 8]);
+        let normed = graph.group_norm("norm", x, 2, 1e-5, true);
+        let small = graph.conv2d("conv", normed, 8, Window::SAME_3X3, None);
+        let large = graph.upsample_nearest(small, (6, 8));
+        let convolved = graph.conv2d("up", large, 8, Window::SAME_3X3, None);
+        let kept = graph.layer_norm("kept", convolved, 1e-5);
+        let hidden = graph.linear("hidden", kept, 16, false);
+        let hidden = graph.geglu(hidden);
+        let product = graph.linear("float", hidden, 8, false);
+        let sum = graph.add(product, kept);
+        graph.output("y", sum);
+        let graph = quantize(graph.finish());
+        let ops: Vec<&Op> = graph.nodes.iter().map(|node| &node.op).collect();
+        let [norm, _, quantize, upsample, _, kept, quantize_kept, _, geglu, _] = ops[..] else {
+            panic!("{ops:?}")
+        };
+        assert!(matches!(norm, Op::ThenQuantize { op, .. } if matches!(**op, Op::GroupNorm { .. })));
+        assert_eq!(quantize, &Op::Quantize { inputs: vec![8] });
+        assert_eq!(upsample, &Op::UpsampleQuantized { height: 6, width: 8, inputs: vec![8] });
+        assert!(matches!(kept, Op::LayerNorm { .. }));
+        assert!(matches!(quantize_kept, Op::Quantize { .. }));
+        assert!(matches!(geglu, Op::Geglu));
+        for (index, shape) in [(0, [2, 3, 4, 10]), (2, [2, 3, 4, 10]), (3, [2, 6, 8, 10])] {
+            assert_eq!(graph.shape(graph.nodes[index].output), shape);
+            assert_eq!(graph.nodes[index + 1].inputs[0], graph.nodes[index].output);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod simd;
 mod step;
 
 use std::{
+    collections::HashMap,
     num::NonZeroUsize,
     sync::Arc,
     time::{Duration, Instant},
@@ -57,19 +58,18 @@ impl Backend for CpuBackend {
         graph: Graph,
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
-        let Prepared { graph, plan, weights } = Prepared::new(graph, weights)?;
-        let arena = Arena::new(plan.elements())?;
-        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), graph, plan, weights, arena }))
+        let prepared = Prepared::new(graph, weights)?;
+        let arena = Arena::new(prepared.plan.elements())?;
+        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), prepared, arena }))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
-        let Prepared { graph, plan, weights } = Prepared::new(graph, weights)?;
+        let prepared = Prepared::new(graph, weights)?;
+        let Prepared { graph, plan, weights, layouts } = &prepared;
         let elements = plan.elements().next_multiple_of(ALIGNMENT).saturating_mul(size_of::<f32>());
-        let tables = graph.heap_bytes() + plan.heap_bytes() + weights.heap_bytes();
-        let steps = graph
-            .nodes
-            .iter()
-            .map(|node| Step { pool: &self.pool, graph: &graph, weights: &weights, node }.scratch());
+        let layouts = layouts.values().map(RowLayout::heap_bytes).sum::<usize>();
+        let tables = graph.heap_bytes() + plan.heap_bytes() + weights.heap_bytes() + layouts;
+        let steps = graph.nodes.iter().map(|node| prepared.step(&self.pool, node).scratch());
         let scratch = steps.fold(ScratchUse::default(), ScratchUse::max);
         Ok(Footprint { executable: (elements + tables) as u64, scratch: scratch.bytes(self.pool.threads()) })
     }
@@ -80,6 +80,8 @@ struct Prepared<'w> {
     graph: Graph,
     plan: Plan,
     weights: BoundWeights<'w>,
+    /// Of every tensor that is bytes.
+    layouts: HashMap<TensorId, RowLayout>,
 }
 
 impl<'w> Prepared<'w> {
@@ -90,26 +92,34 @@ impl<'w> Prepared<'w> {
             key_elements: |keys, head_dim| KeyLayout::new(keys, head_dim).elements(),
         };
         let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
-        Ok(Prepared { plan: Plan::new(&graph), graph, weights })
+        let layouts = graph.nodes.iter().filter_map(|node| match &node.op {
+            Op::Quantize { inputs }
+            | Op::ThenQuantize { inputs, .. }
+            | Op::UpsampleQuantized { inputs, .. } => Some((node.output, RowLayout::new(inputs))),
+            _ => None,
+        });
+        Ok(Prepared { layouts: layouts.collect(), plan: Plan::new(&graph), graph, weights })
+    }
+
+    fn step<'a>(&'a self, pool: &'a Pool, node: &'a Node) -> Step<'a> {
+        Step { pool, graph: &self.graph, weights: &self.weights, layouts: &self.layouts, node }
     }
 }
 
 struct CpuExecutable<'w> {
     pool: Arc<Pool>,
-    graph: Graph,
-    plan: Plan,
-    weights: BoundWeights<'w>,
+    prepared: Prepared<'w>,
     arena: Arena,
 }
 
 impl CpuExecutable<'_> {
     /// Has `run` do each node in turn: it is given the node's inputs and where its output goes.
     fn run_nodes(&mut self, mut run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
-        for node in &self.graph.nodes {
-            let inputs = node.inputs.iter().map(|tensor| self.plan.range(tensor.0));
-            let (out, inputs) = self.arena.split(self.plan.range(node.output.0), inputs);
-            let step = Step { pool: &self.pool, graph: &self.graph, weights: &self.weights, node };
-            run(&step, &inputs, out);
+        let Prepared { graph, plan, .. } = &self.prepared;
+        for node in &graph.nodes {
+            let inputs = node.inputs.iter().map(|tensor| plan.range(tensor.0));
+            let (out, inputs) = self.arena.split(plan.range(node.output.0), inputs);
+            run(&self.prepared.step(&self.pool, node), &inputs, out);
         }
     }
 }
@@ -120,8 +130,8 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn input_mut(&mut self, name: &str) -> &mut [f32] {
-        let tensor = find(&self.graph.inputs, name);
-        self.arena.values_mut(self.plan.range(tensor.0))
+        let tensor = find(&self.prepared.graph.inputs, name);
+        self.arena.values_mut(self.prepared.plan.range(tensor.0))
     }
 
     fn run(&mut self) {
@@ -148,11 +158,11 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn output(&self, name: &str) -> &[f32] {
-        self.arena.values(self.plan.range(find(&self.graph.outputs, name).0))
+        self.arena.values(self.prepared.plan.range(find(&self.prepared.graph.outputs, name).0))
     }
 
     fn output_names(&self) -> Vec<String> {
-        self.graph.outputs.iter().map(|port| port.name.clone()).collect()
+        self.prepared.graph.outputs.iter().map(|port| port.name.clone()).collect()
     }
 }
 

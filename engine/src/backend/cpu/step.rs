@@ -1,9 +1,11 @@
 //! One op → one call of a kernel.
 
+use std::collections::HashMap;
+
 use super::{
     bind::{BoundWeights, Product},
     embedding,
-    kernels::{self, AttentionShape, ConvShape, Epilogue, RowLayout, ScratchUse, UpsampleShape},
+    kernels::{self, AttentionShape, ConvShape, Epilogue, RowLayout, RowOutput, ScratchUse, UpsampleShape},
     pool::Pool,
 };
 use crate::graph::{Activation, Graph, Node, Op, TensorId, WeightId, Window};
@@ -13,6 +15,8 @@ pub(super) struct Step<'a> {
     pub(super) pool: &'a Pool,
     pub(super) graph: &'a Graph,
     pub(super) weights: &'a BoundWeights<'a>,
+    /// Of every tensor that is bytes.
+    pub(super) layouts: &'a HashMap<TensorId, RowLayout>,
     pub(super) node: &'a Node,
 }
 
@@ -22,6 +26,10 @@ impl Step<'_> {
         let Step { pool, weights, node, .. } = *self;
         let x = inputs[0];
         match &node.op {
+            Op::ThenQuantize { op, .. } => self.make_rows(op, inputs, RowOutput::Bytes(self.layout(), out)),
+            op @ (Op::GroupNorm { .. } | Op::LayerNorm { .. } | Op::Geglu) => {
+                self.make_rows(op, inputs, RowOutput::Floats(out));
+            }
             Op::Embedding { tokens, positions } => {
                 let length = self.shape(node.output)[1];
                 embedding::lookup(x, weights.table(*tokens), weights.table(*positions), length, out);
@@ -43,28 +51,12 @@ impl Step<'_> {
                 };
                 self.conv2d(x, *weight, window, &epilogue, out);
             }
-            Op::GroupNorm { weight, bias, groups, eps, silu, given } => {
-                let shape = self.shape(node.output);
-                let (batch, row_pixels) = (shape[0], shape[shape.len() - 2]);
-                let (gamma, beta) = (weights.vector(*weight), weights.vector(*bias));
-                let (groups, eps, activation) = (*groups, *eps, silu.then_some(Activation::Silu));
-                if *given {
-                    kernels::group_norm_with(pool, x, inputs[1], groups, eps, gamma, beta, activation, out);
-                } else {
-                    kernels::group_norm(
-                        pool, x, batch, row_pixels, groups, eps, gamma, beta, activation, out,
-                    );
-                }
-            }
             Op::GroupSums { rows, .. } => {
                 let [batch, height, width, channels] = self.picture(node.inputs[0]);
                 assert_eq!(batch, 1, "strips are cut from one picture");
                 assert!(rows.end <= height, "rows of the picture");
                 let x = &x[rows.start * width * channels..rows.end * width * channels];
                 kernels::group_sums(pool, x, width, channels, inputs[1], out);
-            }
-            Op::LayerNorm { weight, bias, eps } => {
-                kernels::layer_norm(pool, x, *eps, weights.vector(*weight), weights.vector(*bias), out);
             }
             Op::Attention { heads, causal } => {
                 let keys = self.tokens(node.inputs[1]);
@@ -78,22 +70,53 @@ impl Step<'_> {
                 kernels::quantize_keys(pool, x, inputs[1], &self.key_shape(*heads), out);
             }
             Op::Activation(kind) => kernels::activation(pool, *kind, x, out),
-            Op::Geglu => kernels::geglu(pool, x, self.channels(node.output), out),
             Op::Affine { scale, shift } => kernels::affine(pool, *scale, *shift, x, out),
             Op::Add => kernels::add(pool, x, inputs[1], out),
             Op::Concat => {
                 let [a, b] = [self.channels(node.inputs[0]), self.channels(node.inputs[1])];
                 kernels::concat_channels(pool, x, a, inputs[1], b, out);
             }
-            Op::Quantize { inputs } => {
-                kernels::quantize_rows(pool, x, &RowLayout::new(inputs), out);
+            Op::Quantize { .. } => kernels::quantize_rows(pool, x, self.layout(), out),
+            Op::UpsampleQuantized { .. } => {
+                let small = node.inputs[0];
+                let size = |tensor| self.elements_of_bytes(tensor);
+                let (values, factors) = x.split_at(size(small));
+                let (out_values, out_factors) = out.split_at_mut(size(node.output));
+                for (x, out) in [(values, out_values), (factors, out_factors)] {
+                    let channels = x.len() / self.rows(small);
+                    kernels::upsample_nearest(pool, x, &self.upsampling(channels), out);
+                }
             }
-            Op::UpsampleNearest { height, width } => {
-                let [batch, in_height, in_width, channels] = self.picture(node.inputs[0]);
-                let (out_height, out_width) = (*height, *width);
-                let shape = UpsampleShape { batch, in_height, in_width, out_height, out_width, channels };
+            Op::UpsampleNearest { .. } => {
+                let shape = self.upsampling(self.channels(node.output));
                 kernels::upsample_nearest(pool, x, &shape, out);
             }
+        }
+    }
+
+    /// Runs an op whose rows may be rounded as they are made.
+    fn make_rows(&self, op: &Op, inputs: &[&[f32]], out: RowOutput<'_>) {
+        let Step { pool, weights, node, .. } = *self;
+        let x = inputs[0];
+        match op {
+            Op::GroupNorm { weight, bias, groups, eps, silu, given } => {
+                let shape = self.shape(node.output);
+                let (batch, row_pixels) = (shape[0], shape[shape.len() - 2]);
+                let (gamma, beta) = (weights.vector(*weight), weights.vector(*bias));
+                let (groups, eps, activation) = (*groups, *eps, silu.then_some(Activation::Silu));
+                if *given {
+                    kernels::group_norm_with(pool, x, inputs[1], groups, eps, gamma, beta, activation, out);
+                } else {
+                    kernels::group_norm(
+                        pool, x, batch, row_pixels, groups, eps, gamma, beta, activation, out,
+                    );
+                }
+            }
+            Op::LayerNorm { weight, bias, eps } => {
+                kernels::layer_norm(pool, x, *eps, weights.vector(*weight), weights.vector(*bias), out);
+            }
+            Op::Geglu => kernels::geglu(pool, x, self.channels(node.inputs[0]) / 2, out),
+            op => unreachable!("{op:?} leaves more than rows"),
         }
     }
 
@@ -115,6 +138,9 @@ impl Step<'_> {
                 kernels::attention_i8i16_scratch(self.pool, &self.attention_shape(heads, keys))
             }
             Op::QuantizeKeys { heads } => kernels::quantize_keys_scratch(&self.key_shape(heads)),
+            Op::Quantize { .. } | Op::ThenQuantize { .. } => {
+                kernels::row_output_scratch(self.layout().channels())
+            }
             _ => ScratchUse::default(),
         }
     }
@@ -138,6 +164,23 @@ impl Step<'_> {
                 kernels::conv2d_u8s8(self.pool, x, &shape, weight, epilogue, out);
             }
         }
+    }
+
+    /// How the rows lie that the node writes as bytes.
+    fn layout(&self) -> &RowLayout {
+        &self.layouts[&self.node.output]
+    }
+
+    /// f32 of a quantized tensor that are bytes of rows; their factors lie behind them.
+    fn elements_of_bytes(&self, tensor: TensorId) -> usize {
+        self.rows(tensor) * self.layout().width() / size_of::<f32>()
+    }
+
+    /// The node's upsampling, of so many channels.
+    fn upsampling(&self, channels: usize) -> UpsampleShape {
+        let [batch, in_height, in_width, _] = self.picture(self.node.inputs[0]);
+        let [_, out_height, out_width, _] = self.picture(self.node.output);
+        UpsampleShape { batch, in_height, in_width, out_height, out_width, channels }
     }
 
     /// The geometry of a convolution whose input has `in_channels`, which its tensor does not show once quantized.

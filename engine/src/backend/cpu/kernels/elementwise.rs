@@ -1,5 +1,6 @@
 //! Kernels that treat every element alike.
 
+use super::row_output::{RowOutput, RowTile, for_each_row_tile};
 use super::tiles::{Grid, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Simd, SimdOp, math};
@@ -14,7 +15,7 @@ const TASK_ELEMENTS: usize = 1 << 16;
 /// If the lengths differ.
 pub fn activation(pool: &Pool, kind: Activation, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "input length");
-    for_each_part(pool, 1, out, |start, out| {
+    for_each_part(pool, out, |start, out| {
         pool.isa().dispatch(Activate { kind, x: &x[start..][..out.len()], out });
     });
 }
@@ -25,7 +26,7 @@ pub fn activation(pool: &Pool, kind: Activation, x: &[f32], out: &mut [f32]) {
 /// If the lengths differ.
 pub fn affine(pool: &Pool, scale: f32, shift: f32, x: &[f32], out: &mut [f32]) {
     assert_eq!(x.len(), out.len(), "input length");
-    for_each_part(pool, 1, out, |start, out| {
+    for_each_part(pool, out, |start, out| {
         pool.isa().dispatch(Affine { scale, shift, x: &x[start..][..out.len()], out });
     });
 }
@@ -37,7 +38,7 @@ pub fn affine(pool: &Pool, scale: f32, shift: f32, x: &[f32], out: &mut [f32]) {
 pub fn add(pool: &Pool, a: &[f32], b: &[f32], out: &mut [f32]) {
     assert_eq!(a.len(), out.len(), "length of the first addend");
     assert_eq!(b.len(), out.len(), "length of the second addend");
-    for_each_part(pool, 1, out, |start, out| {
+    for_each_part(pool, out, |start, out| {
         let part = start..start + out.len();
         pool.isa().dispatch(Add { a: &a[part.clone()], b: &b[part], out });
     });
@@ -48,19 +49,20 @@ pub fn add(pool: &Pool, a: &[f32], b: &[f32], out: &mut [f32]) {
 ///
 /// # Panics
 /// If the lengths disagree.
-pub fn geglu(pool: &Pool, x: &[f32], channels: usize, out: &mut [f32]) {
-    assert!(channels > 0 && out.len().is_multiple_of(channels), "output length");
-    assert_eq!(x.len(), 2 * out.len(), "input length");
-    for_each_part(pool, channels, out, |start, out| {
-        pool.isa().dispatch(Geglu { x: &x[2 * start..][..2 * out.len()], channels, out });
+pub fn geglu<'o>(pool: &Pool, x: &[f32], channels: usize, out: impl Into<RowOutput<'o>>) {
+    let out = out.into();
+    assert_eq!(x.len(), 2 * channels * out.rows(channels), "input length");
+    for_each_row_tile(pool, out, 1, channels, |out| {
+        let x = &x[2 * channels * out.rows.start..2 * channels * out.rows.end];
+        pool.isa().dispatch(Geglu { x, channels, out });
     });
 }
 
-/// Calls `work` for parts of `out`, each of whole rows of `row` elements, with the offset of the part.
-fn for_each_part(pool: &Pool, row: usize, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
+/// Calls `work` for parts of `out`, with the offset of the part.
+fn for_each_part(pool: &Pool, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     let part = match pool.threads_for_elements(out.len()) {
         1 => out.len().max(1),
-        _ => (TASK_ELEMENTS / row).max(1) * row,
+        _ => TASK_ELEMENTS,
     };
     let grid = Grid { groups: 1, rows: 1, columns: out.len(), tile_rows: 1, tile_columns: part };
     for_each_tile(pool, out, &grid, |mut tile| work(tile.columns.start, tile.row_mut(0)));
@@ -123,22 +125,23 @@ impl SimdOp for Add<'_> {
 struct Geglu<'a> {
     x: &'a [f32],
     channels: usize,
-    out: &'a mut [f32],
+    out: RowTile<'a>,
 }
 
 impl SimdOp for Geglu<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn eval<S: Simd>(self, isa: S) {
-        let rows = self.x.chunks_exact(2 * self.channels).zip(self.out.chunks_exact_mut(self.channels));
-        for (x, out) in rows {
+    fn eval<S: Simd>(mut self, isa: S) {
+        for (i, x) in self.x.chunks_exact(2 * self.channels).enumerate() {
+            let out = self.out.row_mut(i);
             let (values, gates) = x.split_at(self.channels);
             let parts = values.chunks(LANES).zip(gates.chunks(LANES)).zip(out.chunks_mut(LANES));
             for ((value, gate), out) in parts {
                 let gate = math::gelu(isa, isa.load_partial(gate));
                 isa.store_partial(isa.mul(isa.load_partial(value), gate), out);
             }
+            self.out.finish(isa, i);
         }
     }
 }

@@ -16,6 +16,7 @@ mod packed;
 mod quantized;
 #[cfg(test)]
 mod reference;
+mod row_output;
 mod rows;
 mod scratch;
 mod strips;
@@ -34,5 +35,6 @@ pub use quantized::{
     BLOCK, Integers, KeyLayout, QuantizedMatrix, RowLayout, attention_i8i16, attention_i8i16_scratch,
     conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8, quantize_keys, quantize_keys_scratch, quantize_rows,
 };
+pub use row_output::{RowOutput, row_output_scratch};
 pub use rows::{UpsampleShape, concat_channels, upsample_nearest};
 pub use scratch::ScratchUse;

@@ -2,7 +2,8 @@
 //!
 //! Sums are taken of distances from a nearby value, so that a large mean costs no digits.
 
-use super::tiles::{Grid, Tile, for_each_tile};
+use super::row_output::{RowOutput, RowTile, for_each_row_tile};
+use super::tiles::{Grid, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
 use crate::graph::{Activation, GroupSums, Statistics};
@@ -13,9 +14,6 @@ const TASK_PIXELS: usize = 512;
 /// Pixels summed in single precision before double takes over.
 const SHORT_SUM: usize = 32;
 
-/// Tasks per thread, where there is enough work.
-const TASKS_PER_THREAD: usize = 4;
-
 /// Normalises `x` `[batch, rows, row_pixels, channels]` over the pixels and channels of each of `groups` groups of channels
 /// that lie side by side, then applies `activation`. `gamma` and `beta` are `[channels]`. Group Normalization,
 /// arXiv:1803.08494.
@@ -23,7 +21,7 @@ const TASKS_PER_THREAD: usize = 4;
 /// # Panics
 /// If the lengths disagree or the groups do not divide the channels.
 #[expect(clippy::too_many_arguments, reason = "the operation has this many, and all are needed")]
-pub fn group_norm(
+pub fn group_norm<'o>(
     pool: &Pool,
     x: &[f32],
     batch: usize,
@@ -33,7 +31,7 @@ pub fn group_norm(
     gamma: &[f32],
     beta: &[f32],
     activation: Option<Activation>,
-    out: &mut [f32],
+    out: impl Into<RowOutput<'o>>,
 ) {
     let channels = gamma.len();
     assert!(batch > 0 && x.len().is_multiple_of(batch * channels.max(1)), "input length");
@@ -44,7 +42,7 @@ pub fn group_norm(
     }
     let count = x.len() / (batch * groups);
     let statistics: Vec<Statistics> = sums.into_iter().map(|sums| sums.statistics(count)).collect();
-    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out);
+    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out.into());
 }
 
 /// As [`group_norm`], but with means and variances from elsewhere: `statistics` is `[batch, groups, 6]`, see
@@ -53,7 +51,7 @@ pub fn group_norm(
 /// # Panics
 /// If the lengths disagree or the groups do not divide the channels.
 #[expect(clippy::too_many_arguments, reason = "the operation has this many, and all are needed")]
-pub fn group_norm_with(
+pub fn group_norm_with<'o>(
     pool: &Pool,
     x: &[f32],
     statistics: &[f32],
@@ -62,12 +60,12 @@ pub fn group_norm_with(
     gamma: &[f32],
     beta: &[f32],
     activation: Option<Activation>,
-    out: &mut [f32],
+    out: impl Into<RowOutput<'o>>,
 ) {
     let (values, rest) = statistics.as_chunks();
     assert!(rest.is_empty(), "length of the statistics");
     let statistics: Vec<Statistics> = values.iter().map(|&values| Statistics::from_values(values)).collect();
-    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out);
+    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out.into());
 }
 
 /// Adds the values of `x` `[rows, row_pixels, channels]` and their squares to `before`, `[groups, 6]`, into `out`, see
@@ -103,7 +101,7 @@ fn normalize(
     gamma: &[f32],
     beta: &[f32],
     activation: Option<Activation>,
-    out: &mut [f32],
+    out: RowOutput<'_>,
 ) {
     let channels = gamma.len();
     assert_eq!(beta.len(), channels, "beta length");
@@ -113,7 +111,7 @@ fn normalize(
     );
     assert!(statistics.len().is_multiple_of(groups), "statistics of {groups} groups");
     let batch = statistics.len() / groups;
-    assert_eq!(out.len(), x.len(), "output length");
+    assert_eq!(out.rows(channels) * channels, x.len(), "output length");
     if x.is_empty() {
         return;
     }
@@ -124,23 +122,11 @@ fn normalize(
         .chunks_exact(groups)
         .flat_map(|statistics| channel_maps(statistics, eps, gamma, beta))
         .collect();
-    let tile_rows = match pool.threads_for_elements(x.len()) {
-        1 => pixels,
-        threads => (batch * pixels).div_ceil(threads * TASKS_PER_THREAD),
-    };
-    let grid = Grid {
-        groups: batch,
-        rows: pixels,
-        columns: channels,
-        tile_rows: tile_rows.max(1),
-        tile_columns: channels,
-    };
-    for_each_tile(pool, out, &grid, |out| {
-        let rows = out.rows.start..out.rows.end;
+    for_each_row_tile(pool, out, batch, channels, |out| {
         let image = &x[out.group * pixels * channels..][..pixels * channels];
-        let x = &image[rows.start * channels..rows.end * channels];
+        let x = &image[out.rows.start * channels..out.rows.end * channels];
         let maps = &maps[out.group * channels.div_ceil(LANES)..][..channels.div_ceil(LANES)];
-        pool.isa().dispatch(ApplyMaps { x, maps, activation, out });
+        pool.isa().dispatch(ApplyMaps { x, channels, maps, activation, out });
     });
 }
 
@@ -259,9 +245,10 @@ fn channel_maps(statistics: &[Statistics], eps: f32, gamma: &[f32], beta: &[f32]
 /// Applies an image's maps to a tile of its pixels.
 struct ApplyMaps<'a> {
     x: &'a [f32],
+    channels: usize,
     maps: &'a [ChannelMap],
     activation: Option<Activation>,
-    out: Tile<'a, f32>,
+    out: RowTile<'a>,
 }
 
 impl SimdOp for ApplyMaps<'_> {
@@ -269,8 +256,7 @@ impl SimdOp for ApplyMaps<'_> {
 
     #[inline(always)]
     fn eval<S: Simd>(mut self, isa: S) {
-        let channels = self.out.columns.len();
-        for (i, x) in self.x.chunks_exact(channels).enumerate() {
+        for (i, x) in self.x.chunks_exact(self.channels).enumerate() {
             let parts = x.chunks(LANES).zip(self.out.row_mut(i).chunks_mut(LANES));
             for ((x, out), map) in parts.zip(self.maps) {
                 let distance = isa.sub(isa.load_partial(x), isa.load(&map.mean));
@@ -280,6 +266,7 @@ impl SimdOp for ApplyMaps<'_> {
                 }
                 isa.store_partial(y, out);
             }
+            self.out.finish(isa, i);
         }
     }
 }
@@ -289,19 +276,20 @@ impl SimdOp for ApplyMaps<'_> {
 ///
 /// # Panics
 /// If the lengths disagree.
-pub fn layer_norm(pool: &Pool, x: &[f32], eps: f32, gamma: &[f32], beta: &[f32], out: &mut [f32]) {
+pub fn layer_norm<'o>(
+    pool: &Pool,
+    x: &[f32],
+    eps: f32,
+    gamma: &[f32],
+    beta: &[f32],
+    out: impl Into<RowOutput<'o>>,
+) {
+    let out = out.into();
     let channels = gamma.len();
     assert_eq!(beta.len(), channels, "beta length");
     assert!(channels > 0 && x.len().is_multiple_of(channels), "input length");
-    assert_eq!(out.len(), x.len(), "output length");
-    let rows = x.len() / channels;
-    let tile_rows = match pool.threads_for_elements(x.len()) {
-        1 => rows,
-        threads => rows.div_ceil(threads * TASKS_PER_THREAD),
-    };
-    let grid =
-        Grid { groups: 1, rows, columns: channels, tile_rows: tile_rows.max(1), tile_columns: channels };
-    for_each_tile(pool, out, &grid, |out| {
+    assert_eq!(out.rows(channels) * channels, x.len(), "output length");
+    for_each_row_tile(pool, out, 1, channels, |out| {
         let x = &x[out.rows.start * channels..out.rows.end * channels];
         pool.isa().dispatch(NormRows { x, eps, gamma, beta, out });
     });
@@ -313,7 +301,7 @@ struct NormRows<'a> {
     eps: f32,
     gamma: &'a [f32],
     beta: &'a [f32],
-    out: Tile<'a, f32>,
+    out: RowTile<'a>,
 }
 
 impl SimdOp for NormRows<'_> {
@@ -338,6 +326,7 @@ impl SimdOp for NormRows<'_> {
                 let y = isa.fma(isa.mul(distance, scale), isa.load_partial(gamma), isa.load_partial(beta));
                 isa.store_partial(y, out);
             }
+            self.out.finish(isa, i);
         }
     }
 }
@@ -399,7 +388,7 @@ mod tests {
         for threads in 1..=3 {
             let pool = Pool::new(std::num::NonZeroUsize::new(threads)).unwrap().dividing_everything();
             let mut whole = vec![0.0; x.len()];
-            group_norm(&pool, &x, 1, row_pixels, groups, 1e-6, &gamma, &beta, None, &mut whole);
+            group_norm(&pool, &x, 1, row_pixels, groups, 1e-6, &gamma, &beta, None, &mut whole[..]);
             let mut sums = vec![0.0; groups * PAIR_VALUES];
             for part in [&x[..line], &x[line..4 * line], &x[4 * line..]] {
                 let before = sums.clone();

@@ -15,6 +15,20 @@ pub(super) struct Grid {
     pub(super) tile_columns: usize,
 }
 
+impl Grid {
+    fn down(&self) -> usize {
+        self.rows.div_ceil(self.tile_rows)
+    }
+
+    fn across(&self) -> usize {
+        self.columns.div_ceil(self.tile_columns)
+    }
+
+    fn tiles(&self) -> usize {
+        self.groups * self.down() * self.across()
+    }
+}
+
 /// One tile of an output, which nothing else can reach meanwhile.
 pub(super) struct Tile<'a, T> {
     /// The group it lies in.
@@ -47,6 +61,35 @@ struct Start<T>(*mut T);
 // SAFETY: threads reach through it only the tiles they were given, and `T: Send` lets them write there.
 unsafe impl<T: Send> Sync for Start<T> {}
 
+impl<T> Start<T> {
+    fn of(out: &mut [T], grid: &Grid) -> Start<T> {
+        assert_eq!(out.len(), grid.groups * grid.rows * grid.columns, "output length");
+        assert!(grid.tile_rows > 0 && grid.tile_columns > 0, "empty tiles");
+        Start(out.as_mut_ptr())
+    }
+
+    /// # Safety
+    /// The start must be that of an output cut by `grid`, borrowed for as long as the tile lives, and nobody else may have
+    /// the tile of this index.
+    unsafe fn tile<'a>(&self, grid: &Grid, index: usize) -> Tile<'a, T> {
+        let &Grid { rows, columns, tile_rows, tile_columns, .. } = grid;
+        let (down, across) = (grid.down(), grid.across());
+        let (group, index) = (index / (down * across), index % (down * across));
+        let first_row = index / across * tile_rows;
+        let first_column = index % across * tile_columns;
+        let offset = (group * rows + first_row) * columns + first_column;
+        Tile {
+            group,
+            rows: first_row..rows.min(first_row + tile_rows),
+            columns: first_column..columns.min(first_column + tile_columns),
+            // SAFETY: the tile's first element lies inside the output, whose length `of` has checked.
+            start: unsafe { self.0.add(offset) },
+            stride: columns,
+            output: PhantomData,
+        }
+    }
+}
+
 /// Calls `work` once for every tile of `out`, on all threads of the pool.
 ///
 /// # Panics
@@ -57,27 +100,28 @@ pub(super) fn for_each_tile<T: Send>(
     grid: &Grid,
     work: impl Fn(Tile<'_, T>) + Sync,
 ) {
-    let &Grid { groups, rows, columns, tile_rows, tile_columns } = grid;
-    assert_eq!(out.len(), groups * rows * columns, "output length");
-    assert!(tile_rows > 0 && tile_columns > 0, "empty tiles");
-    let down = rows.div_ceil(tile_rows);
-    let across = columns.div_ceil(tile_columns);
-    let start = Start(out.as_mut_ptr());
-    let start = &start;
-    pool.parallel_for(groups * down * across, |index| {
-        let (group, index) = (index / (down * across), index % (down * across));
-        let first_row = index / across * tile_rows;
-        let first_column = index % across * tile_columns;
-        let offset = (group * rows + first_row) * columns + first_column;
-        work(Tile {
-            group,
-            rows: first_row..rows.min(first_row + tile_rows),
-            columns: first_column..columns.min(first_column + tile_columns),
-            // SAFETY: the tile's first element lies inside `out`, whose length was checked above.
-            start: unsafe { start.0.add(offset) },
-            stride: columns,
-            output: PhantomData,
-        });
+    let start = &Start::of(out, grid);
+    pool.parallel_for(grid.tiles(), |index| {
+        // SAFETY: `start` is that of an output cut by `grid`, and every index comes once.
+        work(unsafe { start.tile(grid, index) });
+    });
+}
+
+/// As [`for_each_tile`] for two outputs that are cut alike: `work` gets the tiles of both in one place.
+///
+/// # Panics
+/// As [`for_each_tile`], or if the outputs have different numbers of tiles.
+pub(super) fn for_each_tile_of_two<T: Send, U: Send>(
+    pool: &Pool,
+    (first, second): (&mut [T], &mut [U]),
+    grids: &[Grid; 2],
+    work: impl Fn((Tile<'_, T>, Tile<'_, U>)) + Sync,
+) {
+    let (first, second) = (&Start::of(first, &grids[0]), &Start::of(second, &grids[1]));
+    assert_eq!(grids[0].tiles(), grids[1].tiles(), "tiles of two outputs");
+    pool.parallel_for(grids[0].tiles(), |index| {
+        // SAFETY: each is the start of an output cut by its grid, and every index comes once.
+        work(unsafe { (first.tile(&grids[0], index), second.tile(&grids[1], index)) });
     });
 }
 

@@ -62,7 +62,7 @@ impl<'a> QuantizedMatrix<'a> {
 
     /// What the description of its columns takes, in bytes.
     pub fn heap_bytes(&self) -> usize {
-        size_of_val(self.columns.inputs()) + size_of_val(self.layout.blocks.as_slice())
+        size_of_val(self.columns.inputs()) + self.layout.heap_bytes()
     }
 
     /// Output features.

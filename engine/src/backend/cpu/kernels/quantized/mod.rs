@@ -26,3 +26,4 @@ pub use gemm::{conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8};
 pub use keys::{KeyLayout, quantize_keys, quantize_keys_scratch};
 pub use matrix::{Integers, QuantizedMatrix};
 pub use rows::{BLOCK, RowLayout, quantize_rows};
+pub(super) use rows::{Factors, quantize_row};

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use sdq_formats::layout::columns::{COLUMN_STEP, GROUP};
 
-use super::super::tiles::{Grid, Tile, for_each_tile};
+use super::super::row_output::{RowOutput, RowTile, for_each_row_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Simd, SimdOp};
 
@@ -16,11 +16,8 @@ pub const BLOCK: usize = 64;
 /// Ranges of values that are taken for one value: beyond, 255 over it would overflow.
 const SMALLEST_SPREAD: f32 = 1e-30;
 
-/// Tasks per thread, where there is enough work.
-const TASKS_PER_THREAD: usize = 4;
-
 /// Scale and offset of a block: `x ≈ scale * q + offset`.
-pub(super) type Factors = [f32; 2];
+pub(in super::super) type Factors = [f32; 2];
 
 /// A block of channels of one input.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,6 +64,11 @@ impl RowLayout {
         layout
     }
 
+    /// What the description itself takes, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        size_of_val(self.blocks.as_slice())
+    }
+
     /// Channels of a row of floats.
     pub fn channels(&self) -> usize {
         self.channels
@@ -81,6 +83,23 @@ impl RowLayout {
     /// Size of a quantized row, factors included, in `f32`.
     pub fn row_elements(&self) -> usize {
         self.width / size_of::<f32>() + self.blocks.len() * size_of::<Factors>() / size_of::<f32>()
+    }
+
+    /// Bytes of a quantized row, padding included.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// Blocks of a row, each with its factors.
+    pub(in super::super) fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Bytes and factors of rows to be quantized.
+    pub(in super::super) fn split_mut<'a>(&self, rows: &'a mut [f32]) -> (&'a mut [u8], &'a mut [Factors]) {
+        let count = rows.len() / self.row_elements();
+        let (values, factors) = rows.split_at_mut(count * self.width / size_of::<f32>());
+        (bytemuck::cast_slice_mut(values), bytemuck::cast_slice_mut(factors))
     }
 
     /// Bytes and factors of quantized rows.
@@ -100,46 +119,44 @@ impl RowLayout {
 /// If the lengths disagree.
 pub fn quantize_rows(pool: &Pool, x: &[f32], layout: &RowLayout, out: &mut [f32]) {
     assert!(layout.channels > 0 && x.len().is_multiple_of(layout.channels), "input length");
-    let rows = x.len() / layout.channels;
-    assert_eq!(out.len(), rows * layout.row_elements(), "output length");
-    let (values, factors) = out.split_at_mut(rows * layout.width / size_of::<f32>());
-    let factors = bytemuck::cast_slice_mut::<f32, Factors>(factors);
-    let values = bytemuck::cast_slice_mut::<f32, u8>(values);
-    let tile_rows = match pool.threads_for_elements(x.len()) {
-        1 => rows,
-        threads => rows.div_ceil(threads * TASKS_PER_THREAD),
-    };
-    let grid =
-        |columns| Grid { groups: 1, rows, columns, tile_rows: tile_rows.max(1), tile_columns: columns };
-    for_each_tile(pool, factors, &grid(layout.blocks.len()), |out| {
+    assert_eq!(out.len(), x.len() / layout.channels * layout.row_elements(), "output length");
+    for_each_row_tile(pool, RowOutput::Bytes(layout, out), 1, layout.channels, |out| {
         let x = &x[out.rows.start * layout.channels..out.rows.end * layout.channels];
-        pool.isa().dispatch(FindFactors { x, layout, out });
-    });
-    let factors = &*factors;
-    for_each_tile(pool, values, &grid(layout.width), |out| {
-        let x = &x[out.rows.start * layout.channels..out.rows.end * layout.channels];
-        pool.isa().dispatch(RoundRows { x, factors, layout, out });
+        pool.isa().dispatch(QuantizeTile { x, channels: layout.channels, out });
     });
 }
 
-/// Finds the range of each block of a tile's rows.
-struct FindFactors<'a> {
+/// Quantizes the rows of a tile.
+struct QuantizeTile<'a> {
     x: &'a [f32],
-    layout: &'a RowLayout,
-    out: Tile<'a, Factors>,
+    channels: usize,
+    out: RowTile<'a>,
 }
 
-impl SimdOp for FindFactors<'_> {
+impl SimdOp for QuantizeTile<'_> {
     type Output = ();
 
     #[inline(always)]
     fn eval<S: Simd>(mut self, isa: S) {
-        for (i, row) in self.x.chunks_exact(self.layout.channels).enumerate() {
-            let out = self.out.row_mut(i);
-            for (factors, block) in out.iter_mut().zip(&self.layout.blocks) {
-                *factors = factors_of(isa, &row[block.channels.clone()]);
-            }
+        for (i, row) in self.x.chunks_exact(self.channels).enumerate() {
+            self.out.finish_from(isa, i, row);
         }
+    }
+}
+
+/// Quantizes one row into its bytes and factors.
+#[inline(always)]
+pub(in super::super) fn quantize_row<S: Simd>(
+    isa: S,
+    row: &[f32],
+    layout: &RowLayout,
+    values: &mut [u8],
+    factors: &mut [Factors],
+) {
+    for (factors, block) in factors.iter_mut().zip(&layout.blocks) {
+        let x = &row[block.channels.clone()];
+        *factors = factors_of(isa, x);
+        round_block(isa, x, *factors, &mut values[block.columns.clone()]);
     }
 }
 
@@ -170,41 +187,9 @@ fn factors_of<S: Simd>(isa: S, x: &[f32]) -> Factors {
     [scale + check, low]
 }
 
-/// Rounds the rows of a tile.
-struct RoundRows<'a> {
-    x: &'a [f32],
-    /// Of all rows, not only the tile's.
-    factors: &'a [Factors],
-    layout: &'a RowLayout,
-    out: Tile<'a, u8>,
-}
-
-impl SimdOp for RoundRows<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn eval<S: Simd>(mut self, isa: S) {
-        let blocks = &self.layout.blocks;
-        let factors = &self.factors[self.out.rows.start * blocks.len()..];
-        let rows = self.x.chunks_exact(self.layout.channels).zip(factors.chunks_exact(blocks.len()));
-        for (i, (row, factors)) in rows.enumerate() {
-            let out = self.out.row_mut(i);
-            for (&[scale, offset], block) in factors.iter().zip(blocks) {
-                round_block(
-                    isa,
-                    &row[block.channels.clone()],
-                    scale,
-                    offset,
-                    &mut out[block.columns.clone()],
-                );
-            }
-        }
-    }
-}
-
 /// `q = round((x - offset) / scale)` of a block; padding behind it is zero.
 #[inline(always)]
-fn round_block<S: Simd>(isa: S, x: &[f32], scale: f32, offset: f32, out: &mut [u8]) {
+fn round_block<S: Simd>(isa: S, x: &[f32], [scale, offset]: Factors, out: &mut [u8]) {
     // False for zero and for what is not a number.
     let inverse = if scale > 0.0 && scale < f32::INFINITY { 1.0 / scale } else { 0.0 };
     let (inverse, offset) = (isa.splat(inverse), isa.splat(offset));
