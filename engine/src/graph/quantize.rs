@@ -21,7 +21,7 @@ pub fn quantize_inputs(
     is_quantized: impl Fn(WeightId) -> bool,
     layouts: &IntegerLayouts<impl Fn(&[usize]) -> usize, impl Fn(usize, usize) -> usize>,
 ) -> Graph {
-    let Graph { mut tensors, nodes, inputs, outputs, weights } = graph;
+    let Graph { mut tensors, nodes, inputs, outputs, kept, weights } = graph;
     let mut quantized: HashMap<TensorId, TensorId> = HashMap::new();
     let mut with_quantized = Vec::with_capacity(nodes.len());
     let mut integer_products = HashSet::new();
@@ -64,7 +64,7 @@ pub fn quantize_inputs(
         }
         with_quantized.push(node);
     }
-    Graph { tensors, nodes: with_quantized, inputs, outputs, weights }
+    Graph { tensors, nodes: with_quantized, inputs, outputs, kept, weights }
 }
 
 #[cfg(test)]

@@ -59,13 +59,15 @@ impl Backend for CpuBackend {
     ) -> Result<Box<dyn Executable + 'w>, Error> {
         let Prepared { graph, plan, weights } = Prepared::new(graph, weights)?;
         let arena = Arena::new(plan.elements())?;
-        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), graph, plan, weights, arena }))
+        let needed_beside_kept = graph.needed_beside_kept();
+        let pool = self.pool.clone();
+        Ok(Box::new(CpuExecutable { pool, graph, plan, weights, arena, needed_beside_kept }))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
         let Prepared { graph, plan, weights } = Prepared::new(graph, weights)?;
         let elements = plan.elements().next_multiple_of(ALIGNMENT).saturating_mul(size_of::<f32>());
-        let tables = graph.heap_bytes() + plan.heap_bytes() + weights.heap_bytes();
+        let tables = graph.heap_bytes() + plan.heap_bytes() + weights.heap_bytes() + graph.nodes.len();
         let steps = graph
             .nodes
             .iter()
@@ -100,12 +102,22 @@ struct CpuExecutable<'w> {
     plan: Plan,
     weights: BoundWeights<'w>,
     arena: Arena,
+    /// Of every node.
+    needed_beside_kept: Vec<bool>,
 }
 
 impl CpuExecutable<'_> {
     /// Has `run` do each node in turn: it is given the node's inputs and where its output goes.
-    fn run_nodes(&mut self, mut run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
-        for node in &self.graph.nodes {
+    fn run_nodes(&mut self, run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
+        self.run_some(|_| true, run);
+    }
+
+    fn run_some(
+        &mut self,
+        is_run: impl Fn(usize) -> bool,
+        mut run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32]),
+    ) {
+        for (_, node) in self.graph.nodes.iter().enumerate().filter(|&(index, _)| is_run(index)) {
             let inputs = node.inputs.iter().map(|tensor| self.plan.range(tensor.0));
             let (out, inputs) = self.arena.split(self.plan.range(node.output.0), inputs);
             let step = Step { pool: &self.pool, graph: &self.graph, weights: &self.weights, node };
@@ -120,12 +132,18 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn input_mut(&mut self, name: &str) -> &mut [f32] {
-        let tensor = find(&self.graph.inputs, name);
+        let tensor = find(&self.graph.inputs, &self.graph.kept, name);
         self.arena.values_mut(self.plan.range(tensor.0))
     }
 
     fn run(&mut self) {
         self.run_nodes(|step, inputs, out| step.run(inputs, out));
+    }
+
+    fn run_beside_kept(&mut self) {
+        let needed = std::mem::take(&mut self.needed_beside_kept);
+        self.run_some(|index| needed[index], |step, inputs, out| step.run(inputs, out));
+        self.needed_beside_kept = needed;
     }
 
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
@@ -148,7 +166,7 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn output(&self, name: &str) -> &[f32] {
-        self.arena.values(self.plan.range(find(&self.graph.outputs, name).0))
+        self.arena.values(self.plan.range(find(&self.graph.outputs, &self.graph.kept, name).0))
     }
 
     fn output_names(&self) -> Vec<String> {
@@ -156,7 +174,7 @@ impl Executable for CpuExecutable<'_> {
     }
 }
 
-fn find(ports: &[Port], name: &str) -> TensorId {
-    let port = ports.iter().find(|port| port.name == name);
+fn find(ports: &[Port], kept: &[Port], name: &str) -> TensorId {
+    let port = ports.iter().chain(kept).find(|port| port.name == name);
     port.unwrap_or_else(|| panic!("the graph has no input or output `{name}`")).tensor
 }
