@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sdq_engine::PipelineOptions;
+use sdq_engine::{PipelineOptions, pipeline::Caching};
 use sdq_quantize::{Recipe, Rule};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
@@ -158,6 +158,11 @@ pub(crate) struct GenerateArgs {
     /// Draw this many pictures, with seeds counting up from --seed, or --variation-seed.
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub(crate) count: usize,
+
+    /// Draw faster by reusing work of earlier steps, at a cost in likeness: `deepcache:N` runs the inner layers of the
+    /// network only every N-th step, `guidance:N` evaluates the negative prompt only so often.
+    #[arg(long, value_name = "KIND:N", value_parser = caching)]
+    pub(crate) cache: Option<Caching>,
 
     /// Also write the finished latents, [count, channels, h, w] in f32, before decoding starts.
     #[arg(long, value_name = "FILE.safetensors")]
@@ -327,6 +332,10 @@ fn bytes(text: &str) -> Result<u64, String> {
     };
     let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
     bytes.ok_or_else(|| "expected a number of bytes, such as 512M".to_owned())
+}
+
+fn caching(text: &str) -> Result<Caching, String> {
+    text.parse()
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

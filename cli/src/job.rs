@@ -35,6 +35,7 @@ pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<Request> {
         init_image: None,
         strength: args.job.strength,
         mask: None,
+        caching: args.cache.unwrap_or_default(),
     };
     if let Some(path) = &args.job.init_image {
         let image = picture::read(path)?;

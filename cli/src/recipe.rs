@@ -3,7 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use anyhow::Context as _;
-use sdq_engine::pipeline::{Job, Settings};
+use sdq_engine::pipeline::{Caching, Job, Settings};
 use sdq_formats::picture;
 use serde_json::{Value, json};
 
@@ -41,6 +41,9 @@ impl Recipe {
         if let Some(variation) = settings.variation {
             json["variation_seed"] = variation.seed.into();
             json["variation_strength"] = variation.strength.into();
+        }
+        if settings.caching != Caching::None {
+            json["cache"] = settings.caching.to_string().into();
         }
         match settings.job {
             Job::TextToImage => {}
@@ -102,6 +105,7 @@ impl Recipe {
         for (key, name) in [
             ("strength", "Denoising strength"),
             ("image_guidance_scale", "Image CFG scale"),
+            ("cache", "Cache"),
             ("variation_seed", "Variation seed"),
             ("variation_strength", "Variation seed strength"),
         ] {

@@ -74,22 +74,32 @@ impl Tensor {
 
 /// `[batch, channels, pixels]` → `[batch, pixels, channels]`.
 pub(crate) fn channels_last(values: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
-    swap_inner_axes(values, channels, pixels)
+    let mut swapped = vec![0.0; values.len()];
+    swap_inner_axes(values, channels, pixels, &mut swapped);
+    swapped
 }
 
 /// `[batch, pixels, channels]` → `[batch, channels, pixels]`.
 pub(crate) fn channels_first(values: &[f32], channels: usize, pixels: usize) -> Vec<f32> {
-    swap_inner_axes(values, pixels, channels)
+    let mut swapped = vec![0.0; values.len()];
+    write_channels_first(values, channels, pixels, &mut swapped);
+    swapped
 }
 
-fn swap_inner_axes(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
-    let mut swapped = Vec::with_capacity(values.len());
-    for matrix in values.chunks_exact(rows * columns) {
-        for column in 0..columns {
-            swapped.extend((0..rows).map(|row| matrix[row * columns + column]));
+/// `[batch, pixels, channels]` → `[batch, channels, pixels]` in `out`, which is as long.
+pub(crate) fn write_channels_first(values: &[f32], channels: usize, pixels: usize, out: &mut [f32]) {
+    swap_inner_axes(values, pixels, channels, out);
+}
+
+fn swap_inner_axes(values: &[f32], rows: usize, columns: usize, out: &mut [f32]) {
+    let matrices = values.chunks_exact(rows * columns).zip(out.chunks_exact_mut(rows * columns));
+    for (matrix, out) in matrices {
+        for (column, out) in out.chunks_exact_mut(rows).enumerate() {
+            for (row, value) in out.iter_mut().enumerate() {
+                *value = matrix[row * columns + column];
+            }
         }
     }
-    swapped
 }
 
 #[cfg(test)]

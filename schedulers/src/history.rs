@@ -2,7 +2,7 @@
 //! coefficients, and the one loop that applies them.
 
 use crate::error::SchedulerError;
-use crate::limit::Limit;
+use crate::limit::{Limit, Originals};
 use crate::noise_schedule::{check_length, mix, scale};
 use crate::prediction::PredictionType;
 use crate::{NoiseSource, Scheduler, check_history};
@@ -75,6 +75,12 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// Shares of latents and output in the predicted clean latents.
+    fn original(&self, prediction_type: PredictionType) -> (f64, f64) {
+        let (signal, noise_level) = self.signal_and_noise;
+        prediction_type.original_sample(signal, noise_level)
+    }
+
     /// Latents are x_0 + σ · ε, and the model was trained on latents of unit variance.
     pub(crate) fn at_sigma(timestep: f64, sigma: f64) -> Self {
         Evaluation {
@@ -116,13 +122,22 @@ pub struct HistoryScheduler {
     timesteps: Vec<f64>,
     evaluations: Vec<Evaluation>,
     prediction_type: PredictionType,
-    limit: Limit,
+    originals: Originals,
     init_noise_sigma: f64,
     order: usize,
     plan: PlanStep,
-    history: Vec<Vec<f32>>,
-    /// The step that `history` is for.
+    /// The steps of this run, from its first one; none before it begins.
+    run: Vec<HistoryStep>,
+    first_index: usize,
+    /// The step that comes next.
     next_index: usize,
+    /// So many vectors of `history` are remembered.
+    remembered: usize,
+    /// As many vectors as the run ever remembers, and room for those that replace them.
+    history: Vec<Vec<f32>>,
+    new_history: Vec<Vec<f32>>,
+    next_latents: Vec<f32>,
+    fresh_noise: Vec<f32>,
 }
 
 impl HistoryScheduler {
@@ -138,12 +153,18 @@ impl HistoryScheduler {
             timesteps: evaluations.iter().map(|evaluation| evaluation.timestep).collect(),
             evaluations,
             prediction_type,
-            limit,
+            originals: Originals::new(limit),
             init_noise_sigma,
             order: 1,
             plan,
-            history: Vec::new(),
+            run: Vec::new(),
+            first_index: 0,
             next_index: 0,
+            remembered: 0,
+            history: Vec::new(),
+            new_history: Vec::new(),
+            next_latents: Vec::new(),
+            fresh_noise: Vec::new(),
         }
     }
 
@@ -162,18 +183,59 @@ impl HistoryScheduler {
             .ok_or(SchedulerError::StepIndex { found: step_index, steps })
     }
 
-    fn plan(&self, step_index: usize, remembered: usize) -> Result<HistoryStep, SchedulerError> {
-        (self.plan)(step_index, remembered).ok_or_else(|| SchedulerError::History {
-            step_index,
-            found: format!("{remembered} vectors"),
-            expected: "what the steps before it remember".to_owned(),
-        })
+    /// Begins a run at `step_index` with this history.
+    fn begin(&mut self, step_index: usize, history: Vec<Vec<f32>>) {
+        (self.first_index, self.next_index) = (step_index, step_index);
+        (self.remembered, self.history) = (history.len(), history);
+        self.run.clear();
+        let mut remembered = self.remembered;
+        for index in step_index..self.evaluations.len() {
+            let Some(step) = (self.plan)(index, remembered) else { break };
+            remembered = step.remember.len();
+            self.run.push(step);
+        }
     }
 
-    /// Shares of latents and output in the predicted clean latents.
-    fn original(&self, at: Evaluation) -> (f64, f64) {
-        let (signal, noise_level) = at.signal_and_noise;
-        self.prediction_type.original_sample(signal, noise_level)
+    fn history_error(&self, step_index: usize) -> SchedulerError {
+        SchedulerError::History {
+            step_index,
+            found: format!("{} vectors", self.remembered),
+            expected: "what the steps before it remember".to_owned(),
+        }
+    }
+
+    /// Takes the memory for latents of this length.
+    fn make_room(&mut self, latents: usize) {
+        let most = self.run.iter().map(|step| step.remember.len()).max().unwrap_or(0).max(self.remembered);
+        for vectors in [&mut self.history, &mut self.new_history] {
+            vectors.resize_with(most, Vec::new);
+            vectors.iter_mut().for_each(|vector| vector.resize(latents, 0.0));
+        }
+        self.next_latents.resize(latents, 0.0);
+        self.fresh_noise.resize(latents, 0.0);
+    }
+}
+
+/// What is at hand in a step, each as long as the latents.
+struct Terms<'a> {
+    original: &'a [f64],
+    latents: &'a [f32],
+    output: &'a [f32],
+    noise: &'a [f32],
+    history: &'a [Vec<f32>],
+}
+
+impl Terms<'_> {
+    fn combine(&self, sum: &Combination, out: &mut [f32]) {
+        for (i, out) in out.iter_mut().enumerate() {
+            let remembered = sum.remembered.iter().zip(self.history);
+            let remembered: f64 = remembered.map(|(weight, values)| weight * f64::from(values[i])).sum();
+            *out = (sum.original * self.original[i]
+                + sum.latents * f64::from(self.latents[i])
+                + sum.output * f64::from(self.output[i])
+                + sum.noise * f64::from(self.noise[i])
+                + remembered) as f32;
+        }
     }
 }
 
@@ -204,34 +266,35 @@ impl Scheduler for HistoryScheduler {
     ) -> Result<(), SchedulerError> {
         let at = self.at(step_index)?;
         check_length("noise_pred", noise_pred.len(), latents.len())?;
-        if step_index != self.next_index {
-            self.history.clear();
+        if step_index != self.next_index || self.run.is_empty() {
+            self.begin(step_index, Vec::new());
         }
-        for remembered in &self.history {
+        for remembered in &self.history[..self.remembered] {
             check_length("the scheduler's history", remembered.len(), latents.len())?;
         }
-        let step = self.plan(step_index, self.history.len())?;
-        let mut fresh = vec![0.0; latents.len()];
-        if at.draws_noise {
-            noise.fill_standard_normal(&mut fresh);
+        if step_index - self.first_index >= self.run.len() {
+            return Err(self.history_error(step_index));
         }
-        let original = self.limit.original(self.original(at), noise_pred, latents);
-        let combine = |sum: &Combination, latents: &[f32]| -> Vec<f32> {
-            let value = |i: usize| {
-                let remembered = sum.remembered.iter().zip(&self.history);
-                let remembered: f64 = remembered.map(|(weight, values)| weight * f64::from(values[i])).sum();
-                (sum.original * original[i]
-                    + sum.latents * f64::from(latents[i])
-                    + sum.output * f64::from(noise_pred[i])
-                    + sum.noise * f64::from(fresh[i])
-                    + remembered) as f32
-            };
-            (0..latents.len()).map(value).collect()
+        self.make_room(latents.len());
+        match at.draws_noise {
+            true => noise.fill_standard_normal(&mut self.fresh_noise),
+            false => self.fresh_noise.fill(0.0),
+        }
+        let step = &self.run[step_index - self.first_index];
+        let terms = Terms {
+            original: self.originals.predict(at.original(self.prediction_type), noise_pred, latents),
+            latents,
+            output: noise_pred,
+            noise: &self.fresh_noise,
+            history: &self.history,
         };
-        let history = step.remember.iter().map(|sum| combine(sum, latents)).collect();
-        let next = combine(&step.next, latents);
-        latents.copy_from_slice(&next);
-        self.history = history;
+        for (sum, vector) in step.remember.iter().zip(&mut self.new_history) {
+            terms.combine(sum, vector);
+        }
+        terms.combine(&step.next, &mut self.next_latents);
+        latents.copy_from_slice(&self.next_latents);
+        self.remembered = step.remember.len();
+        std::mem::swap(&mut self.history, &mut self.new_history);
         self.next_index = step_index + 1;
         Ok(())
     }
@@ -251,27 +314,26 @@ impl Scheduler for HistoryScheduler {
     }
 
     fn predict_original(
-        &self,
+        &mut self,
         noise_pred: &[f32],
         step_index: usize,
         latents: &[f32],
         out: &mut [f32],
     ) -> Result<(), SchedulerError> {
-        let shares = self.original(self.at(step_index)?);
-        self.limit.write_original(shares, noise_pred, latents, out)
+        let shares = self.at(step_index)?.original(self.prediction_type);
+        self.originals.write(shares, noise_pred, latents, out)
     }
 
     fn history(&self) -> Vec<Vec<f32>> {
-        self.history.clone()
+        self.history[..self.remembered].to_vec()
     }
 
     fn restore(&mut self, step_index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {
         check_history(step_index, self.timesteps.len(), &history, history.len()..=history.len())?;
-        if step_index < self.timesteps.len() {
-            self.plan(step_index, history.len())?;
+        self.begin(step_index, history);
+        match step_index < self.timesteps.len() && self.run.is_empty() {
+            true => Err(self.history_error(step_index)),
+            false => Ok(()),
         }
-        self.history = history;
-        self.next_index = step_index;
-        Ok(())
     }
 }

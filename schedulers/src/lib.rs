@@ -118,7 +118,8 @@ pub trait Scheduler: Send {
     /// Moves `latents` in place from the noise level of `step_index` to that of the next step.
     ///
     /// `noise_pred` is the model's answer, whatever the prediction type, guidance applied. Draws
-    /// [`Scheduler::noise_draws`] times `latents.len()` normals from `noise`.
+    /// [`Scheduler::noise_draws`] times `latents.len()` normals from `noise`. sdq's own schedulers take all the memory that
+    /// they need in the first step of a run.
     ///
     /// # Errors
     /// If there is no such step, the lengths differ, or what was [restored](Scheduler::restore) has another length;
@@ -153,7 +154,7 @@ pub trait Scheduler: Send {
     /// # Errors
     /// If there is no such step or the lengths differ.
     fn predict_original(
-        &self,
+        &mut self,
         noise_pred: &[f32],
         step_index: usize,
         latents: &[f32],

@@ -48,44 +48,15 @@ impl Limit {
         }
     }
 
-    /// The predicted clean latents of one picture, limited: `from_latents` · `latents` + `from_output` · `noise_pred`.
-    pub(crate) fn original(
-        self,
-        (from_latents, from_output): (f64, f64),
-        noise_pred: &[f32],
-        latents: &[f32],
-    ) -> Vec<f64> {
-        let original = |(&latents, &output): (&f32, &f32)| {
-            from_latents * f64::from(latents) + from_output * f64::from(output)
-        };
-        let mut original: Vec<f64> = latents.iter().zip(noise_pred).map(original).collect();
-        self.apply(&mut original);
-        original
-    }
-
-    /// The same into `out`, for [`Scheduler::predict_original`](crate::Scheduler::predict_original).
-    pub(crate) fn write_original(
-        self,
-        shares: (f64, f64),
-        noise_pred: &[f32],
-        latents: &[f32],
-        out: &mut [f32],
-    ) -> Result<(), SchedulerError> {
-        check_length("noise_pred", noise_pred.len(), latents.len())?;
-        check_length("out", out.len(), latents.len())?;
-        let original = self.original(shares, noise_pred, latents);
-        out.iter_mut().zip(original).for_each(|(out, original)| *out = original as f32);
-        Ok(())
-    }
-
-    /// Limits `original`, all predicted clean latents of one picture, in place.
-    pub(crate) fn apply(self, original: &mut [f64]) {
+    /// Limits `original`, all predicted clean latents of one picture, in place. `sizes` is room to sort them in.
+    fn apply(self, original: &mut [f64], sizes: &mut Vec<f64>) {
         match self {
             Limit::None => {}
             Limit::Clip(range) => original.iter_mut().for_each(|value| *value = value.clamp(-range, range)),
             Limit::Threshold { ratio, max } => {
-                let mut sizes: Vec<f64> = original.iter().map(|value| value.abs()).collect();
-                sizes.sort_by(f64::total_cmp);
+                sizes.clear();
+                sizes.extend(original.iter().map(|value| value.abs()));
+                sizes.sort_unstable_by(f64::total_cmp);
                 let Some(last) = sizes.len().checked_sub(1) else { return };
                 let rank = ratio * last as f64;
                 let (below, above) = (sizes[rank.floor() as usize], sizes[rank.ceil() as usize]);
@@ -93,6 +64,51 @@ impl Limit {
                 original.iter_mut().for_each(|value| *value = value.clamp(-threshold, threshold) / threshold);
             }
         }
+    }
+}
+
+/// Predicts clean latents and limits them, in memory that it keeps from call to call.
+#[derive(Clone, Debug)]
+pub(crate) struct Originals {
+    limit: Limit,
+    values: Vec<f64>,
+    sizes: Vec<f64>,
+}
+
+impl Originals {
+    pub(crate) fn new(limit: Limit) -> Self {
+        Originals { limit, values: Vec::new(), sizes: Vec::new() }
+    }
+
+    /// The predicted clean latents of one picture, limited: `from_latents` · `latents` + `from_output` · `noise_pred`.
+    pub(crate) fn predict(
+        &mut self,
+        (from_latents, from_output): (f64, f64),
+        noise_pred: &[f32],
+        latents: &[f32],
+    ) -> &[f64] {
+        let original = |(&latents, &output): (&f32, &f32)| {
+            from_latents * f64::from(latents) + from_output * f64::from(output)
+        };
+        self.values.clear();
+        self.values.extend(latents.iter().zip(noise_pred).map(original));
+        self.limit.apply(&mut self.values, &mut self.sizes);
+        &self.values
+    }
+
+    /// The same into `out`, for [`Scheduler::predict_original`](crate::Scheduler::predict_original).
+    pub(crate) fn write(
+        &mut self,
+        shares: (f64, f64),
+        noise_pred: &[f32],
+        latents: &[f32],
+        out: &mut [f32],
+    ) -> Result<(), SchedulerError> {
+        check_length("noise_pred", noise_pred.len(), latents.len())?;
+        check_length("out", out.len(), latents.len())?;
+        let originals = self.predict(shares, noise_pred, latents);
+        out.iter_mut().zip(originals).for_each(|(out, original)| *out = *original as f32);
+        Ok(())
     }
 }
 
@@ -106,7 +122,7 @@ mod tests {
     use super::*;
 
     fn limited(limit: Limit, mut original: Vec<f64>) -> Vec<f64> {
-        limit.apply(&mut original);
+        limit.apply(&mut original, &mut Vec::new());
         original
     }
 

@@ -1,7 +1,7 @@
 //! Schedulers whose steps are linear: a table of coefficients and the one loop that applies them.
 
 use crate::error::SchedulerError;
-use crate::limit::Limit;
+use crate::limit::{Limit, Originals};
 use crate::noise_schedule::{check_length, mix, scale};
 use crate::{NoiseSource, Scheduler};
 
@@ -40,7 +40,8 @@ pub struct LinearScheduler {
     timesteps: Vec<f64>,
     steps: Vec<LinearStep>,
     init_noise_sigma: f64,
-    limit: Limit,
+    originals: Originals,
+    fresh_noise: Vec<f32>,
 }
 
 impl LinearStep {
@@ -57,7 +58,8 @@ impl LinearScheduler {
     /// If `timesteps` and `steps` differ in length.
     pub fn new(timesteps: Vec<f64>, steps: Vec<LinearStep>, init_noise_sigma: f64, limit: Limit) -> Self {
         assert_eq!(timesteps.len(), steps.len(), "one step per timestep");
-        LinearScheduler { timesteps, steps, init_noise_sigma, limit }
+        let originals = Originals::new(limit);
+        LinearScheduler { timesteps, steps, init_noise_sigma, originals, fresh_noise: Vec::new() }
     }
 
     fn at(&self, step_index: usize) -> Result<LinearStep, SchedulerError> {
@@ -89,14 +91,15 @@ impl Scheduler for LinearScheduler {
     ) -> Result<(), SchedulerError> {
         let step = self.at(step_index)?;
         check_length("noise_pred", noise_pred.len(), latents.len())?;
-        let mut fresh = vec![0.0; latents.len()];
-        if step.noise_std.is_some() {
-            noise.fill_standard_normal(&mut fresh);
+        self.fresh_noise.resize(latents.len(), 0.0);
+        match step.noise_std {
+            Some(_) => noise.fill_standard_normal(&mut self.fresh_noise),
+            None => self.fresh_noise.fill(0.0),
         }
         let noise_std = step.noise_std.unwrap_or(0.0);
-        let original = self.limit.original(step.original(), noise_pred, latents);
+        let original = self.originals.predict(step.original(), noise_pred, latents);
         for (((value, &output), &noise), &original) in
-            latents.iter_mut().zip(noise_pred).zip(&fresh).zip(&original)
+            latents.iter_mut().zip(noise_pred).zip(&self.fresh_noise).zip(original)
         {
             *value = (step.from_original * original
                 + step.from_latents * f64::from(*value)
@@ -121,13 +124,14 @@ impl Scheduler for LinearScheduler {
     }
 
     fn predict_original(
-        &self,
+        &mut self,
         noise_pred: &[f32],
         step_index: usize,
         latents: &[f32],
         out: &mut [f32],
     ) -> Result<(), SchedulerError> {
-        self.limit.write_original(self.at(step_index)?.original(), noise_pred, latents, out)
+        let shares = self.at(step_index)?.original();
+        self.originals.write(shares, noise_pred, latents, out)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use sdq_engine::{Mask, Picture, Request, Tensor};
+use sdq_engine::{Mask, Picture, Request, Tensor, pipeline::Caching};
 use sdq_formats::safetensors::SafetensorsFile;
 use serde::Deserialize;
 
@@ -66,6 +66,9 @@ pub struct EndToEnd {
     pub guidance_rescale: f32,
     pub image_guidance_scale: Option<f32>,
     pub strength: Option<f64>,
+    /// The pipeline, where cases of several stand in one list.
+    pub model: Option<String>,
+    pub cache: Option<String>,
 }
 
 impl EndToEnd {
@@ -84,6 +87,7 @@ impl EndToEnd {
             guidance_rescale: self.guidance_rescale,
             image_guidance_scale: self.image_guidance_scale,
             seed: self.seed,
+            caching: self.cache.as_ref().map_or(Caching::None, |cache| cache.parse().expect("a kind")),
             ..Request::default()
         }
     }

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use sdq_engine::{Error, Event, Picture, Pipeline, PipelineOptions, Request};
+use sdq_engine::{Error, Event, Picture, Pipeline, PipelineOptions, Request, pipeline::Caching};
 use sdq_formats::WeightType;
 use sdq_tests::{
     measure::Table,
@@ -29,9 +29,9 @@ const TOLERANCE: f64 = 0.05;
 const MODEL: &str = "SDQ_MEMORY_MODEL";
 const CASE: &str = "SDQ_MEMORY_CASE";
 
-/// Width, height and number of the pictures, how much may be taken (0 is the least that does, 1 all that is of use), and
-/// whether they start from a picture.
-type Case = (usize, usize, usize, f64, bool);
+/// Width, height and number of the pictures, how much may be taken (0 is the least that does, 1 all that is of use), whether
+/// they start from a picture, and the skip below which the network is cached.
+type Case = (usize, usize, usize, f64, bool, Option<usize>);
 
 /// `RssAnon` of this process in bytes, as the engine counts what it holds.
 fn anonymous() -> u64 {
@@ -76,8 +76,9 @@ impl Drop for Sampler {
     }
 }
 
-fn request((width, height, count, _, from_picture): Case) -> Request {
-    let request = Request::new("a red apple").size(width, height).count(count).steps(1);
+fn request((width, height, count, _, from_picture, skip): Case) -> Request {
+    let caching = skip.map_or(Caching::None, |skip| Caching::Deep { every: 2, skip });
+    let request = Request::new("a red apple").size(width, height).count(count).steps(2).caching(caching);
     match from_picture {
         false => request,
         true => {
@@ -159,11 +160,13 @@ fn the_plan_is_what_the_system_counts() {
     ];
     for (name, model) in &models {
         for case in [
-            (512, 512, 1, 1.0, false),
-            (320, 448, 3, 1.0, false),
-            (384, 640, 1, 0.3, false),
-            (512, 448, 2, 0.0, false),
-            (448, 512, 1, 0.0, true),
+            (512, 512, 1, 1.0, false, None),
+            (320, 448, 3, 1.0, false, None),
+            (384, 640, 1, 0.3, false, None),
+            (512, 448, 2, 0.0, false, None),
+            (448, 512, 1, 0.0, true, None),
+            (512, 384, 2, 1.0, false, Some(1)),
+            (384, 512, 1, 0.0, false, Some(0)),
         ] {
             let (planned, seen) = run(model, case);
             let (peak, highest) = (planned.iter().max().unwrap(), seen.iter().max().unwrap());
@@ -177,7 +180,7 @@ fn the_plan_is_what_the_system_counts() {
 #[test]
 fn what_cannot_fit_is_refused_with_what_would_do() {
     let pipeline = Model::convert("fp16", WeightType::F16).open(2);
-    let case = (256, 192, 2, 1.0, false);
+    let case = (256, 192, 2, 1.0, false, None);
     let refuse = |pipeline: &Pipeline| match pipeline.generate(&request(case), &mut |_| panic!("it began")) {
         Err(Error::DoesNotFit { needed, advice, size, .. }) => (needed, advice, size),
         other => panic!("{other:?}"),
@@ -186,7 +189,7 @@ fn what_cannot_fit_is_refused_with_what_would_do() {
     assert_eq!((size.as_str(), advice.as_str()), ("256x192", "no size would fit"));
     let (_, advice, _) = refuse(&pipeline.with_max_memory(Some(needed - 1)));
     let (width, height) = advice.strip_suffix(" would fit").unwrap().split_once('x').unwrap();
-    let smaller = (width.parse().unwrap(), height.parse().unwrap(), 2, 1.0, false);
+    let smaller = (width.parse().unwrap(), height.parse().unwrap(), 2, 1.0, false, None);
     pipeline.with_max_memory(Some(needed - 1)).plan(&request(smaller)).unwrap();
     let fits = pipeline.with_max_memory(Some(needed)).plan(&request(case)).unwrap();
     assert_eq!(fits.peak(), needed, "the smallest limit that would do");

@@ -115,7 +115,7 @@ fn what_is_no_run_of_the_model_is_refused() {
         ("\\\"finished\\\":0", "\\\"finished\\\":1", "of 1 pictures"),
         ("\\\"step\\\":1", "\\\"step\\\":9", "step"),
         ("\\\"width\\\":16", "\\\"width\\\":24", "latents"),
-        ("\\\"version\\\":1", "\\\"version\\\":7", "version"),
+        ("\\\"version\\\":2", "\\\"version\\\":7", "version"),
         ("begun.0.generator", "begun.0.generaton", "generator"),
     ] {
         let text: Vec<u8> = replace(&bytes, from.as_bytes(), to.as_bytes());

@@ -52,11 +52,15 @@ pub trait Executable: Send {
     /// of the caller and panics.
     fn set_input(&mut self, name: &str, values: &[f32]);
 
-    /// An input, to set it in parts. Its values are those of earlier runs.
+    /// An input or a kept tensor, to set it in parts. Its values are those of earlier runs.
     fn input_mut(&mut self, name: &str) -> &mut [f32];
 
     /// Runs all ops.
     fn run(&mut self);
+
+    /// Runs the ops that the outputs need beside the kept tensors, which are as the last whole run left them or as they were
+    /// set.
+    fn run_beside_kept(&mut self);
 
     /// Runs all ops, and shows `watch` what each product is about to read: its weight, and its input `[.., channels]`
     /// in f32. Products with quantized weights are not shown; theirs are no f32 values.
@@ -66,7 +70,7 @@ pub trait Executable: Send {
     /// of the model's: its nodes are what really runs.
     fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration));
 
-    /// An output of the last run. `name` is the graph's own: anything else panics.
+    /// An output of the last run, or a kept tensor. `name` is the graph's own: anything else panics.
     fn output(&self, name: &str) -> &[f32];
 
     /// Names of the outputs, in the order in which the graph declares them.

@@ -15,6 +15,7 @@ pub struct GraphBuilder {
     nodes: Vec<Node>,
     inputs: Vec<Port>,
     outputs: Vec<Port>,
+    kept: Vec<Port>,
     weights: Vec<WeightSpec>,
 }
 
@@ -53,10 +54,15 @@ impl GraphBuilder {
         self.outputs.push(Port { name: name.to_owned(), tensor });
     }
 
+    /// Declares that `tensor` is kept from run to run under `name`.
+    pub fn keep(&mut self, name: &str, tensor: TensorId) {
+        self.kept.push(Port { name: name.to_owned(), tensor });
+    }
+
     /// Fuses and closes the graph.
     pub fn finish(self) -> Graph {
-        let GraphBuilder { tensors, nodes, inputs, outputs, weights, .. } = self;
-        fuse::fold_adds(Graph { tensors, nodes, inputs, outputs, weights })
+        let GraphBuilder { tensors, nodes, inputs, outputs, kept, weights, .. } = self;
+        fuse::fold_adds(Graph { tensors, nodes, inputs, outputs, kept, weights })
     }
 
     /// [`Op::Embedding`] of `ids [batch, tokens]`.

@@ -6,9 +6,8 @@ use super::{Graph, Op, TensorId};
 /// costs no pass over memory of its own. Models then write plain sums and the decision stands here alone.
 pub(super) fn fold_adds(mut graph: Graph) -> Graph {
     let mut readers = vec![0_usize; graph.tensors.len()];
-    for tensor in
-        graph.nodes.iter().flat_map(|node| &node.inputs).chain(graph.outputs.iter().map(|p| &p.tensor))
-    {
+    let ports = graph.outputs.iter().chain(&graph.kept).map(|port| &port.tensor);
+    for tensor in graph.nodes.iter().flat_map(|node| &node.inputs).chain(ports) {
         readers[tensor.0] += 1;
     }
     let mut producer = vec![None; graph.tensors.len()];

@@ -61,6 +61,8 @@ pub struct Graph {
     pub inputs: Vec<Port>,
     /// What the caller reads.
     pub outputs: Vec<Port>,
+    /// Tensors that outlive a run, so that the next one can do without what makes them.
+    pub kept: Vec<Port>,
     /// Every weight, each once, in the order of first use.
     pub weights: Vec<WeightSpec>,
 }
@@ -76,11 +78,27 @@ impl Graph {
         self.shape(tensor).iter().product()
     }
 
+    /// Of every node, whether the outputs need it where the kept tensors are there already.
+    pub fn needed_beside_kept(&self) -> Vec<bool> {
+        let mut needed = vec![false; self.tensors.len()];
+        self.outputs.iter().for_each(|port| needed[port.tensor.0] = true);
+        let mut nodes = vec![false; self.nodes.len()];
+        for (index, node) in self.nodes.iter().enumerate().rev() {
+            let given = self.kept.iter().any(|port| port.tensor == node.output);
+            nodes[index] = needed[node.output.0] && !given;
+            if nodes[index] {
+                node.inputs.iter().for_each(|input| needed[input.0] = true);
+            }
+        }
+        nodes
+    }
+
     /// What the description itself takes, in bytes.
     pub fn heap_bytes(&self) -> usize {
         let shapes = self.tensors.iter().map(|shape| size_of::<Vec<usize>>() + size_of_val(shape.as_slice()));
         let nodes = self.nodes.iter().map(|node| size_of::<Node>() + size_of_val(node.inputs.as_slice()));
-        let ports = self.inputs.iter().chain(&self.outputs).map(|port| size_of::<Port>() + port.name.len());
+        let ports = self.inputs.iter().chain(&self.outputs).chain(&self.kept);
+        let ports = ports.map(|port| size_of::<Port>() + port.name.len());
         let weights = self.weights.iter().map(|weight| {
             let lists = size_of_val(weight.shape.as_slice()) + size_of_val(weight.inputs.as_slice());
             size_of::<WeightSpec>() + weight.name.len() + lists

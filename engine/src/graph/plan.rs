@@ -1,7 +1,7 @@
 //! Where every tensor lies: offsets in one arena, by lifetime.
 //!
 //! The peak is known before anything runs. Inputs keep their place for the whole run, so that a caller sets again
-//! only what changed; outputs keep theirs until they are read; everything else is reused as soon as its last
+//! only what changed; so do tensors that are kept for the next run; outputs keep theirs until they are read; everything else is reused as soon as its last
 //! reader has run.
 
 use std::ops::Range;
@@ -29,17 +29,19 @@ impl Plan {
                 last_use[input.0] = step;
             }
         }
-        for port in graph.inputs.iter().chain(&graph.outputs) {
+        for port in graph.inputs.iter().chain(&graph.outputs).chain(&graph.kept) {
             last_use[port.tensor.0] = nodes;
         }
         let mut dies_after = vec![Vec::new(); nodes + 1];
         let mut arena = Arena::default();
         let mut ranges = vec![0..0; graph.tensors.len()];
-        for port in &graph.inputs {
+        for port in graph.inputs.iter().chain(&graph.kept) {
             ranges[port.tensor.0] = arena.take(graph.elements(port.tensor));
         }
         for (step, node) in graph.nodes.iter().enumerate() {
-            ranges[node.output.0] = arena.take(graph.elements(node.output));
+            if !graph.kept.iter().any(|port| port.tensor == node.output) {
+                ranges[node.output.0] = arena.take(graph.elements(node.output));
+            }
             for tensor in node.inputs.iter().chain([&node.output]) {
                 if last_use[tensor.0] == step && !dies_after[step].contains(&tensor.0) {
                     dies_after[step].push(tensor.0);
@@ -125,18 +127,20 @@ mod tests {
     fn assert_no_overlap(graph: &Graph, plan: &Plan) {
         let count = graph.tensors.len();
         let mut alive = vec![(usize::MAX, 0); count];
-        for port in &graph.inputs {
+        for port in graph.inputs.iter().chain(&graph.kept) {
             alive[port.tensor.0] = (0, graph.nodes.len());
         }
         for (step, node) in graph.nodes.iter().enumerate() {
-            alive[node.output.0] = (step, step);
+            if !graph.kept.iter().any(|port| port.tensor == node.output) {
+                alive[node.output.0] = (step, step);
+            }
         }
         for (step, node) in graph.nodes.iter().enumerate() {
             for input in &node.inputs {
                 alive[input.0].1 = alive[input.0].1.max(step);
             }
         }
-        for port in &graph.outputs {
+        for port in graph.outputs.iter().chain(&graph.kept) {
             alive[port.tensor.0].1 = graph.nodes.len();
         }
         for a in 0..count {
@@ -182,6 +186,25 @@ mod tests {
         assert_no_overlap(&graph, &plan);
         let everything: usize = graph.tensors.iter().map(|s| s.iter().product::<usize>()).sum();
         assert!(plan.elements() < everything, "places are reused");
+    }
+
+    /// A run that starts from a kept tensor still finds it: nothing before its maker was given its place.
+    #[test]
+    fn what_is_kept_has_a_place_of_its_own() {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[1, 64, 16]);
+        let mut shallow = graph.activation(Activation::Silu, x);
+        shallow = graph.activation(Activation::Silu, shallow);
+        let mut deep = shallow;
+        for _ in 0..4 {
+            deep = graph.activation(Activation::Silu, deep);
+        }
+        graph.keep("deep", deep);
+        let y = graph.add(shallow, deep);
+        graph.output("y", y);
+        let graph = graph.finish();
+        assert_no_overlap(&graph, &Plan::new(&graph));
+        assert_eq!(graph.needed_beside_kept(), [true, true, false, false, false, false, true]);
     }
 
     #[test]

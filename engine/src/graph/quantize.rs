@@ -21,7 +21,7 @@ pub fn quantize_inputs(
     is_quantized: impl Fn(WeightId) -> bool,
     layouts: &IntegerLayouts<impl Fn(&[usize]) -> usize, impl Fn(usize, usize) -> usize>,
 ) -> Graph {
-    let Graph { mut tensors, nodes, inputs, outputs, weights } = graph;
+    let Graph { mut tensors, nodes, inputs, outputs, kept, weights } = graph;
     let mut quantized: HashMap<TensorId, TensorId> = HashMap::new();
     let mut with_quantized = Vec::with_capacity(nodes.len());
     let mut integer_products = HashSet::new();
@@ -64,7 +64,7 @@ pub fn quantize_inputs(
         }
         with_quantized.push(node);
     }
-    round_where_made(Graph { tensors, nodes: with_quantized, inputs, outputs, weights })
+    round_where_made(Graph { tensors, nodes: with_quantized, inputs, outputs, kept, weights })
 }
 
 /// Joins an [`Op::Quantize`] to the op that makes the rows, where nobody else reads them: they are rounded before they
@@ -72,7 +72,7 @@ pub fn quantize_inputs(
 fn round_where_made(mut graph: Graph) -> Graph {
     let mut readers = vec![0; graph.tensors.len()];
     let read = graph.nodes.iter().flat_map(|node| &node.inputs);
-    for tensor in read.chain(graph.outputs.iter().map(|port| &port.tensor)) {
+    for tensor in read.chain(graph.outputs.iter().chain(&graph.kept).map(|port| &port.tensor)) {
         readers[tensor.0] += 1;
     }
     let mut made_by = HashMap::new();

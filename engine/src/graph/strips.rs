@@ -216,6 +216,7 @@ impl<'a> Part<'a> {
             nodes: Vec::new(),
             inputs: Vec::new(),
             outputs: Vec::new(),
+            kept: Vec::new(),
             weights: Vec::new(),
         };
         let mut part = Part { piece, graph, height, given, tensors: HashMap::new(), weights: HashMap::new() };

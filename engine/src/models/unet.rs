@@ -21,6 +21,9 @@ use crate::graph::{Activation, Graph, GraphBuilder, TensorId, Window};
 pub const LATENTS: &str = "latents";
 /// Name of the denoising graph's output `[batch, height, width, out_channels]`.
 pub const NOISE_PRED: &str = "noise_pred";
+/// Name of what the denoising graph keeps where it is asked to: `[batch, height, width, channels]` that the depths of the
+/// network hand up, see [`graphs`].
+pub const DEEP_STATES: &str = "deep_states";
 /// Name of the time graph's input `[rows, block_out_channels[0]]`, see [`timestep_embedding`].
 pub const TIMESTEP_EMBEDDING: &str = "timestep_embedding";
 /// Name of the time graph's input `[rows, time_cond_proj_dim]`, see [`guidance_embedding`]; only in models that read it.
@@ -69,8 +72,10 @@ pub struct UNetGraphs {
     pub denoise: Graph,
 }
 
-/// Writes the network down for one size.
-pub fn graphs(config: &UNetConfig, shape: &UNetShape) -> UNetGraphs {
+/// Writes the network down for one size. With `deep_skip`, what its depths hand up is kept: the result of the layers on the
+/// way down after the one that makes this skip, counted from 0, the first convolution's; of the middle; and of the layers
+/// on the way up before the one that reads it. Ma et al. 2023, arXiv:2312.00858, section 3.2, where skips are branches.
+pub fn graphs(config: &UNetConfig, shape: &UNetShape, deep_skip: Option<usize>) -> UNetGraphs {
     let mut time = GraphBuilder::new();
     let mut prompt = GraphBuilder::new();
     let mut denoise = GraphBuilder::new();
@@ -80,7 +85,8 @@ pub fn graphs(config: &UNetConfig, shape: &UNetShape) -> UNetGraphs {
     let text_states = prompt.input(TEXT_STATES, &[shape.batch, shape.tokens, config.cross_attention_dim]);
     let latents = denoise.input(LATENTS, &[shape.batch, shape.height, shape.width, config.in_channels]);
 
-    let mut builder = UNetBuilder { config, time, prompt, denoise, time_states, time_batch, text_states };
+    let mut builder =
+        UNetBuilder { config, deep_skip, time, prompt, denoise, time_states, time_batch, text_states };
     let noise_pred = builder.network(latents);
     builder.denoise.output(NOISE_PRED, noise_pred);
     UNetGraphs {
@@ -88,6 +94,13 @@ pub fn graphs(config: &UNetConfig, shape: &UNetShape) -> UNetGraphs {
         prompt: builder.prompt.finish(),
         denoise: builder.denoise.finish(),
     }
+}
+
+/// The number of skips below which there is any layer, see [`graphs`].
+pub fn deep_skips(config: &UNetConfig) -> usize {
+    let skips = config.block_out_channels.len() + config.layers_per_block.iter().sum::<usize>();
+    // Below the last one there is the middle alone.
+    skips - usize::from(config.mid_block.is_none())
 }
 
 /// Timestep, and what is added to it → what every residual block reads, `[rows, time_embedding_dim]`.
@@ -119,7 +132,7 @@ pub fn weights(config: &UNetConfig) -> Vec<WeightSpec> {
     // The weights do not depend on the size; the smallest latents that every level can halve will do.
     let side = 1 << (config.block_out_channels.len() - 1);
     let shape = UNetShape { batch: 1, height: side, width: side, tokens: 1, steps: 1 };
-    let UNetGraphs { time, prompt, denoise } = graphs(config, &shape);
+    let UNetGraphs { time, prompt, denoise } = graphs(config, &shape, None);
     [time.weights, prompt.weights, denoise.weights].concat()
 }
 
@@ -161,6 +174,7 @@ pub fn guidance_embedding(guidance_scale: f32, width: usize) -> Vec<f32> {
 
 struct UNetBuilder<'a> {
     config: &'a UNetConfig,
+    deep_skip: Option<usize>,
     time: GraphBuilder,
     prompt: GraphBuilder,
     denoise: GraphBuilder,
@@ -229,6 +243,9 @@ impl UNetBuilder<'_> {
         let channels = config.block_out_channels[level];
         for layer in 0..=config.layers_per_block[level] {
             let skip = skips.pop().expect("the way up has one layer for each skip of the way down");
+            if self.deep_skip == Some(skips.len()) {
+                self.denoise.keep(DEEP_STATES, x);
+            }
             x = self.denoise.concat(x, skip);
             x = self.residual_block(&format!("{name}.resnets.{layer}"), x, channels);
             if let Some(&depth) = config.up_transformer_layers[block].get(layer) {

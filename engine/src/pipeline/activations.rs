@@ -43,7 +43,7 @@ impl Pipeline {
     /// Draws all of `requests` and collects what the products of every graph read meanwhile. `observer` is told the
     /// request, counted from 0, beside the event.
     ///
-    /// Meant for files in f32 or f16: a product with quantized weights reads quantized values, and is left out. The
+    /// With step caching, only full evaluations count. Meant for files in f32 or f16: a product with quantized weights reads quantized values, and is left out. The
     /// result does not depend on the number of threads.
     ///
     /// # Errors
@@ -142,6 +142,10 @@ impl Executable for Watched<'_> {
     fn run(&mut self) {
         let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
         self.inner.run_watched(&mut |weight, x| sums.add(&self.component, weight, x));
+    }
+
+    fn run_beside_kept(&mut self) {
+        self.inner.run_beside_kept();
     }
 
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {

@@ -13,7 +13,7 @@ use sdq_formats::{
 use serde_json::{Value, json};
 
 use super::{
-    Job, Pipeline, Request, Settings, Variation,
+    Caching, Job, Pipeline, Request, Settings, Variation,
     drawing::{Drawing, Kept},
 };
 use crate::{Error, Mask, Picture, Tensor, rng::TorchCpuGenerator};
@@ -21,7 +21,7 @@ use crate::{Error, Mask, Picture, Tensor, rng::TorchCpuGenerator};
 /// Key of the metadata that describe the run; the caller's notes stand beside it.
 const RUN: &str = "sdq.run";
 /// Version of what is stored under it.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 /// Most pictures that a run may have in work.
 const MAX_BEGUN: usize = 1024;
 /// Most tensors that a scheduler may remember.
@@ -41,12 +41,13 @@ pub struct Checkpoint<'a> {
     pipeline: &'a Pipeline,
     settings: &'a Settings,
     finished: &'a [Tensor],
-    begun: &'a [&'a Drawing],
+    /// Those that are drawn together, and those that wait.
+    begun: [&'a [Drawing]; 2],
 }
 
 impl std::fmt::Debug for Checkpoint<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Checkpoint({} finished, {} begun)", self.finished.len(), self.begun.len())
+        write!(f, "Checkpoint({} finished, {} begun)", self.finished.len(), self.begun().count())
     }
 }
 
@@ -55,9 +56,13 @@ impl<'a> Checkpoint<'a> {
         pipeline: &'a Pipeline,
         settings: &'a Settings,
         finished: &'a [Tensor],
-        begun: &'a [&'a Drawing],
+        begun: [&'a [Drawing]; 2],
     ) -> Checkpoint<'a> {
         Checkpoint { pipeline, settings, finished, begun }
+    }
+
+    fn begun(&self) -> impl Iterator<Item = &'a Drawing> {
+        self.begun.into_iter().flatten()
     }
 
     /// Whether all latents are there, so that only decoding is left.
@@ -74,7 +79,7 @@ impl<'a> Checkpoint<'a> {
         for (index, latents) in self.finished.iter().enumerate() {
             tensors.floats(format!("finished.{index}"), latents);
         }
-        for (index, drawing) in self.begun.iter().enumerate() {
+        for (index, drawing) in self.begun().enumerate() {
             tensors.drawing(index, drawing);
         }
         let request = self.settings.to_request();
@@ -89,8 +94,8 @@ impl<'a> Checkpoint<'a> {
             "model": { "name": self.pipeline.manifest().name, "fingerprint": self.pipeline.fingerprint() },
             "request": request_json(&request),
             "finished": self.finished.len(),
-            "begun": self.begun.len(),
-            "step": self.begun.first().map(|drawing| drawing.step),
+            "begun": self.begun().count(),
+            "step": self.begun().next().map(|drawing| drawing.step),
         })
         .to_string();
         let metadata = [&[(RUN, run.as_str())], notes].concat();
@@ -137,7 +142,10 @@ impl Tensors {
         if let Some(extra_channels) = &drawing.extra_channels {
             self.floats(name("extra_channels"), extra_channels);
         }
-        if let Some(Kept { original, noise, mask }) = &drawing.kept {
+        if let Some(full_input) = &drawing.full_input {
+            self.floats(name("full_input"), full_input);
+        }
+        if let Some(Kept { original, noise, mask, .. }) = &drawing.kept {
             self.floats(name("original"), original);
             self.floats(name("noise"), noise);
             self.float_values(name("mask"), vec![mask.len()], mask);
@@ -264,15 +272,30 @@ impl SavedRun {
             _ => Some(self.tensor(&name("extra_channels"), &[1, extra, height, width])?),
         };
         let kept = match (&settings.job, extra) {
-            (Job::Inpainting { .. }, 0) => Some(Kept {
-                original: self.tensor(&name("original"), &shape)?,
-                noise: self.tensor(&name("noise"), &shape)?,
-                mask: self.tensor(&name("mask"), &[height * width])?.into_values(),
-            }),
+            (Job::Inpainting { .. }, 0) => {
+                let original = self.tensor(&name("original"), &shape)?;
+                let noise = self.tensor(&name("noise"), &shape)?;
+                let mask = self.tensor(&name("mask"), &[height * width])?.into_values();
+                let noised = original.values().to_vec();
+                Some(Kept { original, noise, mask, noised })
+            }
             _ => None,
         };
         let predicted_original = latents.clone();
-        Ok(Drawing { image, step, scheduler, generator, latents, predicted_original, extra_channels, kept })
+        let schedule = settings.cache_schedule();
+        let full_input = schedule.caches().then(|| self.tensor(&name("full_input"), &shape)).transpose()?;
+        Ok(Drawing {
+            image,
+            step,
+            scheduler,
+            generator,
+            latents,
+            predicted_original,
+            extra_channels,
+            kept,
+            schedule,
+            full_input,
+        })
     }
 
     fn read_request(&self) -> Result<Request, Error> {
@@ -339,6 +362,7 @@ fn request_json(request: &Request) -> Value {
         "variation": request.variation.map(|variation| json!([variation.seed, variation.strength])),
         "count": request.count,
         "strength": request.strength,
+        "cache": (request.caching != Caching::None).then(|| request.caching.to_string()),
     })
 }
 
@@ -369,6 +393,10 @@ fn request_from_json(json: &Value) -> Option<Request> {
         init_image: None,
         strength: json["strength"].as_f64(),
         mask: None,
+        caching: match &json["cache"] {
+            Value::Null => Caching::None,
+            caching => caching.as_str()?.parse().ok()?,
+        },
     })
 }
 
@@ -390,7 +418,8 @@ mod tests {
             .seed(u64::MAX)
             .variation(u64::MAX - 1, 0.1)
             .count(3)
-            .strength(0.7);
+            .strength(0.7)
+            .caching(Caching::Deep { every: 3, skip: 1 });
         let text = request_json(&request).to_string();
         let found = request_from_json(&serde_json::from_str(&text).unwrap());
         assert_eq!(found, Some(request));

@@ -30,7 +30,8 @@ pub struct Comparison {
 }
 
 /// Draws the first picture of `request` with both models and measures every stage of `other` on what the reference
-/// hands to its own. Where the request is silent, the reference's defaults and scheduler config hold for both.
+/// hands to its own. Where the request is silent, the reference's defaults and scheduler config hold for both. Every
+/// evaluation is full, whatever the request says of caching: what is measured is the model.
 ///
 /// `observer` is told of two runs: as `image` 0 the reference's, each step of which evaluates both U-Nets, as `image`
 /// 1 the other's own.
@@ -92,10 +93,12 @@ fn follow(
         denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
     }
     let mut errors = Vec::with_capacity(timesteps.len());
-    let predict = |latents: &[f32], step: usize| {
-        let noise_pred = denoiser.predict(latents, step)?;
-        errors.push(relative_error(&beside.predict(latents, step)?, &noise_pred));
-        Ok(noise_pred)
+    let predict = |latents: &[f32], step: usize, noise_pred: &mut [f32]| {
+        let mut found = noise_pred.to_vec();
+        denoiser.predict(latents, step, noise_pred)?;
+        beside.predict(latents, step, &mut found)?;
+        errors.push(relative_error(&found, noise_pred));
+        Ok(())
     };
     denoise(&mut drawing, timesteps.len(), predict, |drawing, step| {
         observer.tell_step(reference, &drawing[0], step - settings.first_step)
@@ -116,7 +119,8 @@ fn run(
     drawing[0].image = 1;
     let mut denoiser = pipeline.denoiser(settings, conditioning, &timesteps)?;
     denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
-    let predict = |latents: &[f32], step: usize| denoiser.predict(latents, step);
+    let predict =
+        |latents: &[f32], step: usize, noise_pred: &mut [f32]| denoiser.predict(latents, step, noise_pred);
     denoise(&mut drawing, timesteps.len(), predict, |drawing, step| {
         observer.tell_step(pipeline, &drawing[0], step - settings.first_step)
     })?;

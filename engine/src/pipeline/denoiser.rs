@@ -1,6 +1,8 @@
 //! Latents and a step → predicted noise: the U-Net with everything that does not change over the steps done once.
 
-use super::{Pipeline, Settings, guidance::Guidance, text::Conditioning};
+use super::{
+    Pipeline, Settings, caching::CacheSchedule, drawing::Drawing, guidance::Guidance, text::Conditioning,
+};
 use crate::{
     Error, Tensor,
     backend::Executable,
@@ -8,7 +10,7 @@ use crate::{
         config::UNetConfig,
         unet::{self, UNetGraphs, UNetShape},
     },
-    tensor::{channels_first, channels_last},
+    tensor::write_channels_first,
 };
 
 /// What the U-Net evaluates at once.
@@ -28,22 +30,38 @@ impl Batching {
 /// The U-Net for one prompt, one list of timesteps and one size.
 pub(super) struct Denoiser<'w> {
     executable: Box<dyn Executable + 'w>,
+    /// Of every evaluation of a step, where there are several: what the depths of the network last handed up.
+    deep_states: Vec<Vec<f32>>,
+    schedule: CacheSchedule,
     /// Of every evaluation of a step, or once for all: the name of each residual block and its biases for every step.
-    time_biases: Vec<Vec<(String, Vec<f32>)>>,
+    time_biases: Vec<NamedValues>,
     /// Of every evaluation of a step: names and values of what the prompt graph computed for its branches.
-    text_projections: Vec<Vec<(String, Vec<f32>)>>,
+    text_projections: Vec<NamedValues>,
     guidance: Guidance,
     steps: usize,
     batching: Batching,
     /// Rows of the conditioning.
     branches: usize,
+    layout: Layout,
+    /// What is read beside the latents, `[pictures, extra channels, h, w]`.
+    extra_channels: Vec<f32>,
+    /// What the branches predicted, `[branches, pictures, out_channels, h, w]`.
+    branch_preds: Vec<f32>,
+    /// What guidance last added to the prompt's branch, `[pictures, out_channels, h, w]`.
+    guidance_added: Vec<f32>,
+}
+
+/// Names of a graph's ports, and their values.
+type NamedValues = Vec<(String, Vec<f32>)>;
+
+/// Channels and pixels of what goes in and comes out.
+#[derive(Clone, Copy)]
+struct Layout {
     latent_channels: usize,
     in_channels: usize,
     out_channels: usize,
-    /// What is read beside the latents, `[pictures, extra channels, h, w]`.
-    extra_channels: Vec<f32>,
-    /// Height and width of the latents.
-    size: (usize, usize),
+    /// Of the latents.
+    pixels: usize,
     center_input_sample: bool,
 }
 
@@ -52,7 +70,7 @@ impl<'w> Denoiser<'w> {
     pub(super) fn new(
         pipeline: &'w Pipeline,
         conditioning: &Conditioning,
-        guidance: Guidance,
+        (guidance, schedule): (Guidance, CacheSchedule),
         timesteps: &[f64],
         (height, width): (usize, usize),
         batching: Batching,
@@ -63,7 +81,7 @@ impl<'w> Denoiser<'w> {
         let groups = if batching.split_guidance { branches } else { 1 };
         let batch = batching.pictures * branches / groups;
         let shape = UNetShape { batch, height, width, tokens, steps: timesteps.len() };
-        let UNetGraphs { time, prompt, denoise } = unet::graphs(config, &shape);
+        let UNetGraphs { time, prompt, denoise } = unet::graphs(config, &shape, schedule.caching.deep_skip());
 
         let mut time = pipeline.backend.compile(time, &component)?;
         set_timesteps(&mut *time, config, conditioning, timesteps, shape.time_batch(config));
@@ -101,20 +119,33 @@ impl<'w> Denoiser<'w> {
             }
         }
         drop(prompt);
+        let deep_states = match schedule.caching.deep_skip() {
+            Some(_) if groups > 1 => vec![executable.output(unet::DEEP_STATES).to_vec(); groups],
+            _ => Vec::new(),
+        };
+        let layout = Layout {
+            latent_channels: pipeline.model.vae.latent_channels(),
+            in_channels: config.in_channels,
+            out_channels: config.out_channels,
+            pixels: height * width,
+            center_input_sample: config.center_input_sample,
+        };
+        let predicted = batching.pictures * layout.out_channels * layout.pixels;
+        let added = if schedule.caching.splits_guidance() { predicted } else { 0 };
         Ok(Denoiser {
             executable,
+            deep_states,
+            schedule,
             time_biases,
             text_projections,
             guidance,
             steps: timesteps.len(),
             batching,
             branches,
-            latent_channels: pipeline.model.vae.latent_channels(),
-            in_channels: config.in_channels,
-            out_channels: config.out_channels,
+            layout,
             extra_channels: Vec::new(),
-            size: (height, width),
-            center_input_sample: config.center_input_sample,
+            branch_preds: vec![0.0; branches * predicted],
+            guidance_added: vec![0.0; added],
         })
     }
 
@@ -128,69 +159,140 @@ impl<'w> Denoiser<'w> {
         self.extra_channels = pictures.into_iter().flat_map(Tensor::values).copied().collect();
     }
 
-    /// Predicted noise for `latents [pictures, channels, h, w]` at `step`, guided.
-    pub(super) fn predict(&mut self, latents: &[f32], step: usize) -> Result<Vec<f32>, Error> {
-        let mut noise_pred = Vec::new();
-        match self.batching.split_guidance && self.branches > 1 {
+    /// Takes up these pictures, all at the same step: after this, [`predict`](Denoiser::predict) goes on where they are.
+    pub(super) fn take_up(&mut self, drawings: &[Drawing]) -> Result<(), Error> {
+        self.set_extra_channels(drawings.iter().filter_map(|drawing| drawing.extra_channels.as_ref()));
+        let step = drawings.first().map_or(0, |drawing| drawing.step);
+        let full_inputs = drawings.iter().filter_map(|drawing| drawing.full_input.as_ref());
+        let full_inputs: Vec<f32> = full_inputs.flat_map(Tensor::values).copied().collect();
+        if step < self.steps && !self.schedule.is_full(step) && !full_inputs.is_empty() {
+            // The caches depend on nothing else, so they become what they were.
+            let mut noise_pred = vec![0.0; self.branch_preds.len() / self.branches];
+            self.predict(&full_inputs, self.schedule.last_full(step), &mut noise_pred)?;
+        }
+        Ok(())
+    }
+
+    /// Predicted noise for `latents [pictures, channels, h, w]` at `step`, guided. Where the schedule says so it is made with
+    /// what the last full evaluation left.
+    pub(super) fn predict(
+        &mut self,
+        latents: &[f32],
+        step: usize,
+        noise_pred: &mut [f32],
+    ) -> Result<(), Error> {
+        let full = self.schedule.is_full(step);
+        let cached_guidance = self.schedule.caching.splits_guidance();
+        let prompt_branch = self.guidance.prompt_branch();
+        let groups = if self.batching.split_guidance { self.branches } else { 1 };
+        for group in (0..groups).filter(|&group| full || !cached_guidance || group == prompt_branch) {
+            self.evaluate_branches(latents, group, step)?;
+        }
+        let cond = &self.branch_preds[prompt_branch * noise_pred.len()..][..noise_pred.len()];
+        match cached_guidance && !full {
             true => {
-                for branch in 0..self.branches {
-                    set_inputs(&mut *self.executable, &self.text_projections[branch]);
-                    let model_input = self.model_input(latents, branch);
-                    noise_pred.extend(self.evaluate(&model_input, branch, step)?);
+                for ((value, cond), added) in noise_pred.iter_mut().zip(cond).zip(&self.guidance_added) {
+                    *value = cond + added;
                 }
             }
             false => {
-                let model_input: Vec<f32> =
-                    (0..self.branches).flat_map(|branch| self.model_input(latents, branch)).collect();
-                noise_pred = self.evaluate(&model_input, 0, step)?;
+                let picture = noise_pred.len() / self.batching.pictures;
+                for (index, guided) in noise_pred.chunks_exact_mut(picture).enumerate() {
+                    let branch = |branch: usize| {
+                        &self.branch_preds[(branch * self.batching.pictures + index) * picture..][..picture]
+                    };
+                    self.guidance.apply(branch, guided);
+                }
+                for ((added, value), cond) in self.guidance_added.iter_mut().zip(&*noise_pred).zip(cond) {
+                    *added = value - cond;
+                }
             }
         }
-        if self.guidance == Guidance::None {
-            return Ok(noise_pred);
-        }
-        let picture = self.out_channels * self.size.0 * self.size.1;
-        let all: Vec<&[f32]> = noise_pred.chunks_exact(picture).collect();
-        let pictures = self.batching.pictures;
-        let guided = (0..pictures).flat_map(|index| {
-            let branches: Vec<&[f32]> = all.iter().skip(index).step_by(pictures).copied().collect();
-            self.guidance.apply(&branches)
+        Ok(())
+    }
+
+    /// Evaluates the network for the branches of `group` and each picture of `latents`.
+    fn evaluate_branches(&mut self, latents: &[f32], group: usize, step: usize) -> Result<(), Error> {
+        let Layout { latent_channels, in_channels, pixels, .. } = self.layout;
+        let branches = match self.batching.split_guidance {
+            true => group..group + 1,
+            false => 0..self.branches,
+        };
+        let (guidance, extra) = (self.guidance, (in_channels - latent_channels) * pixels);
+        let extra_channels = std::mem::take(&mut self.extra_channels);
+        let rows = branches.flat_map(|branch| {
+            let shown = extra > 0 && guidance.shows_picture(branch);
+            latents
+                .chunks_exact(latent_channels * pixels)
+                .enumerate()
+                .map(move |(index, own)| (index, own, shown))
         });
-        Ok(guided.collect())
+        let rows =
+            rows.map(|(index, own, shown)| (own, shown.then(|| &extra_channels[index * extra..][..extra])));
+        let result = self.evaluate(rows, group, step);
+        self.extra_channels = extra_channels;
+        result
     }
 
-    /// `latents [pictures, channels, h, w]` with what `branch` is shown beside them behind each picture's own.
-    fn model_input(&self, latents: &[f32], branch: usize) -> Vec<f32> {
-        let pixels = self.size.0 * self.size.1;
-        let extra = (self.in_channels - self.latent_channels) * pixels;
-        if extra == 0 {
-            return latents.to_vec();
-        }
-        let own = latents.chunks_exact(self.latent_channels * pixels);
-        let blank = vec![0.0; extra];
-        let shown = self.guidance.shows_picture(branch);
-        own.zip(self.extra_channels.chunks_exact(extra))
-            .flat_map(|(own, extra)| [own, if shown { extra } else { &blank }].concat())
-            .collect()
-    }
-
-    /// The network itself: `latents [batch, in_channels, h, w]` → predicted noise, `[batch, out_channels, h, w]`. `group`
+    /// The network itself, on `rows` as [`Layout::write`] takes them → their place in the branches' predictions. `group`
     /// is the number of the evaluation in its step.
-    fn evaluate(&mut self, latents: &[f32], group: usize, step: usize) -> Result<Vec<f32>, Error> {
-        let pixels = self.size.0 * self.size.1;
-        let mut latents = channels_last(latents, self.in_channels, pixels);
-        if self.center_input_sample {
-            latents.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
-        }
-        self.executable.set_input(unet::LATENTS, &latents);
+    fn evaluate<'r>(
+        &mut self,
+        rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)>,
+        group: usize,
+        step: usize,
+    ) -> Result<(), Error> {
+        let Denoiser { executable, layout, .. } = self;
+        layout.write(rows, executable.input_mut(unet::LATENTS));
         for (name, biases) in &self.time_biases[group.min(self.time_biases.len() - 1)] {
             let width = biases.len() / self.steps;
-            self.executable.set_input(name, &biases[step * width..][..width]);
+            executable.set_input(name, &biases[step * width..][..width]);
         }
-        self.executable.run();
-        let noise_pred = channels_first(self.executable.output(unet::NOISE_PRED), self.out_channels, pixels);
+        for (name, values) in self.text_projections.get(group).into_iter().flatten() {
+            executable.set_input(name, values);
+        }
+        match (self.schedule.is_full(step), self.deep_states.get_mut(group)) {
+            (true, None) => executable.run(),
+            (true, Some(deep_states)) => {
+                executable.run();
+                deep_states.copy_from_slice(executable.output(unet::DEEP_STATES));
+            }
+            (false, deep_states) => {
+                if let Some(deep_states) = deep_states {
+                    executable.set_input(unet::DEEP_STATES, deep_states);
+                }
+                executable.run_beside_kept();
+            }
+        }
+        let predicted = executable.output(unet::NOISE_PRED);
+        let noise_pred = &mut self.branch_preds[group * predicted.len()..][..predicted.len()];
+        write_channels_first(predicted, layout.out_channels, layout.pixels, noise_pred);
         match noise_pred.iter().all(|value| value.is_finite()) {
-            true => Ok(noise_pred),
+            true => Ok(()),
             false => Err(Error::NotFinite { stage: format!("the U-Net at step {step}") }),
+        }
+    }
+}
+
+impl Layout {
+    /// Fills what the network reads, `[batch, h, w, in_channels]`, with `rows`: for each of the batch its own channels,
+    /// `[channels, h, w]`, and what it is shown beside them, likewise; zeros where that is nothing.
+    fn write<'r>(self, rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)>, input: &mut [f32]) {
+        let Layout { in_channels, pixels, .. } = self;
+        for (input, (own, extra)) in input.chunks_exact_mut(in_channels * pixels).zip(rows) {
+            if extra.is_none() {
+                input.fill(0.0);
+            }
+            let planes =
+                [own, extra.unwrap_or_default()].into_iter().flat_map(|part| part.chunks_exact(pixels));
+            for (channel, plane) in planes.enumerate() {
+                for (pixel, value) in input.chunks_exact_mut(in_channels).zip(plane) {
+                    pixel[channel] = *value;
+                }
+            }
+        }
+        if self.center_input_sample {
+            input.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
         }
     }
 }
@@ -252,19 +354,13 @@ fn repeat_rows(tensor: &Tensor, pictures: usize) -> Vec<f32> {
 }
 
 /// All outputs of a graph that has run, by name.
-fn outputs(executable: &dyn Executable) -> Vec<(String, Vec<f32>)> {
+fn outputs(executable: &dyn Executable) -> NamedValues {
     let names = executable.output_names().into_iter();
     names.map(|name| (name.clone(), executable.output(&name).to_vec())).collect()
 }
 
-fn set_inputs(executable: &mut dyn Executable, inputs: &[(String, Vec<f32>)]) {
-    for (name, values) in inputs {
-        executable.set_input(name, values);
-    }
-}
-
 impl Pipeline {
-    /// The U-Net for one picture of `settings`.
+    /// The U-Net for one picture of `settings`, every evaluation in full: its callers ask about the model.
     pub(super) fn denoiser(
         &self,
         settings: &Settings,
@@ -272,7 +368,8 @@ impl Pipeline {
         timesteps: &[f64],
     ) -> Result<Denoiser<'_>, Error> {
         let size = settings.latent_size(&self.model.vae);
-        Denoiser::new(self, conditioning, settings.guidance, timesteps, size, Batching::ONE)
+        let guidance = (settings.guidance, CacheSchedule::NONE);
+        Denoiser::new(self, conditioning, guidance, timesteps, size, Batching::ONE)
     }
 
     /// One evaluation of the U-Net: `latents [batch, in_channels, h, w]`, what it is shown beside them included, and
@@ -296,9 +393,10 @@ impl Pipeline {
             });
         }
         let size = (height, width);
-        let mut denoiser =
-            Denoiser::new(self, conditioning, Guidance::None, &[timestep], size, Batching::ONE)?;
-        let noise_pred = denoiser.evaluate(latents.values(), 0, 0)?;
-        Tensor::new(vec![batch, self.model.unet.out_channels, height, width], noise_pred)
+        let guidance = (Guidance::None, CacheSchedule::NONE);
+        let mut denoiser = Denoiser::new(self, conditioning, guidance, &[timestep], size, Batching::ONE)?;
+        let rows = latents.values().chunks_exact(latents.values().len() / batch);
+        denoiser.evaluate(rows.map(|row| (row, None)), 0, 0)?;
+        Tensor::new(vec![batch, self.model.unet.out_channels, height, width], denoiser.branch_preds)
     }
 }

@@ -2,7 +2,7 @@
 
 use sdq_schedulers::{NoiseSource, Scheduler};
 
-use super::{Pipeline, Settings, Variation, start::Start};
+use super::{Pipeline, Settings, Variation, caching::CacheSchedule, start::Start};
 use crate::{Error, Tensor, rng::TorchCpuGenerator};
 
 /// A picture on its way from noise.
@@ -21,6 +21,10 @@ pub(super) struct Drawing {
     pub(super) extra_channels: Option<Tensor>,
     /// What a model without such channels is held to.
     pub(super) kept: Option<Kept>,
+    /// Which evaluations are full.
+    pub(super) schedule: CacheSchedule,
+    /// Where some are not: what the model read at the last full one, `[1, channels, h, w]`. What caches hold follows from it.
+    pub(super) full_input: Option<Tensor>,
 }
 
 /// The part of a picture that inpainting leaves as it was. Lugmayr et al. 2022, arXiv:2201.09865, eq. 8, without its
@@ -32,6 +36,8 @@ pub(super) struct Kept {
     pub(super) noise: Tensor,
     /// 1 where the picture is drawn anew, `[h, w]`.
     pub(super) mask: Vec<f32>,
+    /// Room for `original` at the noise level of a step.
+    pub(super) noised: Vec<f32>,
 }
 
 impl Drawing {
@@ -68,7 +74,8 @@ impl Drawing {
                 match original.filter(|_| mask.blend) {
                     Some(original) => {
                         let (original, noise) = (tensor(original)?, tensor(noise)?);
-                        (None, Some(Kept { original, noise, mask: mask.values.clone() }))
+                        let noised = original.values().to_vec();
+                        (None, Some(Kept { original, noise, mask: mask.values.clone(), noised }))
                     }
                     None => {
                         let channels = 1 + masked.len() / mask.values.len();
@@ -80,15 +87,29 @@ impl Drawing {
         };
         let latents = tensor(latents)?;
         let predicted_original = latents.clone();
-        let step = settings.first_step;
-        Ok(Drawing { image, step, scheduler, generator, latents, predicted_original, extra_channels, kept })
+        let schedule = settings.cache_schedule();
+        Ok(Drawing {
+            image,
+            step: settings.first_step,
+            scheduler,
+            generator,
+            full_input: schedule.caches().then(|| latents.clone()),
+            latents,
+            predicted_original,
+            extra_channels,
+            kept,
+            schedule,
+        })
     }
 
-    /// What the model reads now: the latents, scaled.
-    pub(super) fn model_input(&self) -> Result<Vec<f32>, Error> {
-        let mut model_input = self.latents.values().to_vec();
-        self.scheduler.scale_model_input(&mut model_input, self.step)?;
-        Ok(model_input)
+    /// Writes what the model reads now, the latents, scaled.
+    pub(super) fn write_model_input(&mut self, model_input: &mut [f32]) -> Result<(), Error> {
+        model_input.copy_from_slice(self.latents.values());
+        self.scheduler.scale_model_input(model_input, self.step)?;
+        if let Some(full_input) = self.full_input.as_mut().filter(|_| self.schedule.is_full(self.step)) {
+            full_input.values_mut().copy_from_slice(model_input);
+        }
+        Ok(())
     }
 
     /// Moves the latents to the next step with the model's answer, guidance applied.
@@ -115,14 +136,14 @@ impl Pipeline {
 impl Kept {
     /// Gives the kept part of `latents` the original's values at the noise level of `step`, or without noise after the
     /// last one.
-    fn put_back(&self, scheduler: &dyn Scheduler, step: usize, latents: &mut [f32]) -> Result<(), Error> {
-        let mut original = self.original.values().to_vec();
-        if step < scheduler.timesteps().len() {
-            scheduler.add_noise(self.original.values(), self.noise.values(), step, &mut original)?;
+    fn put_back(&mut self, scheduler: &dyn Scheduler, step: usize, latents: &mut [f32]) -> Result<(), Error> {
+        let Kept { original, noise, mask, noised } = self;
+        match step < scheduler.timesteps().len() {
+            true => scheduler.add_noise(original.values(), noise.values(), step, noised)?,
+            false => noised.copy_from_slice(original.values()),
         }
-        let mask = self.mask.iter().cycle();
-        for ((latent, original), mask) in latents.iter_mut().zip(original).zip(mask) {
-            *latent = (1.0 - mask) * original + mask * *latent;
+        for ((latent, original), mask) in latents.iter_mut().zip(noised).zip(mask.iter().cycle()) {
+            *latent = (1.0 - mask) * *original + mask * *latent;
         }
         Ok(())
     }

@@ -30,25 +30,33 @@ impl Guidance {
         !matches!((self, branch), (Guidance::PromptAndPicture { .. }, 2))
     }
 
-    /// One picture's branches → its predicted noise.
-    pub(super) fn apply(self, branches: &[&[f32]]) -> Vec<f32> {
-        match (self, branches) {
-            (Guidance::Prompt { scale, rescale }, &[uncond, cond]) => {
-                let guided = uncond.iter().zip(cond).map(|(uncond, cond)| uncond + scale * (cond - uncond));
-                let mut guided: Vec<f32> = guided.collect();
-                if rescale > 0.0 {
-                    give_back_amplitude(&mut guided, cond, rescale);
+    /// The branch that is shown all that the picture is to be.
+    pub(super) fn prompt_branch(self) -> usize {
+        match self {
+            Guidance::Prompt { .. } => 1,
+            Guidance::None | Guidance::PromptAndPicture { .. } => 0,
+        }
+    }
+
+    /// One picture's branches, by their number → its predicted noise.
+    pub(super) fn apply<'p>(self, branch: impl Fn(usize) -> &'p [f32], guided: &mut [f32]) {
+        match self {
+            Guidance::None => guided.copy_from_slice(branch(0)),
+            Guidance::Prompt { scale, rescale } => {
+                let (uncond, cond) = (branch(0), branch(1));
+                for ((guided, uncond), cond) in guided.iter_mut().zip(uncond).zip(cond) {
+                    *guided = uncond + scale * (cond - uncond);
                 }
-                guided
+                if rescale > 0.0 {
+                    give_back_amplitude(guided, cond, rescale);
+                }
             }
-            (Guidance::PromptAndPicture { scale, image_scale }, &[text, image, uncond]) => {
-                let values = text.iter().zip(image).zip(uncond);
-                let guided = values.map(|((text, image), uncond)| {
-                    uncond + scale * (text - image) + image_scale * (image - uncond)
-                });
-                guided.collect()
+            Guidance::PromptAndPicture { scale, image_scale } => {
+                let values = branch(0).iter().zip(branch(1)).zip(branch(2));
+                for (guided, ((text, image), uncond)) in guided.iter_mut().zip(values) {
+                    *guided = uncond + scale * (text - image) + image_scale * (image - uncond);
+                }
             }
-            _ => branches.concat(),
         }
     }
 }
@@ -110,9 +118,10 @@ mod tests {
     #[test]
     fn what_guidance_adds_to_the_amplitude_can_be_taken_back() {
         let cond = [1.0, -1.0, 0.5, -0.5];
-        let apply = |rescale| Guidance::Prompt { scale: 4.0, rescale }.apply(&[&[0.0; 4], &cond]);
         for (rescale, expected) in [(0.0, 4.0), (0.5, 2.5), (1.0, 1.0)] {
-            let found = apply(rescale);
+            let mut found = [0.0; 4];
+            let guidance = Guidance::Prompt { scale: 4.0, rescale };
+            guidance.apply(|branch| [&[0.0; 4], &cond][branch], &mut found);
             assert!(
                 (found[0] - expected).abs() < 1e-6 && (found[3] + expected / 2.0).abs() < 1e-6,
                 "{found:?}"
@@ -123,7 +132,9 @@ mod tests {
     #[test]
     fn pictures_and_prompts_pull_apart() {
         let guidance = Guidance::PromptAndPicture { scale: 7.0, image_scale: 1.5 };
-        assert_eq!(guidance.apply(&[&[3.0], &[2.0], &[1.0]]), [1.0 + 7.0 + 1.5]);
+        let mut guided = [0.0];
+        guidance.apply(|branch| &[3.0, 2.0, 1.0][branch..=branch], &mut guided);
+        assert_eq!(guided, [1.0 + 7.0 + 1.5]);
         assert_eq!([0, 1, 2].map(|branch| guidance.shows_picture(branch)), [true, true, false]);
     }
 }

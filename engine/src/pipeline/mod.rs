@@ -4,6 +4,7 @@
 
 mod activations;
 mod autoencoder;
+mod caching;
 mod checkpoint;
 mod compare;
 mod denoiser;
@@ -30,6 +31,7 @@ use sdq_formats::sdq::{Component, Manifest, SdqFile};
 
 pub use activations::ActivationMoments;
 pub use autoencoder::Moments;
+pub use caching::Caching;
 pub use checkpoint::{Checkpoint, SavedRun};
 pub use compare::{Comparison, compare};
 pub use denoiser::Batching;
@@ -224,7 +226,7 @@ impl Pipeline {
         let some_to_begin = finished.len() + begun.len() < settings.count;
         let start = if some_to_begin { self.start(settings)? } else { Start::default() };
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
-        let checkpoint = |finished: &[Tensor], begun: &[&Drawing], observer: &mut Teller<'_>| {
+        let checkpoint = |finished: &[Tensor], begun: [&[Drawing]; 2], observer: &mut Teller<'_>| {
             observer.tell(Event::Saveable(&Checkpoint::new(self, settings, finished, begun)))
         };
         let mut denoiser: Option<Denoiser<'_>> = None;
@@ -243,18 +245,19 @@ impl Pipeline {
                 other => {
                     // What the old one holds goes before the new one comes.
                     drop(other.take());
-                    let guidance = settings.guidance;
+                    let guidance = (settings.guidance, settings.cache_schedule());
                     other.insert(Denoiser::new(self, conditioning, guidance, &timesteps, size, batching)?)
                 }
             };
-            denoiser.set_extra_channels(batch.iter().filter_map(|drawing| drawing.extra_channels.as_ref()));
-            let predict = |latents: &[f32], step: usize| denoiser.predict(latents, step);
+            denoiser.take_up(&batch)?;
+            let predict = |latents: &[f32], step: usize, noise_pred: &mut [f32]| {
+                denoiser.predict(latents, step, noise_pred)
+            };
             denoise(&mut batch, timesteps.len(), predict, |batch, step| {
                 for drawing in batch {
                     observer.tell_step(self, drawing, step - settings.first_step)?;
                 }
-                let in_work: Vec<&Drawing> = batch.iter().chain(&begun).collect();
-                checkpoint(&finished, &in_work, observer)
+                checkpoint(&finished, [batch, &begun], observer)
             })?;
             for drawing in batch {
                 observer.tell(Event::Denoised { image: drawing.image, latents: &drawing.latents })?;
@@ -262,7 +265,7 @@ impl Pipeline {
             }
         }
         // Before decoding, which takes its own time and memory.
-        checkpoint(&finished, &[], observer)?;
+        checkpoint(&finished, [&[], &[]], observer)?;
         Ok(finished)
     }
 
@@ -306,22 +309,23 @@ fn component<'f>(file: &'f SdqFile, name: &'static str) -> Result<Component<'f>,
 }
 
 /// The denoising loop of pictures that are drawn together, all at the same step, to the last of `steps`. `predict` is
-/// given their scaled latents one after the other and the step, and returns the predicted noise, guided.
+/// given their scaled latents one after the other and the step, and writes the predicted noise, guided.
 fn denoise(
     batch: &mut [Drawing],
     steps: usize,
-    mut predict: impl FnMut(&[f32], usize) -> Result<Vec<f32>, Error>,
+    mut predict: impl FnMut(&[f32], usize, &mut [f32]) -> Result<(), Error>,
     mut on_step: impl FnMut(&[Drawing], usize) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let first_step = batch.first().map_or(steps, |drawing| drawing.step);
+    let Some(Drawing { step: first_step, latents, .. }) = batch.first() else { return Ok(()) };
+    let (first_step, each) = (*first_step, latents.values().len());
+    let mut model_input = vec![0.0; batch.len() * each];
+    let mut noise_pred = vec![0.0; batch.len() * each];
     for step in first_step..steps {
-        let mut model_input = Vec::new();
-        for drawing in &*batch {
-            model_input.extend(drawing.model_input()?);
+        for (drawing, model_input) in batch.iter_mut().zip(model_input.chunks_exact_mut(each)) {
+            drawing.write_model_input(model_input)?;
         }
-        let noise_pred = predict(&model_input, step)?;
-        let each = noise_pred.chunks_exact(noise_pred.len() / batch.len());
-        for (drawing, noise_pred) in batch.iter_mut().zip(each) {
+        predict(&model_input, step, &mut noise_pred)?;
+        for (drawing, noise_pred) in batch.iter_mut().zip(noise_pred.chunks_exact(each)) {
             drawing.advance(noise_pred)?;
         }
         on_step(batch, step)?;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     Error,
     backend::Footprint,
-    graph::Graph,
+    graph::{Graph, Port},
     memory,
     models::{
         text_encoder,
@@ -67,11 +67,12 @@ impl MemoryPlan {
 /// Most pictures that are drawn together. More save nothing: the products are long enough.
 const MAX_BATCH: usize = 4;
 
-/// What the U-Net can evaluate at once for `count` pictures and that many branches of guidance, the fastest first.
-fn batchings(count: usize, branches: usize) -> impl Iterator<Item = Batching> {
+/// What the U-Net can evaluate at once for `count` pictures and that many branches of guidance, the fastest first. `split` are
+/// branches that have to be evaluated one after the other.
+fn batchings(count: usize, branches: usize, split: bool) -> impl Iterator<Item = Batching> {
     let together = (1..=count.min(MAX_BATCH)).rev();
-    let split = (branches > 1).then_some(Batching { pictures: 1, split_guidance: true });
-    together.map(|pictures| Batching { pictures, split_guidance: false }).chain(split)
+    let least = (branches > 1 && !split).then_some(Batching { pictures: 1, split_guidance: true });
+    together.map(move |pictures| Batching { pictures, split_guidance: split }).chain(least)
 }
 
 impl Pipeline {
@@ -177,9 +178,14 @@ impl<'p> Planner<'p> {
         })
     }
 
+    fn batchings(&self) -> impl Iterator<Item = Batching> {
+        let split = self.settings.cache_schedule().caching.splits_guidance();
+        batchings(self.settings.count, self.branches, split)
+    }
+
     /// The fastest plan within `limit`.
     fn within(&self, limit: Option<u64>) -> Result<Option<MemoryPlan>, Error> {
-        for batching in batchings(self.settings.count, self.branches) {
+        for batching in self.batchings() {
             let before = self.before_decoder(batching)?;
             let Some(limit) = limit else {
                 let stages = self.decoder_stages(before.scratch, |stager| stager.whole())?;
@@ -199,7 +205,7 @@ impl<'p> Planner<'p> {
     /// Least bytes for this request.
     fn least(&self) -> Result<u64, Error> {
         let mut least = u64::MAX;
-        for batching in batchings(self.settings.count, self.branches) {
+        for batching in self.batchings() {
             let before = self.before_decoder(batching)?;
             let stages = self.decoder_stages(before.scratch, |stager| stager.smallest())?;
             least = least.min(self.plan(None, batching, before, stages)?.peak());
@@ -259,12 +265,16 @@ impl<'p> Planner<'p> {
         let batch = batching.pictures * branches / groups;
         let tokens = self.tokens;
         let shape = UNetShape { batch, height, width, tokens, steps };
-        let UNetGraphs { time, prompt, denoise } = unet::graphs(&pipeline.model.unet, &shape);
+        let schedule = self.settings.cache_schedule();
+        let UNetGraphs { time, prompt, denoise } =
+            unet::graphs(&pipeline.model.unet, &shape, schedule.caching.deep_skip());
         let weights = pipeline.component("unet")?;
         let graphs = [&time, &prompt, &denoise].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
+        // What branches that take turns keep waits outside too.
+        let kept = if groups > 1 { groups as u64 * port_bytes(&denoise, &denoise.kept) } else { 0 };
         let turns = if pipeline.model.unet.addition_embedding.is_some() { groups } else { 1 };
-        let biases = turns as u64 * outputs(&time);
-        let projections = outputs(&prompt);
+        let biases = turns as u64 * port_bytes(&time, &time.outputs);
+        let projections = port_bytes(&prompt, &prompt.outputs);
         let [time, prompt, denoise] =
             [time, prompt, denoise].map(|graph| pipeline.backend.footprint(graph, &weights));
         let (time, prompt, denoise) = (time?, prompt?, denoise?);
@@ -274,7 +284,7 @@ impl<'p> Planner<'p> {
         let copied = if groups > 1 { waiting } else { projections };
         let before = (time.executable + biases).max(prompt.executable + biases + copied);
         Ok(Footprint {
-            executable: (before + graphs).max(denoise.executable + biases + waiting),
+            executable: (before + graphs).max(denoise.executable + biases + waiting + kept),
             scratch: time.scratch.max(prompt.scratch).max(denoise.scratch),
         })
     }
@@ -300,9 +310,11 @@ impl<'p> Planner<'p> {
     fn latents(&self, batching: Batching) -> u64 {
         let one = self.latents_of_one();
         let pictures = batching.pictures as u64;
-        // Model input, its copy for each branch, the same channels last, predictions.
-        let step = pictures * (1 + 3 * self.branches as u64);
-        (step + pictures * DRAWING_LATENTS + self.settings.count as u64) * one
+        // Model input, predictions of each branch and guided.
+        let step = pictures * (2 + self.branches as u64);
+        // What the model read at the last full evaluation, and what guidance added then.
+        let caches = if self.settings.cache_schedule().caches() { 2 * pictures } else { 0 };
+        (step + caches + pictures * DRAWING_LATENTS + self.settings.count as u64) * one
     }
 
     /// What is held while a picture is decoded, the decoder aside: all latents and pictures among them.
@@ -370,9 +382,9 @@ struct Before {
     scratch: u64,
 }
 
-/// Bytes of all outputs of a graph.
-fn outputs(graph: &Graph) -> u64 {
-    floats([graph.outputs.iter().map(|port| graph.elements(port.tensor)).sum()])
+/// Bytes of these tensors of a graph.
+fn port_bytes(graph: &Graph, ports: &[Port]) -> u64 {
+    floats([ports.iter().map(|port| graph.elements(port.tensor)).sum()])
 }
 
 /// Bytes of f32 values in this shape.

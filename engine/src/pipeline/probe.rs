@@ -31,7 +31,7 @@ struct Point {
 
 impl Probe {
     /// Runs `request`'s first picture with `reference` and keeps what the stages read and gave; of the U-Net's steps
-    /// up to `points`, spread evenly.
+    /// up to `points`, spread evenly. Every evaluation is full, whatever the request says of caching.
     ///
     /// # Errors
     /// As [`Pipeline::generate`].
@@ -54,13 +54,13 @@ impl Probe {
         let mut denoiser = reference.denoiser(&settings, &conditioning, &timesteps)?;
         denoiser.set_extra_channels(drawing[0].extra_channels.as_slice());
         let mut points = Vec::with_capacity(count);
-        let predict = |latents: &[f32], step: usize| {
-            let noise_pred = denoiser.predict(latents, step)?;
+        let predict = |latents: &[f32], step: usize, noise_pred: &mut [f32]| {
+            denoiser.predict(latents, step, noise_pred)?;
             if kept.contains(&step) {
-                let (latents, noise_pred) = (latents.to_vec(), noise_pred.clone());
+                let (latents, noise_pred) = (latents.to_vec(), noise_pred.to_vec());
                 points.push(Point { timestep: timesteps[step], latents, noise_pred });
             }
-            Ok(noise_pred)
+            Ok(())
         };
         denoise(&mut drawing, timesteps.len(), predict, |drawing, step| {
             observer.tell_step(reference, &drawing[0], step - settings.first_step)
@@ -89,7 +89,8 @@ impl Probe {
                 denoiser.set_extra_channels(self.extra_channels.as_slice());
                 let mut sum = 0.0;
                 for (step, point) in self.points.iter().enumerate() {
-                    let found = denoiser.predict(&point.latents, step)?;
+                    let mut found = vec![0.0; point.noise_pred.len()];
+                    denoiser.predict(&point.latents, step, &mut found)?;
                     sum += relative_error(&found, &point.noise_pred).powi(2);
                 }
                 Ok(sum / self.points.len() as f64)

@@ -3,7 +3,7 @@
 use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
-use super::{Pipeline, Request, Variation, guidance::Guidance};
+use super::{Caching, Pipeline, Request, Variation, guidance::Guidance};
 use crate::{Error, ExtraInput, Mask, Picture, models::config::VaeConfig};
 
 /// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
@@ -113,6 +113,8 @@ pub struct Settings {
     pub count: usize,
     /// What the run starts from.
     pub job: Job,
+    /// What evaluations of the U-Net take from earlier ones.
+    pub caching: Caching,
     /// Evaluations of the U-Net that are left out, because the job starts with less noise.
     pub first_step: usize,
     /// Evaluations of the U-Net for each picture, all branches of guidance counted as one.
@@ -174,6 +176,7 @@ impl Settings {
             init_image,
             strength,
             mask,
+            caching: self.caching,
         }
     }
 
@@ -242,6 +245,7 @@ impl Pipeline {
                 &format!("from 1 to {MAX_COUNT}"),
             )?,
             job: self.job(request)?,
+            caching: self.checked_caching(request.caching)?,
             first_step: 0,
             evaluations: 0,
             guidance: Guidance::None,

