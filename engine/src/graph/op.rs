@@ -191,6 +191,27 @@ pub enum Op {
 }
 
 impl Op {
+    /// What the kind of op is called where times are told.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embedding { .. } => "embedding",
+            Op::Linear { .. } => "linear",
+            Op::Conv2d { .. } => "convolution",
+            Op::GroupNorm { .. } => "group norm",
+            Op::GroupSums { .. } => "group sums",
+            Op::LayerNorm { .. } => "layer norm",
+            Op::Attention { .. } | Op::QuantizedAttention { .. } => "attention",
+            Op::QuantizeKeys { .. } => "quantize keys",
+            Op::Activation(_) => "activation",
+            Op::Geglu => "gate",
+            Op::Affine { .. } => "affine",
+            Op::Add => "add",
+            Op::Concat => "concat",
+            Op::Quantize { .. } => "quantize",
+            Op::UpsampleNearest { .. } => "upsample",
+        }
+    }
+
     /// The weights that the op reads, to be given other places in a list.
     pub(super) fn weights_mut(&mut self) -> impl Iterator<Item = &mut WeightId> {
         let weights = match self {
