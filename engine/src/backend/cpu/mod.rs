@@ -2,21 +2,23 @@
 
 mod arena;
 mod bind;
+mod cost;
 mod embedding;
 pub mod kernels;
+pub mod limits;
 pub mod pool;
 pub mod simd;
 mod step;
 
 use std::{
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Executable, Footprint, WeightSource};
+use super::{Backend, Cost, Executable, Footprint, WeightSource};
 use crate::{
     Error,
     graph::{
@@ -27,6 +29,7 @@ use crate::{
 };
 use arena::Arena;
 use bind::BoundWeights;
+use cost::Rates;
 use kernels::{KeyLayout, RowLayout, ScratchUse};
 use pool::Pool;
 use step::Step;
@@ -35,6 +38,7 @@ use step::Step;
 #[derive(Clone, Debug)]
 pub struct CpuBackend {
     pool: Arc<Pool>,
+    rates: Arc<OnceLock<Rates>>,
 }
 
 impl CpuBackend {
@@ -43,7 +47,7 @@ impl CpuBackend {
     /// # Errors
     /// When the system refuses the threads.
     pub fn new(threads: Option<NonZeroUsize>) -> Result<CpuBackend, Error> {
-        Ok(CpuBackend { pool: Arc::new(Pool::new(threads)?) })
+        Ok(CpuBackend { pool: Arc::new(Pool::new(threads)?), rates: Arc::default() })
     }
 }
 
@@ -57,9 +61,7 @@ impl Backend for CpuBackend {
         graph: Graph,
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
-        let Prepared { graph, plan, weights } = Prepared::new(graph, weights)?;
-        let arena = Arena::new(plan.elements())?;
-        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), graph, plan, weights, arena }))
+        Ok(Box::new(CpuExecutable::new(self.pool.clone(), Prepared::new(graph, weights)?)?))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
@@ -73,6 +75,18 @@ impl Backend for CpuBackend {
         let scratch = steps.fold(ScratchUse::default(), ScratchUse::max);
         Ok(Footprint { executable: (elements + tables) as u64, scratch: scratch.bytes(self.pool.threads()) })
     }
+
+    fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
+        let prepared = Prepared::new(graph, weights)?;
+        let rates = match self.rates.get() {
+            Some(rates) => rates,
+            None => {
+                let measured = Rates::measure(&self.pool)?;
+                self.rates.get_or_init(|| measured)
+            }
+        };
+        Ok(rates.cost(&self.pool, &prepared))
+    }
 }
 
 /// A graph as this backend runs it.
@@ -85,12 +99,16 @@ struct Prepared<'w> {
 impl<'w> Prepared<'w> {
     fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
         let weights = BoundWeights::new(&graph.weights, weights)?;
+        Ok(Prepared::with_weights(graph, weights))
+    }
+
+    fn with_weights(graph: Graph, weights: BoundWeights<'w>) -> Prepared<'w> {
         let layouts = IntegerLayouts {
             row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),
             key_elements: |keys, head_dim| KeyLayout::new(keys, head_dim).elements(),
         };
         let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
-        Ok(Prepared { plan: Plan::new(&graph), graph, weights })
+        Prepared { plan: Plan::new(&graph), graph, weights }
     }
 }
 
@@ -102,7 +120,13 @@ struct CpuExecutable<'w> {
     arena: Arena,
 }
 
-impl CpuExecutable<'_> {
+impl<'w> CpuExecutable<'w> {
+    fn new(pool: Arc<Pool>, prepared: Prepared<'w>) -> Result<CpuExecutable<'w>, Error> {
+        let Prepared { graph, plan, weights } = prepared;
+        let arena = Arena::new(plan.elements())?;
+        Ok(CpuExecutable { pool, graph, plan, weights, arena })
+    }
+
     /// Has `run` do each node in turn: it is given the node's inputs and where its output goes.
     fn run_nodes(&mut self, mut run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
         for node in &self.graph.nodes {
