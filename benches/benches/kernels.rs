@@ -1,21 +1,28 @@
-//! The CPU kernels at sizes of SD1.5 (64x64 latents, a batch of 2 for guidance) and of the built-in model.
+//! The CPU kernels at sizes of SD1.5 (64x64 latents, a batch of 2 for guidance), of SDXL (128x128 latents) and of the
+//! built-in model.
 //!
 //! `cargo bench -p sdq-benches --bench kernels -- conv` measures the convolutions. After criterion's own figures each
 //! line ends in the best time as a share of the limit beside it: bare multiply-adds for products, copying for the rest.
 
-use std::time::{Duration, Instant};
+use std::{
+    num::NonZeroUsize,
+    time::{Duration, Instant},
+};
 
 use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
 use half::f16;
-use sdq_benches::{copy_rate, dot_rate, fma_rate, measured, noise};
+use sdq_benches::{measured, noise};
 use sdq_engine::backend::cpu::kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, Integers, KeyLayout, PackedMatrix, Panels,
     QuantizedMatrix, RowLayout, attention, attention_i8i16, conv2d, conv2d_u8s8, geglu, group_norm,
     layer_norm, matmul, matmul_u8s8, quantize_keys, quantize_rows,
 };
-use sdq_engine::backend::cpu::pool::Pool;
+use sdq_engine::backend::cpu::{
+    limits::{copy_rate, dot_rate, fma_rate},
+    pool::Pool,
+};
 use sdq_formats::layout::columns::Columns;
 
 /// What a kernel is held against.
@@ -98,6 +105,7 @@ fn convolutions(criterion: &mut Criterion) {
         [2, 32, 640, 640],
         [2, 16, 1280, 1280],
         [2, 8, 1280, 1280],
+        [2, 128, 320, 320],
         [2, 64, 4, 320],
         [2, 64, 320, 4],
         [2, 16, 64, 64],
@@ -123,6 +131,9 @@ fn linear(criterion: &mut Criterion) {
     for [m, k, n] in [
         [8192, 320, 2560],
         [8192, 320, 320],
+        [8192, 640, 640],
+        [2048, 1280, 1280],
+        [2048, 1280, 10240],
         [512, 1280, 1280],
         [154, 768, 320],
         [2, 320, 1280],
@@ -175,9 +186,14 @@ impl Quantized {
 /// convolutions, `[m, k, n]` of linear layers. Quantizing the left operand is measured apart.
 fn integers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("integers");
-    for [batch, size, in_channels, n] in
-        [[2, 64, 320, 320], [2, 32, 640, 640], [2, 16, 1280, 1280], [2, 8, 1280, 1280], [2, 16, 64, 64]]
-    {
+    for [batch, size, in_channels, n] in [
+        [2, 128, 320, 320],
+        [2, 64, 320, 320],
+        [2, 32, 640, 640],
+        [2, 16, 1280, 1280],
+        [2, 8, 1280, 1280],
+        [2, 16, 64, 64],
+    ] {
         let shape = conv3x3(batch, size, in_channels);
         let pixels = batch * size * size;
         let layout = RowLayout::new(&[in_channels]);
@@ -206,7 +222,14 @@ fn integers(criterion: &mut Criterion) {
             );
         }
     }
-    for [m, k, n] in [[8192, 320, 2560], [8192, 320, 320], [512, 1280, 1280], [154, 768, 320]] {
+    for [m, k, n] in [
+        [8192, 320, 2560],
+        [8192, 320, 320],
+        [8192, 640, 640],
+        [2048, 1280, 10240],
+        [512, 1280, 1280],
+        [154, 768, 320],
+    ] {
         let layout = RowLayout::new(&[k]);
         let x = vec![0.0; m * layout.row_elements()];
         let mut out = vec![0.0; m * n];
@@ -218,10 +241,51 @@ fn integers(criterion: &mut Criterion) {
     }
 }
 
+/// How a convolution with integers grows with the batch, with the picture (64x64 latents and those of 256x256 pixels) and
+/// with threads. What is printed last is the time in proportion to that of the first line's work on one thread.
+fn scaling(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("scaling");
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(100))
+        .measurement_time(Duration::from_millis(500));
+    let all = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    let mut first: Option<f64> = None;
+    for threads in [1, all] {
+        let pool = Pool::new(NonZeroUsize::new(threads)).expect("the machine has as many threads as it says");
+        for [batch, size] in [[1, 32], [2, 32], [4, 32], [1, 64], [2, 64], [4, 64]] {
+            let shape = conv3x3(batch, size, 320);
+            let pixels = batch * size * size;
+            let x = vec![0.0; pixels * RowLayout::new(&[320]).row_elements()];
+            let mut out = vec![0.0; pixels * 320];
+            let weights = Quantized::new(320, 9, 320);
+            let [(_, q8), _] = weights.matrices();
+            let mut best = f64::INFINITY;
+            group.throughput(Throughput::Elements((pixels * 320 * 320 * 9) as u64));
+            group.bench_function(format!("{batch}x{size}x{size}, {threads} threads"), |bencher| {
+                bencher.iter_custom(|iterations| {
+                    let start = Instant::now();
+                    for _ in 0..iterations {
+                        let start = Instant::now();
+                        conv2d_u8s8(&pool, &x, &shape, &q8, &Epilogue::default(), &mut out);
+                        best = best.min(start.elapsed().as_secs_f64());
+                    }
+                    start.elapsed()
+                });
+            });
+            if best.is_finite() {
+                let each = best / pixels as f64;
+                println!("    {:.2} of the first line's time a pixel", each / *first.get_or_insert(each));
+            }
+        }
+    }
+}
+
 /// Attention `[batch, heads, queries, keys, channels of a head]`.
 fn attentions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("attention");
     for [batch, heads, queries, keys, head_dim] in [
+        [2, 10, 4096, 4096, 64],
         [2, 8, 4096, 4096, 40],
         [2, 8, 1024, 1024, 80],
         [2, 8, 256, 256, 160],
@@ -275,5 +339,5 @@ fn memory_bound(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(kernels, convolutions, linear, integers, attentions, memory_bound);
+criterion_group!(kernels, convolutions, linear, integers, scaling, attentions, memory_bound);
 criterion_main!(kernels);

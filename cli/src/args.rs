@@ -3,7 +3,10 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use sdq_engine::{PipelineOptions, pipeline::Caching};
+use sdq_engine::{
+    PipelineOptions,
+    pipeline::{Caching, Part},
+};
 use sdq_quantize::{Recipe, Rule};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
@@ -18,8 +21,10 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Draw a picture from a prompt, and from another picture if wanted.
     Generate(GenerateArgs),
-    /// Say how much memory a `generate` with the same flags takes, without running it.
+    /// Say how much memory and time a `generate` with the same flags takes, without running it.
     Plan(GenerateArgs),
+    /// Measure how long a model takes on this machine, and which share of the machine's limits it reaches.
+    Bench(BenchArgs),
     /// Finish a run that was interrupted: its pictures become what they would have been.
     Resume(ResumeArgs),
     /// Turn published weights into one .sdq file.
@@ -173,6 +178,60 @@ pub(crate) struct GenerateArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct BenchArgs {
+    /// The model, made by `sdq convert`. Default: the small model built into sdq.
+    pub(crate) model: Option<PathBuf>,
+
+    /// Size of the picture in pixels, multiples of 8. Default: the model's.
+    #[arg(long, value_name = "WxH", value_parser = size)]
+    pub(crate) size: Option<(usize, usize)>,
+
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t = PartArg::All)]
+    pub(crate) part: PartArg,
+
+    /// How often, after a first time that does not count.
+    #[arg(long, value_name = "N", default_value = "3")]
+    pub(crate) rounds: NonZeroUsize,
+
+    /// Also say what each kind of op takes.
+    #[arg(long)]
+    pub(crate) profile: bool,
+
+    /// Worker threads. Default: one per core.
+    #[arg(short, long, value_name = "N")]
+    pub(crate) threads: Option<NonZeroUsize>,
+
+    /// Answer as JSON, times in seconds.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A part of a run, or all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PartArg {
+    /// All parts, and what a picture takes.
+    All,
+    /// One prompt through the text encoders.
+    Text,
+    /// One step with guidance.
+    Unet,
+    /// One picture from latents to pixels.
+    Vae,
+}
+
+impl PartArg {
+    /// The choice of just this part.
+    pub(crate) fn of(part: Part) -> PartArg {
+        match part {
+            Part::TextEncoder => PartArg::Text,
+            Part::UNet => PartArg::Unet,
+            Part::VaeDecoder => PartArg::Vae,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct ResumeArgs {
     /// The file that the interrupted run left beside its output.
     #[arg(value_name = "FILE.sdq-run")]
@@ -321,6 +380,12 @@ impl ValueEnum for RecipeArg {
     fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
         Some(clap::builder::PossibleValue::new(self.0.name()))
     }
+}
+
+fn size(text: &str) -> Result<(usize, usize), String> {
+    let (width, height) = text.split_once(['x', 'X']).ok_or("width and height look like 512x768")?;
+    let side = |side: &str| side.parse().map_err(|_| format!("`{side}` is no number of pixels"));
+    Ok((side(width)?, side(height)?))
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

@@ -1,4 +1,4 @@
-//! The command line of sdq: `sdq generate`, `resume`, `plan`, `convert`, `eval`, `info` and `schedulers`.
+//! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info` and `schedulers`.
 //!
 //! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
 //!
@@ -32,6 +32,7 @@ macro_rules! note {
 }
 
 mod args;
+mod bench;
 mod calibrate;
 mod checkpoint;
 mod choose;
@@ -82,6 +83,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let done = match &args.command {
         Command::Generate(args) => generate::run(args),
         Command::Plan(args) => plan::run(args),
+        Command::Bench(args) => bench::run(args),
         Command::Resume(args) => resume::run(args),
         Command::Convert(args) => convert::run(args),
         Command::Eval(args) => eval::run(args),

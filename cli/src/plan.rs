@@ -1,21 +1,23 @@
-//! `sdq plan`: the memory of a `generate`, without running it.
+//! `sdq plan`: memory and time of a `generate`, without running it.
 
-use sdq_engine::pipeline::{Decoding, MemoryPlan};
+use sdq_engine::pipeline::{Decoding, MemoryPlan, TimePlan};
 use serde_json::{Value, json};
 
-use crate::{args::GenerateArgs, job, model};
+use crate::{args::GenerateArgs, bench::duration, job, model};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
-    let plan = pipeline.plan(&job::request(args)?)?;
+    let request = job::request(args)?;
+    let plan = pipeline.plan(&request)?;
+    let time = pipeline.predict_time(&request, &plan)?;
     match args.run.json {
-        true => say!("{:#}", describe(&plan)),
-        false => print(&plan),
+        true => say!("{:#}", describe(&plan, &time)),
+        false => print(&plan, &time),
     }
     Ok(())
 }
 
-fn describe(plan: &MemoryPlan) -> Value {
+fn describe(plan: &MemoryPlan, time: &TimePlan) -> Value {
     let phase = |phase: &sdq_engine::pipeline::Phase| json!({ "name": phase.name, "bytes": phase.bytes });
     let strip = |(rows, strips): &(usize, usize)| json!({ "rows": rows, "strips": strips });
     let Decoding { strips, stages, work } = &plan.decoding;
@@ -31,10 +33,19 @@ fn describe(plan: &MemoryPlan) -> Value {
             "cut": strips.iter().map(strip).collect::<Vec<_>>(),
             "work": work,
         },
+        "seconds": {
+            "text_encoder": time.text_encoder,
+            "vae_encoder": time.vae_encoder,
+            "unet_once": time.unet_once,
+            "step": time.step,
+            "steps": time.steps,
+            "vae_decoder": time.vae_decoder,
+            "total": time.total(),
+        },
     })
 }
 
-fn print(plan: &MemoryPlan) {
+fn print(plan: &MemoryPlan, time: &TimePlan) {
     for phase in &plan.phases {
         line(phase.name, &megabytes(phase.bytes));
     }
@@ -44,6 +55,8 @@ fn print(plan: &MemoryPlan) {
     let guidance = if plan.batching.split_guidance { ", one branch of guidance after the other" } else { "" };
     line("together", &format!("{} of the pictures{guidance}", plan.batching.pictures));
     line("decoding", &decoding(&plan.decoding));
+    let [total, step, decoder] = [time.total(), time.step, time.vae_decoder].map(duration);
+    line("time", &format!("about {total}; a step {step}, decoding {decoder}"));
 }
 
 fn line(name: &str, value: &str) {

@@ -24,6 +24,26 @@ pub struct Footprint {
     pub scratch: u64,
 }
 
+/// What a run of a graph takes of time, before it runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Cost {
+    /// Multiply-adds of integers.
+    pub integer: u64,
+    /// Multiply-adds of floats.
+    pub float: u64,
+    /// Seconds of one run, by the rates of this machine.
+    pub seconds: f64,
+    /// Seconds that the first run takes more, because it is the first to touch its memory.
+    pub first: f64,
+}
+
+impl Cost {
+    /// Of running once and never again.
+    pub fn once(&self) -> f64 {
+        self.seconds + self.first
+    }
+}
+
 /// Makes graphs runnable on one kind of device.
 pub trait Backend: Send + Sync + std::fmt::Debug {
     /// What `sdq info` shows: device, instruction set, threads.
@@ -44,6 +64,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When a weight is missing or of another shape.
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error>;
+
+    /// What runs of `graph` will take of time. The first call measures the machine, some tenths of a second.
+    ///
+    /// # Errors
+    /// When a weight is missing or of another shape.
+    fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error>;
 }
 
 /// A graph that is ready to run, over and over.

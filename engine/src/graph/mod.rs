@@ -106,26 +106,34 @@ impl Graph {
         shapes.sum::<usize>() + nodes.sum::<usize>() + ports.sum::<usize>() + weights.sum::<usize>()
     }
 
+    /// Multiply-adds of a node that multiplies matrices; of any other, 0.
+    pub fn multiply_adds(&self, node: &Node) -> u64 {
+        let each = match node.op {
+            Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
+                self.weight(weight).shape[1..].iter().product()
+            }
+            Op::Attention { .. } => {
+                let keys = self.shape(node.inputs[1]);
+                2 * keys[1..keys.len() - 1].iter().product::<usize>()
+            }
+            Op::QuantizedAttention { keys, .. } => 2 * keys,
+            _ => 0,
+        };
+        (self.elements(node.output) as u64).saturating_mul(each as u64)
+    }
+
+    /// Elements that a node goes over: what it writes, or reads if that is more.
+    pub fn elements_passed(&self, node: &Node) -> usize {
+        let read = node.inputs.first().map_or(0, |&input| self.elements(input));
+        self.elements(node.output).max(read)
+    }
+
     /// Multiply-adds of one run: products as they are, everything else as what its elements take on a CPU.
     pub fn work(&self) -> u64 {
-        let work = self.nodes.iter().map(|node| {
-            let each = match node.op {
-                Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
-                    self.weight(weight).shape[1..].iter().product()
-                }
-                Op::Attention { .. } => {
-                    let keys = self.shape(node.inputs[1]);
-                    2 * keys[1..keys.len() - 1].iter().product::<usize>()
-                }
-                Op::QuantizedAttention { keys, .. } => 2 * keys,
-                _ => ELEMENT_WORK,
-            };
+        let work = self.nodes.iter().map(|node| match self.multiply_adds(node) {
             // What a pass reads counts too where it writes next to nothing.
-            let elements = match node.op {
-                Op::GroupSums { .. } => self.elements(node.inputs[0]),
-                _ => self.elements(node.output),
-            };
-            (elements as u64).saturating_mul(each as u64)
+            0 => (self.elements_passed(node) as u64).saturating_mul(ELEMENT_WORK as u64),
+            products => products,
         });
         work.fold(0, u64::saturating_add)
     }

@@ -209,6 +209,33 @@ pub enum Op {
 }
 
 impl Op {
+    /// What the kind of op is called where times are told.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Embedding { .. } => "embedding",
+            Op::Linear { .. } => "linear",
+            Op::Conv2d { .. } => "convolution",
+            Op::GroupNorm { .. } => "group norm",
+            Op::GroupSums { .. } => "group sums",
+            Op::LayerNorm { .. } => "layer norm",
+            Op::Attention { .. } | Op::QuantizedAttention { .. } => "attention",
+            Op::QuantizeKeys { .. } => "quantize keys",
+            Op::Activation(_) => "activation",
+            Op::Geglu => "gate",
+            Op::Affine { .. } => "affine",
+            Op::Add => "add",
+            Op::Concat => "concat",
+            Op::Quantize { .. } => "quantize",
+            Op::ThenQuantize { op, .. } => match **op {
+                Op::GroupNorm { .. } => "group norm and quantize",
+                Op::LayerNorm { .. } => "layer norm and quantize",
+                _ => "gate and quantize",
+            },
+            Op::UpsampleNearest { .. } => "upsample",
+            Op::UpsampleQuantized { .. } => "upsample bytes",
+        }
+    }
+
     /// The weights that the op reads, to be given other places in a list.
     pub(super) fn weights_mut(
         &mut self,

@@ -14,7 +14,7 @@ use sdq_formats::WeightSpec;
 use super::{Event, Pipeline, Request};
 use crate::{
     Error,
-    backend::{Backend, Executable, Footprint, WeightSource},
+    backend::{Backend, Cost, Executable, Footprint, WeightSource},
     graph::{Graph, Node},
 };
 
@@ -121,6 +121,10 @@ impl Backend for Watching {
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
         self.inner.footprint(graph, weights)
+    }
+
+    fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
+        self.inner.cost(graph, weights)
     }
 }
 

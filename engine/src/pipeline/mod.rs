@@ -18,6 +18,7 @@ mod settings;
 mod stages;
 mod start;
 mod text;
+mod time;
 
 use std::{
     collections::HashSet,
@@ -41,6 +42,7 @@ pub use probe::Probe;
 pub use request::{Request, Variation};
 pub use settings::{Defaults, Job, Settings};
 pub use text::{Conditioning, EncodedPrompts};
+pub use time::{OpTime, Part, PartRun, TimePlan};
 
 use crate::{
     Error, Model, Picture, Tensor,

@@ -210,6 +210,28 @@ impl Stager<'_> {
         Ok(buffer)
     }
 
+    /// What [`run`](Self::run) will take.
+    pub(super) fn seconds(&self, stages: &Stages) -> Result<f64, Error> {
+        let mut seconds = 0.0;
+        for stage in &stages.stages {
+            let piece = Piece::new(self.graph, stage.from, stage.to);
+            let Some(rows) = stage.rows else {
+                seconds += self.backend.cost(piece.whole(), self.weights)?.once();
+                continue;
+            };
+            let run = StripRun { stager: self, piece, rows, statistics: Vec::new() };
+            for target in targets(&run.piece) {
+                // Strips of one shape follow each other and share an executable.
+                for alike in run.strips(target).chunk_by(|a, b| a.shape() == b.shape()) {
+                    let (height, own) = alike[0].shape();
+                    let cost = self.backend.cost(run.piece.strip(target, height, own), self.weights)?;
+                    seconds += cost.first + alike.len() as f64 * cost.seconds;
+                }
+            }
+        }
+        Ok(seconds)
+    }
+
     /// A block that begins with `picture` and has room for what the stages from number `next` on make of it in place. Room
     /// that is never touched takes nothing.
     fn buffer(&self, stages: &Stages, next: usize, picture: &[f32]) -> Result<Pages, Error> {
@@ -275,6 +297,13 @@ struct Strip {
     own: Range<usize>,
     /// Those that it needs for that.
     all: Range<usize>,
+}
+
+impl Strip {
+    /// Rows, and which of them are its own.
+    fn shape(&self) -> (usize, Range<usize>) {
+        (self.all.len(), self.own.start - self.all.start..self.own.end - self.all.start)
+    }
 }
 
 impl StripRun<'_> {
@@ -415,8 +444,7 @@ impl<'w> Current<'w> {
         target: Target,
         strip: &Strip,
     ) -> Result<&mut (dyn Executable + 'w), Error> {
-        let Strip { own, all } = strip;
-        let shape = (all.len(), own.start - all.start..own.end - all.start);
+        let shape = strip.shape();
         if self.shape.as_ref() != Some(&shape) {
             // Two at a time would take twice the memory.
             self.executable = None;

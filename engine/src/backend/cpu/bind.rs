@@ -1,8 +1,9 @@
 //! Handing a file's weights to the kernels: the mapped bytes themselves, under their types.
 
+use half::f16;
 use sdq_formats::{
     WeightRole, WeightSpec,
-    layout::{WeightData, columns::Columns},
+    layout::{PANEL, WeightData, columns::Columns},
     sdq::Weight,
 };
 
@@ -13,6 +14,26 @@ use crate::{Error, backend::WeightSource, graph::WeightId};
 /// The weights of a graph, by [`WeightId`].
 pub(super) struct BoundWeights<'w> {
     weights: Vec<Bound<'w>>,
+}
+
+/// Values for weights of which only shape and type matter.
+pub(super) struct Blank {
+    floats: Vec<f32>,
+    halves: Vec<f16>,
+    bytes: Vec<i8>,
+}
+
+impl Blank {
+    /// Enough for weights of up to `len` values, padding included.
+    pub(super) fn new(len: usize) -> Blank {
+        let value = |index: usize| ((index * 7919) % 2003) as f32 / 20_030.0 - 0.05;
+        let floats: Vec<f32> = (0..len).map(value).collect();
+        Blank {
+            halves: floats.iter().map(|&value| f16::from_f32(value)).collect(),
+            bytes: floats.iter().map(|&value| (value * 2000.0) as i8).collect(),
+            floats,
+        }
+    }
 }
 
 enum Bound<'w> {
@@ -46,6 +67,27 @@ impl<'w> BoundWeights<'w> {
             })
         };
         Ok(BoundWeights { weights: specs.iter().map(find).collect::<Result<_, _>>()? })
+    }
+
+    /// Weights as a file with these types might have them, out of `blank`: for measuring, not for drawing.
+    pub(super) fn blank(specs: &[WeightSpec], integers: bool, blank: &'w Blank) -> BoundWeights<'w> {
+        let bind = |spec: &WeightSpec| {
+            let (n, k) = (spec.shape[0], spec.shape[1..].iter().product::<usize>());
+            let lanes = n.next_multiple_of(PANEL);
+            match (spec.role, Columns::of(spec)) {
+                (WeightRole::Vector, _) => Bound::Vector(&blank.floats[..n]),
+                (WeightRole::Table, _) => {
+                    Bound::Table(Table { width: k, values: TableValues::F32(&blank.floats[..n * k]) })
+                }
+                (_, Some(columns)) if integers => {
+                    let values = Integers::Q8(&blank.bytes[..lanes * columns.padded()]);
+                    let scales = &blank.floats[..columns.inputs().len() * lanes];
+                    Bound::Quantized(QuantizedMatrix::new(n, columns, values, scales))
+                }
+                _ => Bound::Matrix(PackedMatrix::new(n, k, Panels::F16(&blank.halves[..lanes * k]))),
+            }
+        };
+        BoundWeights { weights: specs.iter().map(bind).collect() }
     }
 
     pub(super) fn vector(&self, id: WeightId) -> &'w [f32] {

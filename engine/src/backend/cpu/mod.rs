@@ -2,8 +2,10 @@
 
 mod arena;
 mod bind;
+mod cost;
 mod embedding;
 pub mod kernels;
+pub mod limits;
 pub mod pool;
 pub mod simd;
 mod step;
@@ -11,13 +13,13 @@ mod step;
 use std::{
     collections::HashMap,
     num::NonZeroUsize,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Executable, Footprint, WeightSource};
+use super::{Backend, Cost, Executable, Footprint, WeightSource};
 use crate::{
     Error,
     graph::{
@@ -28,6 +30,7 @@ use crate::{
 };
 use arena::Arena;
 use bind::BoundWeights;
+use cost::Rates;
 use kernels::{KeyLayout, RowLayout, ScratchUse};
 use pool::Pool;
 use step::Step;
@@ -36,6 +39,7 @@ use step::Step;
 #[derive(Clone, Debug)]
 pub struct CpuBackend {
     pool: Arc<Pool>,
+    rates: Arc<OnceLock<Rates>>,
 }
 
 impl CpuBackend {
@@ -44,7 +48,7 @@ impl CpuBackend {
     /// # Errors
     /// When the system refuses the threads.
     pub fn new(threads: Option<NonZeroUsize>) -> Result<CpuBackend, Error> {
-        Ok(CpuBackend { pool: Arc::new(Pool::new(threads)?) })
+        Ok(CpuBackend { pool: Arc::new(Pool::new(threads)?), rates: Arc::default() })
     }
 }
 
@@ -58,10 +62,7 @@ impl Backend for CpuBackend {
         graph: Graph,
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
-        let prepared = Prepared::new(graph, weights)?;
-        let arena = Arena::new(prepared.plan.elements())?;
-        let needed_beside_kept = prepared.graph.needed_beside_kept();
-        Ok(Box::new(CpuExecutable { pool: self.pool.clone(), prepared, arena, needed_beside_kept }))
+        Ok(Box::new(CpuExecutable::new(self.pool.clone(), Prepared::new(graph, weights)?)?))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
@@ -74,6 +75,18 @@ impl Backend for CpuBackend {
         let steps = graph.nodes.iter().map(|node| prepared.step(&self.pool, node).scratch());
         let scratch = steps.fold(ScratchUse::default(), ScratchUse::max);
         Ok(Footprint { executable: (elements + tables) as u64, scratch: scratch.bytes(self.pool.threads()) })
+    }
+
+    fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
+        let prepared = Prepared::new(graph, weights)?;
+        let rates = match self.rates.get() {
+            Some(rates) => rates,
+            None => {
+                let measured = Rates::measure(&self.pool)?;
+                self.rates.get_or_init(|| measured)
+            }
+        };
+        Ok(rates.cost(&self.pool, &prepared))
     }
 }
 
@@ -89,6 +102,10 @@ struct Prepared<'w> {
 impl<'w> Prepared<'w> {
     fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
         let weights = BoundWeights::new(&graph.weights, weights)?;
+        Ok(Prepared::with_weights(graph, weights))
+    }
+
+    fn with_weights(graph: Graph, weights: BoundWeights<'w>) -> Prepared<'w> {
         let layouts = IntegerLayouts {
             row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),
             key_elements: |keys, head_dim| KeyLayout::new(keys, head_dim).elements(),
@@ -100,7 +117,7 @@ impl<'w> Prepared<'w> {
             | Op::UpsampleQuantized { inputs, .. } => Some((node.output, RowLayout::new(inputs))),
             _ => None,
         });
-        Ok(Prepared { layouts: layouts.collect(), plan: Plan::new(&graph), graph, weights })
+        Prepared { layouts: layouts.collect(), plan: Plan::new(&graph), graph, weights }
     }
 
     fn step<'a>(&'a self, pool: &'a Pool, node: &'a Node) -> Step<'a> {
@@ -116,7 +133,13 @@ struct CpuExecutable<'w> {
     needed_beside_kept: Vec<bool>,
 }
 
-impl CpuExecutable<'_> {
+impl<'w> CpuExecutable<'w> {
+    fn new(pool: Arc<Pool>, prepared: Prepared<'w>) -> Result<CpuExecutable<'w>, Error> {
+        let arena = Arena::new(prepared.plan.elements())?;
+        let needed_beside_kept = prepared.graph.needed_beside_kept();
+        Ok(CpuExecutable { pool, prepared, arena, needed_beside_kept })
+    }
+
     /// Has `run` do each node in turn: it is given the node's inputs and where its output goes.
     fn run_nodes(&mut self, run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
         self.run_some(|_| true, run);

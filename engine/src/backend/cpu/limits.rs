@@ -1,0 +1,151 @@
+//! What the machine can do at most, measured: multiply-adds in registers, and copying.
+//!
+//! A time by itself says as much about the machine and its other work as about a kernel; a share of a limit that was
+//! measured beside it says something of the kernel.
+
+use std::{hint::black_box, thread, time::Instant};
+
+use super::{
+    pool::Pool,
+    simd::{LANES, Simd, SimdOp},
+};
+
+/// Rates of all threads of a pool together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Multiply-adds of bytes per second.
+    pub integer: f64,
+    /// Single-precision multiply-adds per second.
+    pub float: f64,
+    /// Bytes per second that are copied, read and written counted once, from and to memory that no cache holds.
+    pub copy: f64,
+}
+
+impl Limits {
+    /// Measures all three; takes some tenths of a second.
+    pub fn measure(pool: &Pool) -> Limits {
+        const COPIED: usize = 16 << 20;
+        let copy = copy_rate(pool, COPIED) * size_of::<f32>() as f64;
+        Limits { integer: dot_rate(pool), float: fma_rate(pool), copy }
+    }
+
+    /// The seconds that so many multiply-adds of bytes and of floats take at least.
+    pub fn seconds(&self, integer: u64, float: u64) -> f64 {
+        integer as f64 / self.integer + float as f64 / self.float
+    }
+}
+
+/// Single-precision multiply-adds per second of all threads of `pool` when nothing leaves the registers.
+pub fn fma_rate(pool: &Pool) -> f64 {
+    const ROUNDS: usize = 1 << 19;
+    let per_round = on_all_threads(pool, || pool.isa().dispatch(FmaLoop { rounds: ROUNDS }));
+    per_round * ROUNDS as f64
+}
+
+/// Multiply-adds of bytes per second of all threads of `pool` when nothing leaves the registers.
+pub fn dot_rate(pool: &Pool) -> f64 {
+    const ROUNDS: usize = 1 << 19;
+    let per_round = on_all_threads(pool, || pool.isa().dispatch(DotLoop { rounds: ROUNDS }));
+    per_round * ROUNDS as f64
+}
+
+/// Elements per second that all threads of `pool` together copy from one `[f32]` to another, `len` elements in all.
+pub fn copy_rate(pool: &Pool, len: usize) -> f64 {
+    const REPEATS: usize = 8;
+    let part = len.div_ceil(pool.threads());
+    let per_part = on_all_threads(pool, || {
+        let from = vec![1.0_f32; part];
+        let mut to = vec![0.0_f32; part];
+        let start = Instant::now();
+        for _ in 0..REPEATS {
+            black_box(&mut to).copy_from_slice(black_box(&from));
+        }
+        start.elapsed().as_secs_f64() / REPEATS as f64
+    });
+    per_part * part as f64
+}
+
+/// Runs `work` on as many threads as the pool has, and adds up `1 / seconds` of each.
+fn on_all_threads(pool: &Pool, work: impl Fn() -> f64 + Sync) -> f64 {
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..pool.threads()).map(|_| scope.spawn(&work)).collect();
+        threads.into_iter().map(|thread| 1.0 / thread.join().expect("the work does not panic")).sum()
+    })
+}
+
+/// Multiply-adds on accumulators that depend on nothing but themselves; tells how many seconds they took, per lane.
+struct FmaLoop {
+    rounds: usize,
+}
+
+impl SimdOp for FmaLoop {
+    type Output = f64;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, isa: S) -> f64 {
+        // Enough to hide the latency of four cycles on two ports, few enough for the registers.
+        match S::TILE_ROWS * S::TILE_VECTORS {
+            24.. => self.run::<S, 12>(isa),
+            6.. => self.run::<S, 6>(isa),
+            _ => self.run::<S, 2>(isa),
+        }
+    }
+}
+
+impl FmaLoop {
+    #[inline(always)]
+    fn run<S: Simd, const CHAINS: usize>(self, isa: S) -> f64 {
+        let start = Instant::now();
+        let mut sums = [isa.splat(1.0); CHAINS];
+        let (a, b) = (isa.splat(black_box(0.999)), isa.splat(black_box(0.001)));
+        for _ in 0..self.rounds {
+            for sum in &mut sums {
+                *sum = isa.fma(*sum, a, b);
+            }
+        }
+        for sum in sums {
+            black_box(isa.sum(sum));
+        }
+        start.elapsed().as_secs_f64() / (CHAINS * LANES) as f64
+    }
+}
+
+/// Integer dot products on accumulators that depend on nothing but themselves; tells how many seconds they took, per
+/// multiply-add of a round.
+struct DotLoop {
+    rounds: usize,
+}
+
+impl SimdOp for DotLoop {
+    type Output = f64;
+
+    #[inline(always)]
+    fn eval<S: Simd>(self, isa: S) -> f64 {
+        match S::DOT_ROWS * S::TILE_VECTORS {
+            12.. => self.run::<S, 12>(isa),
+            4.. => self.run::<S, 4>(isa),
+            _ => self.run::<S, 2>(isa),
+        }
+    }
+}
+
+impl DotLoop {
+    #[inline(always)]
+    fn run<S: Simd, const CHAINS: usize>(self, isa: S) -> f64 {
+        let start = Instant::now();
+        let weights = black_box([1_i8; 4 * LANES]);
+        let mut sums = [isa.zero_ints(); CHAINS];
+        // Other bytes for each chain and round, read from the first-level cache as a product reads them: with the same ones
+        // the compiler would multiply once and add often.
+        let left = black_box([[1_u8, 2, 3, 4]; 64]);
+        for round in 0..self.rounds {
+            for (chain, sum) in sums.iter_mut().enumerate() {
+                *sum = isa.dot(*sum, left[(round + chain) % 64], &weights);
+            }
+        }
+        for sum in sums {
+            black_box(isa.sum(isa.ints_to_f32(sum)));
+        }
+        start.elapsed().as_secs_f64() / (CHAINS * 4 * LANES) as f64
+    }
+}
