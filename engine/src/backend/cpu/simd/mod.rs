@@ -4,14 +4,16 @@
 //! for the instruction set. An instruction set is a token that only its `new` hands out, after asking the CPU, so
 //! holding one proves that its instructions may be executed and every method of the trait is safe.
 //!
-//! The vector is always [`LANES`] wide, the width of a weight panel: one register with AVX-512, two with AVX2. So tails,
-//! reductions and layouts are the same on every machine. NEON (four registers) has its place in [`Isa`].
+//! The vector is always [`LANES`] wide, the width of a weight panel: one register with AVX-512, two with AVX2, four
+//! with NEON. So tails, reductions and layouts are the same on every machine.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub mod math;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod scalar;
 pub(crate) mod tile;
 
@@ -24,6 +26,8 @@ use half::f16;
 pub use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub use avx512::Avx512;
+#[cfg(target_arch = "aarch64")]
+pub use neon::Neon;
 pub use scalar::Scalar;
 
 /// Elements in a vector, whatever the instruction set.
@@ -100,8 +104,18 @@ pub trait Simd: Copy + Send + Sync {
     fn ints_to_f32(self, value: Self::Ints) -> Self::Vector;
     /// `sums[lane] + Σ_j left[j] * right[4 * lane + j]`, exactly, as long as neighbouring products `2j` and `2j + 1` add
     /// up to a 16-bit integer: weights do by being at most 128 together (see [`sdq_formats::layout::quantized`]), and so do
-    /// any bytes if those on the left are at most 127.
+    /// any bytes above -128 if those on the left are at most 127.
     fn dot(self, sums: Self::Ints, left: [u8; 4], right: &Quads) -> Self::Ints;
+    /// What a run of [`Simd::dot_onward`] over all of `right` must start from to end in `start` and the products.
+    #[inline(always)]
+    fn dots_start(self, start: Self::Ints, _right: &[Quads]) -> Self::Ints {
+        start
+    }
+    /// As [`Simd::dot`], but for what [`Simd::dots_start`] has added already.
+    #[inline(always)]
+    fn dot_onward(self, sums: Self::Ints, left: [u8; 4], right: &Quads) -> Self::Ints {
+        self.dot(sums, left, right)
+    }
     /// `sums[lane] + left[0] * right[2 * lane] + left[1] * right[2 * lane + 1]`, exactly.
     fn dot_pairs(self, sums: Self::Ints, left: [i16; 2], right: &Pairs) -> Self::Ints;
     /// The two steps of q4 weights in `packed`: low halves first, `multiplier * (half - 8)`. `multipliers` holds
@@ -190,6 +204,15 @@ pub enum Isa {
     /// The same with the integer dot products of AVX-512 VNNI.
     #[cfg(target_arch = "x86_64")]
     Avx512Vnni(Avx512<true>),
+    /// NEON.
+    #[cfg(target_arch = "aarch64")]
+    Neon(Neon<{ neon::WIDENING }>),
+    /// The same with the integer dot products of FEAT_DotProd.
+    #[cfg(target_arch = "aarch64")]
+    NeonDot(Neon<{ neon::DOTPROD }>),
+    /// The same with the integer dot products of FEAT_I8MM.
+    #[cfg(target_arch = "aarch64")]
+    NeonI8mm(Neon<{ neon::I8MM }>),
 }
 
 impl Isa {
@@ -205,12 +228,19 @@ impl Isa {
                 available.extend(Avx512::new().map(Isa::Avx512));
                 available.extend(Avx512::new().map(Isa::Avx512Vnni));
             }
+            #[cfg(target_arch = "aarch64")]
+            {
+                available.extend(Neon::new().map(Isa::Neon));
+                available.extend(Neon::new().map(Isa::NeonDot));
+                available.extend(Neon::new().map(Isa::NeonI8mm));
+            }
             available
         })
     }
 
     /// The fastest instruction set of this machine, or the one that the environment variable `SDQ_ISA` names
-    /// (`scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`) if the machine has it. Any other value changes nothing.
+    /// (`scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `neon`, `neondot`, `neoni8mm`) if the machine has it. Any
+    /// other value changes nothing.
     pub fn best() -> Isa {
         let available = Isa::available();
         let wanted = std::env::var("SDQ_ISA").unwrap_or_default();
@@ -230,6 +260,12 @@ impl Isa {
             Isa::Avx512(_) => "avx512",
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(_) => "avx512vnni",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(_) => "neon",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot(_) => "neondot",
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(_) => "neoni8mm",
         }
     }
 
@@ -246,6 +282,12 @@ impl Isa {
             Isa::Avx512(isa) => isa.run(op),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Vnni(isa) => isa.run(op),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon(isa) => isa.run(op),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot(isa) => isa.run(op),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm(isa) => isa.run(op),
         }
     }
 }

@@ -50,7 +50,11 @@ pub(crate) fn dot_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
     let depth = right[0].len();
     assert!(right.iter().all(|quads| quads.len() == depth), "right operands of different depths");
     assert!(left.len() >= (ROWS - 1) * stride + 4 * depth, "left operand ends early");
-    let mut dots = [start; ROWS];
+    let mut first = start;
+    for (first, right) in first.iter_mut().zip(right) {
+        *first = isa.dots_start(*first, right);
+    }
+    let mut dots = [first; ROWS];
     for i in 0..depth {
         for (r, dots) in dots.iter_mut().enumerate() {
             // SAFETY: the last of these bytes, of the last row and `i = depth - 1`, is inside `left`; an array of bytes
@@ -58,7 +62,7 @@ pub(crate) fn dot_rows<S: Simd, const ROWS: usize, const VECTORS: usize>(
             let bytes = unsafe { *left.as_ptr().add(r * stride + 4 * i).cast::<[u8; 4]>() };
             for (dot, right) in dots.iter_mut().zip(right) {
                 // SAFETY: all of `right` were found to be `depth` long.
-                *dot = isa.dot(*dot, bytes, unsafe { right.get_unchecked(i) });
+                *dot = isa.dot_onward(*dot, bytes, unsafe { right.get_unchecked(i) });
             }
         }
     }
