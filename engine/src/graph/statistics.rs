@@ -2,12 +2,15 @@
 //!
 //! They are f64 and tensors are f32, so each travels as three of these, which hold it exactly: 3 x 24 bits for 53.
 
+use bytemuck::{Pod, Zeroable};
+
 /// f32 values that a pair of f64 takes.
 pub const PAIR_VALUES: usize = 6;
 
 /// What [`Op::GroupSums`](super::Op::GroupSums) reads and writes for each group: sums that go on from one strip of a
 /// picture to the next.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
 pub struct GroupSums {
     /// Sum of all values.
     pub sum: f64,
@@ -16,7 +19,8 @@ pub struct GroupSums {
 }
 
 /// What a group norm subtracts and divides by.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[repr(C)]
 pub struct Statistics {
     /// Mean of all values.
     pub mean: f64,

@@ -1,6 +1,6 @@
 //! The memory of one executable graph.
 
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 use crate::{Error, pages::Pages};
 
@@ -28,15 +28,36 @@ impl Arena {
         &mut self,
         out: Range<usize>,
         inputs: impl Iterator<Item = Range<usize>>,
-    ) -> (&mut [f32], Vec<&[f32]>) {
+    ) -> (&mut [f32], Inputs<'_>) {
         let (before, rest) = self.pages.split_at_mut(out.start);
         let (written, after) = rest.split_at_mut(out.len());
         let (before, after) = (&*before, &*after);
-        let inputs = inputs.map(|range| match range.end <= out.start {
-            true => &before[range],
-            false => &after[range.start - out.end..range.end - out.end],
-        });
-        (written, inputs.collect())
+        let mut read = Inputs { values: [&[]; MAX_INPUTS], count: 0 };
+        for range in inputs {
+            read.values[read.count] = match range.end <= out.start {
+                true => &before[range],
+                false => &after[range.start - out.end..range.end - out.end],
+            };
+            read.count += 1;
+        }
+        (written, read)
+    }
+}
+
+/// No op reads more: a convolution reads a picture, the biases of channels and a picture to add.
+const MAX_INPUTS: usize = 3;
+
+/// What an op reads, in its order.
+pub(super) struct Inputs<'a> {
+    values: [&'a [f32]; MAX_INPUTS],
+    count: usize,
+}
+
+impl<'a> Deref for Inputs<'a> {
+    type Target = [&'a [f32]];
+
+    fn deref(&self) -> &[&'a [f32]] {
+        &self.values[..self.count]
     }
 }
 
@@ -52,6 +73,6 @@ mod tests {
         }
         let (out, inputs) = arena.split(16..20, [0..3, 32..35, 0..3].into_iter());
         assert_eq!(out, [16.0, 17.0, 18.0, 19.0]);
-        assert_eq!(inputs, [&[0.0, 1.0, 2.0][..], &[32.0, 33.0, 34.0], &[0.0, 1.0, 2.0]]);
+        assert_eq!(*inputs, [&[0.0, 1.0, 2.0][..], &[32.0, 33.0, 34.0], &[0.0, 1.0, 2.0]]);
     }
 }

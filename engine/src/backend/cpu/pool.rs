@@ -3,9 +3,7 @@
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
-
-use super::simd::Isa;
+use super::{simd::Isa, workers::Workers};
 use crate::graph::ELEMENT_WORK;
 
 /// More threads than this are taken for a mistake.
@@ -29,7 +27,7 @@ pub enum PoolError {
         /// The number asked for.
         threads: usize,
         /// What the system said.
-        source: ThreadPoolBuildError,
+        source: std::io::Error,
     },
 }
 
@@ -37,10 +35,9 @@ pub enum PoolError {
 ///
 /// Kernels divide only rows and columns of their output among the threads, never a sum, so results do not depend on
 /// how many there are.
-#[derive(Debug)]
 pub struct Pool {
-    /// All threads but the caller's; none if that is the only one.
-    helpers: Option<ThreadPool>,
+    /// All threads but the caller's.
+    workers: Workers,
     threads: usize,
     isa: Isa,
     /// Multiply-adds that are worth a thread.
@@ -66,17 +63,8 @@ impl Pool {
         if threads > MAX_THREADS {
             return Err(PoolError::TooManyThreads { requested: threads });
         }
-        let helpers = match threads {
-            1 => None,
-            _ => Some(
-                ThreadPoolBuilder::new()
-                    .num_threads(threads - 1)
-                    .thread_name(|i| format!("sdq-{}", i + 1))
-                    .build()
-                    .map_err(|source| PoolError::Start { threads, source })?,
-            ),
-        };
-        Ok(Self { helpers, threads, isa, parallel_work: PARALLEL_WORK })
+        let workers = Workers::start(threads - 1).map_err(|source| PoolError::Start { threads, source })?;
+        Ok(Self { workers, threads, isa, parallel_work: PARALLEL_WORK })
     }
 
     /// How many threads work at once, the caller's included.
@@ -118,15 +106,16 @@ impl Pool {
                 task(index);
             }
         };
-        match &self.helpers {
-            Some(helpers) if tasks > 1 => helpers.in_place_scope(|scope| {
-                for _ in 1..self.threads.min(tasks) {
-                    scope.spawn(|_| work());
-                }
-                work();
-            }),
-            _ => work(),
+        match self.threads.min(tasks) {
+            0 | 1 => work(),
+            threads => self.workers.run(threads - 1, &work),
         }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads).field("isa", &self.isa).finish()
     }
 }
 

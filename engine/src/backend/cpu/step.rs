@@ -138,11 +138,21 @@ impl Step<'_> {
                 kernels::attention_i8i16_scratch(self.pool, &self.attention_shape(heads, keys))
             }
             Op::QuantizeKeys { heads } => kernels::quantize_keys_scratch(&self.key_shape(heads)),
-            Op::Quantize { .. } | Op::ThenQuantize { .. } => {
-                kernels::row_output_scratch(self.layout().channels())
+            Op::Quantize { .. } => kernels::row_output_scratch(self.layout().channels()),
+            Op::ThenQuantize { ref op, .. } => {
+                self.norm_scratch(op).plus(kernels::row_output_scratch(self.layout().channels()))
             }
-            _ => ScratchUse::default(),
+            ref op => self.norm_scratch(op),
         }
+    }
+
+    fn norm_scratch(&self, op: &Op) -> ScratchUse {
+        let (Op::GroupNorm { groups, .. } | Op::GroupSums { groups, .. }) = *op else {
+            return ScratchUse::default();
+        };
+        let shape = self.shape(self.node.inputs[0]);
+        let rows = shape[1..shape.len() - 2].iter().product();
+        kernels::group_norm_scratch(shape[0], rows, shape[shape.len() - 1], groups)
     }
 
     fn linear(&self, x: &[f32], weight: WeightId, epilogue: &Epilogue, out: &mut [f32]) {

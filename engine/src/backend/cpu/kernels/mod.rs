@@ -29,7 +29,7 @@ pub use elementwise::{activation, add, affine, geglu};
 pub use epilogue::Epilogue;
 pub use gemm::gemm_scratch;
 pub use matmul::matmul;
-pub use norm::{group_norm, group_norm_with, group_sums, layer_norm};
+pub use norm::{group_norm, group_norm_scratch, group_norm_with, group_sums, layer_norm};
 pub use packed::{PackedMatrix, Panels};
 pub use quantized::{
     BLOCK, Integers, KeyLayout, QuantizedMatrix, RowLayout, attention_i8i16, attention_i8i16_scratch,

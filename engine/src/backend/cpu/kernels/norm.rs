@@ -2,7 +2,10 @@
 //!
 //! Sums are taken of distances from a nearby value, so that a large mean costs no digits.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::row_output::{RowOutput, RowTile, for_each_row_tile};
+use super::scratch::{Scratch, ScratchUse};
 use super::tiles::{Grid, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
@@ -35,14 +38,20 @@ pub fn group_norm<'o>(
 ) {
     let channels = gamma.len();
     assert!(batch > 0 && x.len().is_multiple_of(batch * channels.max(1)), "input length");
-    let mut sums = vec![GroupSums::default(); batch * groups];
-    for (image, sums) in sums.chunks_mut(groups.max(1)).enumerate() {
-        let length = x.len() / batch;
-        add_sums(pool, &x[image * length..][..length], row_pixels, channels, sums);
+    assert!(groups > 0 && row_pixels > 0, "no groups or no pixels");
+    let length = x.len() / batch;
+    let mut scratch = Scratch::new(lines(batch, length / (row_pixels * channels), channels, groups));
+    let memory = NormMemory::of(scratch.lines(), batch, channels, groups);
+    for (image, statistics) in memory.statistics.chunks_mut(groups).enumerate() {
+        let sums = &mut memory.sums[..groups];
+        sums.fill(GroupSums::default());
+        add_sums(pool, &x[image * length..][..length], row_pixels, channels, sums, memory.moments);
+        for (statistics, sums) in statistics.iter_mut().zip(sums) {
+            *statistics = sums.statistics(length / groups);
+        }
     }
-    let count = x.len() / (batch * groups);
-    let statistics: Vec<Statistics> = sums.into_iter().map(|sums| sums.statistics(count)).collect();
-    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out.into());
+    let affine = Affine { eps, gamma, beta, activation };
+    normalize(pool, x, memory.statistics, memory.maps, groups, &affine, out.into());
 }
 
 /// As [`group_norm`], but with means and variances from elsewhere: `statistics` is `[batch, groups, 6]`, see
@@ -63,9 +72,15 @@ pub fn group_norm_with<'o>(
     out: impl Into<RowOutput<'o>>,
 ) {
     let (values, rest) = statistics.as_chunks();
-    assert!(rest.is_empty(), "length of the statistics");
-    let statistics: Vec<Statistics> = values.iter().map(|&values| Statistics::from_values(values)).collect();
-    normalize(pool, x, &statistics, groups, eps, gamma, beta, activation, out.into());
+    assert!(rest.is_empty() && groups > 0, "length of the statistics");
+    let batch = values.len() / groups;
+    let mut scratch = Scratch::new(lines(batch, 0, gamma.len(), groups));
+    let memory = NormMemory::of(scratch.lines(), batch, gamma.len(), groups);
+    for (statistics, &values) in memory.statistics.iter_mut().zip(values) {
+        *statistics = Statistics::from_values(values);
+    }
+    let affine = Affine { eps, gamma, beta, activation };
+    normalize(pool, x, memory.statistics, memory.maps, groups, &affine, out.into());
 }
 
 /// Adds the values of `x` `[rows, row_pixels, channels]` and their squares to `before`, `[groups, 6]`, into `out`, see
@@ -83,24 +98,78 @@ pub fn group_sums(
 ) {
     assert_eq!(before.len(), out.len(), "length of the sums");
     let (before, rest) = before.as_chunks();
-    assert!(rest.is_empty(), "length of the sums");
-    let mut sums: Vec<GroupSums> = before.iter().map(|&values| GroupSums::from_values(values)).collect();
-    add_sums(pool, x, row_pixels, channels, &mut sums);
+    assert!(rest.is_empty() && row_pixels > 0 && channels > 0, "length of the sums");
+    let groups = before.len();
+    let mut scratch = Scratch::new(lines(1, x.len() / (row_pixels * channels), channels, groups));
+    let memory = NormMemory::of(scratch.lines(), 1, channels, groups);
+    let sums = &mut memory.sums[..groups];
+    for (sums, &values) in sums.iter_mut().zip(before) {
+        *sums = GroupSums::from_values(values);
+    }
+    add_sums(pool, x, row_pixels, channels, sums, memory.moments);
     for (values, sums) in out.as_chunks_mut().0.iter_mut().zip(sums) {
         *values = sums.to_values();
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "the operation has this many, and all are needed")]
+/// Working memory of a group norm or of its sums, with `rows` rows of pixels in each image.
+pub fn group_norm_scratch(batch: usize, rows: usize, channels: usize, groups: usize) -> ScratchUse {
+    ScratchUse::of_tasks(1, lines(batch, rows, channels, groups))
+}
+
+/// Vectors that `count` values take.
+fn lines_of<T>(count: usize) -> usize {
+    (count * size_of::<T>()).div_ceil(size_of::<Lanes>())
+}
+
+fn lines(batch: usize, rows: usize, channels: usize, groups: usize) -> usize {
+    let vectors = channels.div_ceil(LANES);
+    lines_of::<GroupSums>(groups)
+        + lines_of::<Statistics>(batch * groups)
+        + lines_of::<ChannelMap>(batch * vectors)
+        + lines_of::<Moments>(rows * vectors)
+}
+
+/// What a group norm works with.
+struct NormMemory<'a> {
+    /// Of one image.
+    sums: &'a mut [GroupSums],
+    statistics: &'a mut [Statistics],
+    maps: &'a mut [ChannelMap],
+    /// Of one image: whatever is left.
+    moments: &'a mut [Moments],
+}
+
+impl<'a> NormMemory<'a> {
+    fn of(lines: &'a mut [Lanes], batch: usize, channels: usize, groups: usize) -> NormMemory<'a> {
+        let maps = batch * channels.div_ceil(LANES);
+        let (sums, rest) = lines.split_at_mut(lines_of::<GroupSums>(groups));
+        let (statistics, rest) = rest.split_at_mut(lines_of::<Statistics>(batch * groups));
+        let (map_lines, moments) = rest.split_at_mut(lines_of::<ChannelMap>(maps));
+        NormMemory {
+            sums: &mut bytemuck::cast_slice_mut(sums)[..groups],
+            statistics: &mut bytemuck::cast_slice_mut(statistics)[..batch * groups],
+            maps: &mut bytemuck::cast_slice_mut(map_lines)[..maps],
+            moments: bytemuck::cast_slice_mut(moments),
+        }
+    }
+}
+
+/// What follows the normalisation itself.
+struct Affine<'a> {
+    eps: f32,
+    gamma: &'a [f32],
+    beta: &'a [f32],
+    activation: Option<Activation>,
+}
+
 fn normalize(
     pool: &Pool,
     x: &[f32],
     statistics: &[Statistics],
+    maps: &mut [ChannelMap],
     groups: usize,
-    eps: f32,
-    gamma: &[f32],
-    beta: &[f32],
-    activation: Option<Activation>,
+    &Affine { eps, gamma, beta, activation }: &Affine<'_>,
     out: RowOutput<'_>,
 ) {
     let channels = gamma.len();
@@ -118,28 +187,38 @@ fn normalize(
     assert!(batch > 0 && x.len().is_multiple_of(batch * channels), "input length");
     let pixels = x.len() / (batch * channels);
 
-    let maps: Vec<ChannelMap> = statistics
-        .chunks_exact(groups)
-        .flat_map(|statistics| channel_maps(statistics, eps, gamma, beta))
-        .collect();
+    let vectors = channels.div_ceil(LANES);
+    for (statistics, maps) in statistics.chunks_exact(groups).zip(maps.chunks_exact_mut(vectors)) {
+        set_channel_maps(statistics, eps, gamma, beta, maps);
+    }
+    let maps = &*maps;
     for_each_row_tile(pool, out, batch, channels, |out| {
         let image = &x[out.group * pixels * channels..][..pixels * channels];
         let x = &image[out.rows.start * channels..out.rows.end * channels];
-        let maps = &maps[out.group * channels.div_ceil(LANES)..][..channels.div_ceil(LANES)];
+        let maps = &maps[out.group * vectors..][..vectors];
         pool.isa().dispatch(ApplyMaps { x, channels, maps, activation, out });
     });
 }
 
 /// First and second moments of sixteen channels over a row of pixels: `Σ x` and `Σ x²`, exact enough in double
 /// precision to subtract the mean afterwards.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+#[repr(C)]
 struct Moments {
     sum: [f64; LANES],
     square_sum: [f64; LANES],
 }
 
 /// Adds the values of `x` `[rows, row_pixels, channels]` and their squares to the sums of their groups, row after row.
-fn add_sums(pool: &Pool, x: &[f32], row_pixels: usize, channels: usize, sums: &mut [GroupSums]) {
+/// `memory` has room for the moments of every row.
+fn add_sums(
+    pool: &Pool,
+    x: &[f32],
+    row_pixels: usize,
+    channels: usize,
+    sums: &mut [GroupSums],
+    memory: &mut [Moments],
+) {
     let groups = sums.len();
     assert!(
         groups > 0 && channels > 0 && channels.is_multiple_of(groups),
@@ -149,13 +228,14 @@ fn add_sums(pool: &Pool, x: &[f32], row_pixels: usize, channels: usize, sums: &m
     assert!(line > 0 && x.len().is_multiple_of(line), "input length");
     let rows = x.len() / line;
     let vectors = channels.div_ceil(LANES);
-    let mut moments = vec![Moments::default(); rows * vectors];
+    let moments = &mut memory[..rows * vectors];
+    moments.fill(Moments::default());
     let tile_rows = match pool.threads_for_elements(x.len()) {
         1 => rows.max(1),
         _ => TASK_PIXELS.div_ceil(row_pixels),
     };
     let grid = Grid { groups: 1, rows, columns: vectors, tile_rows, tile_columns: vectors };
-    for_each_tile(pool, &mut moments, &grid, |mut tile| {
+    for_each_tile(pool, moments, &grid, |mut tile| {
         for i in 0..tile.rows.len() {
             let x = &x[(tile.rows.start + i) * line..][..line];
             pool.isa().dispatch(SumMoments { x, channels, moments: tile.row_mut(i) });
@@ -214,19 +294,25 @@ impl Moments {
 }
 
 /// `(x - mean) * scale + offset` for sixteen channels of an image.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
 struct ChannelMap {
     mean: Lanes,
     scale: Lanes,
     offset: Lanes,
 }
 
-/// The maps that normalise an image with the statistics of its groups.
-fn channel_maps(statistics: &[Statistics], eps: f32, gamma: &[f32], beta: &[f32]) -> Vec<ChannelMap> {
+/// Makes `maps` those that normalise an image with the statistics of its groups.
+fn set_channel_maps(
+    statistics: &[Statistics],
+    eps: f32,
+    gamma: &[f32],
+    beta: &[f32],
+    maps: &mut [ChannelMap],
+) {
     let channels = gamma.len();
     let group_channels = channels / statistics.len();
-    let empty = ChannelMap { mean: [0.0; LANES], scale: [0.0; LANES], offset: [0.0; LANES] };
-    let mut maps = vec![empty; channels.div_ceil(LANES)];
+    maps.fill(ChannelMap::zeroed());
     for (group, &Statistics { mean, variance }) in statistics.iter().enumerate() {
         let deviation = (variance + f64::from(eps)).sqrt();
         for channel in group * group_channels..(group + 1) * group_channels {
@@ -239,7 +325,6 @@ fn channel_maps(statistics: &[Statistics], eps: f32, gamma: &[f32], beta: &[f32]
             map.offset[lane] = (f64::from(beta[channel]) + (f64::from(mean as f32) - mean) * scale) as f32;
         }
     }
-    maps
 }
 
 /// Applies an image's maps to a tile of its pixels.

@@ -31,6 +31,11 @@ impl ScratchUse {
         ScratchUse { caller: self.caller.max(other.caller), helpers: self.helpers.max(other.helpers) }
     }
 
+    /// What both take while one holds the other.
+    pub fn plus(self, inner: ScratchUse) -> ScratchUse {
+        ScratchUse { caller: self.caller + inner.caller, helpers: self.helpers + inner.helpers }
+    }
+
     /// Bytes on all of `threads` threads.
     pub fn bytes(self, threads: usize) -> u64 {
         let lines = self.caller.saturating_add(self.helpers.saturating_mul(threads.saturating_sub(1)));
