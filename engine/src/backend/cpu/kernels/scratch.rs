@@ -2,14 +2,10 @@
 
 use std::cell::RefCell;
 
-use bytemuck::{Pod, Zeroable};
-
-use crate::backend::cpu::simd::{LANES, Lanes};
-
-/// Sixteen floats on a cache line of their own.
-#[derive(Clone, Copy, Pod, Zeroable)]
-#[repr(C, align(64))]
-struct Line(Lanes);
+use crate::{
+    backend::cpu::simd::{LANES, Lanes},
+    pages::Pages,
+};
 
 /// What a kernel will take of its threads' working memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,13 +35,13 @@ impl ScratchUse {
     /// Bytes on all of `threads` threads.
     pub fn bytes(self, threads: usize) -> u64 {
         let lines = self.caller.saturating_add(self.helpers.saturating_mul(threads.saturating_sub(1)));
-        (lines as u64).saturating_mul(size_of::<Line>() as u64)
+        (lines as u64).saturating_mul(size_of::<Lanes>() as u64)
     }
 }
 
 thread_local! {
     /// Buffers not in use. More than one where a task's caller holds scratch of its own.
-    static FREE: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static FREE: RefCell<Vec<Pages>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Some of this thread's working memory, given back when dropped.
@@ -53,30 +49,30 @@ thread_local! {
 /// A guard and not a function that takes a closure, for the closure would be compiled without the vector instructions
 /// of the kernel it stands in.
 pub(super) struct Scratch {
-    buffer: Vec<Line>,
+    /// `None` only while it is given back.
+    buffer: Option<Pages>,
     lines: usize,
 }
 
 impl Scratch {
     /// `lines` vectors.
     pub(super) fn new(lines: usize) -> Self {
-        let mut buffer = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
-        if buffer.len() < lines {
-            // Nothing in it is worth copying, and growing in place would take more than was asked for.
-            drop(std::mem::take(&mut buffer));
-            buffer = vec![Line([0.0; LANES]); lines];
-        }
-        Self { buffer, lines }
+        let kept = FREE.with_borrow_mut(Vec::pop).filter(|buffer| buffer.len() >= lines * LANES);
+        // Pages of its own, which the system has back at once: the heap would keep what is too small from now on.
+        let new =
+            || Pages::zeros(lines * LANES).expect("the plan of a run has found room for its working memory");
+        Self { buffer: Some(kept.unwrap_or_else(new)), lines }
     }
 
     /// The vectors, aligned to 64 bytes. Their content is left from earlier uses.
     pub(super) fn lines(&mut self) -> &mut [Lanes] {
-        bytemuck::cast_slice_mut(&mut self.buffer[..self.lines])
+        let buffer = self.buffer.as_mut().expect("not given back yet");
+        &mut buffer.as_chunks_mut().0[..self.lines]
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        FREE.with_borrow_mut(|free| free.push(std::mem::take(&mut self.buffer)));
+        FREE.with_borrow_mut(|free| free.extend(self.buffer.take()));
     }
 }
