@@ -147,7 +147,7 @@ const DRAWING_LATENTS: u64 = 8;
 
 /// What stacks of threads and the gaps of the heap come to while a model draws, in bytes: 0.3 to 1 MB were seen, whatever the
 /// model.
-const GAPS: u64 = 512 << 10;
+const GAPS: u64 = 256 << 10;
 
 impl<'p> Planner<'p> {
     fn new(pipeline: &'p Pipeline, settings: &'p Settings) -> Result<Planner<'p>, Error> {
