@@ -24,8 +24,6 @@ use sdq_tests::{
 
 /// By how much the plan may miss.
 const TOLERANCE: f64 = 0.05;
-/// Or by so many bytes, where that is more: stacks of threads and gaps of the heap, which the smallest models notice.
-const SMALL: f64 = 1_048_576.0;
 
 /// Names of the environment variables that make the test a child.
 const MODEL: &str = "SDQ_MEMORY_MODEL";
@@ -173,8 +171,7 @@ fn the_plan_is_what_the_system_counts() {
             let (planned, seen) = run(model, case);
             let (peak, highest) = (planned.iter().max().unwrap(), seen.iter().max().unwrap());
             let label = format!("{name} {case:?}: {planned:?} planned, {seen:?} seen");
-            let tolerance = TOLERANCE.max(SMALL / *peak as f64);
-            table.at_most(&label, (*highest as f64 / *peak as f64 - 1.0).abs(), tolerance);
+            table.at_most(&label, (*highest as f64 / *peak as f64 - 1.0).abs(), TOLERANCE);
         }
     }
     table.finish();

@@ -10,6 +10,7 @@ use crate::{
         config::UNetConfig,
         unet::{self, UNetGraphs, UNetShape},
     },
+    pages::Pages,
     tensor::write_channels_first,
 };
 
@@ -31,7 +32,7 @@ impl Batching {
 pub(super) struct Denoiser<'w> {
     executable: Box<dyn Executable + 'w>,
     /// Of every evaluation of a step, where there are several: what the depths of the network last handed up.
-    deep_states: Vec<Vec<f32>>,
+    deep_states: Vec<Pages>,
     schedule: CacheSchedule,
     /// Of every evaluation of a step, or once for all: the name of each residual block and its biases for every step.
     time_biases: Vec<NamedValues>,
@@ -85,42 +86,20 @@ impl<'w> Denoiser<'w> {
 
         let mut time = pipeline.backend.compile(time, &component)?;
         set_timesteps(&mut *time, config, conditioning, timesteps, shape.time_batch(config));
-        let mut time_biases = Vec::with_capacity(groups);
-        match &conditioning.added {
-            None => {
-                time.run();
-                time_biases.push(outputs(&*time));
-            }
-            Some(added) => {
-                let repeated = repeat_rows(added, batching.pictures);
-                for group in repeated.chunks_exact(repeated.len() / groups) {
-                    time.set_input(unet::ADDED_CONDITION, &group.repeat(timesteps.len()));
-                    time.run();
-                    time_biases.push(outputs(&*time));
-                }
-            }
-        }
+        let added = conditioning.added.as_ref().map(|added| repeat_rows(added, batching.pictures));
+        let time_biases = time_biases(&mut *time, added.as_deref(), groups, timesteps.len());
         drop(time);
 
-        let mut prompt = pipeline.backend.compile(prompt, &component)?;
-        let repeated = repeat_rows(&conditioning.text_states, batching.pictures);
+        let prompt = pipeline.backend.compile(prompt, &component)?;
+        let text_states = repeat_rows(&conditioning.text_states, batching.pictures);
         // Until it runs, it holds no more than its inputs.
         let mut executable = pipeline.backend.compile(denoise, &component)?;
-        let mut text_projections = Vec::new();
-        for group in repeated.chunks_exact(repeated.len() / groups) {
-            prompt.set_input(unet::TEXT_STATES, group);
-            prompt.run();
-            match groups {
-                1 => prompt
-                    .output_names()
-                    .iter()
-                    .for_each(|name| executable.set_input(name, prompt.output(name))),
-                _ => text_projections.push(outputs(&*prompt)),
-            }
-        }
-        drop(prompt);
+        let text_projections = project_text(prompt, &text_states, groups, &mut *executable);
         let deep_states = match schedule.caching.deep_skip() {
-            Some(_) if groups > 1 => vec![executable.output(unet::DEEP_STATES).to_vec(); groups],
+            Some(_) if groups > 1 => {
+                let length = executable.output(unet::DEEP_STATES).len();
+                (0..groups).map(|_| Pages::zeros(length)).collect::<Result<_, _>>()?
+            }
             _ => Vec::new(),
         };
         let layout = Layout {
@@ -345,6 +324,47 @@ fn set_timesteps(
         let embedding = unet::guidance_embedding(scale, width);
         time.set_input(unet::GUIDANCE_EMBEDDING, &embedding.repeat(timesteps.len() * time_batch));
     }
+}
+
+/// The biases of all steps, for each of `groups` evaluations of a step if there is an added condition `[rows, ..]`.
+fn time_biases(
+    time: &mut dyn Executable,
+    added: Option<&[f32]>,
+    groups: usize,
+    steps: usize,
+) -> Vec<NamedValues> {
+    let Some(added) = added else {
+        time.run();
+        return vec![outputs(time)];
+    };
+    let each = added.chunks_exact(added.len() / groups).map(|group| {
+        time.set_input(unet::ADDED_CONDITION, &group.repeat(steps));
+        time.run();
+        outputs(time)
+    });
+    each.collect()
+}
+
+/// Keys and values of the prompts for each of `groups` evaluations of a step; where there is one, they go to `denoise` at once.
+fn project_text(
+    mut prompt: Box<dyn Executable + '_>,
+    text_states: &[f32],
+    groups: usize,
+    denoise: &mut dyn Executable,
+) -> Vec<NamedValues> {
+    let mut text_projections = Vec::new();
+    for group in text_states.chunks_exact(text_states.len() / groups) {
+        prompt.set_input(unet::TEXT_STATES, group);
+        prompt.run();
+        match groups {
+            1 => {
+                let names = prompt.output_names();
+                names.iter().for_each(|name| denoise.set_input(name, prompt.output(name)));
+            }
+            _ => text_projections.push(outputs(&*prompt)),
+        }
+    }
+    text_projections
 }
 
 /// `[rows, ..]` → `[rows, pictures, ..]`.

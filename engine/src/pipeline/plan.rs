@@ -145,10 +145,6 @@ struct Planner<'p> {
 /// beside them, and what its scheduler remembers and uses on the way.
 const DRAWING_LATENTS: u64 = 8;
 
-/// What stacks of threads and the gaps of the heap come to while a model draws, in bytes: 0.3 to 1 MB were seen, whatever the
-/// model.
-const GAPS: u64 = 256 << 10;
-
 impl<'p> Planner<'p> {
     fn new(pipeline: &'p Pipeline, settings: &'p Settings) -> Result<Planner<'p>, Error> {
         let Pipeline { model, backend, .. } = pipeline;
@@ -325,7 +321,7 @@ impl<'p> Planner<'p> {
     fn beside_decoder(&self) -> u64 {
         let Settings { width, height, count, .. } = *self.settings;
         let pictures = (3 * width * height * count) as u64;
-        let beside = self.pipeline.held + GAPS + self.given() + self.text_states + pictures;
+        let beside = self.pipeline.held + self.given() + self.text_states + pictures;
         beside + (count as u64 + 1) * self.latents_of_one()
     }
 
