@@ -7,18 +7,16 @@
 
 use std::ops::Range;
 
-use super::scratch::{Scratch, ScratchUse};
+use super::heads::{QueryVectors, for_each_query_vectors, head_grid, head_scratch, write_queries};
+use super::scratch::ScratchUse;
 use super::strips::{Strips, for_each_strip};
-use super::tiles::{Grid, Tile, for_each_tile};
+use super::tiles::{Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::tile::{Sums, multiply_columns, multiply_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp, math};
 
 /// Keys per block: the weights of 32 queries for them take 16 KiB.
 const BLOCK_KEYS: usize = 128;
-
-/// Queries per task, where there is enough work.
-pub(super) const TASK_QUERIES: usize = 64;
 
 /// The score of a masked key: finite, so that no difference of two scores is undefined, and its weight is zero.
 const MASKED: f32 = f32::MIN;
@@ -61,9 +59,7 @@ pub fn attention(pool: &Pool, q: &[f32], k: &[f32], v: &[f32], shape: &Attention
     assert_eq!(q.len(), batch * queries * channels, "length of the queries");
     assert_eq!(k.len(), batch * keys * channels, "length of the keys");
     assert_eq!(v.len(), batch * keys * channels, "length of the values");
-    let tile_rows = task_queries(pool, shape);
-    let grid = Grid { groups: batch, rows: queries, columns: channels, tile_rows, tile_columns: head_dim };
-    for_each_tile(pool, out, &grid, |out| {
+    for_each_tile(pool, out, &head_grid(pool, shape), |out| {
         let image = out.group;
         let head = out.columns.start;
         pool.isa().dispatch(HeadTask {
@@ -76,14 +72,6 @@ pub fn attention(pool: &Pool, q: &[f32], k: &[f32], v: &[f32], shape: &Attention
     });
 }
 
-/// Queries per task.
-fn task_queries(pool: &Pool, shape: &AttentionShape) -> usize {
-    match pool.threads_for_products(shape.products()) {
-        1 => shape.queries.max(1),
-        _ => TASK_QUERIES,
-    }
-}
-
 /// Vectors of working memory for a task: transposed queries, sums and weights.
 fn task_lines(head_dim: usize, vectors: usize) -> usize {
     vectors * (2 * head_dim + BLOCK_KEYS)
@@ -91,8 +79,7 @@ fn task_lines(head_dim: usize, vectors: usize) -> usize {
 
 /// Working memory of an attention, with the widest vectors.
 pub fn attention_scratch(pool: &Pool, shape: &AttentionShape) -> ScratchUse {
-    let tasks = shape.batch * shape.heads * shape.queries.div_ceil(task_queries(pool, shape));
-    ScratchUse::of_tasks(tasks, task_lines(shape.head_dim, 2))
+    head_scratch(pool, shape, task_lines(shape.head_dim, 2))
 }
 
 /// Some queries of one head.
@@ -111,24 +98,12 @@ impl SimdOp for HeadTask<'_> {
 
     #[inline(always)]
     fn eval<S: Simd>(mut self, isa: S) {
-        let mut scratch = Scratch::new(task_lines(self.shape.head_dim, S::TILE_VECTORS));
-        let rows = self.out.rows.clone();
-        let mut first = rows.start;
-        while first < rows.end {
-            let wide = S::TILE_VECTORS == 2 && rows.end - first > LANES;
-            let queries = first..rows.end.min(first + if wide { 2 * LANES } else { LANES });
-            if wide {
-                self.queries::<S, 2>(isa, queries.clone(), scratch.lines());
-            } else {
-                self.queries::<S, 1>(isa, queries.clone(), scratch.lines());
-            }
-            first = queries.end;
-        }
+        let lines = task_lines(self.shape.head_dim, S::TILE_VECTORS);
+        for_each_query_vectors(isa, self.out.rows.clone(), lines, &mut self);
     }
 }
 
-impl HeadTask<'_> {
-    /// Attends for up to `VECTORS` vectors of queries.
+impl QueryVectors for HeadTask<'_> {
     #[inline(always)]
     fn queries<S: Simd, const VECTORS: usize>(
         &mut self,
@@ -172,7 +147,9 @@ impl HeadTask<'_> {
         }
         self.store(isa, queries, sums, softmax.totals);
     }
+}
 
+impl HeadTask<'_> {
     /// Writes the scaled queries to `transposed` `[vectors, head_dim]`, a query to a lane, zero past the last.
     fn transpose_queries(&self, queries: Range<usize>, transposed: &mut [Lanes]) {
         let &AttentionShape { heads, head_dim, scale, .. } = self.shape;
@@ -202,13 +179,7 @@ impl HeadTask<'_> {
                 isa.store(isa.div(isa.load(sum), total), sum);
             }
         }
-        let first_row = queries.start - self.out.rows.start;
-        for i in 0..queries.len() {
-            let vector = &sums[i / LANES * head_dim..][..head_dim];
-            for (out, lanes) in self.out.row_mut(first_row + i).iter_mut().zip(vector) {
-                *out = lanes[i % LANES];
-            }
-        }
+        write_queries(&mut self.out, queries, sums, head_dim);
     }
 }
 

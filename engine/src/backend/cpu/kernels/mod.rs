@@ -10,6 +10,7 @@ mod conv;
 mod elementwise;
 mod epilogue;
 mod gemm;
+mod heads;
 mod matmul;
 mod norm;
 mod packed;

@@ -6,10 +6,11 @@
 
 use std::ops::Range;
 
-use super::super::attention::{AttentionShape, TASK_QUERIES};
-use super::super::scratch::{Scratch, ScratchUse};
+use super::super::attention::AttentionShape;
+use super::super::heads::{QueryVectors, for_each_query_vectors, head_grid, head_scratch, write_queries};
+use super::super::scratch::ScratchUse;
 use super::super::strips::{Strips, for_each_strip};
-use super::super::tiles::{Grid, Tile, for_each_tile};
+use super::super::tiles::{Tile, for_each_tile};
 use super::keys::{BLOCK_KEYS, HeadKeys, KEY_ZERO, KeyLayout, LARGEST_LOG2, scale_of};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::tile::{dot_columns, dot_rows};
@@ -27,22 +28,12 @@ pub fn attention_i8i16(pool: &Pool, q: &[f32], keys: &[f32], shape: &AttentionSh
     let layout = KeyLayout::new(shape.keys, head_dim);
     assert_eq!(q.len(), batch * queries * channels, "length of the queries");
     assert_eq!(keys.len(), batch * heads * layout.elements(), "length of keys and values");
-    let tile_rows = task_queries(pool, shape);
-    let grid = Grid { groups: batch, rows: queries, columns: channels, tile_rows, tile_columns: head_dim };
-    for_each_tile(pool, out, &grid, |out| {
+    for_each_tile(pool, out, &head_grid(pool, shape), |out| {
         let head = out.group * heads + out.columns.start / head_dim;
         let keys = layout.split(&keys[head * layout.elements()..][..layout.elements()]);
         let q = &q[out.group * queries * channels..][..queries * channels];
         pool.isa().dispatch(HeadTask { q, keys, layout, shape, out });
     });
-}
-
-/// Queries per task.
-fn task_queries(pool: &Pool, shape: &AttentionShape) -> usize {
-    match pool.threads_for_products(shape.products()) {
-        1 => shape.queries.max(1),
-        _ => TASK_QUERIES,
-    }
 }
 
 /// Vectors of working memory for a task: queries, sums, scores.
@@ -52,8 +43,7 @@ fn task_lines(layout: KeyLayout, vectors: usize) -> usize {
 
 /// Working memory of [`attention_i8i16`], with the widest vectors.
 pub fn attention_i8i16_scratch(pool: &Pool, shape: &AttentionShape) -> ScratchUse {
-    let tasks = shape.batch * shape.heads * shape.queries.div_ceil(task_queries(pool, shape));
-    ScratchUse::of_tasks(tasks, task_lines(KeyLayout::new(shape.keys, shape.head_dim), 2))
+    head_scratch(pool, shape, task_lines(KeyLayout::new(shape.keys, shape.head_dim), 2))
 }
 
 /// Some queries of one head.
@@ -71,24 +61,12 @@ impl SimdOp for HeadTask<'_> {
 
     #[inline(always)]
     fn eval<S: Simd>(mut self, isa: S) {
-        let mut scratch = Scratch::new(task_lines(self.layout, S::TILE_VECTORS));
-        let rows = self.out.rows.clone();
-        let mut first = rows.start;
-        while first < rows.end {
-            let wide = S::TILE_VECTORS == 2 && rows.end - first > LANES;
-            let queries = first..rows.end.min(first + if wide { 2 * LANES } else { LANES });
-            if wide {
-                self.queries::<S, 2>(isa, queries.clone(), scratch.lines());
-            } else {
-                self.queries::<S, 1>(isa, queries.clone(), scratch.lines());
-            }
-            first = queries.end;
-        }
+        let lines = task_lines(self.layout, S::TILE_VECTORS);
+        for_each_query_vectors(isa, self.out.rows.clone(), lines, &mut self);
     }
 }
 
-impl HeadTask<'_> {
-    /// Attends for up to `VECTORS` vectors of queries.
+impl QueryVectors for HeadTask<'_> {
     #[inline(always)]
     fn queries<S: Simd, const VECTORS: usize>(
         &mut self,
@@ -141,7 +119,9 @@ impl HeadTask<'_> {
         }
         self.store(isa, queries, sums);
     }
+}
 
+impl HeadTask<'_> {
     /// Writes the queries to `rounded` `[vectors, depth / 4]`, four channels of a query to a lane, zero past the last.
     #[inline(always)]
     fn round_queries<S: Simd, const VECTORS: usize>(
@@ -203,13 +183,7 @@ impl HeadTask<'_> {
                 isa.store(isa.div(isa.load(sum), total), sum);
             }
         }
-        let first_row = queries.start - self.out.rows.start;
-        for i in 0..queries.len() {
-            let vector = &sums[i / LANES * channels..][..channels - 1];
-            for (out, lanes) in self.out.row_mut(first_row + i).iter_mut().zip(vector) {
-                *out = lanes[i % LANES];
-            }
-        }
+        write_queries(&mut self.out, queries, sums, channels);
     }
 }
 
