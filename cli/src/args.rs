@@ -7,6 +7,7 @@ use sdq_engine::{
     PipelineOptions,
     pipeline::{Caching, Part},
 };
+use sdq_formats::{published::ModelFiles, single_file::Prediction};
 use sdq_quantize::{Recipe, Rule};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
@@ -249,18 +250,90 @@ pub(crate) struct ResumeArgs {
     pub(crate) run: RunArgs,
 }
 
+/// A published model, in one piece or in several.
+#[derive(Debug, clap::Args)]
+#[group(id = "source", required = true, multiple = true, args = ["model", "unet"])]
+pub(crate) struct ModelFilesArgs {
+    /// A diffusers directory (the one that holds model_index.json), or a checkpoint in one file: safetensors, .ckpt or
+    /// GGUF.
+    #[arg(value_name = "MODEL")]
+    pub(crate) model: Option<PathBuf>,
+
+    /// Take the U-Net from this file or folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) unet: Option<PathBuf>,
+
+    /// Take the VAE from this file or folder. TAESD's two files are given as --vae twice.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vae: Vec<PathBuf>,
+
+    /// Take the text encoder from this file or folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text_encoder: Option<PathBuf>,
+
+    /// Take the second text encoder, of SDXL, from this file or folder.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) text_encoder_2: Option<PathBuf>,
+
+    /// Take the tokenizer from this folder. Default: the model's, or CLIP's.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tokenizer: Option<PathBuf>,
+
+    /// Believe the configs in this folder, unet/config.json and so on as in a diffusers directory, where a single file
+    /// leaves a choice.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) configs: Option<PathBuf>,
+
+    /// What the U-Net predicts. Default: what the files say, or what its family does.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) prediction: Option<PredictionArg>,
+}
+
+impl ModelFilesArgs {
+    pub(crate) fn files(&self) -> ModelFiles {
+        ModelFiles {
+            model: self.model.clone(),
+            unet: self.unet.clone(),
+            vae: self.vae.clone(),
+            text_encoder: self.text_encoder.clone(),
+            text_encoder_2: self.text_encoder_2.clone(),
+            tokenizer: self.tokenizer.clone(),
+            configs: self.configs.clone(),
+            prediction: self.prediction.map(|prediction| match prediction {
+                PredictionArg::Epsilon => Prediction::Epsilon,
+                PredictionArg::V => Prediction::V,
+                PredictionArg::Sample => Prediction::Sample,
+            }),
+        }
+    }
+}
+
+/// What a U-Net predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PredictionArg {
+    /// The noise.
+    Epsilon,
+    /// Velocity, between noise and picture.
+    V,
+    /// The picture.
+    Sample,
+}
+
 /// Flags that choose types themselves.
 const CHOSEN: [&str; 5] = ["recipe", "unet_type", "vae_type", "text_type", "rules"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
-    /// A diffusers model directory (the one that holds model_index.json).
-    #[arg(value_name = "MODEL_DIR")]
-    pub(crate) model: PathBuf,
+    #[command(flatten)]
+    pub(crate) files: ModelFilesArgs,
 
     /// The file to write.
-    #[arg(short, long, value_name = "FILE.sdq")]
-    pub(crate) output: PathBuf,
+    #[arg(short, long, value_name = "FILE.sdq", required_unless_present = "dry_run")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Say what would be converted, and write nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 
     /// Number format of the weights. `mixed` is q4 with q8 where it is seen most.
     #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = RecipeArg(Recipe::F16))]

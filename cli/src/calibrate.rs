@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::Path};
 
 use sdq_engine::{Event, Request, pipeline::ActivationMoments};
+use sdq_formats::published::PublishedModel;
 use sdq_quantize::{Plan, Recipe};
 
 use crate::{
@@ -19,11 +20,11 @@ const FLOOR: f32 = 1e-3;
 /// Of the first run.
 const SEED: u64 = 42;
 
-/// Draws `count` pictures of the model's own size with the diffusers directory at `model`, its weights in f16, and
+/// Draws `count` pictures of the model's own size with `model`, its weights in f16, and
 /// returns the mean squares of what its products read, and how many pictures that were. Prompts come from the file
 /// `prompts`, spread evenly over it and no more than it has, else from the everyday ones.
 pub(crate) fn moments(
-    model: &Path,
+    model: &PublishedModel,
     count: NonZeroUsize,
     prompts: Option<&Path>,
     threads: Option<NonZeroUsize>,
@@ -32,7 +33,7 @@ pub(crate) fn moments(
         Some(path) => prompts::spread(prompts::read(path, SEED)?, count.get()),
         None => prompts::everyday(count.get(), SEED),
     };
-    let reference = reference::open(model, Recipe::F16, threads)?;
+    let reference = reference::convert(model, Recipe::F16, threads)?;
     let request =
         |Prompt { text, seed }| Request { prompt: text, seed, steps: Some(STEPS), ..Request::default() };
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();

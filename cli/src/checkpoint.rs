@@ -1,16 +1,16 @@
-//! A diffusers directory on its way into a file: for the user to keep, or for a command to measure with.
+//! A published model on its way into a file: for the user to keep, or for a command to measure with.
 
 use std::{num::NonZeroUsize, path::Path};
 
 use anyhow::Context as _;
 use sdq_engine::Model;
-use sdq_formats::diffusers::ModelDirectory;
+use sdq_formats::published::PublishedModel;
 use sdq_quantize::{Plan, Report};
 
 use crate::{interrupt, progress::Progress};
 
-/// What the directory's configs and texts say.
-pub(crate) fn describe(model: &ModelDirectory) -> anyhow::Result<Model> {
+/// What the model's configs and texts say.
+pub(crate) fn describe(model: &PublishedModel) -> anyhow::Result<Model> {
     let config = |name: &str| model.component(name).map(|component| component.config());
     let text =
         |name: &str| model.texts().iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
@@ -19,7 +19,7 @@ pub(crate) fn describe(model: &ModelDirectory) -> anyhow::Result<Model> {
 
 /// Converts as planned, telling how far it is.
 pub(crate) fn write(
-    model: &ModelDirectory,
+    model: &PublishedModel,
     plan: &Plan,
     threads: Option<NonZeroUsize>,
     output: &Path,

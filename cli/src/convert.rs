@@ -1,20 +1,31 @@
 //! `sdq convert`: published weights → one `.sdq` file.
 
-use std::time::Instant;
+use std::{path::Path, time::Instant};
 
-use sdq_formats::diffusers::ModelDirectory;
+use anyhow::Context as _;
+use sdq_formats::published::PublishedModel;
 use sdq_quantize::{Plan, Recipe, Report};
 
-use crate::{UsageError, args::ConvertArgs, calibrate, checkpoint, fit, interrupt};
+use crate::{UsageError, args::ConvertArgs, calibrate, checkpoint, describe, fit, interrupt, prediction};
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let started = Instant::now();
-    let model = ModelDirectory::open(&args.model)?;
-    let mut plan = plan(&model, args)?;
     interrupt::listen();
+    let mut model = PublishedModel::open(&args.files.files())?;
+    // Before anything that takes long: a model that cannot be run is refused at once.
+    checkpoint::describe(&model)?;
+    describe::note_choices(&model);
+    if args.dry_run {
+        let plan = plan(&model, args)?;
+        sdq_quantize::check(&model, &plan)?;
+        say_part!("{}", describe::plan(&plan));
+        return Ok(());
+    }
+    prediction::settle(&mut model, args.threads)?;
+    let mut plan = plan(&model, args)?;
     if let Some(goal) = fit::goal(args)? {
         let prompts = args.calibration_prompts.as_deref();
-        fit::fit(&mut plan, &args.model, goal, prompts, args.threads)?;
+        fit::fit(&mut plan, &model, goal, prompts, args.threads)?;
     }
     if let Some(count) = args.calibrate {
         if plan.quantization.is_none() {
@@ -22,10 +33,11 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
             return Err(UsageError(message.to_owned()).into());
         }
         let prompts = args.calibration_prompts.as_deref();
-        let (moments, drawn) = calibrate::moments(&args.model, count, prompts, args.threads)?;
+        let (moments, drawn) = calibrate::moments(&model, count, prompts, args.threads)?;
         calibrate::weigh(&mut plan, &moments, drawn);
     }
-    let Report { weights, parameters, bytes } = checkpoint::write(&model, &plan, args.threads, &args.output)?;
+    let output: &Path = args.output.as_deref().context("no --output")?;
+    let Report { weights, parameters, bytes } = checkpoint::write(&model, &plan, args.threads, output)?;
     let megabytes = bytes as f64 / 1e6;
     let millions = parameters as f64 / 1e6;
     let bits = bytes as f64 * 8.0 / parameters as f64;
@@ -33,12 +45,12 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     note!(
         "{weights} tensors, {millions:.1} M parameters, {megabytes:.1} MB, {bits:.2} bits per weight, {seconds:.1} s"
     );
-    say!("{}", args.output.display());
+    say!("{}", output.display());
     Ok(())
 }
 
 /// The type of every weight that the model's configs call for.
-fn plan(model: &ModelDirectory, args: &ConvertArgs) -> anyhow::Result<Plan> {
+fn plan(model: &PublishedModel, args: &ConvertArgs) -> anyhow::Result<Plan> {
     let recipe = |component: &str| -> Recipe {
         let own = match component {
             "unet" => args.unet_type,

@@ -10,7 +10,7 @@ use sdq_engine::{
     Pipeline, Request,
     pipeline::{Probe, compare},
 };
-use sdq_formats::{WeightSpec, WeightType, diffusers::ModelDirectory, layout, sdq::Quantization};
+use sdq_formats::{WeightSpec, WeightType, published::PublishedModel, layout, sdq::Quantization};
 use sdq_quantize::{Plan, Recipe};
 
 use crate::{
@@ -61,7 +61,7 @@ pub(crate) fn goal(args: &ConvertArgs) -> anyhow::Result<Option<Goal>> {
 /// else everyday ones are drawn.
 pub(crate) fn fit(
     plan: &mut Plan,
-    source: &Path,
+    source: &PublishedModel,
     goal: Goal,
     prompts: Option<&Path>,
     threads: Option<NonZeroUsize>,
@@ -72,7 +72,7 @@ pub(crate) fn fit(
     };
     let request = |Prompt { text, seed }| Request { prompt: text, seed, ..Request::default() };
     let requests = prompts.into_iter().map(request).collect();
-    let files = RECIPES.map(|recipe| reference::open(source, recipe, threads));
+    let files = RECIPES.map(|recipe| reference::convert(source, recipe, threads));
     let files = files.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let versions = Versions { files, requests };
     let layers = versions.measure(source)?;
@@ -124,8 +124,8 @@ struct Versions {
 impl Versions {
     /// All weights that have several types, with what each type does. Errors of single weights become mean squared
     /// errors of pictures, in units of 255, by what the whole component does to both.
-    fn measure(&self, source: &Path) -> anyhow::Result<Vec<Layer>> {
-        let weights = checkpoint::describe(&ModelDirectory::open(source)?)?.weights();
+    fn measure(&self, source: &PublishedModel) -> anyhow::Result<Vec<Layer>> {
+        let weights = checkpoint::describe(source)?.weights();
         let total = weights.iter().map(|(_, specs)| specs.len()).sum::<usize>();
         let mut progress = Progress::new("weight", total as u64);
         let base = &self.files[0].pipeline;

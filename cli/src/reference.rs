@@ -1,10 +1,13 @@
-//! A model to measure or to learn from: a `.sdq` file as it is, or a diffusers directory, converted for the occasion.
+//! A model to measure or to learn from: a `.sdq` file as it is, or a published model, converted for the occasion.
 
 use std::{num::NonZeroUsize, path::Path};
 
 use anyhow::Context as _;
 use sdq_engine::Pipeline;
-use sdq_formats::diffusers::ModelDirectory;
+use sdq_formats::{
+    published::{ModelFiles, PublishedModel},
+    sniff::FileKind,
+};
 use sdq_quantize::Recipe;
 use tempfile::TempDir;
 
@@ -19,20 +22,28 @@ pub(crate) struct Reference {
     _folder: Option<TempDir>,
 }
 
-/// Opens the `.sdq` file at `path`; or converts the diffusers directory at `path` by `recipe`, in the system's
-/// folder for temporary files.
+/// Opens the `.sdq` file at `path`; or converts the published model at `path` as [`convert`] does.
 pub(crate) fn open(path: &Path, recipe: Recipe, threads: Option<NonZeroUsize>) -> anyhow::Result<Reference> {
-    if !path.is_dir() {
+    if !path.is_dir() && matches!(FileKind::of_file(path), Err(_) | Ok(FileKind::Sdq)) {
         let pipeline = model::open(Some(path), threads)?;
         return Ok(Reference { pipeline, bytes: std::fs::metadata(path)?.len(), _folder: None });
     }
+    let files = ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() };
+    convert(&PublishedModel::open(&files)?, recipe, threads)
+}
+
+/// Converts `model` by `recipe`, in the system's folder for temporary files.
+pub(crate) fn convert(
+    model: &PublishedModel,
+    recipe: Recipe,
+    threads: Option<NonZeroUsize>,
+) -> anyhow::Result<Reference> {
     let folder = TempDir::with_prefix("sdq-").context("cannot make a temporary folder")?;
     let file = folder.path().join("model.sdq");
-    let directory = ModelDirectory::open(path)?;
-    let weights = checkpoint::describe(&directory)?.weights();
+    let weights = checkpoint::describe(model)?.weights();
     let components = weights.into_iter().map(|(component, weights)| (component, weights, recipe));
     let plan = sdq_quantize::plan(components, &[])?;
-    let bytes = checkpoint::write(&directory, &plan, threads, &file)?.bytes;
+    let bytes = checkpoint::write(model, &plan, threads, &file)?.bytes;
     let pipeline = model::open(Some(&file), threads)?;
     // The mapping keeps it alive, and a program that is killed leaves no gigabytes behind. Where an open file cannot
     // be removed, the folder tries again when it is dropped.

@@ -6,14 +6,16 @@
 #![deny(unsafe_code)]
 
 pub mod atomic;
-pub mod diffusers;
+pub mod checkpoint;
 pub mod dtype;
 pub mod layout;
 pub mod mmap;
 mod names;
 pub mod picture;
+pub mod published;
 pub mod safetensors;
 pub mod sdq;
+pub mod single_file;
 pub mod sniff;
 pub mod tensor;
 pub mod text_file;

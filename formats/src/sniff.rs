@@ -1,6 +1,9 @@
 //! What a file is by its first bytes, so that an error can say what was given instead of only what was not.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
 
 /// Kinds of file that people hand to a model reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,6 +37,22 @@ pub enum FileKind {
 impl FileKind {
     /// Bytes from the start of a file that [`FileKind::of`] looks at.
     pub const LOOK: usize = 64;
+
+    /// The kind of the file at `path`.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not a regular file.
+    pub fn of_file(path: &Path) -> io::Result<FileKind> {
+        // Before opening: opening a pipe would wait for a writer.
+        let metadata = std::fs::metadata(path)?;
+        if !metadata.is_file() {
+            let what = if metadata.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        let mut head = Vec::new();
+        File::open(path)?.take(FileKind::LOOK as u64).read_to_end(&mut head)?;
+        Ok(FileKind::of(&head))
+    }
 
     /// The kind of file that starts with `bytes`.
     pub fn of(bytes: &[u8]) -> FileKind {

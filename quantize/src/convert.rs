@@ -1,4 +1,4 @@
-//! A model directory → one `.sdq` file.
+//! A published model → one `.sdq` file.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,7 @@ use std::{
 use rayon::ThreadPool;
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
-    diffusers::{ModelComponent, ModelDirectory},
+    published::{PublishedComponent, PublishedModel},
     sdq::{Encoded, SdqWriter},
     tensor::TensorView,
 };
@@ -80,26 +80,13 @@ pub struct Report {
 /// # Panics
 /// When an importance in the plan has another length than its weight has input channels.
 pub fn convert(
-    model: &ModelDirectory,
+    model: &PublishedModel,
     plan: &Plan,
     threads: Option<NonZeroUsize>,
     output: &Path,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
-    let components =
-        plan.parts.iter().map(|part| match_tensors(model, part)).collect::<Result<Vec<_>, _>>()?;
-    for component in model.components() {
-        if !plan.parts.iter().any(|part| part.component == component.name()) {
-            return Err(ConvertError::SurplusComponent {
-                path: model.path().to_owned(),
-                component: component.name().to_owned(),
-                class_name: component.class_name().to_owned(),
-            });
-        }
-    }
-    if components.iter().all(|component| component.tensors.is_empty()) {
-        return Err(ConvertError::Empty { path: model.path().to_owned() });
-    }
+    let components = matched(model, plan)?;
     let mut manifest = model.manifest(CONVERTER);
     manifest.quantization.clone_from(&plan.quantization);
     let mut writer = SdqWriter::create(output, manifest)?;
@@ -127,6 +114,33 @@ pub fn convert(
         writer.add_text(name, text)?;
     }
     Ok(Report { bytes: writer.finish()?, ..report })
+}
+
+/// Whether [`convert`] would find every tensor that `plan` asks of `model`, in its shape, and no others. Reads no weights.
+///
+/// # Errors
+/// When components, tensors or shapes are missing, surplus or wrong, or there are no weights.
+pub fn check(model: &PublishedModel, plan: &Plan) -> Result<(), ConvertError> {
+    matched(model, plan).map(|_| ())
+}
+
+/// The components of `model` in the order of the plan's parts.
+fn matched<'m>(model: &'m PublishedModel, plan: &'m Plan) -> Result<Vec<Source<'m>>, ConvertError> {
+    let components =
+        plan.parts.iter().map(|part| match_tensors(model, part)).collect::<Result<Vec<_>, _>>()?;
+    for component in model.components() {
+        if !plan.parts.iter().any(|part| part.component == component.name()) {
+            return Err(ConvertError::SurplusComponent {
+                path: model.path().to_owned(),
+                component: component.name().to_owned(),
+                class_name: component.class_name().to_owned(),
+            });
+        }
+    }
+    match components.iter().all(|component| component.tensors.is_empty()) {
+        true => Err(ConvertError::Empty { path: model.path().to_owned() }),
+        false => Ok(components),
+    }
 }
 
 /// Writes all weights, one encoded while another is written. The report lacks the size of the file.
@@ -189,12 +203,12 @@ fn write_all(
 
 /// A component with its tensors in the order of the part's weights.
 struct Source<'m> {
-    component: &'m ModelComponent,
+    component: &'m PublishedComponent,
     part: &'m Part,
     tensors: Vec<TensorView<'m>>,
 }
 
-fn match_tensors<'m>(model: &'m ModelDirectory, part: &'m Part) -> Result<Source<'m>, ConvertError> {
+fn match_tensors<'m>(model: &'m PublishedModel, part: &'m Part) -> Result<Source<'m>, ConvertError> {
     let component = model.component(&part.component).ok_or_else(|| ConvertError::MissingComponent {
         path: model.path().to_owned(),
         component: part.component.clone(),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sdq_formats::{diffusers::DiffusersError, sdq::SdqError};
+use sdq_formats::{published::PublishedError, sdq::SdqError};
 
 use crate::EncodeError;
 
@@ -14,7 +14,7 @@ const LISTED: usize = 5;
 pub enum ConvertError {
     /// The model directory cannot be read.
     #[error(transparent)]
-    Source(#[from] DiffusersError),
+    Source(#[from] PublishedError),
     /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] SdqError),
@@ -37,7 +37,7 @@ pub enum ConvertError {
         class_name: String,
     },
     /// Tensors that the component's config calls for are not in its files.
-    #[error("{}: missing {}; the weights do not belong to this config.json", path.display(), list(tensors))]
+    #[error("{}: missing {}; the weights do not belong to this config", path.display(), list(tensors))]
     MissingTensors {
         /// The component's folder.
         path: PathBuf,
@@ -45,7 +45,7 @@ pub enum ConvertError {
         tensors: Vec<String>,
     },
     /// Tensors that the component's config does not call for: dropping them could change the picture.
-    #[error("{}: surplus {}; the weights do not belong to this config.json", path.display(), list(tensors))]
+    #[error("{}: surplus {}; the weights do not belong to this config", path.display(), list(tensors))]
     SurplusTensors {
         /// The component's folder.
         path: PathBuf,

@@ -10,7 +10,7 @@ mod encode;
 mod error;
 mod recipe;
 
-pub use convert::{Part, PlannedWeight, Progress, Report, convert};
+pub use convert::{Part, PlannedWeight, Progress, Report, check, convert};
 pub use encode::{EncodeError, encode};
 pub use error::ConvertError;
 pub use recipe::{Plan, Recipe, Rule, RuleError, plan};

@@ -10,6 +10,7 @@ mod compare;
 mod denoiser;
 mod drawing;
 mod guidance;
+mod likeness;
 mod plan;
 mod preview;
 mod probe;

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use crate::dtype::DType;
 use crate::sniff::FileKind;
-use crate::text_file::TextFileError;
 
 /// A safetensors file that cannot be read or written: which, and why.
 #[derive(Debug, thiserror::Error)]
@@ -140,18 +139,4 @@ pub enum SafetensorsProblem {
         /// Bytes of data in the file.
         found: u64,
     },
-    /// The index names a shard by something other than a plain file name.
-    #[error("shard name \"{0}\" is not allowed")]
-    ShardName(String),
-    /// The index assigns a tensor to a shard that does not have it.
-    #[error("tensor `{tensor}` is not in `{shard}`, where the index has it")]
-    MissingTensor {
-        /// The tensor.
-        tensor: String,
-        /// The shard's file name.
-        shard: String,
-    },
-    /// The index cannot be read.
-    #[error("{0}")]
-    Index(#[from] TextFileError),
 }

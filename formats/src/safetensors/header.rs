@@ -208,7 +208,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
 }
 
 /// A JSON object as the pairs that are written in it.
-pub(super) struct Pairs<V>(pub(super) Vec<(String, V)>);
+pub(crate) struct Pairs<V>(pub(crate) Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs<V>, D::Error> {

@@ -4,15 +4,15 @@
 //! and a fuzzer go through the same checks; nothing is allocated from a number that has not been compared with the
 //! file's length.
 
-mod checkpoint;
 mod error;
 mod header;
 mod writer;
 
-pub use checkpoint::Checkpoint;
 pub use error::{SafetensorsError, SafetensorsProblem};
 pub use header::{Header, TensorInfo};
 pub use writer::write;
+
+pub(crate) use header::Pairs;
 
 use std::path::{Path, PathBuf};
 

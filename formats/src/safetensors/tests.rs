@@ -202,60 +202,6 @@ fn the_writer_is_exact_and_leaves_nothing_behind_when_it_fails() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// A folder with two shards, `a` in the first, `b` and `c` in the second, and the given map in its index.
-fn sharded(weight_map: &str) -> Result<Checkpoint, SafetensorsError> {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    write(at("m-1.safetensors"), &[view("a", DType::U8, &[1], &[1])], &[]).unwrap();
-    let second = [view("b", DType::U8, &[1], &[2]), view("c", DType::U8, &[1], &[3])];
-    write(at("m-2.safetensors"), &second, &[]).unwrap();
-    write(at("again.safetensors"), &[view("a", DType::U8, &[1], &[4])], &[]).unwrap();
-    let index = format!(r#"{{"metadata":{{"total_size":3}},"weight_map":{weight_map}}}"#);
-    fs::write(at("m.safetensors.index.json"), index).unwrap();
-    Checkpoint::open(at("m.safetensors.index.json"))
-}
-
-#[test]
-fn shards_are_one_checkpoint() {
-    let map = r#"{"a":"m-1.safetensors","b":"m-2.safetensors","c":"m-2.safetensors"}"#;
-    let checkpoint = sharded(map).unwrap();
-    assert_eq!(checkpoint.tensors().map(|tensor| tensor.name).collect::<Vec<_>>(), ["a", "b", "c"]);
-    assert_eq!(checkpoint.tensor("c").unwrap().bytes, [3]);
-    assert!(
-        checkpoint.tensor("d").is_none() && checkpoint.surplus().is_empty() && checkpoint.index().is_some()
-    );
-}
-
-#[test]
-fn a_tensor_outside_of_the_index_is_noted() {
-    let checkpoint = sharded(r#"{"a":"m-1.safetensors","b":"m-2.safetensors"}"#).unwrap();
-    assert_eq!(checkpoint.surplus(), ["c"]);
-}
-
-#[test]
-fn rejects_an_index_that_does_not_fit_its_shards() {
-    let message = |map: &str| sharded(map).unwrap_err().to_string();
-    assert!(message(r#"{"a":"gone.safetensors"}"#).contains("gone.safetensors: No such file"));
-    assert!(message(r#"{"a":"m-1.safetensors","d":"m-2.safetensors"}"#).ends_with(
-        "m.safetensors.index.json: tensor `d` is not in `m-2.safetensors`, where the index has it"
-    ));
-    assert!(message(r#"{"b":"m-1.safetensors","a":"m-2.safetensors"}"#).contains("tensor `a` is not in"));
-    assert!(message(r#"{"a":"m-1.safetensors","b":"again.safetensors"}"#).contains("`a` appears twice"));
-    assert!(message(r#"{"a":"m-1.safetensors","a":"m-2.safetensors"}"#).contains("`a` appears twice"));
-    for shard in ["../m-1.safetensors", "/etc/passwd", "x/m-1.safetensors", ""] {
-        assert!(message(&format!(r#"{{"a":"{shard}"}}"#)).contains("is not allowed"), "{shard}");
-    }
-    assert!(message("[]").contains("not valid"));
-}
-
-#[test]
-fn rejects_an_index_that_is_something_else() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("m.safetensors.index.json");
-    fs::write(&path, "version https://git-lfs.github.com/spec/v1").unwrap();
-    assert!(Checkpoint::open(&path).unwrap_err().to_string().contains("git-lfs pointer"));
-}
-
 fn any_tensor() -> impl Strategy<Value = (DType, Vec<usize>, Vec<u8>)> {
     (prop::sample::select(DType::ALL.to_vec()), prop::collection::vec(0usize..5, 0..4)).prop_flat_map(
         |(dtype, shape)| {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::error::DiffusersError;
+use super::error::PublishedError;
 use crate::names::json_reason;
 use crate::text_file;
 
@@ -15,16 +15,16 @@ const MAX_TEXT_LEN: u64 = 64 * 1024 * 1024;
 const MAX_CONFIG_LEN: u64 = 1024 * 1024;
 
 /// The text of a file that must be there.
-pub(super) fn read_text(path: &Path) -> Result<String, DiffusersError> {
+pub(super) fn read_text(path: &Path) -> Result<String, PublishedError> {
     text_file::read(path, MAX_TEXT_LEN)
-        .map_err(|problem| DiffusersError::Text { path: path.to_path_buf(), problem })
+        .map_err(|problem| PublishedError::Text { path: path.to_path_buf(), problem })
 }
 
 /// The JSON object in a file that must be there.
-pub(super) fn read_json_object(path: &Path) -> Result<Value, DiffusersError> {
+pub(super) fn read_json_object(path: &Path) -> Result<Value, PublishedError> {
     let text = text_file::read(path, MAX_CONFIG_LEN)
-        .map_err(|problem| DiffusersError::Text { path: path.to_path_buf(), problem })?;
-    let invalid = |reason| DiffusersError::Json { path: path.to_path_buf(), reason };
+        .map_err(|problem| PublishedError::Text { path: path.to_path_buf(), problem })?;
+    let invalid = |reason| PublishedError::Json { path: path.to_path_buf(), reason };
     let value: Value = serde_json::from_str(&text).map_err(|error| invalid(json_reason(&error)))?;
     if !value.is_object() {
         return Err(invalid("not an object".into()));

@@ -1,15 +1,15 @@
-//! Everything that can be wrong with a model directory.
+//! Everything that can be wrong with a published model.
 
 use std::io;
 use std::path::PathBuf;
 
-use crate::safetensors::SafetensorsError;
-use crate::sniff::FileKind;
+use crate::checkpoint::CheckpointError;
+use crate::single_file::LayoutProblem;
 use crate::text_file::TextFileError;
 
-/// A model directory that cannot be read.
+/// A published model that cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum DiffusersError {
+pub enum PublishedError {
     /// Nothing is there.
     #[error("{}: no such file or directory", path.display())]
     NotFound {
@@ -23,18 +23,6 @@ pub enum DiffusersError {
         path: PathBuf,
         /// Its reason.
         source: io::Error,
-    },
-    /// A file instead of a directory.
-    #[error(
-        "{}: a single file{}, expected a diffusers directory with a model_index.json",
-        path.display(),
-        match kind { FileKind::Other => String::new(), kind => format!(" (it is {kind})") }
-    )]
-    SingleFile {
-        /// The path.
-        path: PathBuf,
-        /// What it is by its first bytes.
-        kind: FileKind,
     },
     /// A directory without a model.
     #[error("{}: no model_index.json in it, so it is not a diffusers directory", path.display())]
@@ -82,7 +70,38 @@ pub enum DiffusersError {
     },
     /// The weights cannot be read.
     #[error(transparent)]
-    Safetensors(#[from] SafetensorsError),
+    Checkpoint(#[from] CheckpointError),
+    /// Names and shapes in a checkpoint are not those of a model.
+    #[error("{}: {problem}", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: LayoutProblem,
+    },
+    /// A file lacks a part of the model.
+    #[error("{}: no {part} in it; give one with `{flag} FILE`", path.display())]
+    MissingPart {
+        /// The file.
+        path: PathBuf,
+        /// What is missing.
+        part: &'static str,
+        /// The flag of `sdq convert` that brings it.
+        flag: &'static str,
+    },
+    /// A file does not have the part that was asked of it.
+    #[error("{}: expected {part}, found {found}", path.display())]
+    OtherPart {
+        /// The file.
+        path: PathBuf,
+        /// What it should be.
+        part: &'static str,
+        /// What it is.
+        found: String,
+    },
+    /// Nothing was given to read.
+    #[error("no model given; expected a file, a directory, or at least `--unet FILE`")]
+    NoModel,
     /// Two tensors of a component turn out to be the same one under an old and a new name.
     #[error("{}: tensors `{first}` and `{second}` are both `{canonical}`", path.display())]
     SameTensor {

@@ -1,0 +1,86 @@
+//! What a published model turns out to be, in words.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use sdq_formats::{
+    layout,
+    published::PublishedModel,
+    single_file::{Certainty, Prediction, Skipped, Training},
+};
+use sdq_quantize::Plan;
+
+/// Most names of a kind that are listed.
+const LISTED: usize = 5;
+
+/// Tells what was read off a file that does not say it by itself.
+pub(crate) fn note_choices(model: &PublishedModel) {
+    if let (Some(family), Some(training)) = (model.family(), model.training()) {
+        note!("{}: {}, {}", model.path().display(), family.name(), model.class_name());
+        note!("predicts {}", prediction(&training));
+    }
+    for (why, names) in skipped(model) {
+        let listed = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
+        match why {
+            Skipped::Unknown => note!("left out: {} tensors {}: {listed}{}", names.len(), why.name(), more(&names)),
+            Skipped::Ema | Skipped::Training => note!("left out: {} tensors {}", names.len(), why.name()),
+        }
+    }
+}
+
+fn more(names: &[&str]) -> String {
+    match names.len().saturating_sub(LISTED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    }
+}
+
+/// Names of tensors that are not converted, by the reason.
+pub(crate) fn skipped(model: &PublishedModel) -> BTreeMap<Skipped, Vec<&str>> {
+    let mut skipped: BTreeMap<Skipped, Vec<&str>> = BTreeMap::new();
+    for (why, name) in model.skipped() {
+        skipped.entry(*why).or_default().push(name);
+    }
+    skipped
+}
+
+/// What a model predicts, and how that is known.
+pub(crate) fn prediction(training: &Training) -> String {
+    let what = match training.prediction {
+        Prediction::Epsilon => "noise (epsilon)",
+        Prediction::V => "velocity (v)",
+        Prediction::Sample => "the picture",
+    };
+    let how = match training.certainty {
+        Certainty::Given => "as asked",
+        Certainty::Marked => "as the file says",
+        Certainty::Family => "as its family does",
+        Certainty::Measured => "as one evaluation shows",
+        Certainty::Guess => "or noise: the file does not say",
+    };
+    let schedule = if training.zero_snr { ", from noise alone (zero terminal SNR)" } else { "" };
+    format!("{what}, {how}{schedule}")
+}
+
+/// Every component of `plan` with its weights by type, and what the file would take.
+pub(crate) fn plan(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut total = 0;
+    for part in &plan.parts {
+        let mut types: BTreeMap<&str, (usize, usize, usize)> = BTreeMap::new();
+        for weight in &part.weights {
+            let stored = layout::stored_parts(&weight.spec, weight.weight_type).unwrap_or_default();
+            let sum = types.entry(weight.weight_type.name()).or_default();
+            sum.0 += 1;
+            sum.1 += weight.spec.shape.iter().product::<usize>();
+            sum.2 += stored.iter().map(|part| part.bytes).sum::<usize>();
+        }
+        let _ = writeln!(text, "{}:", part.component);
+        for (name, (tensors, parameters, bytes)) in types {
+            total += bytes;
+            let (millions, megabytes) = (parameters as f64 / 1e6, bytes as f64 / 1e6);
+            let _ = writeln!(text, "  {name}: {tensors} tensors, {millions:.2} M parameters, {megabytes:.2} MB");
+        }
+    }
+    let _ = writeln!(text, "in all: {:.1} MB of weights", total as f64 / 1e6);
+    text
+}

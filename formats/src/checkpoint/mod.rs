@@ -1,0 +1,159 @@
+//! A checkpoint: tensors by name, from one file of any container, or from several.
+//!
+//! The container is known by a file's first bytes, not by its name: people rename `.ckpt` to `.safetensors` and back.
+
+mod error;
+mod index;
+
+pub use error::{CheckpointError, IndexProblem};
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::safetensors::SafetensorsFile;
+use crate::sniff::FileKind;
+use crate::tensor::TensorView;
+
+/// One open file with tensors.
+#[derive(Debug)]
+pub enum CheckpointFile {
+    /// safetensors.
+    Safetensors(SafetensorsFile),
+}
+
+impl CheckpointFile {
+    /// Opens the file at `path`.
+    ///
+    /// # Errors
+    /// When it is of no kind that holds tensors, or malformed.
+    pub fn open(path: impl AsRef<Path>) -> Result<CheckpointFile, CheckpointError> {
+        let path = path.as_ref();
+        let kind =
+            FileKind::of_file(path).map_err(|source| CheckpointError::Io { path: path.into(), source })?;
+        match kind {
+            FileKind::Sdq | FileKind::Png | FileKind::Jpeg | FileKind::WebP => {
+                Err(CheckpointError::Kind { path: path.into(), kind })
+            }
+            // Whatever else it is, the reader says what is wrong with it.
+            _ => Ok(CheckpointFile::Safetensors(SafetensorsFile::open(path)?)),
+        }
+    }
+
+    /// The path it was opened from.
+    pub fn path(&self) -> &Path {
+        match self {
+            CheckpointFile::Safetensors(file) => file.path(),
+        }
+    }
+
+    /// All tensors, in the file's order.
+    pub fn tensors(&self) -> Box<dyn Iterator<Item = TensorView<'_>> + '_> {
+        match self {
+            CheckpointFile::Safetensors(file) => Box::new(file.tensors()),
+        }
+    }
+
+    /// The string or number that the file notes under `key`, as text.
+    pub fn note(&self, key: &str) -> Option<String> {
+        match self {
+            CheckpointFile::Safetensors(file) => {
+                file.metadata().iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
+            }
+        }
+    }
+}
+
+/// One file, or several that belong together, open.
+#[derive(Debug, Default)]
+pub struct Checkpoint {
+    files: Vec<CheckpointFile>,
+    /// What the names of each file's tensors have before them here.
+    prefixes: Vec<String>,
+    index: Option<PathBuf>,
+    surplus: Vec<String>,
+}
+
+impl Checkpoint {
+    /// Opens a file of tensors, or all shards that a `.index.json` file names.
+    ///
+    /// # Errors
+    /// When a file is absent or malformed, when a tensor is not in the shard where the index has it, or when two
+    /// shards hold tensors of one name.
+    pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
+        let path = path.as_ref();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            return index::open(path);
+        }
+        Ok(Checkpoint { files: vec![CheckpointFile::open(path)?], ..Checkpoint::default() })
+    }
+
+    /// Several checkpoints as one.
+    ///
+    /// # Errors
+    /// When two of them hold tensors of one name.
+    pub fn join(checkpoints: Vec<Checkpoint>) -> Result<Checkpoint, CheckpointError> {
+        let mut all = Checkpoint::default();
+        let mut owner: BTreeMap<String, PathBuf> = BTreeMap::new();
+        for checkpoint in checkpoints {
+            for (index, file) in checkpoint.files.iter().enumerate() {
+                for tensor in checkpoint.tensors_of(index) {
+                    if let Some(first) = owner.insert(tensor.name.clone(), file.path().to_path_buf()) {
+                        let (path, tensor) = (file.path().to_path_buf(), tensor.name);
+                        return Err(CheckpointError::InTwoFiles { path, tensor, first });
+                    }
+                }
+            }
+            let Checkpoint { files, mut prefixes, index, surplus } = checkpoint;
+            prefixes.resize(files.len(), String::new());
+            all.files.extend(files);
+            all.prefixes.extend(prefixes);
+            all.index = all.index.or(index);
+            all.surplus.extend(surplus);
+        }
+        Ok(all)
+    }
+
+    /// The same tensors, their names behind `prefix`.
+    #[must_use]
+    pub fn prefixed(mut self, prefix: &str) -> Checkpoint {
+        self.prefixes.resize(self.files.len(), String::new());
+        self.prefixes.iter_mut().for_each(|before| before.insert_str(0, prefix));
+        self
+    }
+
+    /// The files with tensors, in order of their names.
+    pub fn files(&self) -> &[CheckpointFile] {
+        &self.files
+    }
+
+    /// The index file, when the checkpoint has shards.
+    pub fn index(&self) -> Option<&Path> {
+        self.index.as_deref()
+    }
+
+    /// Names of tensors that lie in a shard without being in the index. They are among [`Checkpoint::tensors`].
+    pub fn surplus(&self) -> &[String] {
+        &self.surplus
+    }
+
+    /// All tensors of all files.
+    pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
+        (0..self.files.len()).flat_map(|index| self.tensors_of(index))
+    }
+
+    fn tensors_of(&self, index: usize) -> impl Iterator<Item = TensorView<'_>> {
+        let prefix = self.prefixes.get(index).map_or("", String::as_str);
+        self.files[index].tensors().map(move |mut tensor| {
+            tensor.name.insert_str(0, prefix);
+            tensor
+        })
+    }
+
+    /// The string or number that a file notes under `key`, as text.
+    pub fn note(&self, key: &str) -> Option<String> {
+        self.files.iter().find_map(|file| file.note(key))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,243 @@
+//! One component of a published model: its config and its weights.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::error::PublishedError;
+use super::files::read_json_object;
+use super::keys::canonical_tensor;
+use crate::checkpoint::Checkpoint;
+use crate::dtype::DType;
+use crate::single_file::{LayoutProblem, Piece, Rename};
+use crate::tensor::TensorView;
+
+/// A component with weights: `text_encoder`, `unet`, `vae` and whatever else the pipeline lists.
+#[derive(Debug)]
+pub struct PublishedComponent {
+    path: PathBuf,
+    name: String,
+    class_name: String,
+    config: Value,
+    config_file: Option<PathBuf>,
+    checkpoint: Arc<Checkpoint>,
+    place: Place,
+}
+
+/// Where the weights are in the checkpoint.
+#[derive(Debug)]
+enum Place {
+    /// Under diffusers' names, today's or older ones; nothing else is in the checkpoint.
+    Diffusers,
+    /// Under other names, or among others' tensors.
+    Renamed(Vec<Renamed>),
+}
+
+/// A weight under another name, or a part of a tensor.
+#[derive(Debug)]
+struct Renamed {
+    source: String,
+    canonical: String,
+    piece: Cut,
+}
+
+/// As [`Piece`], with what cannot be had without copying.
+#[derive(Debug)]
+enum Cut {
+    Whole,
+    Rows { first: usize, count: usize },
+    /// Elements in f32, which holds those of all formats but F64 as they are.
+    Copied { shape: Vec<usize>, bytes: Vec<u8> },
+}
+
+impl PublishedComponent {
+    /// The component in a folder of its own: `config.json` and weights under diffusers' names.
+    pub(super) fn open_folder(path: &Path, name: &str, class_name: &str) -> Result<PublishedComponent, PublishedError> {
+        let config_file = path.join("config.json");
+        let config = read_json_object(&config_file)?;
+        let checkpoint = Arc::new(Checkpoint::open(find_weights(path)?)?);
+        Ok(PublishedComponent {
+            path: path.to_path_buf(),
+            name: name.to_owned(),
+            class_name: class_name.to_owned(),
+            config,
+            config_file: Some(config_file),
+            checkpoint,
+            place: Place::Diffusers,
+        })
+    }
+
+    /// A component whose weights lie in `checkpoint` where `renames` say.
+    pub(super) fn renamed(
+        path: &Path,
+        component: crate::single_file::Component,
+        checkpoint: Arc<Checkpoint>,
+    ) -> Result<PublishedComponent, PublishedError> {
+        let views: HashMap<String, TensorView<'_>> =
+            checkpoint.tensors().map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let renamed = |Rename { source, canonical, piece }: Rename| {
+            let canonical = canonical?;
+            let cut = cut(&views[&source], piece);
+            Some(cut.map(|piece| Renamed { source, canonical, piece }))
+        };
+        let renames = component.renames.into_iter().filter_map(renamed).collect::<Result<Vec<_>, _>>();
+        let renames = renames.map_err(|problem| PublishedError::Layout { path: path.to_path_buf(), problem })?;
+        drop(views);
+        Ok(PublishedComponent {
+            path: path.to_path_buf(),
+            name: component.name.to_owned(),
+            class_name: component.class_name.to_owned(),
+            config: component.config,
+            config_file: None,
+            checkpoint,
+            place: Place::Renamed(renames),
+        })
+    }
+
+    /// The same weights, described by the JSON object in the file at `path`.
+    pub(super) fn with_config(self, path: PathBuf) -> Result<PublishedComponent, PublishedError> {
+        let config = read_json_object(&path)?;
+        Ok(PublishedComponent { config, config_file: Some(path), ..self })
+    }
+
+    /// The file that its config was read from, if one was.
+    pub(super) fn config_file(&self) -> Option<&Path> {
+        self.config_file.as_deref()
+    }
+
+    /// Its name in `model_index.json`, and its directory's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its class in `model_index.json`: `UNet2DConditionModel`.
+    pub fn class_name(&self) -> &str {
+        &self.class_name
+    }
+
+    /// Its directory, or its file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its `config.json`, an object.
+    pub fn config(&self) -> &Value {
+        &self.config
+    }
+
+    /// The checkpoint that has its weights, under the names of its files.
+    pub fn checkpoint(&self) -> &Arc<Checkpoint> {
+        &self.checkpoint
+    }
+
+    /// Its weights by canonical name, see [`super::canonical_name`]. Tensors that no model reads are among them.
+    ///
+    /// # Errors
+    /// When two tensors have the same canonical name.
+    pub fn tensors(&self) -> Result<BTreeMap<String, TensorView<'_>>, PublishedError> {
+        let mut tensors = BTreeMap::new();
+        let mut own_names: BTreeMap<String, String> = BTreeMap::new();
+        for (own_name, tensor) in self.named_tensors() {
+            let Some(tensor) = canonical_tensor(&self.name, tensor) else { continue };
+            let canonical = tensor.name.clone();
+            if let Some(first) = own_names.insert(canonical.clone(), own_name.clone()) {
+                let (path, second) = (self.path.clone(), own_name);
+                return Err(PublishedError::SameTensor { path, first, second, canonical });
+            }
+            tensors.insert(canonical, tensor);
+        }
+        Ok(tensors)
+    }
+
+    /// Its tensors under diffusers' names, each with its own name.
+    fn named_tensors(&self) -> Vec<(String, TensorView<'_>)> {
+        let views = self.checkpoint.tensors();
+        let renames = match &self.place {
+            Place::Diffusers => return views.map(|tensor| (tensor.name.clone(), tensor)).collect(),
+            Place::Renamed(renames) => renames,
+        };
+        let views: HashMap<String, TensorView<'_>> = views.map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let mut placed = Vec::with_capacity(renames.len());
+        for Renamed { source, canonical, piece } in renames {
+            let TensorView { dtype, shape, bytes, .. } = views[source].clone();
+            let (dtype, shape, bytes) = match piece {
+                Cut::Whole => (dtype, shape, bytes),
+                Cut::Rows { first, count } => {
+                    let row = bytes.len() / shape[0];
+                    let shape = [&[*count], &shape[1..]].concat();
+                    (dtype, shape, &bytes[first * row..(first + count) * row])
+                }
+                Cut::Copied { shape, bytes } => (DType::F32, shape.clone(), bytes.as_slice()),
+            };
+            placed.push((source.clone(), TensorView { name: canonical.clone(), dtype, shape, bytes }));
+        }
+        placed
+    }
+}
+
+/// Checks that `piece` can be had of `tensor`, and copies it where it has to be.
+fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
+    let error = |expected: &str| LayoutProblem::Shape {
+        tensor: tensor.name.clone(),
+        found: tensor.shape.clone(),
+        expected: expected.to_owned(),
+    };
+    match piece {
+        Piece::Whole => Ok(Cut::Whole),
+        Piece::Rows { first, count, of } => {
+            let rows = tensor.shape.first().copied().unwrap_or(0);
+            match rows == of && rows > 0 && tensor.bytes.len().is_multiple_of(rows) {
+                true => Ok(Cut::Rows { first, count }),
+                false => Err(error(&format!("{of} rows"))),
+            }
+        }
+        Piece::Transposed => {
+            let [rows, columns] = tensor.shape[..] else { return Err(error("a matrix")) };
+            let values = tensor.to_f32().map_err(LayoutProblem::Values)?;
+            let transposed = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
+            let bytes = transposed.flat_map(|place| values[place].to_le_bytes()).collect();
+            Ok(Cut::Copied { shape: vec![columns, rows], bytes })
+        }
+    }
+}
+
+/// Names of weight files, the preferred first: whole before half precision, one file before shards, safetensors before
+/// pickles. diffusers and transformers differ in the stem, and have put the variant on either side of
+/// `safetensors.index` over time.
+pub(super) const WEIGHT_FILES: [&str; 10] = [
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "model.safetensors.index.json",
+    "diffusion_pytorch_model.fp16.safetensors",
+    "model.fp16.safetensors",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
+    "model.safetensors.index.fp16.json",
+    "diffusion_pytorch_model.fp16.safetensors.index.json",
+    "model.fp16.safetensors.index.json",
+];
+
+/// The weight file, or the index of the shards, in a component's directory.
+pub(super) fn find_weights(folder: &Path) -> Result<PathBuf, PublishedError> {
+    if let Some(path) = WEIGHT_FILES.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
+        return Ok(path);
+    }
+    let io_error = |source| PublishedError::Io { path: folder.to_path_buf(), source };
+    let mut pickles = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(io_error)? {
+        let path = entry.map_err(io_error)?.path();
+        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
+        if ["bin", "ckpt", "pt", "pth"].contains(&extension) {
+            pickles.push(path);
+        }
+    }
+    Err(match pickles.into_iter().min() {
+        Some(path) => PublishedError::Pickle { path },
+        None => {
+            let expected = format!("{} or {}", WEIGHT_FILES[0], WEIGHT_FILES[1]);
+            PublishedError::MissingFile { path: folder.to_path_buf(), expected }
+        }
+    })
+}

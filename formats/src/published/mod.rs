@@ -1,0 +1,216 @@
+//! A model as its makers publish it: a diffusers directory, one file with everything in it, or files for each of its parts.
+//!
+//! However it lies on disk, it comes out as diffusers would have it: components with configs and weights under
+//! canonical names, and a few texts. Nothing above this module knows the difference.
+
+mod assemble;
+mod card;
+mod component;
+mod directory;
+mod error;
+mod files;
+mod keys;
+
+pub use card::ModelCard;
+pub use component::PublishedComponent;
+pub use error::PublishedError;
+pub use keys::canonical_name;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+use crate::mmap::Bytes;
+use crate::sdq::{Manifest, Source};
+use crate::single_file::{Certainty, Family, Prediction, SCHEDULER, Skipped, Training, with_prediction};
+
+/// Where the parts of a model are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelFiles {
+    /// A diffusers directory, or a file with several parts. What is given below takes the place of its parts.
+    pub model: Option<PathBuf>,
+    /// A file with a U-Net, or a folder with one and its `config.json`.
+    pub unet: Option<PathBuf>,
+    /// The same of the autoencoder; TAESD comes as two files.
+    pub vae: Vec<PathBuf>,
+    /// The same of the text encoder.
+    pub text_encoder: Option<PathBuf>,
+    /// The same of SDXL's second text encoder.
+    pub text_encoder_2: Option<PathBuf>,
+    /// A folder with a tokenizer's files.
+    pub tokenizer: Option<PathBuf>,
+    /// A folder with configs as in a diffusers directory, `unet/config.json` and so on. Those that are there count
+    /// instead of what is read off the weights.
+    pub configs: Option<PathBuf>,
+    /// What the U-Net predicts, where the files do not say it or say it wrongly.
+    pub prediction: Option<Prediction>,
+}
+
+/// An open model: configs and texts read, weights mapped and their headers checked.
+#[derive(Debug)]
+pub struct PublishedModel {
+    path: PathBuf,
+    class_name: String,
+    components: Vec<PublishedComponent>,
+    texts: Vec<(String, String)>,
+    card: ModelCard,
+    /// All files that were used, by the names that are noted of them: paths inside a directory, else file names.
+    files: BTreeMap<String, PathBuf>,
+    family: Option<Family>,
+    training: Option<Training>,
+    skipped: Vec<(Skipped, String)>,
+}
+
+impl PublishedModel {
+    /// Opens the model that is where `files` say.
+    ///
+    /// # Errors
+    /// When a part, config, tokenizer or weight file is missing or malformed, or when the parts do not make a model.
+    pub fn open(files: &ModelFiles) -> Result<PublishedModel, PublishedError> {
+        let mut model = match &files.model {
+            Some(path) if path.is_dir() => directory::open(path, files)?,
+            Some(path) if !path.exists() => return Err(PublishedError::NotFound { path: path.clone() }),
+            _ => assemble::open(files)?,
+        };
+        if let Some(prediction) = files.prediction {
+            model.set_prediction(prediction, Certainty::Given);
+        }
+        Ok(model)
+    }
+
+    fn new(path: &Path, class_name: &str) -> PublishedModel {
+        PublishedModel {
+            path: path.to_path_buf(),
+            class_name: class_name.to_owned(),
+            components: Vec::new(),
+            texts: Vec::new(),
+            card: ModelCard::default(),
+            files: BTreeMap::new(),
+            family: None,
+            training: None,
+            skipped: Vec::new(),
+        }
+    }
+
+    /// Adds a component and notes its files, by their paths inside of `root` where they are there.
+    fn add_component(&mut self, component: PublishedComponent, root: &Path) {
+        let checkpoint = component.checkpoint();
+        let weights = checkpoint.files().iter().map(|file| file.path()).chain(checkpoint.index());
+        for file in weights.chain(component.config_file()) {
+            let inside = file.strip_prefix(root).ok().filter(|inside| !inside.as_os_str().is_empty());
+            let name = inside.or(file.file_name().map(Path::new)).unwrap_or(file);
+            let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
+            self.files.insert(parts.join("/"), file.to_path_buf());
+        }
+        self.components.push(component);
+    }
+
+    /// Makes the U-Net predict `prediction`, whatever the scheduler's config said.
+    pub fn set_prediction(&mut self, prediction: Prediction, certainty: Certainty) {
+        for (_, text) in self.texts.iter_mut().filter(|(name, _)| name == SCHEDULER) {
+            if let Some(changed) = with_prediction(text, prediction) {
+                *text = changed;
+            }
+        }
+        if let Some(training) = &mut self.training {
+            (training.prediction, training.certainty) = (prediction, certainty);
+        }
+    }
+
+    /// The directory, or the file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The pipeline's class: `StableDiffusionPipeline`.
+    pub fn class_name(&self) -> &str {
+        &self.class_name
+    }
+
+    /// Components with weights, in the order of `model_index.json`.
+    pub fn components(&self) -> &[PublishedComponent] {
+        &self.components
+    }
+
+    /// The component called `name`: `text_encoder`, `unet` or `vae`.
+    pub fn component(&self, name: &str) -> Option<&PublishedComponent> {
+        self.components.iter().find(|component| component.name() == name)
+    }
+
+    /// Text files to embed, with their names: `model_index.json`, the tokenizers', `scheduler/scheduler_config.json`,
+    /// `LICENSE`.
+    pub fn texts(&self) -> &[(String, String)] {
+        &self.texts
+    }
+
+    /// The family that it was found to be of; `None` for directories, which say all by themselves.
+    pub fn family(&self) -> Option<Family> {
+        self.family
+    }
+
+    /// What it predicts and how that is known; `None` for directories.
+    pub fn training(&self) -> Option<Training> {
+        self.training
+    }
+
+    /// Tensors in its files that are not part of it, and why.
+    pub fn skipped(&self) -> &[(Skipped, String)] {
+        &self.skipped
+    }
+
+    /// The contents of `sdq.json`; empty where there is none.
+    pub fn card(&self) -> &ModelCard {
+        &self.card
+    }
+
+    /// All files that were used, hashed. Reads every weight once. `go_on` is asked every few megabytes; `None` when it
+    /// said no.
+    ///
+    /// # Errors
+    /// When a file cannot be read any more.
+    pub fn sources(&self, go_on: impl Fn() -> bool) -> Result<Option<Vec<Source>>, PublishedError> {
+        self.files.iter().map(|(name, path)| hash(path, name, &go_on)).collect()
+    }
+
+    /// The manifest of an `.sdq` file made from this model by `converter` (program and version). The name
+    /// defaults to the directory's or the file's. `sources` is empty: that takes [`PublishedModel::sources`], which takes its time.
+    pub fn manifest(&self, converter: &str) -> Manifest {
+        Manifest {
+            name: self.card.name.clone().unwrap_or_else(|| self.folder_name()),
+            description: self.card.description.clone().unwrap_or_default(),
+            license: self.card.license.clone().unwrap_or_default(),
+            pipeline_class: self.class_name.clone(),
+            converter: converter.to_owned(),
+            defaults: self.card.defaults(),
+            sources: Vec::new(),
+            quantization: None,
+        }
+    }
+
+    fn folder_name(&self) -> String {
+        // `.` and `..` have no name of their own.
+        let absolute = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        let name = if absolute.is_dir() { absolute.file_name() } else { absolute.file_stem() };
+        name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
+    }
+}
+
+fn hash(path: &Path, name: &str, go_on: impl Fn() -> bool) -> Result<Option<Source>, PublishedError> {
+    /// Some milliseconds' worth.
+    const STRETCH: usize = 4 << 20;
+    let bytes = Bytes::map(path).map_err(|source| PublishedError::Io { path: path.to_path_buf(), source })?;
+    let mut hasher = Sha256::new();
+    for stretch in bytes.chunks(STRETCH) {
+        if !go_on() {
+            return Ok(None);
+        }
+        hasher.update(stretch);
+    }
+    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Some(Source { file: name.to_owned(), bytes: bytes.len() as u64, sha256 }))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,301 @@
+//! What a file does not tell: by which family its model is.
+
+use serde_json::{Value, json};
+
+use super::error::{LayoutProblem, unknown};
+use super::names::Names;
+use super::text_encoder::{TextKind, TextEncoder};
+use super::{FoundUNet, FoundVae, Rename};
+
+/// A family of models: those that share what their files do not tell.
+///
+/// | | text states | activation | heads | scheduler | latents are scaled by |
+/// |---|---|---|---|---|---|
+/// | SD1 | last block of CLIP | quick GELU | 8 | PNDM | 0.18215 |
+/// | SD2 | last but one of OpenCLIP | GELU | of 64 channels | DDIM | 0.18215 |
+/// | SDXL | last but one of both | quick GELU, GELU | of 64 channels | Euler | 0.13025 |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Projections around transformers are 1x1 convolutions.
+    Sd1,
+    /// They are matrices.
+    Sd2,
+    /// A pooled prompt and sizes are added to the timestep.
+    Sdxl,
+    /// The same, with one text encoder and an aesthetic score.
+    SdxlRefiner,
+}
+
+impl Family {
+    /// Its name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Sd1 => "SD1",
+            Family::Sd2 => "SD2",
+            Family::Sdxl => "SDXL",
+            Family::SdxlRefiner => "SDXL refiner",
+        }
+    }
+
+    fn is_sdxl(self) -> bool {
+        matches!(self, Family::Sdxl | Family::SdxlRefiner)
+    }
+
+    /// Sides of the latents that the published models were trained with.
+    fn latent_size(self, prediction: Prediction) -> usize {
+        match self {
+            Family::Sd1 => 64,
+            Family::Sd2 if prediction == Prediction::V => 96,
+            Family::Sd2 => 64,
+            Family::Sdxl | Family::SdxlRefiner => 128,
+        }
+    }
+
+    fn scaling_factor(self) -> f64 {
+        if self.is_sdxl() { 0.13025 } else { 0.18215 }
+    }
+}
+
+/// What a U-Net predicts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prediction {
+    /// The noise.
+    Epsilon,
+    /// Velocity: Salimans and Ho 2022, arXiv:2202.00512, section 2.4.
+    V,
+    /// The picture without noise.
+    Sample,
+}
+
+impl Prediction {
+    /// Its name in a scheduler's config.
+    pub fn name(self) -> &'static str {
+        match self {
+            Prediction::Epsilon => "epsilon",
+            Prediction::V => "v_prediction",
+            Prediction::Sample => "sample",
+        }
+    }
+}
+
+/// How the prediction is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Certainty {
+    /// The caller said so.
+    Given,
+    /// The file says so: a marker tensor or a note.
+    Marked,
+    /// All models of the family do.
+    Family,
+    /// An evaluation showed it.
+    Measured,
+    /// The family has both kinds and the file does not tell.
+    Guess,
+}
+
+/// What a model predicts, and how that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Training {
+    /// What the U-Net predicts.
+    pub prediction: Prediction,
+    /// How that is known.
+    pub certainty: Certainty,
+    /// Whether the last step of its schedule is noise alone: Lin et al. 2023, arXiv:2305.08891, section 3.1.
+    pub zero_snr: bool,
+}
+
+impl Training {
+    /// What a file says by the tensors `v_pred` and `ztsnr`, and under the keys that `note` looks up; else what its
+    /// family does. Of SD2 there are both: the models of 768 pixels predict velocity, those of 512 noise.
+    pub(crate) fn of(
+        unet: &FoundUNet,
+        vae: &FoundVae,
+        family: Family,
+        given: Option<Prediction>,
+        names: &Names,
+        note: impl Fn(&str) -> Option<String>,
+    ) -> Result<Training, LayoutProblem> {
+        if let Some(marker) = names.under("edm_").next() {
+            return Err(unknown(marker, "the mark of an EDM model".to_owned()));
+        }
+        let zero_snr = names.has("ztsnr");
+        let known = |prediction, certainty| Ok(Training { prediction, certainty, zero_snr });
+        if let Some(prediction) = given {
+            return known(prediction, Certainty::Given);
+        }
+        if names.has("v_pred") {
+            return known(Prediction::V, Certainty::Marked);
+        }
+        match note("modelspec.predict_key").or_else(|| note("modelspec.prediction_type")).as_deref() {
+            Some("v" | "v_prediction") => return known(Prediction::V, Certainty::Marked),
+            Some("epsilon" | "eps") => return known(Prediction::Epsilon, Certainty::Marked),
+            _ => {}
+        }
+        match family {
+            // How long the published 512-base-ema.ckpt was trained.
+            Family::Sd2 if note("global_step").as_deref() == Some("875000") => {
+                known(Prediction::Epsilon, Certainty::Marked)
+            }
+            Family::Sd2 if unet.unet.in_channels == vae.latent_channels() => known(Prediction::V, Certainty::Guess),
+            _ => known(Prediction::Epsilon, Certainty::Family),
+        }
+    }
+}
+
+/// The parts that make up a model, each with the names of the checkpoint that has it.
+pub(crate) struct Parts<'a> {
+    pub(crate) unet: (&'a Names, &'a FoundUNet),
+    pub(crate) vae: (&'a Names, &'a FoundVae),
+    pub(crate) text_encoders: Vec<(&'a Names, &'a TextEncoder)>,
+}
+
+/// A component as diffusers would have saved it.
+pub(crate) struct Component {
+    pub(crate) name: &'static str,
+    pub(crate) class_name: &'static str,
+    pub(crate) config: Value,
+    pub(crate) renames: Vec<Rename>,
+}
+
+impl Parts<'_> {
+    /// By what is added to the timestep's embedding, how transformers project, and how many text encoders there are.
+    pub(crate) fn family(&self) -> Family {
+        let unet = &self.unet.1.unet;
+        match (unet.added_inputs, self.text_encoders.len()) {
+            (Some(_), 0 | 1) => Family::SdxlRefiner,
+            (Some(_), _) => Family::Sdxl,
+            (None, _) if unet.linear_projections => Family::Sd2,
+            (None, _) => Family::Sd1,
+        }
+    }
+
+    /// The components, in the order in which diffusers lists them.
+    pub(crate) fn components(&self, family: Family, training: &Training) -> Result<Vec<Component>, LayoutProblem> {
+        let kinds: &[(&'static str, TextKind)] = match family {
+            Family::Sd1 => &[("text_encoder", TextKind::Clip)],
+            Family::Sd2 => &[("text_encoder", TextKind::OpenClipPenultimate)],
+            Family::Sdxl => &[("text_encoder", TextKind::Clip), ("text_encoder_2", TextKind::OpenClip)],
+            Family::SdxlRefiner => &[("text_encoder_2", TextKind::OpenClip)],
+        };
+        if self.text_encoders.len() > kinds.len() {
+            let found = format!("one of {} text encoders of an {} model", self.text_encoders.len(), family.name());
+            return Err(unknown(&self.text_encoders[kinds.len()].1.prefix, found));
+        }
+        let mut components: Vec<Component> = kinds
+            .iter()
+            .zip(&self.text_encoders)
+            .map(|(&(name, kind), (names, encoder))| encoder.component(names, name, kind))
+            .collect();
+        let pooled = self.text_encoders.last().and_then(|(_, encoder)| encoder.projection).unwrap_or(0);
+        let (names, found) = self.unet;
+        let numbers = if family == Family::SdxlRefiner { 5 } else { 6 };
+        components.push(found.component(names, pooled, numbers, family.latent_size(training.prediction))?);
+        let (names, found) = self.vae;
+        components.push(found.component(names, family.scaling_factor()));
+        Ok(components)
+    }
+
+    /// The diffusers pipeline that draws with such a model.
+    pub(crate) fn class_name(&self, family: Family) -> Result<&'static str, LayoutProblem> {
+        let (inputs, latents) = (self.unet.1.unet.in_channels, self.vae.1.latent_channels());
+        let inpainting = inputs == 2 * latents + 1;
+        Ok(match family {
+            Family::SdxlRefiner => "StableDiffusionXLImg2ImgPipeline",
+            Family::Sdxl if inpainting => "StableDiffusionXLInpaintPipeline",
+            Family::Sdxl if inputs == latents => "StableDiffusionXLPipeline",
+            Family::Sd1 | Family::Sd2 if inpainting => "StableDiffusionInpaintPipeline",
+            Family::Sd1 | Family::Sd2 if inputs == 2 * latents => "StableDiffusionInstructPix2PixPipeline",
+            Family::Sd1 | Family::Sd2 if self.unet.1.unet.is_told_guidance() => "LatentConsistencyModelPipeline",
+            Family::Sd1 | Family::Sd2 if inputs == latents => "StableDiffusionPipeline",
+            _ => {
+                let found = format!("the input of {inputs} channels beside latents of {latents}");
+                return Err(unknown("input_blocks.0.0", found));
+            }
+        })
+    }
+
+    /// `model_index.json` and the configs of scheduler and tokenizers. The vocabulary is the standard one, so that no
+    /// tokenizer has files of its own.
+    pub(crate) fn texts(
+        &self,
+        family: Family,
+        training: &Training,
+        class_name: &str,
+        components: &[Component],
+    ) -> Vec<(String, String)> {
+        let mut index = json!({ "_class_name": class_name });
+        if family.is_sdxl() {
+            index["force_zeros_for_empty_prompt"] = (family == Family::Sdxl).into();
+            index["requires_aesthetics_score"] = (family == Family::SdxlRefiner).into();
+        }
+        let mut texts = Vec::new();
+        for Component { name, class_name, .. } in components {
+            let library = if name.starts_with("text") { "transformers" } else { "diffusers" };
+            index[*name] = json!([library, class_name]);
+            let Some(tokenizer) = tokenizer_of(name) else { continue };
+            index[tokenizer] = json!(["transformers", "CLIPTokenizer"]);
+            let open_clip = family == Family::Sd2 || *name == "text_encoder_2";
+            texts.push((format!("{tokenizer}/tokenizer_config.json"), tokenizer_config(open_clip).to_string()));
+        }
+        let scheduler = scheduler_config(family, training, class_name);
+        index["scheduler"] = json!(["diffusers", scheduler["_class_name"]]);
+        texts.push((SCHEDULER.to_owned(), scheduler.to_string()));
+        texts.insert(0, ("model_index.json".to_owned(), index.to_string()));
+        texts
+    }
+}
+
+/// The text that says how the model is sampled.
+pub(crate) const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// The tokenizer that the text encoder `component` reads; `None` for other components.
+pub(crate) fn tokenizer_of(component: &str) -> Option<&'static str> {
+    match component {
+        "text_encoder" => Some("tokenizer"),
+        "text_encoder_2" => Some("tokenizer_2"),
+        _ => None,
+    }
+}
+
+/// OpenCLIP fills a prompt up with the token 0, which is written `!`; CLIP with the end token.
+fn tokenizer_config(open_clip: bool) -> Value {
+    let padding = if open_clip { "!" } else { "<|endoftext|>" };
+    json!({ "tokenizer_class": "CLIPTokenizer", "pad_token": padding })
+}
+
+/// As in the published models of the family.
+fn scheduler_config(family: Family, training: &Training, pipeline: &str) -> Value {
+    let mut config = json!({
+        "_class_name": match family {
+            _ if pipeline == "LatentConsistencyModelPipeline" => "LCMScheduler",
+            Family::Sd1 => "PNDMScheduler",
+            Family::Sd2 => "DDIMScheduler",
+            Family::Sdxl | Family::SdxlRefiner => "EulerDiscreteScheduler",
+        },
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "num_train_timesteps": 1000,
+        "prediction_type": training.prediction.name(),
+        "steps_offset": 1,
+    });
+    if config["_class_name"] != "EulerDiscreteScheduler" {
+        config["clip_sample"] = false.into();
+        config["set_alpha_to_one"] = false.into();
+    }
+    if config["_class_name"] == "PNDMScheduler" {
+        config["skip_prk_steps"] = true.into();
+    }
+    if training.zero_snr {
+        config["rescale_betas_zero_snr"] = true.into();
+        config["timestep_spacing"] = "trailing".into();
+    }
+    config
+}
+
+/// `text`, a scheduler's config, with another prediction.
+pub(crate) fn with_prediction(text: &str, prediction: Prediction) -> Option<String> {
+    let mut config: Value = serde_json::from_str(text).ok()?;
+    config.as_object_mut()?.insert("prediction_type".to_owned(), prediction.name().into());
+    Some(config.to_string())
+}

@@ -1,0 +1,246 @@
+//! Models whose components lie in one file, under the names of the code that trained them: CompVis' for SD1.x, Stability's
+//! for SD2.x and SDXL. Names and shapes tell what a model is made of; from them come the configs and names that diffusers
+//! would have saved.
+//!
+//! What no file tells is decided by family, and said: see [`Family`].
+
+mod error;
+mod family;
+mod names;
+mod text_encoder;
+mod unet;
+mod vae;
+
+pub use error::LayoutProblem;
+pub use family::{Certainty, Family, Prediction, Training};
+pub use names::{ModuleNames, Names};
+pub use unet::{Level, Middle, UNetStructure};
+
+pub(crate) use family::{Component, Parts, SCHEDULER, tokenizer_of, with_prediction};
+pub(crate) use text_encoder::{TextEncoder, TextKind};
+pub(crate) use vae::taesd_half;
+
+use serde_json::Value;
+
+use unet::UNet;
+use vae::{Autoencoder, TinyAutoencoder};
+
+/// Where one weight lies in a checkpoint that names it otherwise.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rename {
+    /// Its tensor there.
+    pub(crate) source: String,
+    /// Its name in diffusers; `None` for what is no weight.
+    pub(crate) canonical: Option<String>,
+    /// Which part of the tensor it is.
+    pub(crate) piece: Piece,
+}
+
+/// Which part of a tensor a weight is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// All of it.
+    Whole,
+    /// Entries of its first dimension.
+    Rows {
+        /// The first of them.
+        first: usize,
+        /// How many.
+        count: usize,
+        /// How many there have to be.
+        of: usize,
+    },
+    /// A matrix, rows and columns exchanged.
+    Transposed,
+}
+
+impl Rename {
+    fn new(source: &str, canonical: &str, piece: Piece) -> Rename {
+        Rename { source: source.to_owned(), canonical: Some(canonical.to_owned()), piece }
+    }
+
+    fn ignored(source: &str) -> Rename {
+        Rename { source: source.to_owned(), canonical: None, piece: Piece::Whole }
+    }
+}
+
+/// The parts of a model that a checkpoint has.
+#[derive(Default)]
+pub(crate) struct Found {
+    pub(crate) unet: Option<FoundUNet>,
+    pub(crate) vae: Option<FoundVae>,
+    pub(crate) text_encoders: Vec<TextEncoder>,
+    /// Tensors of no part, by why they are left out.
+    pub(crate) skipped: Vec<(Skipped, String)>,
+}
+
+/// A U-Net among a checkpoint's tensors.
+pub(crate) struct FoundUNet {
+    /// What the names of its tensors begin with.
+    prefix: String,
+    unet: UNet,
+}
+
+impl FoundUNet {
+    /// As a component that is described elsewhere.
+    pub(crate) fn renamed(&self, names: &Names) -> Component {
+        let modules = self.unet.structure.modules();
+        let renames = renames(names, &self.prefix, |name| modules.to_diffusers(name));
+        Component { name: "unet", class_name: "UNet2DConditionModel", config: Value::Null, renames }
+    }
+
+    fn component(
+        &self,
+        names: &Names,
+        pooled: usize,
+        numbers: usize,
+        latent_size: usize,
+    ) -> Result<Component, LayoutProblem> {
+        let config = self.unet.config(pooled, numbers, latent_size)?;
+        Ok(Component { config, ..self.renamed(names) })
+    }
+}
+
+/// An autoencoder among a checkpoint's tensors.
+pub(crate) struct FoundVae {
+    /// What the names of its tensors begin with.
+    prefix: String,
+    vae: Vae,
+}
+
+enum Vae {
+    Kl(Autoencoder),
+    Tiny(TinyAutoencoder),
+}
+
+impl FoundVae {
+    fn latent_channels(&self) -> usize {
+        match &self.vae {
+            Vae::Kl(vae) => vae.latent_channels,
+            Vae::Tiny(vae) => vae.latent_channels,
+        }
+    }
+
+    /// As a component. `scaling_factor` is what latents are multiplied by, unless the network has its own.
+    pub(crate) fn component(&self, names: &Names, scaling_factor: f64) -> Component {
+        let (class_name, config, renames) = match &self.vae {
+            Vae::Kl(vae) => {
+                let modules = vae.modules();
+                let renames = renames(names, &self.prefix, |name| modules.to_diffusers(name));
+                ("AutoencoderKL", vae.config(scaling_factor), renames)
+            }
+            Vae::Tiny(vae) => {
+                let renames = renames(names, &self.prefix, |name| vae.to_diffusers(name));
+                ("AutoencoderTiny", vae.config(), renames)
+            }
+        };
+        Component { name: "vae", class_name, config, renames }
+    }
+}
+
+/// Every tensor whose name begins with `prefix`, but for what only training needs; what is behind the prefix becomes
+/// `to_diffusers` of it.
+fn renames(names: &Names, prefix: &str, to_diffusers: impl Fn(&str) -> String) -> Vec<Rename> {
+    let rename = |source: &str| match Skipped::of(source) {
+        Skipped::Unknown => Rename::new(source, &to_diffusers(&source[prefix.len()..]), Piece::Whole),
+        Skipped::Ema | Skipped::Training => Rename::ignored(source),
+    };
+    names.under(prefix).map(rename).collect()
+}
+
+/// Why a tensor of a checkpoint is not part of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Skipped {
+    /// A running mean of the weights, kept for training on.
+    Ema,
+    /// The noise schedule, or the state of training.
+    Training,
+    /// Of no part that is known.
+    Unknown,
+}
+
+impl Skipped {
+    /// Completes "tensors …".
+    pub fn name(self) -> &'static str {
+        match self {
+            Skipped::Ema => "of a running mean (EMA)",
+            Skipped::Training => "of schedule and training",
+            Skipped::Unknown => "of no known part",
+        }
+    }
+
+    /// Why the tensor `name`, which belongs to no part, is left out.
+    fn of(name: &str) -> Skipped {
+        let schedule = ["alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "denoiser.", "loss.", "optimizer_states.", "lr_schedulers."];
+        let single = ["betas", "logvar", "lvlb_weights", "scale_factor", "global_step", "epoch", "v_pred", "ztsnr"];
+        if name.starts_with("model_ema.") {
+            Skipped::Ema
+        } else if schedule.iter().any(|start| name.starts_with(start)) || single.contains(&name) {
+            Skipped::Training
+        } else {
+            Skipped::Unknown
+        }
+    }
+}
+
+impl Found {
+    /// The parts whose tensors are among `names`.
+    ///
+    /// # Errors
+    /// When a part is there but lacks tensors, or when there is none at all.
+    pub(crate) fn of(names: &Names) -> Result<Found, LayoutProblem> {
+        let mut found = Found::default();
+        let starts = |end: &'static str| names.iter().filter_map(move |name| name.strip_suffix(end));
+        let unets = starts("input_blocks.0.0.weight").chain(starts("down_blocks.0.resnets.0.conv1.weight"));
+        // The others of these are a ControlNet's, and the encoders of autoencoders.
+        if let Some(prefix) = unets.into_iter().find(|start| *start != "control_model." && !start.ends_with("coder.")) {
+            found.unet = Some(FoundUNet { prefix: prefix.to_owned(), unet: UNet::of(names, prefix)? });
+        }
+        if let Some(prefix) = starts("decoder.conv_in.weight").find(|start| Autoencoder::is_at(names, start)) {
+            let vae = Vae::Kl(Autoencoder::of(names, prefix)?);
+            found.vae = Some(FoundVae { prefix: prefix.to_owned(), vae });
+        } else if let Some(prefix) = starts("decoder.layers.0.weight").chain(starts("decoder.1.weight")).next() {
+            let vae = Vae::Tiny(TinyAutoencoder::of(names, prefix)?);
+            found.vae = Some(FoundVae { prefix: prefix.to_owned(), vae });
+        }
+        found.text_encoders = TextEncoder::all(names)?;
+        if found.unet.is_none() && found.vae.is_none() && found.text_encoders.is_empty() {
+            return Err(nothing(names));
+        }
+        let unet = found.unet.iter().map(|unet| &unet.prefix);
+        let vae = found.vae.iter().map(|vae| &vae.prefix);
+        let text = found.text_encoders.iter().map(|encoder| &encoder.prefix);
+        let prefixes: Vec<&String> = unet.chain(vae).chain(text).collect();
+        let claimed = |name: &&str| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()) && (!prefix.is_empty() || Skipped::of(name) == Skipped::Unknown));
+        found.skipped = names.iter().filter(|name| !claimed(name)).map(|name| (Skipped::of(name), name.to_owned())).collect();
+        Ok(found)
+    }
+}
+
+/// Nothing of a model: says what the names look like.
+fn nothing(names: &Names) -> LayoutProblem {
+    let first = names.iter().next().unwrap_or("none").to_owned();
+    LayoutProblem::Nothing { tensors: names.iter().count(), first, hint: hint(names) }
+}
+
+/// What a file is that is no model.
+fn hint(names: &Names) -> Option<&'static str> {
+    let any = |part: &str| names.iter().any(|name| name.contains(part));
+    if any("lora_down") || any("lora_A") || any(".lora.down") || any("hada_w1") || any("lokr_w1") {
+        Some("a LoRA, which is given to `sdq generate --lora`")
+    } else if any("zero_convs.") || any("controlnet_") {
+        Some("a ControlNet, which sdq does not run")
+    } else if any("emb_params") || any("string_to_param") {
+        Some("a textual inversion")
+    } else if any("double_blocks.") || any("joint_blocks.") {
+        Some("a diffusion transformer (FLUX, SD3), which sdq does not run")
+    } else {
+        None
+    }
+}
+
+/// Groups of every group norm: 32 in all published models. Where widths are too small for that, the largest number that
+/// divides them all.
+fn norm_groups(widths: &[usize]) -> usize {
+    (1..=32).rev().find(|groups| widths.iter().all(|width| width.is_multiple_of(*groups))).unwrap_or(1)
+}

@@ -1,0 +1,211 @@
+//! CLIP's text encoder, as transformers names it (`text_model.encoder.layers`) or as OpenCLIP does
+//! (`transformer.resblocks`).
+
+use serde_json::{Value, json};
+
+use super::error::{LayoutProblem, missing};
+use super::names::{ModuleNames, Names};
+use super::{Component, Piece, Rename};
+
+/// What OpenCLIP calls the modules of a block, and what transformers does. The three projections of the attention are one
+/// matrix there.
+const BLOCK: [(&str, &str); 5] = [
+    ("ln_1", "layer_norm1"),
+    ("attn.out_proj", "self_attn.out_proj"),
+    ("ln_2", "layer_norm2"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
+];
+/// The rows of that matrix, in order.
+const JOINED: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+
+/// What the projection of the pooled prompt is called, the name of transformers first. The others are transposed.
+const PROJECTION: [&str; 3] = ["text_projection.weight", "text_projection", "text_model.text_projection"];
+
+/// Buffers and parameters that encode no text: positions counted up, the causal mask, the temperature of training.
+const IGNORED: [&str; 3] = ["text_model.embeddings.position_ids", "attn_mask", "logit_scale"];
+
+/// Which of a block's states the U-Net reads, and how the perceptron bends them: the families differ and the file does
+/// not tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TextKind {
+    /// OpenAI's CLIP: SD1.x, and the first encoder of SDXL.
+    Clip,
+    /// OpenCLIP, of which SD2.x reads the last block but one and never runs the last.
+    OpenClipPenultimate,
+    /// OpenCLIP whole, with its projection: the second encoder of SDXL.
+    OpenClip,
+}
+
+/// A text encoder by its names and shapes.
+#[derive(Clone, Debug)]
+pub(crate) struct TextEncoder {
+    /// What its tensors' names begin with.
+    pub(super) prefix: String,
+    /// OpenCLIP's names.
+    open_clip: bool,
+    pub(super) width: usize,
+    layers: usize,
+    intermediate: usize,
+    vocabulary: usize,
+    positions: usize,
+    /// Width of the pooled prompt.
+    pub(super) projection: Option<usize>,
+}
+
+impl TextEncoder {
+    /// All text encoders among `names`, the first that a prompt goes through first.
+    ///
+    /// # Errors
+    /// When one of them lacks a tensor.
+    pub(super) fn all(names: &Names) -> Result<Vec<TextEncoder>, LayoutProblem> {
+        let embeddings = names.iter().filter_map(|name| name.strip_suffix("token_embedding.weight"));
+        let mut found =
+            embeddings.map(|start| TextEncoder::of(names, start)).collect::<Result<Vec<_>, _>>()?;
+        // `conditioner.embedders.1.` and `cond_stage_model.1.` are second, whatever stands beside them.
+        found.sort_by_key(|encoder| (encoder.prefix.contains(".1."), encoder.prefix.clone()));
+        Ok(found)
+    }
+
+    /// The encoder whose token embedding's name begins with `start`.
+    fn of(names: &Names, start: &str) -> Result<TextEncoder, LayoutProblem> {
+        let embeddings = start.strip_suffix("embeddings.");
+        let open_clip = embeddings.is_none();
+        let prefix = embeddings.unwrap_or(start);
+        let inner = |name: &str| format!("{prefix}{name}");
+        let [blocks, perceptron, positions] = match open_clip {
+            true => ["transformer.resblocks", "mlp.c_fc.weight", "positional_embedding"],
+            false => ["encoder.layers", "mlp.fc1.weight", "embeddings.position_embedding.weight"],
+        };
+        let size = |name: String, axis: usize| {
+            let size = names.shape(&name).and_then(|shape| shape.get(axis)).copied();
+            size.ok_or_else(|| missing(name))
+        };
+        let tokens = format!("{start}token_embedding.weight");
+        // The projection stands beside `text_model.`, not in it.
+        let prefix_of_all = prefix.strip_suffix("text_model.").unwrap_or(prefix);
+        let projection = match open_clip {
+            true => size(inner("text_projection"), 1).ok(),
+            false => size(format!("{prefix_of_all}text_projection.weight"), 0)
+                .or_else(|_| size(format!("{prefix_of_all}text_projection"), 1))
+                .or_else(|_| size(inner("text_projection"), 1))
+                .ok(),
+        };
+        Ok(TextEncoder {
+            width: size(tokens.clone(), 1)?,
+            layers: names.count(&inner(blocks)),
+            intermediate: size(inner(&format!("{blocks}.0.{perceptron}")), 0)?,
+            vocabulary: size(tokens, 0)?,
+            positions: size(inner(positions), 0)?,
+            projection,
+            open_clip,
+            prefix: prefix_of_all.to_owned(),
+        })
+    }
+
+    /// What it is beside a config of so many layers: one block more is SD2's that is never run.
+    pub(crate) fn kind_with(&self, layers: &Value) -> TextKind {
+        match layers.as_u64().is_some_and(|layers| layers + 1 == self.layers as u64) {
+            true => TextKind::OpenClipPenultimate,
+            false => TextKind::Clip,
+        }
+    }
+
+    /// The `config.json` that diffusers would have.
+    fn config(&self, kind: TextKind) -> Value {
+        let layers = match kind {
+            TextKind::OpenClipPenultimate if self.has_all_blocks() => self.layers - 1,
+            _ => self.layers,
+        };
+        let mut config = json!({
+            "model_type": "clip_text_model",
+            "vocab_size": self.vocabulary,
+            "max_position_embeddings": self.positions,
+            "hidden_size": self.width,
+            "intermediate_size": self.intermediate,
+            "num_hidden_layers": layers,
+            "num_attention_heads": self.heads(),
+            "hidden_act": if kind == TextKind::Clip { "quick_gelu" } else { "gelu" },
+            "layer_norm_eps": 1e-5,
+        });
+        if let (TextKind::OpenClip, Some(projection)) = (kind, self.projection) {
+            config["projection_dim"] = projection.into();
+            config["eos_token_id"] = 49407.into();
+        }
+        config
+    }
+
+    /// Whether the block that SD2 never runs is there: diffusers leaves it out of its files, others keep it.
+    fn has_all_blocks(&self) -> bool {
+        self.layers > 1 && (self.open_clip || !self.prefix.is_empty())
+    }
+
+    /// Attention heads: the published encoders give each 64 channels; where the width is too small for that, eight.
+    fn heads(&self) -> usize {
+        match self.width.is_multiple_of(64) {
+            true => self.width / 64,
+            false => (1..=8).rev().find(|heads| self.width.is_multiple_of(*heads)).unwrap_or(1),
+        }
+    }
+
+    /// As the component called `name`.
+    pub(crate) fn component(&self, names: &Names, name: &'static str, kind: TextKind) -> Component {
+        let class_name = match kind {
+            TextKind::OpenClip => "CLIPTextModelWithProjection",
+            TextKind::Clip | TextKind::OpenClipPenultimate => "CLIPTextModel",
+        };
+        Component { name, class_name, config: self.config(kind), renames: self.renames(names, kind) }
+    }
+
+    /// Where every weight of the encoder lies.
+    fn renames(&self, names: &Names, kind: TextKind) -> Vec<Rename> {
+        let modules = self.modules();
+        let unread = match kind {
+            TextKind::OpenClipPenultimate if self.has_all_blocks() => {
+                Some(format!("text_model.encoder.layers.{}.", self.layers - 1))
+            }
+            _ => None,
+        };
+        let is_unread = |name: &str| unread.as_ref().is_some_and(|block| name.starts_with(block));
+        let renames = names.under(&self.prefix).flat_map(|source| {
+            let own = &source[self.prefix.len()..];
+            let name = match self.open_clip {
+                true => modules.to_diffusers(own),
+                // Files of 2022 lack this part.
+                false if own.starts_with("encoder.") || own.starts_with("embeddings.") || own.starts_with("final_") => {
+                    format!("text_model.{own}")
+                }
+                false => own.to_owned(),
+            };
+            let projection = PROJECTION.contains(&name.as_str());
+            if IGNORED.contains(&name.as_str()) || is_unread(&name) || projection && kind != TextKind::OpenClip {
+                vec![Rename::ignored(source)]
+            } else if projection {
+                let piece = if name.ends_with(".weight") { Piece::Whole } else { Piece::Transposed };
+                vec![Rename::new(source, PROJECTION[0], piece)]
+            } else if let Some((block, parameter)) = name.split_once(".attn.in_proj_") {
+                let part = |(part, projection): (usize, &&str)| {
+                    let piece = Piece::Rows { first: part * self.width, count: self.width, of: 3 * self.width };
+                    Rename::new(source, &format!("{block}.self_attn.{projection}.{parameter}"), piece)
+                };
+                JOINED.iter().enumerate().map(part).collect()
+            } else {
+                vec![Rename::new(source, &name, Piece::Whole)]
+            }
+        });
+        renames.collect()
+    }
+
+    /// The names of OpenCLIP's modules, and what transformers calls them.
+    fn modules(&self) -> ModuleNames {
+        let mut modules = ModuleNames::default();
+        modules.add("token_embedding", "text_model.embeddings.token_embedding");
+        modules.add("positional_embedding", "text_model.embeddings.position_embedding.weight");
+        modules.add("ln_final", "text_model.final_layer_norm");
+        for block in 0..self.layers {
+            let name = format!("text_model.encoder.layers.{block}");
+            modules.add_all(&format!("transformer.resblocks.{block}"), &name, &BLOCK);
+        }
+        modules
+    }
+}
