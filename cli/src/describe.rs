@@ -21,7 +21,9 @@ pub(crate) fn note_choices(model: &PublishedModel) {
     for (why, names) in skipped(model) {
         let listed = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
         match why {
-            Skipped::Unknown => note!("left out: {} tensors {}: {listed}{}", names.len(), why.name(), more(&names)),
+            Skipped::Unknown => {
+                note!("left out: {} tensors {}: {listed}{}", names.len(), why.name(), more(&names))
+            }
             Skipped::Ema | Skipped::Training => note!("left out: {} tensors {}", names.len(), why.name()),
         }
     }
@@ -74,11 +76,13 @@ pub(crate) fn plan(plan: &Plan) -> String {
             sum.1 += weight.spec.shape.iter().product::<usize>();
             sum.2 += stored.iter().map(|part| part.bytes).sum::<usize>();
         }
-        let _ = writeln!(text, "{}:", part.component);
+        let parameters: usize = types.values().map(|(_, parameters, _)| parameters).sum();
+        let _ = writeln!(text, "{}: {:.1} M parameters", part.component, parameters as f64 / 1e6);
         for (name, (tensors, parameters, bytes)) in types {
             total += bytes;
             let (millions, megabytes) = (parameters as f64 / 1e6, bytes as f64 / 1e6);
-            let _ = writeln!(text, "  {name}: {tensors} tensors, {millions:.2} M parameters, {megabytes:.2} MB");
+            let _ =
+                writeln!(text, "  {name}: {tensors} tensors, {millions:.2} M parameters, {megabytes:.2} MB");
         }
     }
     let _ = writeln!(text, "in all: {:.1} MB of weights", total as f64 / 1e6);

@@ -10,7 +10,7 @@ use sdq_engine::{
     Pipeline, Request,
     pipeline::{Probe, compare},
 };
-use sdq_formats::{WeightSpec, WeightType, published::PublishedModel, layout, sdq::Quantization};
+use sdq_formats::{WeightSpec, WeightType, layout, published::PublishedModel, sdq::Quantization};
 use sdq_quantize::{Plan, Recipe};
 
 use crate::{

@@ -7,3 +7,4 @@ pub mod command;
 pub mod goldens;
 pub mod measure;
 pub mod models;
+pub mod single_file;

@@ -11,12 +11,12 @@ use crate::text_file::TextFileError;
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The system refused to read.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {reason}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Its reason.
-        source: io::Error,
+        /// Why. Not the source: the message has said it.
+        reason: io::Error,
     },
     /// A file of a kind that holds no tensors.
     #[error("{}: expected a checkpoint (safetensors, .ckpt or GGUF); it is {kind}", path.display())]

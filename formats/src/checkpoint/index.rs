@@ -49,7 +49,8 @@ struct Index {
 /// The index's map from tensor to shard.
 fn read(path: &Path) -> Result<BTreeMap<String, String>, IndexProblem> {
     let text = text_file::read(path, MAX_LEN)?;
-    let index: Index = serde_json::from_str(&text).map_err(|error| IndexProblem::Json(json_reason(&error)))?;
+    let index: Index =
+        serde_json::from_str(&text).map_err(|error| IndexProblem::Json(json_reason(&error)))?;
     let mut weight_map = BTreeMap::new();
     for (tensor, shard) in index.weight_map.0 {
         // Shards lie beside the index; a name that leads elsewhere is not opened.

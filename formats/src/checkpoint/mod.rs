@@ -29,7 +29,7 @@ impl CheckpointFile {
     pub fn open(path: impl AsRef<Path>) -> Result<CheckpointFile, CheckpointError> {
         let path = path.as_ref();
         let kind =
-            FileKind::of_file(path).map_err(|source| CheckpointError::Io { path: path.into(), source })?;
+            FileKind::of_file(path).map_err(|reason| CheckpointError::Io { path: path.into(), reason })?;
         match kind {
             FileKind::Sdq | FileKind::Png | FileKind::Jpeg | FileKind::WebP => {
                 Err(CheckpointError::Kind { path: path.into(), kind })

@@ -61,4 +61,3 @@ fn rejects_an_index_that_is_something_else() {
     fs::write(&path, "version https://git-lfs.github.com/spec/v1").unwrap();
     assert!(Checkpoint::open(&path).unwrap_err().to_string().contains("git-lfs pointer"));
 }
-

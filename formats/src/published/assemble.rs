@@ -3,14 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use super::clip_vocabulary;
 use super::component::{PublishedComponent, WEIGHT_FILES, find_weights};
 use super::error::PublishedError;
 use super::files::read_json_object;
 use super::{ModelFiles, PublishedModel};
 use crate::checkpoint::Checkpoint;
 use crate::single_file::{
-    Component, Found, FoundUNet, FoundVae, LayoutProblem, Names, Parts, SCHEDULER, TextEncoder, TextKind, Training,
-    taesd_half, tokenizer_of,
+    Component, Found, FoundUNet, FoundVae, LayoutProblem, Names, Parts, SCHEDULER, TextEncoder, TextKind,
+    Training, taesd_half, tokenizer_of,
 };
 
 /// A checkpoint and the parts in it.
@@ -49,7 +50,8 @@ impl Loaded {
         let found = Found::of(&names).map_err(layout)?;
         // Beside a file of another name it may be anything's.
         let file = &files[0];
-        let is_component = file.file_name().is_some_and(|name| WEIGHT_FILES.iter().any(|known| name == *known));
+        let is_component =
+            file.file_name().is_some_and(|name| WEIGHT_FILES.iter().any(|known| name == *known));
         let config = file.parent().map(|folder| folder.join("config.json"));
         let config = config.filter(|config| (path.is_dir() || is_component) && config.exists());
         Ok(Loaded { path, checkpoint, names, found, config })
@@ -126,19 +128,30 @@ pub(super) fn open(files: &ModelFiles) -> Result<PublishedModel, PublishedError>
 
     let mut model = PublishedModel::new(&main.path, class_name);
     model.texts = parts.texts(family, &training, class_name, &components);
+    let mut vocabulary = None;
     let origins = text_encoders.iter().map(|(loaded, _)| *loaded).chain([unet, vae]);
     for (component, origin) in components.into_iter().zip(origins) {
         let component = with_configs(origin.component(component)?, files.configs.as_deref())?;
-        if let (Some(folder), Some(tokenizer)) = (&files.tokenizer, tokenizer_of(component.name())) {
-            model.read_tokenizer(folder, tokenizer)?;
+        if let Some(tokenizer) = tokenizer_of(component.name()) {
+            match &files.tokenizer {
+                Some(folder) => model.read_vocabulary(folder, tokenizer)?,
+                None => {
+                    let texts = vocabulary.get_or_insert_with(clip_vocabulary::files).clone();
+                    model.texts.extend(texts.map(|(file, text)| (format!("{tokenizer}/{file}"), text)));
+                }
+            }
         }
-        model.add_component(component, Path::new(""));
+        model.add_component(component, None);
     }
-    if let Some(scheduler) = files.configs.as_ref().map(|folder| folder.join(SCHEDULER)).filter(|path| path.exists()) {
+    if let Some(scheduler) =
+        files.configs.as_ref().map(|folder| folder.join(SCHEDULER)).filter(|path| path.exists())
+    {
         model.read_text_file(SCHEDULER, &scheduler)?;
     }
     (model.family, model.training) = (Some(family), Some(training));
-    let loaded = [base.as_ref(), own_unet.as_ref(), own_vae.as_ref()].into_iter().chain(own_text_encoders.each_ref().map(Option::as_ref));
+    let loaded = [base.as_ref(), own_unet.as_ref(), own_vae.as_ref()]
+        .into_iter()
+        .chain(own_text_encoders.each_ref().map(Option::as_ref));
     model.skipped = loaded.flatten().flat_map(|loaded| loaded.found.skipped.clone()).collect();
     Ok(model)
 }
@@ -200,14 +213,18 @@ pub(super) fn replacement(
     let config = read_json_object(&config_path)?;
     let component = match name {
         "unet" => loaded.unet()?.1.renamed(&loaded.names),
-        "vae" => loaded.vae()?.1.component(&loaded.names, config["scaling_factor"].as_f64().unwrap_or(0.18215)),
+        "vae" => {
+            loaded.vae()?.1.component(&loaded.names, config["scaling_factor"].as_f64().unwrap_or(0.18215))
+        }
         "text_encoder" => {
             let encoder = loaded.text_encoder(0)?.1;
             encoder.component(&loaded.names, "text_encoder", encoder.kind_with(&config["num_hidden_layers"]))
         }
         _ => loaded.text_encoder(1)?.1.component(&loaded.names, "text_encoder_2", TextKind::OpenClip),
     };
-    let same_class = config["_class_name"].is_null() || config["_class_name"] == component.class_name || name.starts_with("text");
+    let same_class = config["_class_name"].is_null()
+        || config["_class_name"] == component.class_name
+        || name.starts_with("text");
     let has_own = loaded.config.is_some();
     let component = loaded.component(component)?;
     Ok(Some(if same_class && !has_own { component.with_config(config_path)? } else { component }))

@@ -47,14 +47,24 @@ struct Renamed {
 #[derive(Debug)]
 enum Cut {
     Whole,
-    Rows { first: usize, count: usize },
+    Rows {
+        first: usize,
+        count: usize,
+    },
     /// Elements in f32, which holds those of all formats but F64 as they are.
-    Copied { shape: Vec<usize>, bytes: Vec<u8> },
+    Copied {
+        shape: Vec<usize>,
+        bytes: Vec<u8>,
+    },
 }
 
 impl PublishedComponent {
     /// The component in a folder of its own: `config.json` and weights under diffusers' names.
-    pub(super) fn open_folder(path: &Path, name: &str, class_name: &str) -> Result<PublishedComponent, PublishedError> {
+    pub(super) fn open_folder(
+        path: &Path,
+        name: &str,
+        class_name: &str,
+    ) -> Result<PublishedComponent, PublishedError> {
         let config_file = path.join("config.json");
         let config = read_json_object(&config_file)?;
         let checkpoint = Arc::new(Checkpoint::open(find_weights(path)?)?);
@@ -83,7 +93,8 @@ impl PublishedComponent {
             Some(cut.map(|piece| Renamed { source, canonical, piece }))
         };
         let renames = component.renames.into_iter().filter_map(renamed).collect::<Result<Vec<_>, _>>();
-        let renames = renames.map_err(|problem| PublishedError::Layout { path: path.to_path_buf(), problem })?;
+        let renames =
+            renames.map_err(|problem| PublishedError::Layout { path: path.to_path_buf(), problem })?;
         drop(views);
         Ok(PublishedComponent {
             path: path.to_path_buf(),
@@ -158,7 +169,8 @@ impl PublishedComponent {
             Place::Diffusers => return views.map(|tensor| (tensor.name.clone(), tensor)).collect(),
             Place::Renamed(renames) => renames,
         };
-        let views: HashMap<String, TensorView<'_>> = views.map(|tensor| (tensor.name.clone(), tensor)).collect();
+        let views: HashMap<String, TensorView<'_>> =
+            views.map(|tensor| (tensor.name.clone(), tensor)).collect();
         let mut placed = Vec::with_capacity(renames.len());
         for Renamed { source, canonical, piece } in renames {
             let TensorView { dtype, shape, bytes, .. } = views[source].clone();

@@ -21,15 +21,9 @@ const REQUIRED: [&[&str]; 5] =
 /// Components that do not take part in making a picture: a filter for finished pictures, and its preprocessing.
 const IGNORED: [&str; 2] = ["safety_checker", "feature_extractor"];
 
-/// The tokenizer's files that are kept where present.
-const TOKENIZER_FILES: [&str; 6] = [
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-];
+/// The tokenizer's files that are kept where present: its vocabulary, and how it is used.
+const VOCABULARY_FILES: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json"];
+const TOKENIZER_CONFIGS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 
 /// Opens the directory at `path`. Components for which `files` name others are left out and those others put in.
 ///
@@ -69,7 +63,7 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
                 Some(component) => component,
                 None => PublishedComponent::open_folder(&folder, name, class_name)?,
             };
-            model.add_component(component, path);
+            model.add_component(component, Some(path));
         }
     }
     model.read_card()?;
@@ -79,13 +73,22 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
 
 impl PublishedModel {
     /// Reads the files of the tokenizer called `name` in `folder`.
-    pub(super) fn read_tokenizer(&mut self, folder: &Path, name: &str) -> Result<(), PublishedError> {
+    fn read_tokenizer(&mut self, folder: &Path, name: &str) -> Result<(), PublishedError> {
+        self.read_vocabulary(folder, name)?;
+        for file in TOKENIZER_CONFIGS.iter().filter(|file| folder.join(file).exists()) {
+            self.read_text_file(&format!("{name}/{file}"), &folder.join(file))?;
+        }
+        Ok(())
+    }
+
+    /// Those of its files that say which token has which id.
+    pub(super) fn read_vocabulary(&mut self, folder: &Path, name: &str) -> Result<(), PublishedError> {
         let has = |file: &str| folder.join(file).exists();
         if !(has("tokenizer.json") || has("vocab.json") && has("merges.txt")) {
             let expected = "vocab.json and merges.txt, or tokenizer.json".to_owned();
             return Err(PublishedError::MissingFile { path: folder.to_path_buf(), expected });
         }
-        for file in TOKENIZER_FILES {
+        for file in VOCABULARY_FILES {
             if has(file) {
                 self.read_text_file(&format!("{name}/{file}"), &folder.join(file))?;
             }
@@ -159,4 +162,3 @@ fn listed_components(index: &Value) -> Vec<(String, String)> {
         })
         .collect()
 }
-

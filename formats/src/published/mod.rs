@@ -5,6 +5,7 @@
 
 mod assemble;
 mod card;
+mod clip_vocabulary;
 mod component;
 mod directory;
 mod error;
@@ -39,7 +40,7 @@ pub struct ModelFiles {
     pub text_encoder: Option<PathBuf>,
     /// The same of SDXL's second text encoder.
     pub text_encoder_2: Option<PathBuf>,
-    /// A folder with a tokenizer's files.
+    /// A folder with a tokenizer's vocabulary. Which token fills a prompt up is decided by the family.
     pub tokenizer: Option<PathBuf>,
     /// A folder with configs as in a diffusers directory, `unet/config.json` and so on. Those that are there count
     /// instead of what is read off the weights.
@@ -95,11 +96,11 @@ impl PublishedModel {
     }
 
     /// Adds a component and notes its files, by their paths inside of `root` where they are there.
-    fn add_component(&mut self, component: PublishedComponent, root: &Path) {
+    fn add_component(&mut self, component: PublishedComponent, root: Option<&Path>) {
         let checkpoint = component.checkpoint();
         let weights = checkpoint.files().iter().map(|file| file.path()).chain(checkpoint.index());
         for file in weights.chain(component.config_file()) {
-            let inside = file.strip_prefix(root).ok().filter(|inside| !inside.as_os_str().is_empty());
+            let inside = root.and_then(|root| file.strip_prefix(root).ok());
             let name = inside.or(file.file_name().map(Path::new)).unwrap_or(file);
             let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
             self.files.insert(parts.join("/"), file.to_path_buf());

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::error::{LayoutProblem, unknown};
 use super::names::Names;
-use super::text_encoder::{TextKind, TextEncoder};
+use super::text_encoder::{TextEncoder, TextKind};
 use super::{FoundUNet, FoundVae, Rename};
 
 /// A family of models: those that share what their files do not tell.
@@ -136,7 +136,9 @@ impl Training {
             Family::Sd2 if note("global_step").as_deref() == Some("875000") => {
                 known(Prediction::Epsilon, Certainty::Marked)
             }
-            Family::Sd2 if unet.unet.in_channels == vae.latent_channels() => known(Prediction::V, Certainty::Guess),
+            Family::Sd2 if unet.unet.in_channels == vae.latent_channels() => {
+                known(Prediction::V, Certainty::Guess)
+            }
             _ => known(Prediction::Epsilon, Certainty::Family),
         }
     }
@@ -170,7 +172,11 @@ impl Parts<'_> {
     }
 
     /// The components, in the order in which diffusers lists them.
-    pub(crate) fn components(&self, family: Family, training: &Training) -> Result<Vec<Component>, LayoutProblem> {
+    pub(crate) fn components(
+        &self,
+        family: Family,
+        training: &Training,
+    ) -> Result<Vec<Component>, LayoutProblem> {
         let kinds: &[(&'static str, TextKind)] = match family {
             Family::Sd1 => &[("text_encoder", TextKind::Clip)],
             Family::Sd2 => &[("text_encoder", TextKind::OpenClipPenultimate)],
@@ -178,7 +184,8 @@ impl Parts<'_> {
             Family::SdxlRefiner => &[("text_encoder_2", TextKind::OpenClip)],
         };
         if self.text_encoders.len() > kinds.len() {
-            let found = format!("one of {} text encoders of an {} model", self.text_encoders.len(), family.name());
+            let found =
+                format!("one of {} text encoders of an {} model", self.text_encoders.len(), family.name());
             return Err(unknown(&self.text_encoders[kinds.len()].1.prefix, found));
         }
         let mut components: Vec<Component> = kinds
@@ -205,7 +212,9 @@ impl Parts<'_> {
             Family::Sdxl if inputs == latents => "StableDiffusionXLPipeline",
             Family::Sd1 | Family::Sd2 if inpainting => "StableDiffusionInpaintPipeline",
             Family::Sd1 | Family::Sd2 if inputs == 2 * latents => "StableDiffusionInstructPix2PixPipeline",
-            Family::Sd1 | Family::Sd2 if self.unet.1.unet.is_told_guidance() => "LatentConsistencyModelPipeline",
+            Family::Sd1 | Family::Sd2 if self.unet.1.unet.is_told_guidance() => {
+                "LatentConsistencyModelPipeline"
+            }
             Family::Sd1 | Family::Sd2 if inputs == latents => "StableDiffusionPipeline",
             _ => {
                 let found = format!("the input of {inputs} channels beside latents of {latents}");
@@ -235,7 +244,10 @@ impl Parts<'_> {
             let Some(tokenizer) = tokenizer_of(name) else { continue };
             index[tokenizer] = json!(["transformers", "CLIPTokenizer"]);
             let open_clip = family == Family::Sd2 || *name == "text_encoder_2";
-            texts.push((format!("{tokenizer}/tokenizer_config.json"), tokenizer_config(open_clip).to_string()));
+            texts.push((
+                format!("{tokenizer}/tokenizer_config.json"),
+                tokenizer_config(open_clip).to_string(),
+            ));
         }
         let scheduler = scheduler_config(family, training, class_name);
         index["scheduler"] = json!(["diffusers", scheduler["_class_name"]]);
@@ -278,6 +290,7 @@ fn scheduler_config(family: Family, training: &Training, pipeline: &str) -> Valu
         "num_train_timesteps": 1000,
         "prediction_type": training.prediction.name(),
         "steps_offset": 1,
+        "timestep_spacing": "leading",
     });
     if config["_class_name"] != "EulerDiscreteScheduler" {
         config["clip_sample"] = false.into();

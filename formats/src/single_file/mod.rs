@@ -171,8 +171,18 @@ impl Skipped {
 
     /// Why the tensor `name`, which belongs to no part, is left out.
     fn of(name: &str) -> Skipped {
-        let schedule = ["alphas_cumprod", "sqrt_", "log_one_minus_", "posterior_", "denoiser.", "loss.", "optimizer_states.", "lr_schedulers."];
-        let single = ["betas", "logvar", "lvlb_weights", "scale_factor", "global_step", "epoch", "v_pred", "ztsnr"];
+        let schedule = [
+            "alphas_cumprod",
+            "sqrt_",
+            "log_one_minus_",
+            "posterior_",
+            "denoiser.",
+            "loss.",
+            "optimizer_states.",
+            "lr_schedulers.",
+        ];
+        let single =
+            ["betas", "logvar", "lvlb_weights", "scale_factor", "global_step", "epoch", "v_pred", "ztsnr"];
         if name.starts_with("model_ema.") {
             Skipped::Ema
         } else if schedule.iter().any(|start| name.starts_with(start)) || single.contains(&name) {
@@ -193,13 +203,18 @@ impl Found {
         let starts = |end: &'static str| names.iter().filter_map(move |name| name.strip_suffix(end));
         let unets = starts("input_blocks.0.0.weight").chain(starts("down_blocks.0.resnets.0.conv1.weight"));
         // The others of these are a ControlNet's, and the encoders of autoencoders.
-        if let Some(prefix) = unets.into_iter().find(|start| *start != "control_model." && !start.ends_with("coder.")) {
+        if let Some(prefix) =
+            unets.into_iter().find(|start| *start != "control_model." && !start.ends_with("coder."))
+        {
             found.unet = Some(FoundUNet { prefix: prefix.to_owned(), unet: UNet::of(names, prefix)? });
         }
-        if let Some(prefix) = starts("decoder.conv_in.weight").find(|start| Autoencoder::is_at(names, start)) {
+        if let Some(prefix) = starts("decoder.conv_in.weight").find(|start| Autoencoder::is_at(names, start))
+        {
             let vae = Vae::Kl(Autoencoder::of(names, prefix)?);
             found.vae = Some(FoundVae { prefix: prefix.to_owned(), vae });
-        } else if let Some(prefix) = starts("decoder.layers.0.weight").chain(starts("decoder.1.weight")).next() {
+        } else if let Some(prefix) =
+            starts("decoder.layers.0.weight").chain(starts("decoder.1.weight")).next()
+        {
             let vae = Vae::Tiny(TinyAutoencoder::of(names, prefix)?);
             found.vae = Some(FoundVae { prefix: prefix.to_owned(), vae });
         }
@@ -211,8 +226,17 @@ impl Found {
         let vae = found.vae.iter().map(|vae| &vae.prefix);
         let text = found.text_encoders.iter().map(|encoder| &encoder.prefix);
         let prefixes: Vec<&String> = unet.chain(vae).chain(text).collect();
-        let claimed = |name: &&str| prefixes.iter().any(|prefix| name.starts_with(prefix.as_str()) && (!prefix.is_empty() || Skipped::of(name) == Skipped::Unknown));
-        found.skipped = names.iter().filter(|name| !claimed(name)).map(|name| (Skipped::of(name), name.to_owned())).collect();
+        let claimed = |name: &&str| {
+            prefixes.iter().any(|prefix| {
+                name.starts_with(prefix.as_str())
+                    && (!prefix.is_empty() || Skipped::of(name) == Skipped::Unknown)
+            })
+        };
+        found.skipped = names
+            .iter()
+            .filter(|name| !claimed(name))
+            .map(|name| (Skipped::of(name), name.to_owned()))
+            .collect();
         Ok(found)
     }
 }

@@ -117,8 +117,10 @@ mod tests {
 
     #[test]
     fn counts_a_list_up_to_its_first_gap() {
-        let names: Names =
-            ["a.0.w", "a.1.w", "a.3.w", "a.10.w"].map(|name| (name.to_owned(), vec![1])).into_iter().collect();
+        let names: Names = ["a.0.w", "a.1.w", "a.3.w", "a.10.w"]
+            .map(|name| (name.to_owned(), vec![1]))
+            .into_iter()
+            .collect();
         assert_eq!((names.count("a"), names.count("b")), (2, 0));
     }
 }

@@ -22,6 +22,9 @@ const JOINED: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 /// What the projection of the pooled prompt is called, the name of transformers first. The others are transposed.
 const PROJECTION: [&str; 3] = ["text_projection.weight", "text_projection", "text_model.text_projection"];
 
+/// Blocks of the OpenCLIP encoder that SD2.x reads.
+const OPEN_CLIP_BLOCKS: usize = 24;
+
 /// Buffers and parameters that encode no text: positions counted up, the causal mask, the temperature of training.
 const IGNORED: [&str; 3] = ["text_model.embeddings.position_ids", "attn_mask", "logit_scale"];
 
@@ -51,6 +54,8 @@ pub(crate) struct TextEncoder {
     positions: usize,
     /// Width of the pooled prompt.
     pub(super) projection: Option<usize>,
+    /// Whether the temperature of training is there.
+    logit_scale: bool,
 }
 
 impl TextEncoder {
@@ -98,6 +103,8 @@ impl TextEncoder {
             vocabulary: size(tokens, 0)?,
             positions: size(inner(positions), 0)?,
             projection,
+            logit_scale: names.has(&inner("logit_scale"))
+                || names.has(&format!("{prefix_of_all}logit_scale")),
             open_clip,
             prefix: prefix_of_all.to_owned(),
         })
@@ -130,14 +137,16 @@ impl TextEncoder {
         });
         if let (TextKind::OpenClip, Some(projection)) = (kind, self.projection) {
             config["projection_dim"] = projection.into();
-            config["eos_token_id"] = 49407.into();
+            // The end token has the last id.
+            config["eos_token_id"] = (self.vocabulary - 1).into();
         }
         config
     }
 
-    /// Whether the block that SD2 never runs is there: diffusers leaves it out of its files, others keep it.
+    /// Whether the block that SD2 never runs is there. Files that come from the original have what stands behind it too,
+    /// or as many blocks; diffusers leaves all that out, and so do files made from its directories.
     fn has_all_blocks(&self) -> bool {
-        self.layers > 1 && (self.open_clip || !self.prefix.is_empty())
+        self.layers > 1 && (self.projection.is_some() || self.logit_scale || self.layers == OPEN_CLIP_BLOCKS)
     }
 
     /// Attention heads: the published encoders give each 64 channels; where the width is too small for that, eight.
@@ -172,20 +181,28 @@ impl TextEncoder {
             let name = match self.open_clip {
                 true => modules.to_diffusers(own),
                 // Files of 2022 lack this part.
-                false if own.starts_with("encoder.") || own.starts_with("embeddings.") || own.starts_with("final_") => {
+                false
+                    if own.starts_with("encoder.")
+                        || own.starts_with("embeddings.")
+                        || own.starts_with("final_") =>
+                {
                     format!("text_model.{own}")
                 }
                 false => own.to_owned(),
             };
             let projection = PROJECTION.contains(&name.as_str());
-            if IGNORED.contains(&name.as_str()) || is_unread(&name) || projection && kind != TextKind::OpenClip {
+            if IGNORED.contains(&name.as_str())
+                || is_unread(&name)
+                || projection && kind != TextKind::OpenClip
+            {
                 vec![Rename::ignored(source)]
             } else if projection {
                 let piece = if name.ends_with(".weight") { Piece::Whole } else { Piece::Transposed };
                 vec![Rename::new(source, PROJECTION[0], piece)]
             } else if let Some((block, parameter)) = name.split_once(".attn.in_proj_") {
                 let part = |(part, projection): (usize, &&str)| {
-                    let piece = Piece::Rows { first: part * self.width, count: self.width, of: 3 * self.width };
+                    let piece =
+                        Piece::Rows { first: part * self.width, count: self.width, of: 3 * self.width };
                     Rename::new(source, &format!("{block}.self_attn.{projection}.{parameter}"), piece)
                 };
                 JOINED.iter().enumerate().map(part).collect()

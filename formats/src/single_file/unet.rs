@@ -74,7 +74,10 @@ impl UNetStructure {
         let (down, up) = (structure.down.len(), structure.up.len());
         match down == up && structure.down.iter().chain(&structure.up).all(|level| !level.layers.is_empty()) {
             true => Ok(structure),
-            false => Err(unknown(prefix, format!("a U-Net with {down} levels on the way down and {up} on the way up"))),
+            false => Err(unknown(
+                prefix,
+                format!("a U-Net with {down} levels on the way down and {up} on the way up"),
+            )),
         }
     }
 
@@ -147,7 +150,11 @@ impl UNetStructure {
         for (level, Level { layers, resamples }) in self.down.iter().enumerate() {
             let name = format!("down_blocks.{level}");
             for (layer, depth) in layers.iter().enumerate() {
-                modules.add_all(&format!("input_blocks.{index}.0"), &format!("{name}.resnets.{layer}"), &RESIDUAL);
+                modules.add_all(
+                    &format!("input_blocks.{index}.0"),
+                    &format!("{name}.resnets.{layer}"),
+                    &RESIDUAL,
+                );
                 if depth.is_some() {
                     modules.add(format!("input_blocks.{index}.1"), format!("{name}.attentions.{layer}"));
                 }
@@ -167,7 +174,11 @@ impl UNetStructure {
         for (block, Level { layers, resamples }) in self.up.iter().enumerate() {
             let name = format!("up_blocks.{block}");
             for (layer, depth) in layers.iter().enumerate() {
-                modules.add_all(&format!("output_blocks.{index}.0"), &format!("{name}.resnets.{layer}"), &RESIDUAL);
+                modules.add_all(
+                    &format!("output_blocks.{index}.0"),
+                    &format!("{name}.resnets.{layer}"),
+                    &RESIDUAL,
+                );
                 if depth.is_some() {
                     modules.add(format!("output_blocks.{index}.1"), format!("{name}.attentions.{layer}"));
                 }
@@ -190,7 +201,9 @@ impl UNetStructure {
 
 /// How many blocks the transformer `module` has; `None` where there is no transformer.
 fn transformer_depth(names: &Names, module: &str) -> Option<usize> {
-    names.has(&format!("{module}.proj_in.weight")).then(|| names.count(&format!("{module}.transformer_blocks")))
+    names
+        .has(&format!("{module}.proj_in.weight"))
+        .then(|| names.count(&format!("{module}.transformer_blocks")))
 }
 
 /// What is known of a U-Net by its names and shapes.
@@ -232,7 +245,8 @@ impl UNet {
         let keys = transformers(&structure)
             .map(|transformer| format!("{transformer}.transformer_blocks.0.attn2.to_k.weight"))
             .find(|keys| names.has(&name(keys)));
-        let keys = keys.ok_or_else(|| missing(name(&format!("{transformer}.transformer_blocks.0.attn2.to_k.weight"))))?;
+        let keys = keys
+            .ok_or_else(|| missing(name(&format!("{transformer}.transformer_blocks.0.attn2.to_k.weight"))))?;
         let optional = |diffusers: &str| size(diffusers, 1).ok();
         Ok(UNet {
             in_channels: size("conv_in.weight", 1)?,
@@ -264,7 +278,12 @@ impl UNet {
 
     /// The `unet/config.json` that diffusers would have. `pooled` is the width of the pooled prompt, `numbers` how many
     /// numbers come beside it, `latent_size` the sides of the latents that the model was trained with.
-    pub(super) fn config(&self, pooled: usize, numbers: usize, latent_size: usize) -> Result<Value, LayoutProblem> {
+    pub(super) fn config(
+        &self,
+        pooled: usize,
+        numbers: usize,
+        latent_size: usize,
+    ) -> Result<Value, LayoutProblem> {
         let UNetStructure { down, middle, up } = &self.structure;
         let kinds = |levels: &[Level], attending: &str, plain: &str| -> Vec<String> {
             let attends = UNetStructure::attends(levels);
@@ -316,7 +335,10 @@ impl UNet {
             coarsest.push(middle.unwrap_or(1));
         }
         if middle.is_some_and(|middle| coarsest[0] != middle) {
-            return Err(unknown("middle_block", format!("a transformer of {middle:?} blocks beside a level of {coarsest:?}")));
+            return Err(unknown(
+                "middle_block",
+                format!("a transformer of {middle:?} blocks beside a level of {coarsest:?}"),
+            ));
         }
         let uniform = |depths: &[usize]| depths.iter().all(|depth| *depth == depths[0]);
         let mirrored = down.iter().zip(up.iter().rev()).all(|(down, up)| {
@@ -343,7 +365,10 @@ fn depths(levels: &[Level]) -> Result<Vec<Vec<usize>>, LayoutProblem> {
         let depths: Vec<usize> = level.layers.iter().flatten().copied().collect();
         match depths.is_empty() || depths.len() == level.layers.len() {
             true => Ok(depths),
-            false => Err(unknown(&format!("level {index}"), "transformers after some of its layers only".to_owned())),
+            false => Err(unknown(
+                &format!("level {index}"),
+                "transformers after some of its layers only".to_owned(),
+            )),
         }
     };
     levels.iter().enumerate().map(of_level).collect()
@@ -358,6 +383,7 @@ fn transformers(structure: &UNetStructure) -> impl Iterator<Item = String> {
         };
         levels.iter().enumerate().flat_map(of_level).collect()
     };
-    let middle = matches!(structure.middle, Middle::Transformer(_)).then(|| "mid_block.attentions.0".to_owned());
+    let middle =
+        matches!(structure.middle, Middle::Transformer(_)).then(|| "mid_block.attentions.0".to_owned());
     of("down_blocks", &structure.down).into_iter().chain(middle).chain(of("up_blocks", &structure.up))
 }

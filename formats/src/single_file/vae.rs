@@ -25,7 +25,8 @@ impl Autoencoder {
     /// Whether the tensors under `prefix` are a KL autoencoder's, in either convention.
     pub(super) fn is_at(names: &Names, prefix: &str) -> bool {
         let decoder = |norm: &str| names.has(&format!("{prefix}decoder.{norm}.weight"));
-        names.has(&format!("{prefix}decoder.conv_in.weight")) && (decoder("norm_out") || decoder("conv_norm_out"))
+        names.has(&format!("{prefix}decoder.conv_in.weight"))
+            && (decoder("norm_out") || decoder("conv_norm_out"))
     }
 
     pub(super) fn of(names: &Names, prefix: &str) -> Result<Autoencoder, LayoutProblem> {
@@ -60,9 +61,21 @@ impl Autoencoder {
         let levels = self.widths.len();
         for half in ["encoder", "decoder"] {
             modules.add(format!("{half}.norm_out"), format!("{half}.conv_norm_out"));
-            modules.add_all(&format!("{half}.mid.block_1"), &format!("{half}.mid_block.resnets.0"), &RESIDUAL);
-            modules.add_all(&format!("{half}.mid.attn_1"), &format!("{half}.mid_block.attentions.0"), &ATTENTION);
-            modules.add_all(&format!("{half}.mid.block_2"), &format!("{half}.mid_block.resnets.1"), &RESIDUAL);
+            modules.add_all(
+                &format!("{half}.mid.block_1"),
+                &format!("{half}.mid_block.resnets.0"),
+                &RESIDUAL,
+            );
+            modules.add_all(
+                &format!("{half}.mid.attn_1"),
+                &format!("{half}.mid_block.attentions.0"),
+                &ATTENTION,
+            );
+            modules.add_all(
+                &format!("{half}.mid.block_2"),
+                &format!("{half}.mid_block.resnets.1"),
+                &RESIDUAL,
+            );
         }
         for level in 0..levels {
             // Single files count the levels of the decoder by their size, diffusers in the order in which they come.

@@ -1,0 +1,91 @@
+//! Single files as they are published: whole lists of names and shapes, as sparse files without weights.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use sdq_engine::Model;
+use sdq_formats::published::{ModelFiles, PublishedModel};
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+
+use crate::goldens;
+
+/// A tensor of a published file: its name, shape, and the weights that it holds, as `unet.conv_in.weight`.
+pub type Row = (String, Vec<usize>, Vec<String>);
+
+/// The tensors of the published file of `family`: `sd15`, `sd21` or `sdxl`, see `goldens/layouts.py`.
+///
+/// # Panics
+/// When the list cannot be read.
+pub fn rows(family: &str) -> Vec<Row> {
+    let path = goldens::folder("layouts").join(format!("{family}.json"));
+    let text = fs::read_to_string(path).expect("the list is readable");
+    serde_json::from_str(&text).expect("the list has rows")
+}
+
+/// A safetensors file with these tensors in f16, all zero and taking no room on the disk.
+fn write_sparse(path: &Path, rows: &[Row]) {
+    let (mut header, mut end) = (Map::new(), 0);
+    for (name, shape, _) in rows {
+        let start = end;
+        end += 2 * shape.iter().product::<usize>();
+        let info = json!({ "dtype": "F16", "shape": shape, "data_offsets": [start, end] });
+        header.insert(name.clone(), info);
+    }
+    let text = Value::Object(header).to_string();
+    let mut file = File::create(path).expect("the folder is writable");
+    let head = [&(text.len() as u64).to_le_bytes(), text.as_bytes()].concat();
+    file.write_all(&head).expect("the file is writable");
+    file.set_len((head.len() + end) as u64).expect("the file system has sparse files");
+}
+
+/// Such a file, removed when dropped.
+#[derive(Debug)]
+pub struct Published {
+    folder: TempDir,
+}
+
+impl Published {
+    /// A file with these tensors.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn new(rows: &[Row]) -> Published {
+        let published = Published { folder: TempDir::new().expect("the temporary folder is writable") };
+        write_sparse(&published.file(), rows);
+        published
+    }
+
+    /// The folder that it is alone in.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where it lies.
+    pub fn file(&self) -> PathBuf {
+        self.folder.path().join("model.safetensors")
+    }
+
+    /// The model in it.
+    ///
+    /// # Panics
+    /// When it is none.
+    pub fn open(&self) -> PublishedModel {
+        let files = ModelFiles { model: Some(self.file()), ..ModelFiles::default() };
+        PublishedModel::open(&files).unwrap_or_else(|error| panic!("{error}"))
+    }
+}
+
+/// What the model's configs and texts say.
+///
+/// # Panics
+/// When they do not go together.
+pub fn described(model: &PublishedModel) -> Model {
+    let config = |name: &str| model.component(name).map(|component| component.config());
+    let text =
+        |name: &str| model.texts().iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
+    Model::new(config, text).unwrap_or_else(|error| panic!("{error}"))
+}

@@ -1,0 +1,123 @@
+//! Single files of the published models, by their whole lists of names and shapes: every weight is found where it lies,
+//! and nothing is left over.
+
+use std::{collections::BTreeMap, fs};
+
+use sdq_formats::{
+    checkpoint::Checkpoint,
+    published::{PublishedComponent, PublishedModel},
+    single_file::{Certainty, Prediction},
+    tensor::TensorView,
+};
+use sdq_tests::{
+    command,
+    single_file::{Published, described, rows},
+};
+
+const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
+
+/// The weights that the model reads, `unet.conv_in.weight` and so on, with their tensors.
+fn weights(model: &PublishedModel) -> BTreeMap<String, TensorView<'_>> {
+    fn of(component: &PublishedComponent) -> impl Iterator<Item = (String, TensorView<'_>)> {
+        let tensors = component.tensors().unwrap().into_iter();
+        tensors.map(|(name, tensor)| (format!("{}.{name}", component.name()), tensor))
+    }
+    model.components().iter().flat_map(of).collect()
+}
+
+#[test]
+fn every_weight_of_the_published_models_is_found_where_it_lies() {
+    for family in ["sd15", "sd21", "sdxl"] {
+        let rows = rows(family);
+        let published = Published::new(&rows);
+        let model = published.open();
+        let mut weights = weights(&model);
+        let source = Checkpoint::open(published.file()).unwrap();
+        let places: BTreeMap<String, usize> =
+            source.tensors().map(|tensor| (tensor.name.clone(), tensor.bytes.as_ptr().addr())).collect();
+        // Both maps are of the same file; where it lies in memory differs.
+        let (first, _, _) = &rows[0];
+        let shift = |address: usize| address.wrapping_sub(places[first]);
+        let own_first = weights["unet.conv_in.weight"].bytes.as_ptr().addr();
+        for (name, shape, diffusers) in &rows {
+            let mut place = places[name];
+            for weight in diffusers {
+                let tensor = weights.remove(weight).unwrap_or_else(|| panic!("{family}: no {weight}"));
+                if name.ends_with(".text_projection") {
+                    assert_eq!(tensor.shape, [shape[1], shape[0]], "{name}");
+                    continue;
+                }
+                let found = tensor.bytes.as_ptr().addr().wrapping_sub(own_first);
+                assert_eq!(found, shift(place), "{family}: {weight} is not in {name}");
+                place += tensor.bytes.len();
+                assert_eq!(
+                    tensor.shape.iter().product::<usize>() * diffusers.len(),
+                    shape.iter().product::<usize>()
+                );
+            }
+        }
+        assert!(weights.is_empty(), "{family}: surplus {:?}", weights.keys().collect::<Vec<_>>());
+        let expected: usize = described(&model).weights().iter().map(|(_, specs)| specs.len()).sum();
+        assert_eq!(expected, rows.iter().map(|(_, _, diffusers)| diffusers.len()).sum::<usize>(), "{family}");
+    }
+}
+
+#[test]
+fn a_dry_run_accepts_them_and_writes_nothing() {
+    for (family, words) in [
+        ("sd15", ["unet: 859.5 M", "predicts noise (epsilon), as its family does"]),
+        ("sd21", ["unet: 865.9 M", "or noise: the file does not say"]),
+        ("sdxl", ["unet: 2567.5 M", "predicts noise (epsilon), as its family does"]),
+    ] {
+        let published = Published::new(&rows(family));
+        let file = published.file();
+        let args =
+            ["convert".as_ref(), file.as_os_str(), "--dry-run".as_ref(), "--type".as_ref(), "q8".as_ref()];
+        let outcome = command::run(SDQ, published.folder(), &args);
+        let said = outcome.errors + &outcome.output;
+        assert_eq!(outcome.code, 0, "{family}: {said}");
+        assert!(words.iter().all(|words| said.contains(words)), "{family}: {said}");
+        assert_eq!(fs::read_dir(published.folder()).unwrap().count(), 1, "{family}");
+    }
+}
+
+/// What the published directories of these models say in their configs, where that changes the picture.
+#[test]
+fn configs_are_those_of_the_published_directories() {
+    let heads = |family: &str| {
+        let model = Published::new(&rows(family)).open();
+        let described = described(&model);
+        let scheduler = described.scheduler.class_name.clone().unwrap();
+        let encoders = described.text_encoders.iter().map(|encoder| encoder.config.num_attention_heads);
+        let layers = described
+            .text_encoders
+            .iter()
+            .map(|encoder| encoder.config.num_hidden_layers)
+            .collect::<Vec<_>>();
+        (
+            described.unet.num_attention_heads.clone(),
+            encoders.collect::<Vec<_>>(),
+            layers,
+            scheduler,
+            described.vae.scaling_factor(),
+        )
+    };
+    assert_eq!(heads("sd15"), (vec![8; 4], vec![12], vec![12], "PNDMScheduler".to_owned(), 0.18215));
+    assert_eq!(heads("sd21"), (vec![5, 10, 20, 20], vec![16], vec![23], "DDIMScheduler".to_owned(), 0.18215));
+    let scheduler = "EulerDiscreteScheduler".to_owned();
+    assert_eq!(heads("sdxl"), (vec![5, 10, 20], vec![12, 20], vec![12, 32], scheduler, 0.13025));
+}
+
+#[test]
+fn markers_tell_velocity_from_noise() {
+    let training = |family: &str, marker: Option<&str>| {
+        let mut rows = rows(family);
+        rows.extend(marker.map(|marker| (marker.to_owned(), vec![0], Vec::new())));
+        let training = Published::new(&rows).open().training().unwrap();
+        (training.prediction, training.certainty, training.zero_snr)
+    };
+    assert_eq!(training("sd15", None), (Prediction::Epsilon, Certainty::Family, false));
+    assert_eq!(training("sd21", None), (Prediction::V, Certainty::Guess, false));
+    assert_eq!(training("sdxl", Some("v_pred")), (Prediction::V, Certainty::Marked, false));
+    assert_eq!(training("sdxl", Some("ztsnr")), (Prediction::Epsilon, Certainty::Family, true));
+}
