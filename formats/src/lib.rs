@@ -11,6 +11,7 @@ pub mod dtype;
 pub mod layout;
 pub mod mmap;
 mod names;
+pub mod pickle;
 pub mod picture;
 pub mod published;
 pub mod safetensors;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::pickle::PickleError;
 use crate::safetensors::SafetensorsError;
 use crate::sniff::FileKind;
 use crate::text_file::TextFileError;
@@ -29,6 +30,9 @@ pub enum CheckpointError {
     /// A malformed safetensors file.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
+    /// A pickle that cannot be read, or will not.
+    #[error(transparent)]
+    Pickle(#[from] PickleError),
     /// An index that does not fit its shards.
     #[error("{}: {problem}", path.display())]
     Index {

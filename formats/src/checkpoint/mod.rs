@@ -10,6 +10,7 @@ pub use error::{CheckpointError, IndexProblem};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::pickle::PickleFile;
 use crate::safetensors::SafetensorsFile;
 use crate::sniff::FileKind;
 use crate::tensor::TensorView;
@@ -19,7 +20,12 @@ use crate::tensor::TensorView;
 pub enum CheckpointFile {
     /// safetensors.
     Safetensors(SafetensorsFile),
+    /// PyTorch's pickles.
+    Pickle(PickleFile),
 }
+
+/// Endings of files that are pickles when their first bytes do not tell.
+const PICKLES: [&str; 5] = ["ckpt", "pt", "pth", "bin", "pkl"];
 
 impl CheckpointFile {
     /// Opens the file at `path`.
@@ -31,8 +37,18 @@ impl CheckpointFile {
         let kind =
             FileKind::of_file(path).map_err(|reason| CheckpointError::Io { path: path.into(), reason })?;
         match kind {
-            FileKind::Sdq | FileKind::Png | FileKind::Jpeg | FileKind::WebP => {
-                Err(CheckpointError::Kind { path: path.into(), kind })
+            FileKind::Empty
+            | FileKind::GitLfsPointer
+            | FileKind::Html
+            | FileKind::Sdq
+            | FileKind::Png
+            | FileKind::Jpeg
+            | FileKind::WebP => Err(CheckpointError::Kind { path: path.into(), kind }),
+            FileKind::Zip | FileKind::Pickle => Ok(CheckpointFile::Pickle(PickleFile::open(path)?)),
+            FileKind::Other
+                if path.extension().is_some_and(|own| PICKLES.iter().any(|ending| own == *ending)) =>
+            {
+                Ok(CheckpointFile::Pickle(PickleFile::open(path)?))
             }
             // Whatever else it is, the reader says what is wrong with it.
             _ => Ok(CheckpointFile::Safetensors(SafetensorsFile::open(path)?)),
@@ -43,6 +59,7 @@ impl CheckpointFile {
     pub fn path(&self) -> &Path {
         match self {
             CheckpointFile::Safetensors(file) => file.path(),
+            CheckpointFile::Pickle(file) => file.path(),
         }
     }
 
@@ -50,6 +67,7 @@ impl CheckpointFile {
     pub fn tensors(&self) -> Box<dyn Iterator<Item = TensorView<'_>> + '_> {
         match self {
             CheckpointFile::Safetensors(file) => Box::new(file.tensors()),
+            CheckpointFile::Pickle(file) => Box::new(file.tensors()),
         }
     }
 
@@ -59,6 +77,7 @@ impl CheckpointFile {
             CheckpointFile::Safetensors(file) => {
                 file.metadata().iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
             }
+            CheckpointFile::Pickle(file) => file.note(key).map(str::to_owned),
         }
     }
 }

@@ -218,7 +218,7 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
 /// Names of weight files, the preferred first: whole before half precision, one file before shards, safetensors before
 /// pickles. diffusers and transformers differ in the stem, and have put the variant on either side of
 /// `safetensors.index` over time.
-pub(super) const WEIGHT_FILES: [&str; 10] = [
+pub(super) const WEIGHT_FILES: [&str; 16] = [
     "diffusion_pytorch_model.safetensors",
     "model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
@@ -229,6 +229,12 @@ pub(super) const WEIGHT_FILES: [&str; 10] = [
     "model.safetensors.index.fp16.json",
     "diffusion_pytorch_model.fp16.safetensors.index.json",
     "model.fp16.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin.index.json",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.fp16.bin",
+    "pytorch_model.fp16.bin",
 ];
 
 /// The weight file, or the index of the shards, in a component's directory.
@@ -236,20 +242,6 @@ pub(super) fn find_weights(folder: &Path) -> Result<PathBuf, PublishedError> {
     if let Some(path) = WEIGHT_FILES.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
         return Ok(path);
     }
-    let io_error = |source| PublishedError::Io { path: folder.to_path_buf(), source };
-    let mut pickles = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(io_error)? {
-        let path = entry.map_err(io_error)?.path();
-        let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or("");
-        if ["bin", "ckpt", "pt", "pth"].contains(&extension) {
-            pickles.push(path);
-        }
-    }
-    Err(match pickles.into_iter().min() {
-        Some(path) => PublishedError::Pickle { path },
-        None => {
-            let expected = format!("{} or {}", WEIGHT_FILES[0], WEIGHT_FILES[1]);
-            PublishedError::MissingFile { path: folder.to_path_buf(), expected }
-        }
-    })
+    let expected = format!("{} or {}", WEIGHT_FILES[0], WEIGHT_FILES[1]);
+    Err(PublishedError::MissingFile { path: folder.to_path_buf(), expected })
 }

@@ -62,12 +62,6 @@ pub enum PublishedError {
         /// What should be there.
         expected: String,
     },
-    /// The weights are there, but only as a Python pickle.
-    #[error("{}: pickled weights are not read yet; convert them to safetensors", path.display())]
-    Pickle {
-        /// The file.
-        path: PathBuf,
-    },
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),

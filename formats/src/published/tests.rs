@@ -216,7 +216,7 @@ fn rejects_what_is_not_a_model_directory() {
     let file = folder.path().join("model.ckpt");
     fs::write(&file, b"PK\x03\x04").unwrap();
     let error = message(&file);
-    assert!(error.contains("it is a zip archive"), "{error}");
+    assert!(error.contains("not a PyTorch archive"), "{error}");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn rejects_missing_configs_and_weights() {
     model.put("unet/diffusion_pytorch_model.bin", "");
     assert_eq!(
         model.error(),
-        "unet/diffusion_pytorch_model.bin: pickled weights are not read yet; convert them to safetensors"
+        "unet/diffusion_pytorch_model.bin: expected a checkpoint (safetensors, .ckpt or GGUF); it is empty"
     );
 }
 

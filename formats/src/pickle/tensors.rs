@@ -1,0 +1,220 @@
+//! Values of a pickle → tensors by name.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::error::PickleProblem;
+use super::globals::{self, REBUILD};
+use super::machine::{Id, Value, Values};
+use crate::dtype::DType;
+use crate::names::{is_printable, quote};
+
+/// Wrappers around the tensors of a model, which are no part of their names.
+const WRAPPERS: [&str; 4] = ["state_dict", "model", "module", "params"];
+/// Deepest dictionary in a dictionary that is looked into.
+const MAX_DEPTH: usize = 16;
+
+/// A tensor as the pickle has it: a view of a storage.
+#[derive(Clone, Debug)]
+pub(super) struct Tensor {
+    pub(super) name: String,
+    pub(super) dtype: DType,
+    pub(super) shape: Vec<usize>,
+    /// Steps between elements, a dimension.
+    pub(super) strides: Vec<u64>,
+    /// First element, counted from the start of the storage.
+    pub(super) offset: u64,
+    pub(super) storage: Storage,
+}
+
+/// A stretch of the file that tensors are views of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    pub(super) key: String,
+    /// Of its elements as the file counts them.
+    pub(super) dtype: DType,
+    /// How many there are.
+    pub(super) len: u64,
+}
+
+/// What a pickle holds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    pub(super) tensors: Vec<Tensor>,
+    /// Texts and numbers beside the tensors, by name.
+    pub(super) notes: BTreeMap<String, String>,
+    /// All storages that it names, those of no tensor too.
+    pub(super) storages: BTreeMap<String, Storage>,
+}
+
+/// All tensors below `root`, named by the keys on the way to them.
+pub(super) fn contents(
+    values: &Values<'_>,
+    root: Id,
+    all: impl Iterator<Item = Id>,
+) -> Result<Contents, PickleProblem> {
+    let mut contents = Contents::default();
+    for id in all {
+        if let Value::Persistent(words) = values.get(id)
+            && let Some(storage) = storage(values, *words)
+        {
+            contents.storages.insert(storage.key.clone(), storage);
+        }
+    }
+    let mut seen = HashSet::new();
+    walk(values, root, &mut Vec::new(), &mut seen, &mut contents)?;
+    unwrap(&mut contents);
+    let mut names = HashSet::new();
+    for tensor in &contents.tensors {
+        if !is_printable(&tensor.name) {
+            return Err(PickleProblem::Tensor {
+                tensor: quote(&tensor.name),
+                reason: "its name is not allowed".into(),
+            });
+        }
+        if !names.insert(&tensor.name) {
+            return Err(PickleProblem::Duplicate(tensor.name.clone()));
+        }
+    }
+    match contents.tensors.is_empty() {
+        true => Err(PickleProblem::Empty),
+        false => Ok(contents),
+    }
+}
+
+/// Takes the wrapper off the names, where there is one. What is beside it belongs to training.
+fn unwrap(contents: &mut Contents) {
+    let under = |wrapper: &str| {
+        let prefix = format!("{wrapper}.");
+        contents.tensors.iter().any(|tensor| tensor.name.starts_with(&prefix)).then_some(prefix)
+    };
+    let state_dict = under(WRAPPERS[0]);
+    let others = || {
+        WRAPPERS[1..].iter().find_map(|wrapper| under(wrapper)).filter(|prefix| {
+            // `model.diffusion_model.` is a name of its own.
+            contents.tensors.iter().all(|tensor| tensor.name.starts_with(prefix.as_str()))
+                && !contents.tensors.iter().any(|tensor| tensor.name.starts_with("model.diffusion_model."))
+        })
+    };
+    if let Some(prefix) = state_dict.or_else(others) {
+        contents.tensors.retain_mut(|tensor| match tensor.name.strip_prefix(&prefix) {
+            Some(name) => {
+                tensor.name = name.to_owned();
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+fn walk(
+    values: &Values<'_>,
+    id: Id,
+    path: &mut Vec<String>,
+    seen: &mut HashSet<Id>,
+    contents: &mut Contents,
+) -> Result<(), PickleProblem> {
+    let name = || path.join(".");
+    match values.get(id) {
+        Value::Dict(pairs) => {
+            if path.len() >= MAX_DEPTH || !seen.insert(id) {
+                return Ok(());
+            }
+            for &(key, value) in pairs {
+                let key = match values.get(key) {
+                    Value::Int(key) => key.to_string(),
+                    _ => match values.text(key) {
+                        Some(key) => key.to_owned(),
+                        None => continue,
+                    },
+                };
+                path.push(key);
+                walk(values, value, path, seen, contents)?;
+                path.pop();
+            }
+        }
+        Value::Object { class, state, .. } => {
+            if let Some(tensor) = tensor(values, id, &name())? {
+                contents.tensors.push(tensor);
+            } else if let Some(state) = state
+                && class.is("torch.nn.modules.container", &["ParameterDict", "ParameterList", "ModuleDict"])
+                && let Value::Dict(pairs) = values.get(*state)
+            {
+                let parameters = pairs.iter().find(|(key, _)| values.text(*key) == Some("_parameters"));
+                if let Some(&(_, parameters)) = parameters {
+                    walk(values, parameters, path, seen, contents)?;
+                }
+            }
+        }
+        Value::Int(value) => {
+            contents.notes.insert(name(), value.to_string());
+        }
+        Value::Text(_) => {
+            let text = values.text(id).unwrap_or_default();
+            contents.notes.insert(name(), quote(text));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// The tensor that the call at `id` would make; `None` where it makes something else.
+fn tensor(values: &Values<'_>, id: Id, name: &str) -> Result<Option<Tensor>, PickleProblem> {
+    let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(name), reason: reason.to_owned() };
+    let (mut id, mut wrapped) = (id, 0);
+    loop {
+        let Value::Object { class, args, .. } = values.get(id) else { return Ok(None) };
+        let args = values.members(*args).unwrap_or_default();
+        if class.is("torch._utils", &REBUILD[3..]) || class.is("torch.nn.parameter", &["Parameter"]) {
+            // A parameter is a tensor that was trained. Two such wrappers are more than there are.
+            let Some(&inner) = args.first().filter(|_| wrapped < 2) else { return Ok(None) };
+            (id, wrapped) = (inner, wrapped + 1);
+        } else if class.is("torch._tensor", &["_rebuild_from_type_v2"]) {
+            // Function, type, arguments: a class derived from tensors.
+            let [_, _, args, ..] = args else { return Err(wrong("it is rebuilt from too little")) };
+            return rebuilt(values, values.members(*args).unwrap_or_default(), false, name).map(Some);
+        } else if class.is("torch._utils", &REBUILD[..3]) {
+            return rebuilt(values, args, class.is("torch._utils", &REBUILD[2..3]), name).map(Some);
+        } else {
+            return Ok(None);
+        }
+    }
+}
+
+/// A tensor of storage, offset, shape and strides; where it is `typed`, with its number format at the end.
+fn rebuilt(values: &Values<'_>, args: &[Id], typed: bool, name: &str) -> Result<Tensor, PickleProblem> {
+    let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(name), reason: reason.to_owned() };
+    let [source, offset, shape, strides, ..] = *args else {
+        return Err(wrong("it is rebuilt from too little"));
+    };
+    let Value::Persistent(words) = values.get(source) else { return Err(wrong("it has no storage")) };
+    let storage = storage(values, *words).ok_or_else(|| wrong("its storage is of no known kind"))?;
+    let dtype = match args.get(6).filter(|_| typed).map(|&id| values.get(id)) {
+        None => storage.dtype,
+        Some(Value::Global(global)) => {
+            globals::dtype(global).ok_or_else(|| wrong(&format!("its number format is {global}")))?
+        }
+        Some(_) => return Err(wrong("it has no number format")),
+    };
+    let sizes =
+        |id: Id| -> Option<Vec<u64>> { values.members(id)?.iter().map(|&size| values.size(size)).collect() };
+    let shape =
+        sizes(shape).and_then(|shape| shape.into_iter().map(|size| usize::try_from(size).ok()).collect());
+    let shape: Vec<usize> = shape.ok_or_else(|| wrong("it has no shape"))?;
+    let strides = sizes(strides).filter(|strides| strides.len() == shape.len());
+    let strides = strides.ok_or_else(|| wrong("it has other strides than dimensions"))?;
+    let offset = values.size(offset).ok_or_else(|| wrong("it does not say where it begins"))?;
+    Ok(Tensor { name: name.to_owned(), dtype, shape, strides, offset, storage })
+}
+
+/// `("storage", class, key, location, elements)`.
+fn storage(values: &Values<'_>, words: Id) -> Option<Storage> {
+    let [kind, class, key, _, len, ref view @ ..] = *values.members(words)? else { return None };
+    // Before 2017 a storage could be a view of another.
+    let is_view = view.first().is_some_and(|&view| !matches!(values.get(view), Value::None));
+    if values.text(kind) != Some("storage") || is_view {
+        return None;
+    }
+    let Value::Global(class) = values.get(class) else { return None };
+    let dtype = globals::storage_dtype(class)?;
+    Some(Storage { key: values.text(key)?.to_owned(), dtype, len: values.size(len)? })
+}
