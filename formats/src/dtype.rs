@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::block::BlockType;
+
 /// Number format of a tensor in a checkpoint. All are little endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DType {
@@ -35,10 +37,12 @@ pub enum DType {
     U8,
     /// One byte per truth value.
     Bool,
+    /// Small integers in blocks with scales of their own.
+    Block(BlockType),
 }
 
 impl DType {
-    /// Every format, in the order in which they are declared.
+    /// Every format of single numbers, in the order in which they are declared.
     pub const ALL: [DType; 15] = [
         DType::F64,
         DType::F32,
@@ -57,7 +61,7 @@ impl DType {
         DType::Bool,
     ];
 
-    /// The name that safetensors gives it.
+    /// The name that safetensors gives it, or GGUF where it is one of blocks.
     pub fn name(self) -> &'static str {
         match self {
             DType::F64 => "F64",
@@ -75,22 +79,31 @@ impl DType {
             DType::U16 => "U16",
             DType::U8 => "U8",
             DType::Bool => "BOOL",
+            DType::Block(block) => block.name(),
         }
     }
 
-    /// The format called `name`, if there is one.
+    /// The format of single numbers called `name`, if there is one.
     pub fn from_name(name: &str) -> Option<DType> {
         DType::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// Bytes per element.
-    pub fn size(self) -> usize {
-        match self {
+    /// Bytes that so many elements take; `None` where that overflows, or where they do not fill their last block.
+    pub fn bytes(self, elements: usize) -> Option<usize> {
+        let (len, bytes) = self.block();
+        elements.is_multiple_of(len).then(|| (elements / len).checked_mul(bytes))?
+    }
+
+    /// Elements that are stored together, and the bytes that they take: one, but for formats of blocks.
+    pub fn block(self) -> (usize, usize) {
+        let size = match self {
             DType::F64 | DType::I64 | DType::U64 => 8,
             DType::F32 | DType::I32 | DType::U32 => 4,
             DType::F16 | DType::BF16 | DType::I16 | DType::U16 => 2,
             DType::F8E4M3 | DType::F8E5M2 | DType::I8 | DType::U8 | DType::Bool => 1,
-        }
+            DType::Block(block) => return (block.elements(), block.bytes()),
+        };
+        (1, size)
     }
 }
 

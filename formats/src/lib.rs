@@ -6,8 +6,10 @@
 #![deny(unsafe_code)]
 
 pub mod atomic;
+pub mod block;
 pub mod checkpoint;
 pub mod dtype;
+pub mod gguf;
 pub mod layout;
 pub mod mmap;
 mod names;

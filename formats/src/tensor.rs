@@ -4,26 +4,27 @@ use byteorder::{ByteOrder, LittleEndian};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::block::BlockType;
 use crate::dtype::DType;
 
 /// One tensor of a checkpoint. `bytes` are row-major, little endian, of any alignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorView<'a> {
-    /// Name in its file, or the canonical name where [`crate::diffusers`] has renamed it.
+    /// Name in its file, or the canonical name where [`crate::published`] has renamed it.
     pub name: String,
     /// Number format of each element.
     pub dtype: DType,
     /// Sizes from the slowest to the fastest dimension.
     pub shape: Vec<usize>,
-    /// The elements: `shape.iter().product() * dtype.size()` bytes.
+    /// The elements: as many bytes as [`DType::bytes`] says.
     pub bytes: &'a [u8],
 }
 
 /// Why a tensor cannot be read as f32.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
-    /// Integers, truth values and 8-bit floats are no weights that the engine knows.
-    #[error("tensor `{tensor}` is {dtype}, expected F32, F16, BF16 or F64")]
+    /// Integers and truth values are no weights.
+    #[error("tensor `{tensor}` is {dtype}, expected floating-point numbers")]
     NotFloat {
         /// The tensor.
         tensor: String,
@@ -56,11 +57,11 @@ impl TensorView<'_> {
         self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
     }
 
-    /// The elements as f32, row-major: F16 and BF16 widened exactly, F64 rounded to nearest. Infinities and NaNs
+    /// The elements as f32, row-major: F16, BF16 and 8-bit floats widened exactly, blocks decoded, F64 rounded to nearest. Infinities and NaNs
     /// pass through; [`crate::layout::encode`] refuses them.
     ///
     /// # Errors
-    /// When the tensor holds no floating-point numbers of 16 bits or more, when an F64 overflows, or when the view's
+    /// When the tensor holds no floating-point numbers, when an F64 overflows, or when the view's
     /// byte count does not fit its shape.
     pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
         let mut values = vec![0f32; self.check_length()?];
@@ -77,7 +78,11 @@ impl TensorView<'_> {
     /// When the tensor ends before the range does.
     pub fn read_f32(&self, first: usize, values: &mut [f32]) -> Result<(), TensorError> {
         self.check_length()?;
-        let size = self.dtype.size();
+        if let DType::Block(block) = self.dtype {
+            decode_blocks(block, self.bytes, first, values);
+            return Ok(());
+        }
+        let (_, size) = self.dtype.block();
         let bytes = &self.bytes[first * size..(first + values.len()) * size];
         match self.dtype {
             DType::F32 => LittleEndian::read_f32_into(bytes, values),
@@ -94,6 +99,12 @@ impl TensorView<'_> {
                     }
                 }
             }
+            DType::F8E4M3 => values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = f8e4m3(byte)),
+            DType::F8E5M2 => {
+                // The upper half of an F16.
+                let wide = |byte: u8| f16::from_bits(u16::from(byte) << 8).to_f32();
+                values.iter_mut().zip(bytes).for_each(|(value, &byte)| *value = wide(byte));
+            }
             dtype => return Err(TensorError::NotFloat { tensor: self.name.clone(), dtype }),
         }
         Ok(())
@@ -101,13 +112,42 @@ impl TensorView<'_> {
 
     /// The number of elements, if there are as many bytes as they take.
     fn check_length(&self) -> Result<usize, TensorError> {
-        let expected = self.elements().and_then(|n| n.checked_mul(self.dtype.size())).unwrap_or(usize::MAX);
+        let elements = self.elements().unwrap_or(usize::MAX);
+        let expected = self.dtype.bytes(elements).unwrap_or(usize::MAX);
         if self.bytes.len() != expected {
             let found = self.bytes.len();
             return Err(TensorError::Length { tensor: self.name.clone(), expected, found });
         }
-        Ok(expected / self.dtype.size())
+        Ok(elements)
     }
+}
+
+/// Elements `first..first + values.len()` of `bytes`, wherever blocks begin and end.
+fn decode_blocks(block: BlockType, bytes: &[u8], first: usize, values: &mut [f32]) {
+    let len = block.elements();
+    let mut decoded = [0.0; BlockType::MAX_ELEMENTS];
+    let decoded = &mut decoded[..len];
+    let mut at = first;
+    let mut rest = values;
+    while !rest.is_empty() {
+        let (index, skip) = (at / len, at % len);
+        let count = (len - skip).min(rest.len());
+        let (head, tail) = rest.split_at_mut(count);
+        block.decode(&bytes[index * block.bytes()..(index + 1) * block.bytes()], decoded);
+        head.copy_from_slice(&decoded[skip..skip + count]);
+        (at, rest) = (at + count, tail);
+    }
+}
+
+/// One sign, four bits of exponent, three of mantissa; no infinities. Micikevicius et al. 2022, arXiv:2209.05433, table 1.
+fn f8e4m3(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 0xF), f32::from(byte & 7));
+    let magnitude = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-9),
+        _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+    };
+    if byte & 0x80 == 0 { magnitude } else { -magnitude }
 }
 
 /// Widens F16 or BF16 in small blocks: the source may be unaligned, and a whole aligned copy would cost half as much
@@ -175,7 +215,7 @@ mod tests {
     #[test]
     fn refuses_integers_by_name() {
         let error = view(DType::I64, &[1], &[0; 8]).unwrap_err();
-        assert_eq!(error.to_string(), "tensor `w` is I64, expected F32, F16, BF16 or F64");
+        assert_eq!(error.to_string(), "tensor `w` is I64, expected floating-point numbers");
     }
 
     #[test]

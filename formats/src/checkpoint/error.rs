@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::gguf::GgufError;
 use crate::pickle::PickleError;
 use crate::safetensors::SafetensorsError;
 use crate::sniff::FileKind;
@@ -30,6 +31,9 @@ pub enum CheckpointError {
     /// A malformed safetensors file.
     #[error(transparent)]
     Safetensors(#[from] SafetensorsError),
+    /// A GGUF file that cannot be read.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A pickle that cannot be read, or will not.
     #[error(transparent)]
     Pickle(#[from] PickleError),

@@ -10,6 +10,7 @@ pub use error::{CheckpointError, IndexProblem};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::gguf::{GgufFile, MetadataValue};
 use crate::pickle::PickleFile;
 use crate::safetensors::SafetensorsFile;
 use crate::sniff::FileKind;
@@ -22,6 +23,8 @@ pub enum CheckpointFile {
     Safetensors(SafetensorsFile),
     /// PyTorch's pickles.
     Pickle(PickleFile),
+    /// GGUF.
+    Gguf(GgufFile),
 }
 
 /// Endings of files that are pickles when their first bytes do not tell.
@@ -44,6 +47,7 @@ impl CheckpointFile {
             | FileKind::Png
             | FileKind::Jpeg
             | FileKind::WebP => Err(CheckpointError::Kind { path: path.into(), kind }),
+            FileKind::Gguf => Ok(CheckpointFile::Gguf(GgufFile::open(path)?)),
             FileKind::Zip | FileKind::Pickle => Ok(CheckpointFile::Pickle(PickleFile::open(path)?)),
             FileKind::Other
                 if path.extension().is_some_and(|own| PICKLES.iter().any(|ending| own == *ending)) =>
@@ -60,6 +64,7 @@ impl CheckpointFile {
         match self {
             CheckpointFile::Safetensors(file) => file.path(),
             CheckpointFile::Pickle(file) => file.path(),
+            CheckpointFile::Gguf(file) => file.path(),
         }
     }
 
@@ -68,6 +73,7 @@ impl CheckpointFile {
         match self {
             CheckpointFile::Safetensors(file) => Box::new(file.tensors()),
             CheckpointFile::Pickle(file) => Box::new(file.tensors()),
+            CheckpointFile::Gguf(file) => Box::new(file.tensors()),
         }
     }
 
@@ -78,6 +84,7 @@ impl CheckpointFile {
                 file.metadata().iter().find(|(name, _)| name == key).map(|(_, value)| value.clone())
             }
             CheckpointFile::Pickle(file) => file.note(key).map(str::to_owned),
+            CheckpointFile::Gguf(file) => file.metadata().get(key).map(MetadataValue::to_text),
         }
     }
 }

@@ -41,7 +41,7 @@ pub(super) fn read(file: &[u8]) -> Result<(Contents, BTreeMap<String, Range<usiz
         let start = at + COUNT;
         let count = file.get(at..start).ok_or_else(|| truncated(start as u64))?;
         let count = LittleEndian::read_u64(count);
-        let size = contents.storages.get(key).map(|storage| storage.dtype.size() as u64);
+        let size = contents.storages.get(key).map(|storage| storage.dtype.block().1 as u64);
         let size = size.ok_or(PickleProblem::NotTorch("the kind of each storage"))?;
         let end = count.checked_mul(size).and_then(|len| len.checked_add(start as u64));
         let end = end.unwrap_or(u64::MAX);

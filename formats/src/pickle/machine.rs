@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-use byteorder::{BigEndian, ByteOrder, LittleEndian};
+use byteorder::{ByteOrder, LittleEndian};
 
 use super::error::PickleProblem;
 use super::globals::{self, Global};
@@ -23,12 +23,10 @@ pub(super) struct Id(u32);
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     None,
-    Bool(bool),
     Int(i64),
-    Float(f64),
     /// Text, where it stands in the pickle.
     Text(Range<usize>),
-    /// Bytes, or a number too large for anything here.
+    /// What no tensor is made of: truth values, fractions, bytes, very large numbers.
     Other,
     List(Vec<Id>),
     Tuple(Vec<Id>),
@@ -195,19 +193,23 @@ impl Machine<'_> {
     fn constant(&mut self, code: u8) -> Result<Option<Value>, Stop> {
         Ok(Some(match code {
             b'N' => Value::None,
-            0x88 => Value::Bool(true),
-            0x89 => Value::Bool(false),
+            0x88 | 0x89 => Value::Other,
             b'K' => Value::Int(i64::from(self.byte()?)),
             b'M' => Value::Int(i64::from(LittleEndian::read_u16(self.take(2)?))),
             b'J' => Value::Int(i64::from(LittleEndian::read_i32(self.take(4)?))),
-            b'G' => Value::Float(BigEndian::read_f64(self.take(8)?)),
+            b'G' => {
+                self.take(8)?;
+                Value::Other
+            }
             b'I' => match self.line()? {
-                "00" => Value::Bool(false),
-                "01" => Value::Bool(true),
+                "00" | "01" => Value::Other,
                 line => Value::Int(line.parse().map_err(|_| Stop::Reason("not a number"))?),
             },
             b'L' => self.line()?.trim_end_matches('L').parse().map_or(Value::Other, Value::Int),
-            b'F' => Value::Float(self.line()?.parse().map_err(|_| Stop::Reason("not a number"))?),
+            b'F' => {
+                self.line()?;
+                Value::Other
+            }
             0x8a => {
                 let len = usize::from(self.byte()?);
                 long(self.take(len)?)

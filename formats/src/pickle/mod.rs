@@ -152,7 +152,7 @@ fn place(
     let wrong = |reason: String| PickleProblem::Tensor { tensor: quote(&name), reason };
     let range =
         storage.ok_or_else(|| wrong(format!("its storage `{}` is not in the file", quote(&source.key))))?;
-    let size = dtype.size() as u64;
+    let size = dtype.block().1 as u64;
     let elements = shape.iter().try_fold(1u64, |product, &side| product.checked_mul(side as u64));
     let elements = elements.ok_or_else(|| wrong("its shape is too large".to_owned()))?;
     // Past the last element that any index reaches.

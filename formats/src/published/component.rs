@@ -200,7 +200,8 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
         Piece::Whole => Ok(Cut::Whole),
         Piece::Rows { first, count, of } => {
             let rows = tensor.shape.first().copied().unwrap_or(0);
-            match rows == of && rows > 0 && tensor.bytes.len().is_multiple_of(rows) {
+            let row: usize = tensor.shape.iter().skip(1).product();
+            match rows == of && rows > 0 && tensor.dtype.bytes(row).is_some() {
                 true => Ok(Cut::Rows { first, count }),
                 false => Err(error(&format!("{of} rows"))),
             }

@@ -112,8 +112,9 @@ fn check_tensor(
     let Some(dtype) = DType::from_name(&raw.dtype) else {
         return Err(SafetensorsProblem::UnknownDType { tensor, found: quote(&raw.dtype) });
     };
-    let bytes = raw.shape.iter().try_fold(dtype.size() as u64, |product, &size| product.checked_mul(size));
-    let Some(expected) = bytes else {
+    let elements = raw.shape.iter().try_fold(1, |product: u64, &size| product.checked_mul(size));
+    let elements = elements.and_then(|elements| usize::try_from(elements).ok());
+    let Some(expected) = elements.and_then(|elements| dtype.bytes(elements)).map(|bytes| bytes as u64) else {
         return Err(SafetensorsProblem::ShapeOverflow { tensor });
     };
     let (start, end) = raw.data_offsets;

@@ -205,7 +205,7 @@ fn the_writer_is_exact_and_leaves_nothing_behind_when_it_fails() {
 fn any_tensor() -> impl Strategy<Value = (DType, Vec<usize>, Vec<u8>)> {
     (prop::sample::select(DType::ALL.to_vec()), prop::collection::vec(0usize..5, 0..4)).prop_flat_map(
         |(dtype, shape)| {
-            let len = shape.iter().product::<usize>() * dtype.size();
+            let len = dtype.bytes(shape.iter().product()).unwrap();
             (Just(dtype), Just(shape), prop::collection::vec(any::<u8>(), len))
         },
     )

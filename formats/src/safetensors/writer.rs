@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::error::{SafetensorsError, SafetensorsProblem};
 use super::header::Header;
 use crate::atomic::AtomicFile;
+use crate::dtype::DType;
 use crate::names::{is_printable, quote};
 use crate::tensor::TensorView;
 
@@ -63,7 +64,11 @@ fn header_bytes(
         }
         let start = end;
         end += tensor.bytes.len() as u64;
-        let expected = tensor.elements().and_then(|count| count.checked_mul(tensor.dtype.size()));
+        if let DType::Block(_) = tensor.dtype {
+            let (tensor, found) = (tensor.name.clone(), tensor.dtype.to_string());
+            return Err(SafetensorsProblem::UnknownDType { tensor, found });
+        }
+        let expected = tensor.elements().and_then(|count| tensor.dtype.bytes(count));
         let Some(expected) = expected else {
             return Err(SafetensorsProblem::ShapeOverflow { tensor: tensor.name.clone() });
         };

@@ -199,7 +199,7 @@ impl TextEncoder {
             } else if projection {
                 let piece = if name.ends_with(".weight") { Piece::Whole } else { Piece::Transposed };
                 vec![Rename::new(source, PROJECTION[0], piece)]
-            } else if let Some((block, parameter)) = name.split_once(".attn.in_proj_") {
+            } else if let Some((block, parameter)) = in_projection(&name) {
                 let part = |(part, projection): (usize, &&str)| {
                     let piece =
                         Piece::Rows { first: part * self.width, count: self.width, of: 3 * self.width };
@@ -225,4 +225,9 @@ impl TextEncoder {
         }
         modules
     }
+}
+
+/// The block and the parameter of a matrix that joins three projections, OpenCLIP's or as stable-diffusion.cpp renames it.
+fn in_projection(name: &str) -> Option<(&str, &str)> {
+    name.split_once(".attn.in_proj_").or_else(|| name.split_once(".self_attn.in_proj."))
 }
