@@ -3,7 +3,7 @@
     python tests/goldens/single_files.py DIFFUSERS_CHECKOUT
 
 Each goes to `tests/goldens/NAME/`: `model.safetensors` is what diffusers' own scripts write (see `layouts.py`), with what
-published files have beside, `tokenizer/` the tokenizer, the rest as `families.py` has it. What such a file does not tell,
+published files have beside (`model.ckpt` and `model.gguf` the same once more), `tokenizer/` the tokenizer, the rest as `families.py` has it. What such a file does not tell,
 heads and activation and scheduler, is here what its family does.
 """
 
@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 import diffusers
+import gguf
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -95,6 +96,20 @@ def original(name: str, model: Path, scripts: Path) -> dict:
     return {key: value.contiguous() for key, value in tensors.items()}
 
 
+def write_others(tensors: dict, folder: Path) -> None:
+    """The same tensors as trainers and llama.cpp's family pack them."""
+    torch.save({"global_step": 7, "state_dict": tensors}, folder / "model.ckpt")
+    writer = gguf.GGUFWriter(folder / "model.gguf", "sd1")
+    for name, tensor in tensors.items():
+        # Buffers of whole numbers are left out, as stable-diffusion.cpp does.
+        if tensor.is_floating_point():
+            writer.add_tensor(name, tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 def main() -> None:
     scripts = Path(sys.argv[1]) / "scripts"
     quiet()
@@ -110,7 +125,10 @@ def main() -> None:
             for settings in family.cases:
                 recorder.run(settings)
             recorder.write(folder)
-            save_file(original(name, model, scripts), folder / "model.safetensors", metadata={"format": "pt"})
+            tensors = original(name, model, scripts)
+            save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+            if name == "single_sd1":
+                write_others(tensors, folder)
             shutil.copytree(model / "tokenizer", folder / "tokenizer")
         print(name, (folder / "model.safetensors").stat().st_size)
 
