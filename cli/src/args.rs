@@ -420,7 +420,7 @@ pub(crate) struct EvalArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InfoArgs {
-    /// A .sdq file, or a picture drawn by sdq.
+    /// A .sdq file, a published checkpoint or model directory, or a picture drawn by sdq.
     pub(crate) file: Option<PathBuf>,
 
     /// Read every weight and compare it with its checksum.

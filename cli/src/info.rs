@@ -1,8 +1,9 @@
 //! `sdq info`: what is inside a file, or what this machine offers.
 
+mod checkpoint;
 mod weights;
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use sdq_formats::{picture as picture_file, sdq::SdqFile, sniff::FileKind};
@@ -13,12 +14,15 @@ use crate::{args::InfoArgs, model, recipe::Recipe};
 pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
     let description = match &args.file {
         None => machine()?,
-        Some(path) => match kind(path).with_context(|| format!("cannot read `{}`", path.display()))? {
+        Some(path) if path.is_dir() => checkpoint::directory(path)?,
+        Some(path) => match FileKind::of_file(path).with_context(|| format!("cannot read `{}`", path.display()))? {
             FileKind::Png | FileKind::Jpeg | FileKind::WebP => picture(path)?,
             FileKind::Sdq => model_file(path, args.verify, args.json)?,
-            other => {
-                bail!("{}: expected an .sdq file or a picture drawn by sdq; it is {other}", path.display())
+            kind @ (FileKind::Empty | FileKind::GitLfsPointer | FileKind::Html) => {
+                let expected = "expected an .sdq file, a checkpoint or a picture drawn by sdq";
+                bail!("{}: {expected}; it is {kind}", path.display())
             }
+            _ => checkpoint::file(path, args.json)?,
         },
     };
     match args.json {
@@ -26,12 +30,6 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
         false => print_plainly(&description, 0),
     }
     Ok(())
-}
-
-fn kind(path: &Path) -> std::io::Result<FileKind> {
-    let mut head = Vec::new();
-    File::open(path)?.take(FileKind::LOOK as u64).read_to_end(&mut head)?;
-    Ok(FileKind::of(&head))
 }
 
 fn machine() -> anyhow::Result<Value> {

@@ -1,0 +1,95 @@
+//! What a published file or directory holds, before it is converted.
+
+use std::{collections::BTreeMap, path::Path};
+
+use sdq_formats::{
+    checkpoint::Checkpoint,
+    published::{ModelFiles, PublishedError, PublishedModel},
+    single_file::LayoutProblem,
+    tensor::TensorView,
+};
+use serde_json::{Map, Value, json};
+
+use crate::describe;
+
+/// Tensors of the checkpoint at `path` by number format, and the model that they make, if they make one. `whole`: with
+/// every tensor by its name.
+pub(super) fn file(path: &Path, whole: bool) -> anyhow::Result<Value> {
+    let checkpoint = Checkpoint::open(path)?;
+    let mut description = json!({ "bytes": std::fs::metadata(path)?.len() });
+    if let Some(name) = path.file_name().and_then(|name| name.to_str())
+        && let Some(parts) = ggml_rs::parse_gguf_filename(name)
+    {
+        description["file_name"] = json!({
+            "base_name": parts.base_name,
+            "size_label": parts.size_label,
+            "fine_tune": parts.fine_tune,
+            "version": parts.version,
+            "encoding": parts.encoding,
+            "type": parts.type_field,
+            "shard": parts.shard,
+        });
+    }
+    description["tensors"] = by_format(checkpoint.tensors());
+    match PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() }) {
+        Ok(model) => add_model(&mut description, &model)?,
+        // A part of a model, or something else: that much can be said.
+        Err(PublishedError::MissingPart { part, flag, .. }) => {
+            description["lacks"] = format!("{part}, which `sdq convert` takes by {flag}").into();
+        }
+        Err(PublishedError::Layout { problem: LayoutProblem::Nothing { hint: Some(hint), .. }, .. }) => {
+            description["looks_like"] = hint.into();
+        }
+        Err(error) => description["not_a_model"] = error.to_string().into(),
+    }
+    if whole {
+        description["names"] = checkpoint.tensors().map(|tensor| line(&tensor)).collect();
+    }
+    Ok(description)
+}
+
+/// What the model directory at `path` holds.
+pub(super) fn directory(path: &Path) -> anyhow::Result<Value> {
+    let model = PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() })?;
+    let mut description = json!({});
+    add_model(&mut description, &model)?;
+    description["texts"] = model.texts().iter().map(|(name, _)| name.as_str()).collect();
+    Ok(description)
+}
+
+fn add_model(description: &mut Value, model: &PublishedModel) -> anyhow::Result<()> {
+    description["pipeline_class"] = model.class_name().into();
+    if let (Some(family), Some(training)) = (model.family(), model.training()) {
+        description["family"] = family.name().into();
+        description["predicts"] = describe::prediction(&training).into();
+    }
+    let mut components = Map::new();
+    for component in model.components() {
+        let tensors = component.tensors()?;
+        components.insert(component.name().to_owned(), by_format(tensors.into_values()));
+    }
+    description["components"] = components.into();
+    let skipped = describe::skipped(model);
+    if !skipped.is_empty() {
+        let lines = skipped.iter().map(|(why, names)| format!("{} tensors {}", names.len(), why.name()));
+        description["left_out"] = lines.collect();
+    }
+    Ok(())
+}
+
+/// Number, elements and bytes of tensors, by number format.
+fn by_format<'a>(tensors: impl Iterator<Item = TensorView<'a>>) -> Value {
+    let mut sums: BTreeMap<&str, (usize, usize, usize)> = BTreeMap::new();
+    for tensor in tensors {
+        let sum = sums.entry(tensor.dtype.name()).or_default();
+        *sum = (sum.0 + 1, sum.1 + tensor.elements().unwrap_or(0), sum.2 + tensor.bytes.len());
+    }
+    let sum = |(name, (tensors, parameters, bytes)): (&str, (usize, usize, usize))| {
+        (name.to_owned(), json!({ "tensors": tensors, "parameters": parameters, "bytes": bytes }))
+    };
+    Value::Object(sums.into_iter().map(sum).collect())
+}
+
+fn line(tensor: &TensorView<'_>) -> Value {
+    json!({ "name": tensor.name, "format": tensor.dtype.name(), "shape": tensor.shape })
+}
