@@ -2,6 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use crate::lora::LoraFile;
 use clap::{Parser, Subcommand, ValueEnum};
 use sdq_engine::{
     PipelineOptions,
@@ -149,6 +150,9 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) job: JobArgs,
 
+    #[command(flatten)]
+    pub(crate) add_ons: AddOnArgs,
+
     /// Where the randomness starts: the same seed draws the same picture.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
@@ -176,6 +180,18 @@ pub(crate) struct GenerateArgs {
 
     #[command(flatten)]
     pub(crate) run: RunArgs,
+}
+
+/// What a model is changed by while it runs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct AddOnArgs {
+    /// Run this LoRA beside the model, at this strength (1 if not given); repeatable.
+    #[arg(long = "lora", value_name = "FILE[:STRENGTH]")]
+    pub(crate) loras: Vec<LoraFile>,
+
+    /// Where the LoRAs are that a prompt asks for as <lora:NAME:STRENGTH>.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) lora_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]

@@ -6,13 +6,16 @@ use anyhow::Context as _;
 
 use crate::{
     args::GenerateArgs,
-    job, model,
+    job,
+    lora::{self, LoraFile},
+    model,
     run::{self, Files},
 };
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
-    let request = job::request(args)?;
+    let (request, loras) = job::request(args)?;
+    let pipeline = lora::apply(pipeline, &loras)?;
     let settings = pipeline.settings(&request)?;
     let files = Files {
         model: absolute(args.model.as_deref())?,
@@ -20,6 +23,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         save_latents: args.save_latents.clone(),
         init_image: args.job.init_image.clone(),
         mask: args.job.mask.clone(),
+        loras: loras.into_iter().map(absolute_lora).collect::<anyhow::Result<_>>()?,
     };
     files.check(settings.count)?;
     for prompt in [&request.prompt, &request.negative_prompt] {
@@ -34,6 +38,11 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         note!("note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it");
     }
     run::run(&pipeline, &settings, &files, &args.run, 0, |observer| pipeline.generate(&request, observer))
+}
+
+fn absolute_lora(lora: LoraFile) -> anyhow::Result<LoraFile> {
+    let path = std::path::absolute(&lora.path).context("the current folder is gone")?;
+    Ok(LoraFile { path, ..lora })
 }
 
 fn absolute(path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {

@@ -15,15 +15,17 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
     let description = match &args.file {
         None => machine()?,
         Some(path) if path.is_dir() => checkpoint::directory(path)?,
-        Some(path) => match FileKind::of_file(path).with_context(|| format!("cannot read `{}`", path.display()))? {
-            FileKind::Png | FileKind::Jpeg | FileKind::WebP => picture(path)?,
-            FileKind::Sdq => model_file(path, args.verify, args.json)?,
-            kind @ (FileKind::Empty | FileKind::GitLfsPointer | FileKind::Html) => {
-                let expected = "expected an .sdq file, a checkpoint or a picture drawn by sdq";
-                bail!("{}: {expected}; it is {kind}", path.display())
+        Some(path) => {
+            match FileKind::of_file(path).with_context(|| format!("cannot read `{}`", path.display()))? {
+                FileKind::Png | FileKind::Jpeg | FileKind::WebP => picture(path)?,
+                FileKind::Sdq => model_file(path, args.verify, args.json)?,
+                kind @ (FileKind::Empty | FileKind::GitLfsPointer | FileKind::Html) => {
+                    let expected = "expected an .sdq file, a checkpoint or a picture drawn by sdq";
+                    bail!("{}: {expected}; it is {kind}", path.display())
+                }
+                _ => checkpoint::file(path, args.json)?,
             }
-            _ => checkpoint::file(path, args.json)?,
-        },
+        }
     };
     match args.json {
         true => say!("{description:#}"),

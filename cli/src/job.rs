@@ -5,7 +5,10 @@ use std::path::Path;
 use sdq_engine::{Mask, Picture, Request, Variation};
 use sdq_formats::picture::{self, Pixels};
 
-use crate::args::GenerateArgs;
+use crate::{
+    args::GenerateArgs,
+    lora::{self, LoraFile},
+};
 
 /// Sides of a picture that is to be drawn are multiples of it; one to start from is cut to them.
 const SIZE_STEP: usize = 8;
@@ -14,8 +17,8 @@ const MAX_SIDE: usize = 16_384;
 /// Where variations start to count.
 const VARIATION_SEED: u64 = 1;
 
-/// What the flags ask for, with the pictures that they name.
-pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<Request> {
+/// What the flags ask for, with the pictures that they name, and the LoRAs to draw it with.
+pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, Vec<LoraFile>)> {
     let mut request = Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
@@ -52,7 +55,10 @@ pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<Request> {
             request.mask = args.job.mask.as_deref().map(|path| mask(path, width, height)).transpose()?;
         }
     }
-    Ok(request)
+    let mut loras = args.add_ons.loras.clone();
+    let tags = lora::take_tags(&mut request.prompt)?;
+    loras.extend(lora::find(&tags, args.add_ons.lora_dir.as_deref())?);
+    Ok((request, loras))
 }
 
 fn mask(path: &Path, width: usize, height: usize) -> anyhow::Result<Mask> {

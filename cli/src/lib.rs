@@ -44,6 +44,7 @@ mod generate;
 mod info;
 mod interrupt;
 mod job;
+mod lora;
 mod model;
 mod plan;
 mod prediction;

@@ -3,11 +3,12 @@
 use sdq_engine::pipeline::{Decoding, MemoryPlan, TimePlan};
 use serde_json::{Value, json};
 
-use crate::{args::GenerateArgs, bench::duration, job, model};
+use crate::{args::GenerateArgs, bench::duration, job, lora, model};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
-    let request = job::request(args)?;
+    let (request, loras) = job::request(args)?;
+    let pipeline = lora::apply(pipeline, &loras)?;
     let plan = pipeline.plan(&request)?;
     let time = pipeline.predict_time(&request, &plan)?;
     match args.run.json {

@@ -7,6 +7,8 @@ use sdq_engine::pipeline::{Caching, Job, Settings};
 use sdq_formats::picture;
 use serde_json::{Value, json};
 
+use crate::lora::LoraFile;
+
 /// Everything needed to draw a picture again.
 pub(crate) struct Recipe {
     json: Value,
@@ -64,6 +66,18 @@ impl Recipe {
         Recipe { json }
     }
 
+    /// The recipe of a picture that these LoRAs were beside the model for.
+    pub(crate) fn with_loras(mut self, loras: &[LoraFile]) -> Recipe {
+        if !loras.is_empty() {
+            let described = loras.iter().map(|lora| {
+                let name = lora.path.file_name().unwrap_or_default().to_string_lossy();
+                json!({ "file": name, "strength": as_written(lora.strength), "tag": lora.to_string() })
+            });
+            self.json["loras"] = described.collect();
+        }
+        self
+    }
+
     /// Texts for the picture, key and value.
     pub(crate) fn texts(&self) -> [(&'static str, String); 2] {
         [(picture::PARAMETERS, self.parameters()), (picture::RECIPE, self.json.to_string())]
@@ -87,6 +101,9 @@ impl Recipe {
             other => other.to_string(),
         };
         let mut out = text("prompt");
+        for lora in self.json["loras"].as_array().into_iter().flatten() {
+            let _ = write!(out, " {}", lora["tag"].as_str().unwrap_or_default());
+        }
         let negative_prompt = text("negative_prompt");
         if !negative_prompt.is_empty() {
             let _ = write!(out, "\nNegative prompt: {negative_prompt}");

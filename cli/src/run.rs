@@ -19,7 +19,10 @@ use sdq_formats::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{UsageError, args::RunArgs, interrupt, preview::Previews, progress::Progress, recipe::Recipe};
+use crate::{
+    UsageError, args::RunArgs, interrupt, lora::LoraFile, preview::Previews, progress::Progress,
+    recipe::Recipe,
+};
 
 /// Name of the tensor in a `--save-latents` file.
 const LATENTS: &str = "latents";
@@ -36,6 +39,9 @@ pub(crate) struct Files {
     pub(crate) save_latents: Option<PathBuf>,
     pub(crate) init_image: Option<PathBuf>,
     pub(crate) mask: Option<PathBuf>,
+    /// In the order in which they are added.
+    #[serde(default)]
+    pub(crate) loras: Vec<LoraFile>,
 }
 
 impl Files {
@@ -207,9 +213,10 @@ impl Run<'_> {
 
     fn decoded(&mut self, image: usize, picture: &Picture) -> anyhow::Result<()> {
         let path = &self.outputs[image];
-        let Files { init_image, mask, .. } = self.files;
+        let Files { init_image, mask, loras, .. } = self.files;
         let settings = self.settings.of_image(image);
         let recipe = Recipe::new(&settings, self.model_name, init_image.as_deref(), mask.as_deref());
+        let recipe = recipe.with_loras(loras);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
         let Picture { width, height, rgb } = picture;
@@ -238,7 +245,7 @@ mod tests {
 
     fn files(output: &str) -> Files {
         let output = PathBuf::from(output);
-        Files { model: None, output, save_latents: None, init_image: None, mask: None }
+        Files { model: None, output, save_latents: None, init_image: None, mask: None, loras: Vec::new() }
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod checkpoint;
 pub mod dtype;
 pub mod gguf;
 pub mod layout;
+pub mod lora;
 pub mod mmap;
 mod names;
 pub mod pickle;

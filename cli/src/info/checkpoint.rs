@@ -50,7 +50,8 @@ pub(super) fn file(path: &Path, whole: bool) -> anyhow::Result<Value> {
 
 /// What the model directory at `path` holds.
 pub(super) fn directory(path: &Path) -> anyhow::Result<Value> {
-    let model = PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() })?;
+    let model =
+        PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() })?;
     let mut description = json!({});
     add_model(&mut description, &model)?;
     description["texts"] = model.texts().iter().map(|(name, _)| name.as_str()).collect();

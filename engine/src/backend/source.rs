@@ -2,25 +2,49 @@
 
 use std::collections::HashSet;
 
-use sdq_formats::sdq::{Component, Weight};
+use sdq_formats::{
+    WeightSpec,
+    lora::branch_names,
+    sdq::{Component, Weight},
+};
+
+use crate::graph::Branch;
 
 /// A component of a file, some of whose weights are read from other files of the same model.
 #[derive(Clone, Debug)]
 pub struct WeightSource<'w> {
     component: Component<'w>,
     overlays: Vec<(Component<'w>, &'w HashSet<String>)>,
+    /// What runs beside the products, under the names of [`branch_names`].
+    branches: Option<Component<'w>>,
 }
 
 impl<'w> WeightSource<'w> {
     /// All weights from `component`.
     pub fn new(component: Component<'w>) -> WeightSource<'w> {
-        WeightSource { component, overlays: Vec::new() }
+        WeightSource { component, overlays: Vec::new(), branches: None }
     }
 
     /// Reads `weights` from `component` instead. `weights` are `component.weight` names; those of other components do
     /// no harm.
     pub fn overlay(&mut self, component: Component<'w>, weights: &'w HashSet<String>) {
         self.overlays.push((component, weights));
+    }
+
+    /// Runs the branches in `component` beside the products that they are for.
+    pub fn add_branches(&mut self, component: Component<'w>) {
+        self.branches = Some(component);
+    }
+
+    /// What runs beside the product with the weight `spec`.
+    pub fn branches(&self, spec: &WeightSpec) -> Vec<Branch> {
+        let Some(component) = &self.branches else { return Vec::new() };
+        let spec_of = |name: &str| component.weight(name).map(|weight| weight.spec.clone());
+        let branch = |index: usize| {
+            let [down, mid, up] = branch_names(&spec.name, index);
+            Some(Branch { down: spec_of(&down)?, mid: spec_of(&mid), up: spec_of(&up)? })
+        };
+        (0..).map_while(branch).collect()
     }
 
     /// `text_encoder`, `unet` or `vae`.
@@ -30,6 +54,9 @@ impl<'w> WeightSource<'w> {
 
     /// The weight called `name`, from the last overlay that has it.
     pub fn weight(&self, name: &str) -> Option<Weight<'w>> {
+        if let Some(weight) = self.branches.as_ref().and_then(|branches| branches.weight(name)) {
+            return Some(weight);
+        }
         if self.overlays.is_empty() {
             return self.component.weight(name);
         }

@@ -6,6 +6,7 @@
 
 mod build;
 mod fuse;
+mod low_rank;
 mod op;
 pub mod plan;
 mod quantize;
@@ -13,6 +14,7 @@ mod statistics;
 pub mod strips;
 
 pub use build::GraphBuilder;
+pub use low_rank::{Branch, add_branches};
 pub use op::{Activation, Op, Padding, Window};
 pub use quantize::{IntegerLayouts, quantize_inputs};
 pub use statistics::{GroupSums, PAIR_VALUES, Statistics};

@@ -46,6 +46,12 @@ pub fn quantize_inputs(
                 output
             });
         }
+        // A branch that is added to such a product.
+        if let Op::Linear { residual: true, .. } = node.op
+            && integer_products.contains(&node.inputs[1])
+        {
+            integer_products.insert(node.output);
+        }
         if let Op::Attention { heads, causal: false } = node.op
             && let [q, k, v] = node.inputs[..]
             && integer_products.contains(&q)

@@ -29,7 +29,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use sdq_formats::sdq::{Component, Manifest, SdqFile};
+use sdq_formats::{
+    WeightSpec,
+    sdq::{Component, Manifest, SdqFile},
+};
 
 pub use activations::ActivationMoments;
 pub use autoencoder::Moments;
@@ -103,6 +106,8 @@ pub struct Pipeline {
     model: Arc<Model>,
     /// Files that some weights are read from instead, by `component.weight`; the last one that has a weight counts.
     overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
+    /// What runs beside its products.
+    branches: Option<Arc<SdqFile>>,
     /// For previews, once they are asked for.
     latent_colors: Arc<OnceLock<LatentColors>>,
     max_memory: Option<u64>,
@@ -139,6 +144,7 @@ impl Pipeline {
             backend,
             model: Arc::new(model),
             overlays: Vec::new(),
+            branches: None,
             latent_colors: Arc::default(),
             max_memory: options.max_memory,
             held: memory::held(),
@@ -157,7 +163,8 @@ impl Pipeline {
 
     /// Tells models apart by their weights, configs and texts.
     pub fn fingerprint(&self) -> String {
-        let own = std::iter::once(&self.file).chain(self.overlays.iter().map(|(file, _)| file));
+        let overlays = self.overlays.iter().map(|(file, _)| file);
+        let own = std::iter::once(&self.file).chain(overlays).chain(&self.branches);
         own.map(|file| format!("{:08x}", file.fingerprint())).collect::<Vec<_>>().join("+")
     }
 
@@ -284,6 +291,32 @@ impl Pipeline {
         Ok(overlaid)
     }
 
+    /// This model with the low-rank branches of `file` beside its products, see [`sdq_formats::lora::write`].
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when a branch does not fit its product.
+    pub fn with_branches(&self, file: SdqFile) -> Result<Pipeline, Error> {
+        let adapted = Pipeline { branches: Some(Arc::new(file)), ..self.clone() };
+        for (component, specs) in adapted.weights() {
+            let source = adapted.component(component)?;
+            for spec in &specs {
+                if let Some(branch) = source.branches(spec).iter().find(|branch| !branch.fits(spec)) {
+                    return Err(Error::Mismatch {
+                        what: format!("branches of `{component}.{}`", spec.name),
+                        expected: format!("{:?}", spec.shape),
+                        found: format!("{:?} and {:?}", branch.down.shape, branch.up.shape),
+                    });
+                }
+            }
+        }
+        Ok(adapted)
+    }
+
+    /// The weights of each component, in the order in which a run reads them.
+    pub fn weights(&self) -> Vec<(&'static str, Vec<WeightSpec>)> {
+        self.model.weights()
+    }
+
     /// Shape of one picture's latents of `height x width`.
     fn latents_shape(&self, (height, width): (usize, usize)) -> [usize; 4] {
         [1, self.model.vae.latent_channels(), height, width]
@@ -302,6 +335,9 @@ impl Pipeline {
         let mut source = WeightSource::new(component(&self.file, name)?);
         for (file, weights) in &self.overlays {
             source.overlay(component(file, name)?, weights);
+        }
+        if let Some(branches) = self.branches.as_ref().and_then(|file| file.component(name)) {
+            source.add_branches(branches);
         }
         Ok(source)
     }

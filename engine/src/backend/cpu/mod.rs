@@ -24,7 +24,7 @@ use super::{Backend, Cost, Executable, Footprint, WeightSource};
 use crate::{
     Error,
     graph::{
-        Graph, IntegerLayouts, Node, Op, Port, TensorId,
+        Graph, IntegerLayouts, Node, Op, Port, TensorId, add_branches,
         plan::{ALIGNMENT, Plan},
         quantize_inputs,
     },
@@ -102,6 +102,7 @@ struct Prepared<'w> {
 
 impl<'w> Prepared<'w> {
     fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
+        let graph = add_branches(graph, |spec| weights.branches(spec));
         let weights = BoundWeights::new(&graph.weights, weights)?;
         Ok(Prepared::with_weights(graph, weights))
     }

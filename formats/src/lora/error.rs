@@ -1,0 +1,59 @@
+//! What can be wrong with a LoRA.
+
+use crate::tensor::TensorError;
+
+/// A LoRA that cannot be applied.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum LoraError {
+    /// A kind of adapter that is not a product of two small matrices.
+    #[error("`{tensor}` makes it a {kind}, which is not applied; LoRA and LoCon are")]
+    Kind {
+        /// The first such tensor.
+        tensor: String,
+        /// Its kind.
+        kind: &'static str,
+    },
+    /// A module has one half of its product.
+    #[error("module `{module}` has no `{part}`")]
+    Half {
+        /// The module, by its name in the file.
+        module: String,
+        /// What is missing.
+        part: &'static str,
+    },
+    /// A tensor has another shape than the layer that it is for.
+    #[error(
+        "tensor `{tensor}` is {found:?}, expected {expected} beside a layer of {layer:?}; is it for another model?"
+    )]
+    Shape {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What it should be.
+        expected: String,
+        /// Shape of the layer's weight.
+        layer: Vec<usize>,
+    },
+    /// The strength of a module is no number.
+    #[error("`{tensor}` is {found}, expected a finite number")]
+    Alpha {
+        /// The tensor.
+        tensor: String,
+        /// Its value.
+        found: f32,
+    },
+    /// A tensor's values cannot be read.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// None of its modules is in the model.
+    #[error("none of its {modules} modules is in the model, the first is `{first}`; it is for {family}")]
+    Nothing {
+        /// Modules in the file.
+        modules: usize,
+        /// Name of the first.
+        first: String,
+        /// What the names look like.
+        family: &'static str,
+    },
+}

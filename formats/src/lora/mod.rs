@@ -1,0 +1,259 @@
+//! Low-rank adaptations of a model: Hu et al. 2021, arXiv:2106.09685, and for convolutions LyCORIS' LoCon (Yeh et al.
+//! 2023, arXiv:2309.14859, section 3).
+//!
+//! A LoRA adds `strength · alpha / rank · up(down(x))` to what a layer makes of `x`. The layer's own weight stays as it is:
+//! the product runs beside it, so a quantized model is adapted without being quantized again.
+
+mod error;
+mod names;
+
+pub use error::LoraError;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::checkpoint::Checkpoint;
+use crate::sdq::{Manifest, SdqError, SdqWriter};
+use crate::tensor::TensorView;
+use crate::weight::{WeightRole, WeightSpec, WeightType};
+use names::Part;
+
+/// What the weights of a branch are called in a file of branches, given the name of the layer's weight and how many
+/// branches the layer has already: down, mid, up.
+pub fn branch_names(weight: &str, index: usize) -> [String; 3] {
+    ["down", "mid", "up"].map(|part| format!("{weight}.lora_{index}_{part}"))
+}
+
+/// A LoRA, matched with the layers of a model.
+#[derive(Debug)]
+pub struct Lora<'c> {
+    branches: Vec<Branch<'c>>,
+    modules: usize,
+    unmatched: Vec<String>,
+}
+
+/// What is added to one layer.
+#[derive(Debug)]
+struct Branch<'c> {
+    component: String,
+    /// Name of the layer's weight.
+    weight: String,
+    down: Product<'c>,
+    mid: Option<Product<'c>>,
+    up: Product<'c>,
+    /// Alpha over rank.
+    scale: f32,
+}
+
+#[derive(Debug)]
+struct Product<'c> {
+    tensor: TensorView<'c>,
+    role: WeightRole,
+    shape: Vec<usize>,
+}
+
+/// The tensors of one module.
+#[derive(Default)]
+struct Module<'c> {
+    down: Option<TensorView<'c>>,
+    mid: Option<TensorView<'c>>,
+    up: Option<TensorView<'c>>,
+    alpha: Option<TensorView<'c>>,
+}
+
+impl<'c> Lora<'c> {
+    /// Matches the tensors of `checkpoint` with the weights of a model, which `targets` has by component.
+    ///
+    /// # Errors
+    /// When it is another kind of adapter, when none of its modules is in the model, or when a module does not fit its
+    /// layer.
+    pub fn new(
+        checkpoint: &'c Checkpoint,
+        targets: &[(&str, Vec<WeightSpec>)],
+    ) -> Result<Lora<'c>, LoraError> {
+        let layers = names::layers(targets);
+        let modules = modules(checkpoint)?;
+        let count = modules.len();
+        let first = modules.keys().next().cloned().unwrap_or_else(|| "none".to_owned());
+        let (mut branches, mut unmatched) = (Vec::new(), Vec::new());
+        let plain_modules: Vec<(String, Module<'c>)> = modules.into_iter().collect();
+        for (name, module) in plain_modules {
+            match layers.get(&names::plain(&name)) {
+                Some((component, spec)) => branches.push(branch(component, spec, &name, module)?),
+                None => unmatched.push(name),
+            }
+        }
+        match branches.is_empty() {
+            true => Err(LoraError::Nothing { modules: count, family: family(checkpoint), first }),
+            false => Ok(Lora { branches, modules: count, unmatched }),
+        }
+    }
+
+    /// Layers that it is applied to.
+    pub fn applied(&self) -> usize {
+        self.branches.len()
+    }
+
+    /// Layers that it was made for.
+    pub fn modules(&self) -> usize {
+        self.modules
+    }
+
+    /// Names of those that the model does not have.
+    pub fn unmatched(&self) -> &[String] {
+        &self.unmatched
+    }
+}
+
+/// Writes the branches of several LoRAs, each with its strength, to a file that [`branch_names`] finds them in.
+///
+/// # Errors
+/// When the file cannot be written, or a value is not finite.
+pub fn write(loras: &[(Lora<'_>, f32)], output: &Path) -> Result<(), LoraWriteError> {
+    let manifest = Manifest {
+        name: "LoRA".to_owned(),
+        description: "low-rank branches of a model".to_owned(),
+        license: String::new(),
+        pipeline_class: String::new(),
+        converter: concat!("sdq ", env!("CARGO_PKG_VERSION")).to_owned(),
+        defaults: json!({}),
+        sources: Vec::new(),
+        quantization: None,
+    };
+    let mut writer = SdqWriter::create(output, manifest)?;
+    let mut components: BTreeMap<&str, Vec<(&Branch<'_>, f32)>> = BTreeMap::new();
+    for (lora, strength) in loras {
+        for branch in &lora.branches {
+            components.entry(&branch.component).or_default().push((branch, *strength));
+        }
+    }
+    for (component, branches) in components {
+        writer.begin_component(component, json!({}))?;
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for (branch, strength) in branches {
+            let count = counts.entry(&branch.weight).or_default();
+            let [down, mid, up] = branch_names(&branch.weight, *count);
+            *count += 1;
+            append(&mut writer, down, &branch.down, 1.0)?;
+            if let Some(product) = &branch.mid {
+                append(&mut writer, mid, product, 1.0)?;
+            }
+            append(&mut writer, up, &branch.up, branch.scale * strength)?;
+        }
+    }
+    writer.finish()?;
+    Ok(())
+}
+
+/// Branches that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum LoraWriteError {
+    /// The file cannot be written.
+    #[error(transparent)]
+    File(#[from] SdqError),
+    /// A tensor cannot be read.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+}
+
+fn append(
+    writer: &mut SdqWriter,
+    name: String,
+    product: &Product<'_>,
+    scale: f32,
+) -> Result<(), LoraWriteError> {
+    let mut values = product.tensor.to_f32().map_err(LoraError::Tensor)?;
+    values.iter_mut().for_each(|value| *value *= scale);
+    let spec = WeightSpec::new(name, product.role, &product.shape);
+    Ok(writer.append(&spec, WeightType::F32, &values)?)
+}
+
+/// The tensors of `checkpoint` by their modules.
+fn modules(checkpoint: &Checkpoint) -> Result<BTreeMap<String, Module<'_>>, LoraError> {
+    let mut modules: BTreeMap<String, Module<'_>> = BTreeMap::new();
+    for tensor in checkpoint.tensors() {
+        if let Some(kind) = names::other_kind(&tensor.name) {
+            return Err(LoraError::Kind { tensor: tensor.name, kind });
+        }
+        let Some((module, part)) = names::split(&tensor.name) else { continue };
+        let module = modules.entry(module.to_owned()).or_default();
+        let place = match part {
+            Part::Down => &mut module.down,
+            Part::Mid => &mut module.mid,
+            Part::Up => &mut module.up,
+            Part::Alpha => &mut module.alpha,
+        };
+        *place = Some(tensor);
+    }
+    Ok(modules)
+}
+
+/// The branch of `module`, called `name`, beside the layer with the weight `spec`.
+fn branch<'c>(
+    component: &str,
+    spec: &WeightSpec,
+    name: &str,
+    module: Module<'c>,
+) -> Result<Branch<'c>, LoraError> {
+    let half = |part| LoraError::Half { module: name.to_owned(), part };
+    let down = module.down.ok_or_else(|| half("lora_down"))?;
+    let up = module.up.ok_or_else(|| half("lora_up"))?;
+    let rank = down.shape.first().copied().unwrap_or(0);
+    let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
+    let window = &spec.shape[2..];
+    let product = |tensor: TensorView<'c>, shape: Vec<usize>| fitted(tensor, shape, &spec.shape);
+    let (down, mid) = match module.mid {
+        // The window is that of the part in between, where there is one.
+        Some(mid) => {
+            let mid = product(mid, [&[rank, rank], window].concat())?;
+            (product(down, vec![rank, inputs])?, Some(mid))
+        }
+        None => (product(down, [&[rank, inputs], window].concat())?, None),
+    };
+    let up = product(up, vec![outputs, rank])?;
+    let scale = match module.alpha {
+        None => 1.0,
+        Some(tensor) => {
+            let alpha = tensor.to_f32()?.first().copied().unwrap_or(f32::NAN);
+            match alpha.is_finite() {
+                true => alpha / rank as f32,
+                false => return Err(LoraError::Alpha { tensor: tensor.name, found: alpha }),
+            }
+        }
+    };
+    Ok(Branch { component: component.to_owned(), weight: spec.name.clone(), down, mid, up, scale })
+}
+
+/// `tensor` as a product of `shape`, if that is its shape but for sides of one at the end.
+fn fitted<'c>(tensor: TensorView<'c>, shape: Vec<usize>, layer: &[usize]) -> Result<Product<'c>, LoraError> {
+    let (own, rest) = tensor.shape.split_at(tensor.shape.len().min(shape.len()));
+    if own == shape && rest.iter().all(|&side| side == 1) && !shape.contains(&0) {
+        let role = if shape.len() > 2 { WeightRole::Conv } else { WeightRole::Matrix };
+        return Ok(Product { tensor, role, shape });
+    }
+    let (found, layer) = (tensor.shape.clone(), layer.to_vec());
+    let expected = if shape.contains(&0) { "a rank of at least 1".to_owned() } else { format!("{shape:?}") };
+    Err(LoraError::Shape { tensor: tensor.name, found, expected, layer })
+}
+
+/// What a LoRA is for by its names and widths.
+fn family(checkpoint: &Checkpoint) -> &'static str {
+    let width = |width: usize| {
+        checkpoint.tensors().any(|tensor| {
+            tensor.name.contains("attn2")
+                && tensor.name.contains("to_k")
+                && tensor.shape.get(1) == Some(&width)
+        })
+    };
+    if width(2048) {
+        "SDXL"
+    } else if width(1024) {
+        "SD2"
+    } else if width(768) {
+        "SD1"
+    } else {
+        "another kind of model"
+    }
+}

@@ -1,0 +1,350 @@
+//! LoRAs that run beside a model draw what the same model draws with the products merged into its weights.
+
+use std::{ops::ControlFlow, path::Path};
+
+use sdq_engine::{Pipeline, Request, Tensor, pipeline::Conditioning};
+use sdq_formats::{
+    WeightRole, WeightSpec, WeightType,
+    checkpoint::Checkpoint,
+    dtype::DType,
+    lora::{self, Lora},
+    safetensors,
+    sdq::SdqFile,
+    single_file::{Names, UNetStructure},
+    tensor::TensorView,
+};
+use sdq_tests::{
+    checkpoint::{ModelCopy, RawTensor},
+    measure::relative_error,
+    models::Model,
+};
+use tempfile::TempDir;
+
+/// How near a branch comes to merged weights, both in f32.
+const SAME: f64 = 1e-4;
+const RANK: usize = 2;
+
+/// How a file of LoRAs names its tensors.
+#[derive(Clone, Copy, Debug)]
+enum Style {
+    /// kohya's trainers.
+    Kohya,
+    /// The same, the U-Net under the names of the original code.
+    KohyaOriginal,
+    /// peft's, as diffusers saves them.
+    Peft,
+    /// diffusers' before peft.
+    Processors,
+}
+
+/// A product of low rank for one layer.
+struct Product {
+    component: &'static str,
+    spec: WeightSpec,
+    /// `[rank, inputs · window]`
+    down: Vec<f32>,
+    /// `[outputs, rank]`
+    up: Vec<f32>,
+}
+
+impl Product {
+    fn new(component: &'static str, spec: &WeightSpec, seed: usize) -> Product {
+        let value = |index: usize| ((index.wrapping_mul(7919) + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0;
+        let inputs: usize = spec.shape[1..].iter().product();
+        let down = (0..RANK * inputs).map(|index| value(index) * (3.0 / inputs as f32).sqrt()).collect();
+        let up = (0..spec.shape[0] * RANK).map(|index| 0.3 * value(index + 5000)).collect();
+        Product { component, spec: spec.clone(), down, up }
+    }
+
+    /// What merging adds to the weight, in its order.
+    fn delta(&self, scale: f32) -> Vec<f32> {
+        let inputs = self.down.len() / RANK;
+        let element = |index: usize| {
+            let (row, column) = (index / inputs, index % inputs);
+            (0..RANK).map(|r| self.up[row * RANK + r] * self.down[r * inputs + column]).sum::<f32>() * scale
+        };
+        (0..self.spec.shape[0] * inputs).map(element).collect()
+    }
+
+    fn module(&self) -> &str {
+        self.spec.name.strip_suffix(".weight").unwrap()
+    }
+}
+
+/// A product for every layer of `components` that has one.
+fn products(pipeline: &Pipeline, components: &[&str], seed: usize) -> Vec<Product> {
+    let weights = pipeline.weights().into_iter().filter(|(component, _)| components.contains(component));
+    let product = |(component, specs): (&'static str, Vec<WeightSpec>)| {
+        let is_product = |spec: &&WeightSpec| matches!(spec.role, WeightRole::Matrix | WeightRole::Conv);
+        let products = specs.iter().filter(is_product).enumerate();
+        products.map(|(index, spec)| Product::new(component, spec, seed + index)).collect::<Vec<_>>()
+    };
+    weights.flat_map(product).collect()
+}
+
+/// Names of a product's halves, and of its alpha where such files have one.
+fn names(product: &Product, style: Style, structure: &UNetStructure) -> (String, String, Option<String>) {
+    let (component, module) = (product.component, product.module());
+    match style {
+        Style::Kohya | Style::KohyaOriginal => {
+            let prefix = if component == "unet" { "lora_unet" } else { "lora_te" };
+            let module = match (component, style) {
+                ("unet", Style::KohyaOriginal) => structure.modules().from_diffusers(module),
+                _ => module.to_owned(),
+            };
+            let key = format!("{prefix}_{}", module.replace('.', "_"));
+            (format!("{key}.lora_down.weight"), format!("{key}.lora_up.weight"), Some(format!("{key}.alpha")))
+        }
+        Style::Peft => {
+            let key = format!("{component}.{module}");
+            (format!("{key}.lora_A.weight"), format!("{key}.lora_B.weight"), None)
+        }
+        Style::Processors => {
+            let module = module.replace(".to_out.0", ".to_out");
+            let (block, projection) = module.rsplit_once('.').unwrap();
+            let key = format!("{component}.{block}.processor.{projection}_lora");
+            (format!("{key}.down.weight"), format!("{key}.up.weight"), None)
+        }
+    }
+}
+
+/// A safetensors file with `products`, their alpha where there is one.
+fn write(path: &Path, products: &[Product], style: Style, alpha: f32, structure: &UNetStructure) {
+    let mut tensors: Vec<(String, Vec<usize>, Vec<f32>)> = Vec::new();
+    for product in products {
+        let (down, up, own_alpha) = names(product, style, structure);
+        let window = &product.spec.shape[2..];
+        let points = vec![1; window.len()];
+        tensors.push((down, [&[RANK, product.spec.shape[1]], window].concat(), product.down.clone()));
+        tensors.push((up, [&[product.spec.shape[0], RANK], points.as_slice()].concat(), product.up.clone()));
+        tensors.extend(own_alpha.map(|name| (name, Vec::new(), vec![alpha])));
+    }
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .collect();
+    let view = |((name, shape, _), bytes): (&(String, Vec<usize>, Vec<f32>), &'_ Vec<u8>)| {
+        (name.clone(), shape.clone(), bytes.clone())
+    };
+    let owned: Vec<_> = tensors.iter().zip(&bytes).map(view).collect();
+    let views: Vec<TensorView<'_>> = owned
+        .iter()
+        .map(|(name, shape, bytes)| TensorView {
+            name: name.clone(),
+            dtype: DType::F32,
+            shape: shape.clone(),
+            bytes,
+        })
+        .collect();
+    safetensors::write(path, &views, &[]).unwrap();
+}
+
+/// `pipeline` with the LoRAs in `files`, each at its strength.
+fn adapted(pipeline: &Pipeline, files: &[(&Path, f32)]) -> Pipeline {
+    let targets = pipeline.weights();
+    let checkpoints: Vec<_> = files.iter().map(|(path, _)| Checkpoint::open(path).unwrap()).collect();
+    let loras = checkpoints.iter().zip(files).map(|(checkpoint, (_, strength))| {
+        let lora = Lora::new(checkpoint, &targets).unwrap_or_else(|error| panic!("{error}"));
+        assert_eq!((lora.applied(), lora.unmatched()), (lora.modules(), &[][..]));
+        (lora, *strength)
+    });
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("branches.sdq");
+    lora::write(&loras.collect::<Vec<_>>(), &path).unwrap();
+    pipeline.with_branches(SdqFile::open(&path).unwrap()).unwrap()
+}
+
+/// The golden model `sd1` with `products` in its weights.
+fn merged(products: &[(&Product, f32)]) -> Model {
+    Model::convert_folder(merged_copy(products).path(), WeightType::F32)
+}
+
+fn merged_copy(products: &[(&Product, f32)]) -> ModelCopy {
+    let copy = ModelCopy::of("sd1");
+    for (component, file) in [
+        ("unet", "unet/diffusion_pytorch_model.safetensors"),
+        ("text_encoder", "text_encoder/model.safetensors"),
+    ] {
+        copy.edit_tensors(file, |tensors| {
+            for (product, scale) in products.iter().filter(|(product, _)| product.component == component) {
+                add(tensors, product, *scale);
+            }
+        });
+    }
+    copy
+}
+
+fn add(tensors: &mut [RawTensor], product: &Product, scale: f32) {
+    let tensor = tensors.iter_mut().find(|tensor| tensor.name == product.spec.name).unwrap();
+    assert_eq!(tensor.dtype, "F32");
+    for (bytes, delta) in tensor.bytes.chunks_exact_mut(4).zip(product.delta(scale)) {
+        let value = f32::from_le_bytes(bytes.try_into().unwrap()) + delta;
+        bytes.copy_from_slice(&value.to_le_bytes());
+    }
+}
+
+fn latents(pipeline: &Pipeline) -> Tensor {
+    let request = Request {
+        prompt: "a red apple".to_owned(),
+        negative_prompt: "blurry".to_owned(),
+        width: Some(32),
+        height: Some(40),
+        steps: Some(4),
+        scheduler: Some("ddim".to_owned()),
+        ..Request::default()
+    };
+    pipeline.generate(&request, &mut |_| ControlFlow::Continue(())).unwrap().latents
+}
+
+fn structure(pipeline: &Pipeline) -> UNetStructure {
+    let specs = pipeline.weights().into_iter().find(|(component, _)| *component == "unet").unwrap().1;
+    let names: Names = specs.into_iter().map(|spec| (spec.name, spec.shape)).collect();
+    UNetStructure::of(&names, "").unwrap()
+}
+
+#[test]
+fn a_branch_is_what_merging_is_under_every_naming() {
+    let model = Model::convert("sd1", WeightType::F32);
+    let pipeline = model.open(2);
+    let plain = latents(&pipeline);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("lora.safetensors");
+    for (style, alpha, strength) in [
+        (Style::Kohya, 1.0, 0.8),
+        (Style::KohyaOriginal, 3.0, 0.5),
+        (Style::Peft, 2.0, 0.7),
+        (Style::Processors, 2.0, -0.6),
+    ] {
+        let components: &[&str] =
+            if matches!(style, Style::Processors) { &["unet"] } else { &["unet", "text_encoder"] };
+        let mut products = products(&pipeline, components, 1);
+        if matches!(style, Style::Processors) {
+            // Attention processors have no other layers.
+            products.retain(|product| product.spec.name.contains(".attn"));
+        }
+        write(&path, &products, style, alpha, &structure(&pipeline));
+        let found = latents(&adapted(&pipeline, &[(&path, strength)]));
+        let scale = strength * alpha / RANK as f32;
+        let deltas: Vec<_> = products.iter().map(|product| (product, scale)).collect();
+        let expected = latents(&merged(&deltas).open(2));
+        let error = relative_error(found.values(), expected.values());
+        let change = relative_error(found.values(), plain.values());
+        println!("{style:?}: {error:.1e} from merged, {change:.2} from the model without");
+        assert!(error < SAME, "{style:?}: {error}");
+        assert!(change > 0.05, "{style:?} changes next to nothing: {change}");
+    }
+}
+
+#[test]
+fn several_add_up_and_none_is_none() {
+    let model = Model::convert("sd1", WeightType::F32);
+    let pipeline = model.open(2);
+    let folder = TempDir::new().unwrap();
+    let paths = ["one", "two"].map(|name| folder.path().join(format!("{name}.safetensors")));
+    let of_two = [products(&pipeline, &["unet"], 1), products(&pipeline, &["unet", "text_encoder"], 99)];
+    for (path, products) in paths.iter().zip(&of_two) {
+        write(path, products, Style::Kohya, RANK as f32, &structure(&pipeline));
+    }
+    let found = latents(&adapted(&pipeline, &[(&paths[0], 0.5), (&paths[1], 0.3)]));
+    let first = of_two[0].iter().map(|product| (product, 0.5));
+    let deltas: Vec<_> = first.chain(of_two[1].iter().map(|product| (product, 0.3))).collect();
+    let expected = latents(&merged(&deltas).open(2));
+    let error = relative_error(found.values(), expected.values());
+    assert!(error < SAME, "{error}");
+    let none = latents(&adapted(&pipeline, &[(&paths[0], 0.0)]));
+    assert_eq!(none.values(), latents(&pipeline).values());
+}
+
+/// The branch is in floats whatever the model's weights are: it loses nothing to their rounding, and costs it nothing.
+#[test]
+fn on_a_quantized_model_a_branch_is_as_near_as_quantizing_again() {
+    let exact = Model::convert("sd1", WeightType::F32).open(2);
+    let quantized = Model::convert("sd1", WeightType::Q8);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("lora.safetensors");
+    let products = products(&exact, &["unet"], 1);
+    write(&path, &products, Style::Kohya, RANK as f32, &structure(&exact));
+    let conditioning = Conditioning {
+        text_states: exact.encode_prompts(&["a red apple"]).unwrap().text_states,
+        added: None,
+        guidance_scale: None,
+    };
+    let noise =
+        Tensor::new(vec![1, 4, 16, 16], (0..1024).map(|i| ((i * 37) % 101) as f32 / 29.0 - 1.7).collect());
+    let noise = noise.unwrap();
+    for strength in [0.1, 0.4] {
+        let deltas: Vec<_> = products.iter().map(|product| (product, strength)).collect();
+        let merged_copy = merged_copy(&deltas);
+        let predict = |pipeline: &Pipeline| pipeline.predict_noise(&noise, 500.0, &conditioning).unwrap();
+        let expected = predict(&Model::convert_folder(merged_copy.path(), WeightType::F32).open(2));
+        let again = predict(&Model::convert_folder(merged_copy.path(), WeightType::Q8).open(2));
+        let branch = predict(&adapted(&quantized.open(2), &[(&path, strength)]));
+        let plain = predict(&quantized.open(2));
+        let [branch, again, plain] =
+            [branch, again, plain].map(|found| relative_error(found.values(), expected.values()));
+        println!(
+            "strength {strength}: branch {branch:.4}, quantized again {again:.4}, without the LoRA {plain:.4}"
+        );
+        assert!(branch < 1.2 * again && branch < plain / 2.0);
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused() {
+    let model = Model::convert("sd1", WeightType::F32);
+    let pipeline = model.open(2);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("lora.safetensors");
+    let key = "lora_unet_mid_block_attentions_0_proj_in";
+    let refused = |tensors: &[(&str, &[usize], &[f32])]| {
+        let bytes: Vec<Vec<u8>> = tensors
+            .iter()
+            .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+            .collect();
+        let view = |((name, shape, _), bytes): (&(&str, &[usize], &[f32]), &'_ Vec<u8>)| {
+            (format!("{key}{name}"), shape.to_vec(), bytes.clone())
+        };
+        let owned: Vec<_> = tensors.iter().zip(&bytes).map(view).collect();
+        let views: Vec<_> = owned
+            .iter()
+            .map(|(name, shape, bytes)| TensorView {
+                name: name.clone(),
+                dtype: DType::F32,
+                shape: shape.clone(),
+                bytes,
+            })
+            .collect();
+        safetensors::write(&path, &views, &[]).unwrap();
+        Lora::new(&Checkpoint::open(&path).unwrap(), &pipeline.weights()).unwrap_err().to_string()
+    };
+    let specs = pipeline.weights().into_iter().find(|(component, _)| *component == "unet").unwrap().1;
+    let spec = specs.iter().find(|spec| spec.name == "mid_block.attentions.0.proj_in.weight").unwrap();
+    let (outputs, inputs) = (spec.shape[0], spec.shape[1]);
+    let zeros = vec![0.0; 4 * outputs.max(inputs)];
+    let down = (".lora_down.weight", &[2, inputs][..], &zeros[..2 * inputs]);
+    let up = (".lora_up.weight", &[outputs, 2][..], &zeros[..2 * outputs]);
+    for (tensors, words) in [
+        (vec![down], "has no `lora_up`"),
+        (vec![up], "has no `lora_down`"),
+        (vec![down, (".lora_up.weight", &[outputs, 3], &zeros[..3 * outputs])], "expected"),
+        (
+            vec![(".lora_down.weight", &[2, inputs + 1], &zeros[..2 * inputs + 2]), up],
+            "is it for another model?",
+        ),
+        (
+            vec![(".lora_down.weight", &[0, inputs], &[]), (".lora_up.weight", &[outputs, 0], &[])],
+            "a rank of at least 1",
+        ),
+        (vec![down, up, (".alpha", &[], &[f32::NAN])], "expected a finite number"),
+        (vec![down, up, (".dora_scale", &[1], &[1.0])], "DoRA"),
+        (vec![(".hada_w1_a", &[1], &[1.0])], "LoHa"),
+        (vec![(".lokr_w1", &[1], &[1.0])], "LoKr"),
+        (
+            vec![("_x.lora_down.weight", &[2, inputs], &zeros[..2 * inputs])],
+            "none of its 1 modules is in the model",
+        ),
+    ] {
+        let message = refused(&tensors);
+        assert!(message.contains(words), "{message}");
+    }
+}
