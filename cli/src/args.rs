@@ -150,6 +150,16 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) job: JobArgs,
 
+    /// Take the prompts as they stand: brackets weigh no words, LoRAs are not asked for, and what is too long for the model
+    /// is not read.
+    #[arg(long)]
+    pub(crate) plain_prompt: bool,
+
+    /// Take text states from this block of the text encoder, counted from its end: 1 is the last, 2 the one before.
+    /// Default: the one that the model was trained with.
+    #[arg(long, value_name = "N")]
+    pub(crate) clip_skip: Option<usize>,
+
     #[command(flatten)]
     pub(crate) add_ons: AddOnArgs,
 

@@ -28,7 +28,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     files.check(settings.count)?;
     for prompt in [&request.prompt, &request.negative_prompt] {
         let surplus = pipeline.surplus_tokens(prompt)?;
-        if surplus > 0 {
+        if args.plain_prompt && surplus > 0 {
             note!("note: the prompt is {surplus} tokens too long for the model, which reads only its start");
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sdq_engine::{Mask, Picture, Request, Variation};
+use sdq_engine::{Mask, Picture, PromptReading, PromptSyntax, Request, Variation};
 use sdq_formats::picture::{self, Pixels};
 
 use crate::{
@@ -22,6 +22,10 @@ pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, Vec<LoraF
     let mut request = Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
+        reading: PromptReading {
+            syntax: if args.plain_prompt { PromptSyntax::Plain } else { PromptSyntax::Weighted },
+            clip_skip: args.clip_skip,
+        },
         width: args.sampling.width,
         height: args.sampling.height,
         steps: args.sampling.steps,
@@ -56,8 +60,10 @@ pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, Vec<LoraF
         }
     }
     let mut loras = args.add_ons.loras.clone();
-    let tags = lora::take_tags(&mut request.prompt)?;
-    loras.extend(lora::find(&tags, args.add_ons.lora_dir.as_deref())?);
+    if !args.plain_prompt {
+        let tags = lora::take_tags(&mut request.prompt)?;
+        loras.extend(lora::find(&tags, args.add_ons.lora_dir.as_deref())?);
+    }
     Ok((request, loras))
 }
 

@@ -3,7 +3,10 @@
 use std::{fmt::Write as _, path::Path};
 
 use anyhow::Context as _;
-use sdq_engine::pipeline::{Caching, Job, Settings};
+use sdq_engine::{
+    PromptSyntax,
+    pipeline::{Caching, Job, Settings},
+};
 use sdq_formats::picture;
 use serde_json::{Value, json};
 
@@ -37,6 +40,12 @@ impl Recipe {
             "guidance_scale": as_written(settings.guidance_scale),
             "seed": settings.seed,
         });
+        if settings.reading.syntax == PromptSyntax::Plain {
+            json["plain_prompt"] = true.into();
+        }
+        if let Some(clip_skip) = settings.reading.clip_skip {
+            json["clip_skip"] = clip_skip.into();
+        }
         if settings.guidance_rescale > 0.0 {
             json["guidance_rescale"] = as_written(settings.guidance_rescale).into();
         }
@@ -120,6 +129,7 @@ impl Recipe {
         );
         // Under the names that the web UI gives them.
         for (key, name) in [
+            ("clip_skip", "Clip skip"),
             ("strength", "Denoising strength"),
             ("image_guidance_scale", "Image CFG scale"),
             ("cache", "Cache"),

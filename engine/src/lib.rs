@@ -24,6 +24,7 @@ pub mod models;
 mod pages;
 mod picture;
 pub mod pipeline;
+mod prompt;
 pub mod rng;
 mod tensor;
 pub mod tokenizer;
@@ -35,4 +36,5 @@ pub use picture::{Mask, Picture};
 pub use pipeline::{
     Checkpoint, Defaults, Event, Generated, Pipeline, PipelineOptions, Preview, Request, SavedRun, Variation,
 };
+pub use prompt::{PromptReading, PromptSyntax};
 pub use tensor::Tensor;

@@ -96,11 +96,22 @@ impl Tokenizer {
     /// # Errors
     /// When the vocabulary lacks a byte of the prompt or has ids that the text encoder does not.
     pub fn encode(&self, prompt: &str) -> Result<Vec<u32>, Error> {
+        let words = self.words(prompt)?;
+        Ok(self.frame(&words[..words.len().min(self.length - 2)]))
+    }
+
+    /// Start, `words`, end, padding: [`Tokenizer::length`] ids. The words are at most two less.
+    pub(crate) fn frame(&self, words: &[u32]) -> Vec<u32> {
         let mut ids = vec![self.start];
-        ids.extend(self.words(prompt)?.into_iter().take(self.length - 2));
+        ids.extend(words);
         ids.push(self.end);
         ids.resize(self.length, self.padding);
-        Ok(ids)
+        ids
+    }
+
+    /// The id of a comma that ends a word.
+    pub(crate) fn comma(&self) -> Option<u32> {
+        self.encoder.token_to_id(",</w>")
     }
 
     /// How many ids of `prompt` [`Tokenizer::encode`] cuts off.
@@ -112,7 +123,7 @@ impl Tokenizer {
     }
 
     /// The prompt's ids, without frame, however many.
-    fn words(&self, prompt: &str) -> Result<Vec<u32>, Error> {
+    pub(crate) fn words(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let encoding =
             self.encoder.encode_fast(prompt, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
         match encoding.get_ids().iter().find(|&&id| id as usize >= self.vocab_size) {

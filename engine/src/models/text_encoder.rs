@@ -26,8 +26,24 @@ pub enum Layer {
     Penultimate,
 }
 
-/// The encoder for `batch` prompts of `tokens` ids each. Blocks whose states nobody reads are left out.
-pub fn graph(config: &TextEncoderConfig, layer: Layer, batch: usize, tokens: usize) -> Graph {
+impl Layer {
+    /// Blocks at the end that text states leave out. `clip_skip` counts the block that they are of from the end, from 1
+    /// on; `None` stands for the one that the model was trained with.
+    pub fn skipped(self, clip_skip: Option<usize>) -> usize {
+        match (self, clip_skip) {
+            (_, Some(count)) => count.saturating_sub(1),
+            (Layer::Last, None) => 0,
+            (Layer::Penultimate, None) => 1,
+        }
+    }
+}
+
+/// The encoder for `batch` prompts of `tokens` ids each, its text states those before the last `skipped` blocks. Blocks
+/// whose states nobody reads are left out.
+///
+/// # Panics
+/// When more blocks are skipped than there are.
+pub fn graph(config: &TextEncoderConfig, layer: Layer, skipped: usize, batch: usize, tokens: usize) -> Graph {
     let mut graph = GraphBuilder::new();
     let token_ids = graph.input(TOKEN_IDS, &[batch, tokens]);
     let mut states = graph.embedding(
@@ -36,20 +52,20 @@ pub fn graph(config: &TextEncoderConfig, layer: Layer, batch: usize, tokens: usi
         config.hidden_size,
         token_ids,
     );
-    let last = config.num_hidden_layers - 1;
-    for index in 0..last {
+    let depth = config.num_hidden_layers - skipped;
+    for index in 0..depth {
         states = block(config, &mut graph, index, states);
     }
-    let penultimate = states;
-    if layer == Layer::Last || config.projection_dim.is_some() {
-        states = block(config, &mut graph, last, states);
-    }
+    let text_states = states;
     if config.projection_dim.is_some() {
+        for index in depth..config.num_hidden_layers {
+            states = block(config, &mut graph, index, states);
+        }
         graph.output(LAST_STATES, states);
     }
     let text_states = match layer {
-        Layer::Penultimate => penultimate,
-        Layer::Last => graph.layer_norm(FINAL_NORM, states, config.layer_norm_eps),
+        Layer::Penultimate => text_states,
+        Layer::Last => graph.layer_norm(FINAL_NORM, text_states, config.layer_norm_eps),
     };
     graph.output(TEXT_STATES, text_states);
     graph.finish()
@@ -70,7 +86,7 @@ const FINAL_NORM: &str = "text_model.final_layer_norm";
 
 /// The encoder's weights, in reading order.
 pub fn weights(config: &TextEncoderConfig) -> Vec<WeightSpec> {
-    let mut weights = graph(config, Layer::Last, 1, 1).weights;
+    let mut weights = graph(config, Layer::Last, 0, 1, 1).weights;
     let projection = projection(config, 1).map(|graph| graph.weights).unwrap_or_default();
     // The last norm is in both.
     weights.extend(projection.into_iter().filter(|spec| spec.role == WeightRole::Matrix));

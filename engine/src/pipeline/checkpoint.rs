@@ -16,7 +16,7 @@ use super::{
     Caching, Job, Pipeline, Request, Settings, Variation,
     drawing::{Drawing, Kept},
 };
-use crate::{Error, Mask, Picture, Tensor, rng::TorchCpuGenerator};
+use crate::{Error, Mask, Picture, PromptReading, PromptSyntax, Tensor, rng::TorchCpuGenerator};
 
 /// Key of the metadata that describe the run; the caller's notes stand beside it.
 const RUN: &str = "sdq.run";
@@ -350,6 +350,8 @@ fn request_json(request: &Request) -> Value {
     json!({
         "prompt": request.prompt,
         "negative_prompt": request.negative_prompt,
+        "plain_prompt": request.reading.syntax == PromptSyntax::Plain,
+        "clip_skip": request.reading.clip_skip,
         "width": request.width,
         "height": request.height,
         "steps": request.steps,
@@ -379,6 +381,14 @@ fn request_from_json(json: &Value) -> Option<Request> {
     Some(Request {
         prompt: text("prompt")?,
         negative_prompt: text("negative_prompt")?,
+        reading: PromptReading {
+            // Runs of older versions were all read so.
+            syntax: match json["plain_prompt"].as_bool() {
+                Some(false) => PromptSyntax::Weighted,
+                Some(true) | None => PromptSyntax::Plain,
+            },
+            clip_skip: size("clip_skip"),
+        },
         width: Some(size("width")?),
         height: Some(size("height")?),
         steps: Some(size("steps")?),

@@ -15,7 +15,6 @@ use crate::{
     graph::{Graph, Port},
     memory,
     models::{
-        text_encoder,
         unet::{self, UNetGraphs, UNetShape},
         vae,
     },
@@ -149,15 +148,13 @@ impl<'p> Planner<'p> {
     fn new(pipeline: &'p Pipeline, settings: &'p Settings) -> Result<Planner<'p>, Error> {
         let Pipeline { model, backend, .. } = pipeline;
         let branches = settings.branches().len();
-        let tokens = model.text_encoders[0].tokenizer.length();
+        let chunks = pipeline.chunks_of(settings)?;
+        let tokens = chunks * model.text_encoders[0].tokenizer.length();
         let mut text = Footprint::default();
         for encoder in &model.text_encoders {
             let weights = pipeline.component(encoder.component)?;
-            let graph = text_encoder::graph(&encoder.config, model.index.layer(), branches, tokens);
             let mut executable = 0;
-            for graph in
-                [Some(graph), text_encoder::projection(&encoder.config, branches)].into_iter().flatten()
-            {
+            for graph in pipeline.text_graphs_of(encoder, branches, chunks, settings.reading) {
                 let footprint = backend.footprint(graph, &weights)?;
                 executable += footprint.executable;
                 text.scratch = text.scratch.max(footprint.scratch);

@@ -1,7 +1,7 @@
 //! What to draw, in the words of the user.
 
 use super::Caching;
-use crate::{Mask, Picture};
+use crate::{Mask, Picture, PromptReading};
 
 /// What to draw. `None` takes the model's default.
 ///
@@ -17,6 +17,8 @@ pub struct Request {
     pub prompt: String,
     /// What it does not show; read only where guidance is on.
     pub negative_prompt: String,
+    /// How both are read.
+    pub reading: PromptReading,
     /// In pixels, divisible by 8.
     pub width: Option<usize>,
     /// In pixels, divisible by 8.
@@ -63,6 +65,7 @@ impl Default for Request {
         Request {
             prompt: String::new(),
             negative_prompt: String::new(),
+            reading: PromptReading::default(),
             width: None,
             height: None,
             steps: None,
@@ -93,6 +96,11 @@ impl Request {
     #[must_use]
     pub fn negative_prompt(self, negative_prompt: impl Into<String>) -> Request {
         Request { negative_prompt: negative_prompt.into(), ..self }
+    }
+
+    #[must_use]
+    pub fn reading(self, reading: PromptReading) -> Request {
+        Request { reading, ..self }
     }
 
     /// Width and height in pixels, divisible by 8.

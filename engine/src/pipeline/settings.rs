@@ -4,7 +4,7 @@ use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
 use super::{Caching, Pipeline, Request, Variation, guidance::Guidance};
-use crate::{Error, ExtraInput, Mask, Picture, models::config::VaeConfig};
+use crate::{Error, ExtraInput, Mask, Picture, PromptReading, models::config::VaeConfig};
 
 /// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
 /// both or in neither.
@@ -87,6 +87,8 @@ pub struct Settings {
     pub prompt: String,
     /// What it does not show.
     pub negative_prompt: String,
+    /// How both are read.
+    pub reading: PromptReading,
     /// In pixels.
     pub width: usize,
     /// In pixels.
@@ -162,6 +164,7 @@ impl Settings {
         Request {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
+            reading: self.reading,
             width: Some(self.width),
             height: Some(self.height),
             steps: Some(self.steps),
@@ -207,6 +210,20 @@ impl Pipeline {
         })
     }
 
+    /// A block that counts as the last has to be there, in every text encoder.
+    fn checked_reading(&self, reading: PromptReading) -> Result<PromptReading, Error> {
+        let layers = self.model.text_encoders.iter().map(|encoder| encoder.config.num_hidden_layers).min();
+        let layers = layers.unwrap_or(0);
+        match reading.clip_skip {
+            Some(count) if !(1..=layers).contains(&count) => Err(Error::Request {
+                field: "clip-skip",
+                found: count.to_string(),
+                expected: format!("from 1, the last block, to {layers}"),
+            }),
+            _ => Ok(reading),
+        }
+    }
+
     /// Fills up and checks `request`.
     ///
     /// # Errors
@@ -224,6 +241,7 @@ impl Pipeline {
         let mut settings = Settings {
             prompt: request.prompt.clone(),
             negative_prompt: request.negative_prompt.clone(),
+            reading: self.checked_reading(request.reading)?,
             width: self.side("width", request.width.unwrap_or(width))?,
             height: self.side("height", request.height.unwrap_or(height))?,
             steps: request.steps.unwrap_or(defaults.steps),

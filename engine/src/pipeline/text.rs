@@ -2,8 +2,9 @@
 
 use super::{Pipeline, Settings, guidance::Branch};
 use crate::{
-    Error, Tensor, TextEncoder,
+    Error, PromptReading, PromptSyntax, Tensor, TextEncoder,
     models::{text_encoder, unet},
+    prompt,
 };
 
 /// How much a picture should please, from 1 to 10, and how much one from the negative prompt; diffusers' defaults.
@@ -61,12 +62,26 @@ impl Pipeline {
     /// # Errors
     /// When the vocabulary does not cover a prompt or memory runs out.
     pub fn encode_prompts(&self, prompts: &[&str]) -> Result<EncodedPrompts, Error> {
+        self.encode_prompts_as(prompts, PromptReading::default())
+    }
+
+    /// What the text encoders make of `prompts`, read as `reading` says. All have the tokens of the longest: shorter ones
+    /// are followed by empty chunks.
+    ///
+    /// # Errors
+    /// As [`Pipeline::encode_prompts`], and when a prompt cannot be read so.
+    pub fn encode_prompts_as(
+        &self,
+        prompts: &[&str],
+        reading: PromptReading,
+    ) -> Result<EncodedPrompts, Error> {
         let encoders = &self.model.text_encoders;
+        let count = self.chunk_count(prompts, reading.syntax)?;
         let encoded = encoders
             .iter()
-            .map(|encoder| self.encode_with(encoder, prompts))
+            .map(|encoder| self.encode_with(encoder, prompts, count, reading))
             .collect::<Result<Vec<_>, _>>()?;
-        let tokens = encoders[0].tokenizer.length();
+        let tokens = count * encoders[0].tokenizer.length();
         let width = encoders.iter().map(|encoder| encoder.config.hidden_size).sum();
         let mut states = Vec::with_capacity(prompts.len() * tokens * width);
         for token in 0..prompts.len() * tokens {
@@ -81,27 +96,53 @@ impl Pipeline {
         })
     }
 
-    /// One encoder's text states `[prompts, tokens, hidden_size]` and pooled prompts.
+    /// Chunks of the longest of `prompts`, in any tokenizer.
+    pub(super) fn chunk_count(&self, prompts: &[&str], syntax: PromptSyntax) -> Result<usize, Error> {
+        let mut count = 1;
+        for encoder in &self.model.text_encoders {
+            for text in prompts {
+                count = count.max(prompt::chunks(&encoder.tokenizer, text, syntax)?.len());
+            }
+        }
+        Ok(count)
+    }
+
+    /// One encoder's text states `[prompts, count * tokens, hidden_size]`, each prompt in `count` chunks, and pooled prompts:
+    /// those of the first chunks.
     fn encode_with(
         &self,
         encoder: &TextEncoder,
         prompts: &[&str],
+        count: usize,
+        reading: PromptReading,
     ) -> Result<(Vec<f32>, Option<Tensor>), Error> {
         let TextEncoder { tokenizer, config, .. } = encoder;
-        let ids = prompts.iter().map(|prompt| tokenizer.encode(prompt)).collect::<Result<Vec<_>, _>>()?;
-        let (batch, tokens) = (prompts.len(), tokenizer.length());
+        let mut chunks = Vec::with_capacity(prompts.len() * count);
+        for text in prompts {
+            let mut own = prompt::chunks(tokenizer, text, reading.syntax)?;
+            own.resize_with(count, || prompt::empty_chunk(tokenizer));
+            chunks.extend(own);
+        }
+        let (batch, tokens) = (chunks.len(), tokenizer.length());
         let component = self.component(encoder.component)?;
-        let graph = text_encoder::graph(config, self.model.index.layer(), batch, tokens);
+        let layer = self.model.index.layer();
+        let graph = text_encoder::graph(config, layer, layer.skipped(reading.clip_skip), batch, tokens);
         let mut executable = self.backend.compile(graph, &component)?;
-        let token_ids: Vec<f32> = ids.iter().flatten().map(|&id| id as f32).collect();
+        let token_ids: Vec<f32> = chunks.iter().flat_map(|chunk| &chunk.ids).map(|&id| id as f32).collect();
         executable.set_input(text_encoder::TOKEN_IDS, &token_ids);
         executable.run();
-        let states = executable.output(text_encoder::TEXT_STATES).to_vec();
+        let mut states = executable.output(text_encoder::TEXT_STATES).to_vec();
+        for (chunk, states) in chunks.iter().zip(states.chunks_exact_mut(tokens * config.hidden_size)) {
+            if let Some(weights) = &chunk.weights {
+                weigh(states, weights);
+            }
+        }
 
+        let batch = prompts.len();
         let Some(graph) = text_encoder::projection(config, batch) else { return Ok((states, None)) };
         let last = executable.output(text_encoder::LAST_STATES);
-        let end_states = ids.iter().enumerate().flat_map(|(prompt, ids)| {
-            let position = prompt * tokens + config.pooling.position(ids);
+        let end_states = chunks.iter().enumerate().step_by(count).flat_map(|(index, chunk)| {
+            let position = index * tokens + config.pooling.position(&chunk.ids);
             &last[position * config.hidden_size..][..config.hidden_size]
         });
         let end_states: Vec<f32> = end_states.copied().collect();
@@ -121,7 +162,7 @@ impl Pipeline {
     pub fn condition(&self, settings: &Settings) -> Result<Conditioning, Error> {
         let branches = settings.branches();
         let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
-        let mut encoded = self.encode_prompts(&prompts)?;
+        let mut encoded = self.encode_prompts_as(&prompts, settings.reading)?;
         let is_zero = |branch: &Branch<'_>| {
             self.model.index.force_zeros_for_empty_prompt && branch.negative && branch.prompt.is_empty()
         };
@@ -163,5 +204,21 @@ impl Pipeline {
             }
         }
         Tensor::new(vec![branches.len(), addition.input_dim], values).map(Some)
+    }
+}
+
+/// Multiplies the states of every token of a chunk by its weight, and all of them so that their mean stays: what the web UI
+/// calls the original emphasis.
+fn weigh(states: &mut [f32], weights: &[f32]) {
+    let width = states.len() / weights.len();
+    let sum = |states: &[f32]| states.iter().map(|&state| f64::from(state)).sum::<f64>();
+    let before = sum(states);
+    for (token, weight) in states.chunks_exact_mut(width).zip(weights) {
+        token.iter_mut().for_each(|state| *state *= weight);
+    }
+    let after = sum(states);
+    let scale = (before / after) as f32;
+    if scale.is_finite() {
+        states.iter_mut().for_each(|state| *state *= scale);
     }
 }

@@ -8,7 +8,7 @@ use super::{
     stages::{Stager, Stages},
 };
 use crate::{
-    Error,
+    Error, PromptReading, TextEncoder,
     backend::{Cost, Executable},
     graph::Graph,
     models::{
@@ -126,7 +126,8 @@ impl Pipeline {
             vae_decoder: settings.count as f64
                 * self.decoder_seconds(settings.latent_size(&self.model.vae), &plan.stages)?,
         };
-        for (component, graph) in self.text_graphs(settings.branches().len()) {
+        let chunks = self.chunks_of(&settings)?;
+        for (component, graph) in self.text_graphs(settings.branches().len(), chunks, settings.reading) {
             time.text_encoder += self.cost(component, graph)?.once();
         }
         let together = plan.batching.pictures;
@@ -150,9 +151,9 @@ impl Pipeline {
         let settings = self.settings(request)?;
         let (height, width) = settings.latent_size(&self.model.vae);
         let graphs = match part {
-            Part::TextEncoder => self.text_graphs(1),
+            Part::TextEncoder => self.text_graphs(1, 1, settings.reading),
             Part::UNet => {
-                let graphs = self.unet_graphs(&settings, settings.branches().len());
+                let graphs = self.unet_graphs(&settings, settings.branches().len())?;
                 vec![("unet", graphs.denoise)]
             }
             Part::VaeDecoder => vec![("vae", vae::decoder(&self.model.vae, 1, height, width))],
@@ -179,22 +180,44 @@ impl Pipeline {
         Ok(run)
     }
 
-    /// Graphs of all text encoders, by component.
-    pub(super) fn text_graphs(&self, prompts: usize) -> Vec<(&'static str, Graph)> {
-        let graphs = self.model.text_encoders.iter().flat_map(|encoder| {
-            let tokens = encoder.tokenizer.length();
-            let states = text_encoder::graph(&encoder.config, self.model.index.layer(), prompts, tokens);
-            let graphs = [Some(states), text_encoder::projection(&encoder.config, prompts)];
-            graphs.into_iter().flatten().map(|graph| (encoder.component, graph))
-        });
-        graphs.collect()
+    /// Chunks in which the prompts of `settings` are read.
+    pub(super) fn chunks_of(&self, settings: &Settings) -> Result<usize, Error> {
+        let branches = settings.branches();
+        let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
+        self.chunk_count(&prompts, settings.reading.syntax)
     }
 
-    fn unet_graphs(&self, settings: &Settings, batch: usize) -> UNetGraphs {
+    /// Graphs of all text encoders, by component, for prompts of so many chunks.
+    pub(super) fn text_graphs(
+        &self,
+        prompts: usize,
+        chunks: usize,
+        reading: PromptReading,
+    ) -> Vec<(&'static str, Graph)> {
+        let of = |encoder| self.text_graphs_of(encoder, prompts, chunks, reading);
+        let encoders = self.model.text_encoders.iter();
+        encoders.flat_map(|encoder| of(encoder).into_iter().map(|graph| (encoder.component, graph))).collect()
+    }
+
+    /// The graphs of one of them: states, and the pooled prompt where there is one.
+    pub(super) fn text_graphs_of(
+        &self,
+        encoder: &TextEncoder,
+        prompts: usize,
+        chunks: usize,
+        reading: PromptReading,
+    ) -> Vec<Graph> {
+        let (tokens, layer) = (encoder.tokenizer.length(), self.model.index.layer());
+        let skipped = layer.skipped(reading.clip_skip);
+        let states = text_encoder::graph(&encoder.config, layer, skipped, prompts * chunks, tokens);
+        [Some(states), text_encoder::projection(&encoder.config, prompts)].into_iter().flatten().collect()
+    }
+
+    fn unet_graphs(&self, settings: &Settings, batch: usize) -> Result<UNetGraphs, Error> {
         let (height, width) = settings.latent_size(&self.model.vae);
-        let tokens = self.model.text_encoders[0].tokenizer.length();
+        let tokens = self.chunks_of(settings)? * self.model.text_encoders[0].tokenizer.length();
         let steps = settings.first_step + settings.evaluations;
-        unet::graphs(&self.model.unet, &UNetShape { batch, height, width, tokens, steps }, None)
+        Ok(unet::graphs(&self.model.unet, &UNetShape { batch, height, width, tokens, steps }, None))
     }
 
     fn cost(&self, component: &'static str, graph: Graph) -> Result<Cost, Error> {
@@ -205,7 +228,7 @@ impl Pipeline {
     fn unet_seconds(&self, settings: &Settings, batching: Batching) -> Result<[f64; 2], Error> {
         let branches = settings.branches().len();
         let groups = if batching.split_guidance { branches } else { 1 };
-        let graphs = self.unet_graphs(settings, batching.pictures * branches / groups);
+        let graphs = self.unet_graphs(settings, batching.pictures * branches / groups)?;
         let [time, prompt, denoise] =
             [graphs.time, graphs.prompt, graphs.denoise].map(|graph| self.cost("unet", graph));
         let (time, prompt, denoise) = (time?, prompt?, denoise?);

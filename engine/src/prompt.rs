@@ -1,0 +1,308 @@
+//! What brackets in a prompt mean, and how a long one is cut: as AUTOMATIC1111's web UI has both, which most prompts that
+//! people pass around are written for.
+
+use crate::{Error, tokenizer::Tokenizer};
+
+/// How a prompt is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PromptSyntax {
+    /// As it stands, and only so far as the model's length goes: what diffusers does.
+    #[default]
+    Plain,
+    /// `(more)`, `[less]` and `(so much:1.3)` weigh words, `\(` is a bracket, `BREAK` starts the next chunk, and a prompt of
+    /// any length is read in chunks.
+    Weighted,
+}
+
+/// How prompts become text states.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PromptReading {
+    /// How brackets and lengths are understood.
+    pub syntax: PromptSyntax,
+    /// Which block of the text encoder is the last that counts: 1 for the last, 2 for the one before it. `None` for the
+    /// one that the model was trained with.
+    pub clip_skip: Option<usize>,
+}
+
+/// Tokens that the model reads at once, and how much each counts.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Chunk {
+    /// Start, words, end, padding: as many as the model's length.
+    pub(crate) ids: Vec<u32>,
+    /// One for each id; `None` where all are 1.
+    pub(crate) weights: Option<Vec<f32>>,
+}
+
+/// What `(word)` multiplies by; `[word]` divides by it.
+const EMPHASIS: f32 = 1.1;
+/// At the end of a chunk, the words after a comma so near go into the next one with it.
+const COMMA_BACKTRACK: usize = 20;
+/// Most chunks of a prompt.
+const MAX_CHUNKS: usize = 32;
+/// A word of its own that ends a chunk.
+const BREAK: &str = "BREAK";
+
+/// The chunks that `tokenizer` makes of `prompt`, at least one.
+///
+/// # Errors
+/// When the vocabulary does not cover the prompt, or it is longer or written otherwise than can be read.
+pub(crate) fn chunks(tokenizer: &Tokenizer, prompt: &str, syntax: PromptSyntax) -> Result<Vec<Chunk>, Error> {
+    match syntax {
+        PromptSyntax::Plain => Ok(vec![Chunk { ids: tokenizer.encode(prompt)?, weights: None }]),
+        PromptSyntax::Weighted => {
+            let mut cutter = Cutter { tokenizer, chunks: Vec::new(), words: Vec::new(), last_comma: None };
+            for span in parse(prompt)? {
+                match span {
+                    Span::Break => cutter.end_chunk(),
+                    Span::Text(text, weight) => cutter.add(&text, weight)?,
+                }
+            }
+            cutter.finish(prompt)
+        }
+    }
+}
+
+/// A chunk without words.
+pub(crate) fn empty_chunk(tokenizer: &Tokenizer) -> Chunk {
+    Chunk { ids: tokenizer.frame(&[]), weights: None }
+}
+
+/// Fills chunks with words, one after the other.
+struct Cutter<'t> {
+    tokenizer: &'t Tokenizer,
+    chunks: Vec<Chunk>,
+    /// Of the chunk that is being filled: ids and weights.
+    words: Vec<(u32, f32)>,
+    /// Where the last comma is among them.
+    last_comma: Option<usize>,
+}
+
+impl Cutter<'_> {
+    fn add(&mut self, text: &str, weight: f32) -> Result<(), Error> {
+        let room = self.tokenizer.length() - 2;
+        let comma = self.tokenizer.comma();
+        for id in self.tokenizer.words(text)? {
+            if Some(id) == comma {
+                self.last_comma = Some(self.words.len());
+            } else if self.words.len() == room
+                && let Some(last_comma) = self.last_comma
+                && room - last_comma <= COMMA_BACKTRACK
+            {
+                let moved = self.words.split_off(last_comma + 1);
+                self.end_chunk();
+                self.words = moved;
+            }
+            if self.words.len() == room {
+                self.end_chunk();
+            }
+            self.words.push((id, weight));
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) {
+        self.last_comma = None;
+        let (ids, weights): (Vec<u32>, Vec<f32>) = self.words.drain(..).unzip();
+        let length = self.tokenizer.length();
+        let weighted = weights.iter().any(|&weight| weight != 1.0).then(|| {
+            // The start token stands before the words.
+            let mut all = vec![1.0; length];
+            all[1..=weights.len()].copy_from_slice(&weights);
+            all
+        });
+        self.chunks.push(Chunk { ids: self.tokenizer.frame(&ids), weights: weighted });
+    }
+
+    fn finish(mut self, prompt: &str) -> Result<Vec<Chunk>, Error> {
+        if !self.words.is_empty() || self.chunks.is_empty() {
+            self.end_chunk();
+        }
+        match self.chunks.len() <= MAX_CHUNKS {
+            true => Ok(self.chunks),
+            false => Err(Error::Request {
+                field: "prompt",
+                found: format!("{} characters, {} chunks", prompt.chars().count(), self.chunks.len()),
+                expected: format!("at most {MAX_CHUNKS} chunks of {} tokens", self.tokenizer.length() - 2),
+            }),
+        }
+    }
+}
+
+/// A part of a prompt.
+#[derive(Clone, Debug, PartialEq)]
+enum Span {
+    Text(String, f32),
+    /// The end of a chunk.
+    Break,
+}
+
+/// The parts of `prompt` with their weights: brackets multiply what is in them, and one that is never closed counts up to
+/// the end. Neighbours of one weight are joined.
+fn parse(prompt: &str) -> Result<Vec<Span>, Error> {
+    let mut spans: Vec<Span> = Vec::new();
+    // Number of spans when the bracket was opened, and where.
+    let (mut round, mut square): (Vec<usize>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
+    let mut rest = prompt;
+    while let Some(first) = rest.chars().next() {
+        let at = prompt.len() - rest.len();
+        let mut len = first.len_utf8();
+        match first {
+            '\\' => {
+                // What follows stands for itself; alone it stands for nothing.
+                let escaped = rest[1..].chars().next().filter(|c| matches!(c, '(' | ')' | '[' | ']' | '\\'));
+                if let Some(c) = escaped {
+                    spans.push(Span::Text(c.to_string(), 1.0));
+                    len += 1;
+                }
+            }
+            '(' => round.push(spans.len()),
+            '[' => square.push((spans.len(), at)),
+            ')' if !round.is_empty() => multiply(&mut spans, round.pop().unwrap_or(0), EMPHASIS),
+            ']' if !square.is_empty() => {
+                let (from, start) = square.pop().unwrap_or((0, 0));
+                refuse_editing(&prompt[start..=at])?;
+                multiply(&mut spans, from, 1.0 / EMPHASIS);
+            }
+            ':' => match weight(rest).filter(|_| !round.is_empty()) {
+                Some((weight, whole)) => {
+                    multiply(&mut spans, round.pop().unwrap_or(0), weight);
+                    len = whole;
+                }
+                None => spans.push(Span::Text(":".to_owned(), 1.0)),
+            },
+            ')' | ']' => spans.push(Span::Text(first.to_string(), 1.0)),
+            _ => {
+                len = rest.find(['\\', '(', ')', '[', ']', ':']).unwrap_or(rest.len());
+                push_text(&mut spans, &rest[..len]);
+            }
+        }
+        rest = &rest[len..];
+    }
+    round.into_iter().for_each(|from| multiply(&mut spans, from, EMPHASIS));
+    square.into_iter().for_each(|(from, _)| multiply(&mut spans, from, 1.0 / EMPHASIS));
+    Ok(joined(spans))
+}
+
+/// Text without brackets, cut where `BREAK` stands as a word.
+fn push_text(spans: &mut Vec<Span>, text: &str) {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let mut rest = text;
+    let mut from = 0;
+    while let Some(found) = rest[from..].find(BREAK) {
+        let (start, end) = (from + found, from + found + BREAK.len());
+        let inside = rest[..start].ends_with(is_word) || rest[end..].starts_with(is_word);
+        if inside {
+            from = end;
+            continue;
+        }
+        spans.push(Span::Text(rest[..start].trim_end().to_owned(), 1.0));
+        spans.push(Span::Break);
+        (rest, from) = (rest[end..].trim_start(), 0);
+    }
+    spans.push(Span::Text(rest.to_owned(), 1.0));
+}
+
+/// The weight that ends a bracket, `:1.3)`, and its length.
+fn weight(rest: &str) -> Option<(f32, usize)> {
+    let end = rest.find(')')?;
+    let number = rest[1..end].trim();
+    let is_number = !number.is_empty()
+        && number.trim_start_matches(['+', '-']).chars().all(|c| c.is_ascii_digit() || c == '.');
+    let weight = number.parse::<f32>().ok().filter(|weight| is_number && weight.is_finite())?;
+    Some((weight, end + 1))
+}
+
+fn multiply(spans: &mut [Span], from: usize, factor: f32) {
+    for span in &mut spans[from..] {
+        if let Span::Text(_, weight) = span {
+            *weight *= factor;
+        }
+    }
+}
+
+/// The web UI changes `[cat:dog:0.5]` and `[cat|dog]` from step to step, which is not done here.
+fn refuse_editing(bracket: &str) -> Result<(), Error> {
+    let inner = bracket.trim_matches(['[', ']']);
+    let number = |text: &str| text.trim().parse::<f32>().is_ok();
+    let edits = inner.rsplit_once(':').is_some_and(|(_, when)| number(when));
+    if edits || inner.contains('|') {
+        return Err(Error::Request {
+            field: "prompt",
+            found: bracket.to_owned(),
+            expected: "brackets around words alone: prompts do not change from step to step, and a plain prompt takes brackets as they are"
+                .to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn joined(spans: Vec<Span>) -> Vec<Span> {
+    let mut all: Vec<Span> = Vec::new();
+    for span in spans {
+        match (all.last_mut(), &span) {
+            (Some(Span::Text(text, weight)), Span::Text(more, same)) if weight == same => text.push_str(more),
+            _ => all.push(span),
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(prompt: &str) -> Vec<(String, f32)> {
+        let rounded = |weight: f32| (weight * 1000.0).round() / 1000.0;
+        let span = |span| match span {
+            Span::Text(text, weight) => (text, rounded(weight)),
+            Span::Break => ("BREAK".to_owned(), -1.0),
+        };
+        parse(prompt).unwrap().into_iter().map(span).collect()
+    }
+
+    fn spans(expected: &[(&str, f32)]) -> Vec<(String, f32)> {
+        expected.iter().map(|(text, weight)| ((*text).to_owned(), *weight)).collect()
+    }
+
+    #[test]
+    fn brackets_weigh_words() {
+        for (prompt, expected) in [
+            ("normal text", &[("normal text", 1.0)][..]),
+            ("an (important) word", &[("an ", 1.0), ("important", 1.1), (" word", 1.0)]),
+            ("(unbalanced", &[("unbalanced", 1.1)]),
+            ("\\(literal\\]", &[("(literal]", 1.0)]),
+            ("(unnecessary)(parens)", &[("unnecessaryparens", 1.1)]),
+            (
+                "a (((house:1.3)) [on] a (hill:0.5), sun, (((sky))).",
+                &[
+                    ("a ", 1.0),
+                    ("house", 1.573),
+                    (" ", 1.1),
+                    ("on", 1.0),
+                    (" a ", 1.1),
+                    ("hill", 0.55),
+                    (", sun, ", 1.1),
+                    ("sky", 1.464),
+                    (".", 1.1),
+                ],
+            ),
+            ("a:b (c:d) e)", &[("a:b ", 1.0), ("c:d", 1.1), (" e)", 1.0)]),
+            ("(a: 1.5 ) :1.2)", &[("a", 1.5), (" :1.2)", 1.0)]),
+            ("(a:-0.5)", &[("a", -0.5)]),
+            ("a BREAK b", &[("a", 1.0), ("BREAK", -1.0), ("b", 1.0)]),
+            ("BREAKFAST", &[("BREAKFAST", 1.0)]),
+            ("a\\b", &[("ab", 1.0)]),
+        ] {
+            assert_eq!(parsed(prompt), spans(expected), "{prompt}");
+        }
+        assert_eq!(parsed(""), []);
+    }
+
+    #[test]
+    fn prompts_that_change_are_refused() {
+        for prompt in ["[cat:dog:0.5]", "[cat:10]", "a [cat|dog] b", "[cat::5]"] {
+            assert!(matches!(parse(prompt), Err(Error::Request { field: "prompt", .. })), "{prompt}");
+        }
+        assert!(parse("[a: b], [c]").is_ok());
+    }
+}
