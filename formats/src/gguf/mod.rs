@@ -118,7 +118,14 @@ fn read(file: &[u8]) -> Result<Read, GgufProblem> {
         infos.push(RawInfo::read(&mut reader)?);
     }
     let start = align(reader.at() as u64, alignment(&metadata)?);
-    let data = file.get(usize::try_from(start).unwrap_or(usize::MAX)..).unwrap_or_default();
+    let data = match usize::try_from(start).ok().and_then(|start| file.get(start..)) {
+        Some(data) => data,
+        None if infos.is_empty() => &[],
+        None => {
+            let len = file.len() as u64;
+            return Err(GgufProblem::Truncated { what: "the data", end: start, len });
+        }
+    };
     let mut placed = Vec::with_capacity(infos.len());
     for info in infos {
         placed.push(info.place(&metadata, start as usize, data.len() as u64)?);

@@ -76,6 +76,17 @@ fn refuses_other_files_and_versions() {
 }
 
 #[test]
+fn tensors_without_elements_need_data_to_be_in_too() {
+    let mut file = File::new();
+    file.tensors.iter_mut().for_each(|tensor| (tensor.1, tensor.3) = (vec![0, 2], 0));
+    file.data = 0;
+    let mut bytes = file.bytes();
+    assert_eq!(open(&bytes).unwrap().tensors().map(|tensor| tensor.bytes.len()).sum::<usize>(), 0);
+    bytes.pop();
+    assert!(refused(&bytes).contains("the data needs byte"));
+}
+
+#[test]
 fn refuses_tensors_that_cannot_be_there() {
     let edited = |edit: &dyn Fn(&mut File)| {
         let mut file = File::new();
