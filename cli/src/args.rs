@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use crate::lora::LoraFile;
+use crate::{embedding::EmbeddingFile, lora::LoraFile};
 use clap::{Parser, Subcommand, ValueEnum};
 use sdq_engine::{
     PipelineOptions,
@@ -198,6 +198,10 @@ pub(crate) struct AddOnArgs {
     /// Run this LoRA beside the model, at this strength (1 if not given); repeatable.
     #[arg(long = "lora", value_name = "FILE[:STRENGTH]")]
     pub(crate) loras: Vec<LoraFile>,
+
+    /// Let this word (the file's name, if none is given) stand for the vectors of a textual inversion; repeatable.
+    #[arg(long = "embedding", value_name = "FILE[:WORD]")]
+    pub(crate) embeddings: Vec<EmbeddingFile>,
 
     /// Where the LoRAs are that a prompt asks for as <lora:NAME:STRENGTH>.
     #[arg(long, value_name = "DIR")]

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 
 use crate::{
     args::GenerateArgs,
+    embedding::{self, EmbeddingFile},
     job,
     lora::{self, LoraFile},
     model,
@@ -15,7 +16,9 @@ use crate::{
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
     let (request, loras) = job::request(args)?;
-    let pipeline = lora::apply(pipeline, &loras)?;
+    let embeddings = &args.add_ons.embeddings;
+    let pipeline = embedding::apply(lora::apply(pipeline, &loras)?, embeddings)?;
+    embedding::tell_unused(embeddings, &[&request.prompt, &request.negative_prompt])?;
     let settings = pipeline.settings(&request)?;
     let files = Files {
         model: absolute(args.model.as_deref())?,
@@ -24,6 +27,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         init_image: args.job.init_image.clone(),
         mask: args.job.mask.clone(),
         loras: loras.into_iter().map(absolute_lora).collect::<anyhow::Result<_>>()?,
+        embeddings: embeddings.iter().map(EmbeddingFile::absolute).collect::<anyhow::Result<_>>()?,
     };
     files.check(settings.count)?;
     for prompt in [&request.prompt, &request.negative_prompt] {

@@ -38,6 +38,7 @@ mod checkpoint;
 mod choose;
 mod convert;
 mod describe;
+mod embedding;
 mod eval;
 mod fit;
 mod generate;

@@ -3,12 +3,12 @@
 use sdq_engine::pipeline::{Decoding, MemoryPlan, TimePlan};
 use serde_json::{Value, json};
 
-use crate::{args::GenerateArgs, bench::duration, job, lora, model};
+use crate::{args::GenerateArgs, bench::duration, embedding, job, lora, model};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
     let (request, loras) = job::request(args)?;
-    let pipeline = lora::apply(pipeline, &loras)?;
+    let pipeline = embedding::apply(lora::apply(pipeline, &loras)?, &args.add_ons.embeddings)?;
     let plan = pipeline.plan(&request)?;
     let time = pipeline.predict_time(&request, &plan)?;
     match args.run.json {

@@ -10,7 +10,7 @@ use sdq_engine::{
 use sdq_formats::picture;
 use serde_json::{Value, json};
 
-use crate::lora::LoraFile;
+use crate::{embedding::EmbeddingFile, lora::LoraFile};
 
 /// Everything needed to draw a picture again.
 pub(crate) struct Recipe {
@@ -83,6 +83,18 @@ impl Recipe {
                 json!({ "file": name, "strength": as_written(lora.strength), "tag": lora.to_string() })
             });
             self.json["loras"] = described.collect();
+        }
+        self
+    }
+
+    /// The recipe of a picture for which these words were beside the model's.
+    pub(crate) fn with_embeddings(mut self, embeddings: &[EmbeddingFile]) -> Recipe {
+        if !embeddings.is_empty() {
+            let described = embeddings.iter().map(|embedding| {
+                let name = embedding.path.file_name().unwrap_or_default().to_string_lossy();
+                json!({ "file": name, "word": embedding.word })
+            });
+            self.json["embeddings"] = described.collect();
         }
         self
     }

@@ -5,7 +5,7 @@ use sdq_engine::SavedRun;
 
 use crate::{
     args::ResumeArgs,
-    lora, model,
+    embedding, lora, model,
     run::{self, FILES, Files},
 };
 
@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     files.output = output.with_context(|| format!("{shown}: names no output; try --output"))?;
 
     let pipeline = model::open_with(files.model.as_deref(), &args.run.options())?;
-    let pipeline = lora::apply(pipeline, &files.loras)?;
+    let pipeline = embedding::apply(lora::apply(pipeline, &files.loras)?, &files.embeddings)?;
     let settings = pipeline.settings(saved.request())?;
     files.check(settings.count)?;
     let done = saved.steps_done(&settings)?;

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    UsageError, args::RunArgs, interrupt, lora::LoraFile, preview::Previews, progress::Progress,
-    recipe::Recipe,
+    UsageError, args::RunArgs, embedding::EmbeddingFile, interrupt, lora::LoraFile, preview::Previews,
+    progress::Progress, recipe::Recipe,
 };
 
 /// Name of the tensor in a `--save-latents` file.
@@ -42,6 +42,8 @@ pub(crate) struct Files {
     /// In the order in which they are added.
     #[serde(default)]
     pub(crate) loras: Vec<LoraFile>,
+    #[serde(default)]
+    pub(crate) embeddings: Vec<EmbeddingFile>,
 }
 
 impl Files {
@@ -213,10 +215,10 @@ impl Run<'_> {
 
     fn decoded(&mut self, image: usize, picture: &Picture) -> anyhow::Result<()> {
         let path = &self.outputs[image];
-        let Files { init_image, mask, loras, .. } = self.files;
+        let Files { init_image, mask, loras, embeddings, .. } = self.files;
         let settings = self.settings.of_image(image);
         let recipe = Recipe::new(&settings, self.model_name, init_image.as_deref(), mask.as_deref());
-        let recipe = recipe.with_loras(loras);
+        let recipe = recipe.with_loras(loras).with_embeddings(embeddings);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
         let Picture { width, height, rgb } = picture;
@@ -245,7 +247,15 @@ mod tests {
 
     fn files(output: &str) -> Files {
         let output = PathBuf::from(output);
-        Files { model: None, output, save_latents: None, init_image: None, mask: None, loras: Vec::new() }
+        Files {
+            model: None,
+            output,
+            save_latents: None,
+            init_image: None,
+            mask: None,
+            loras: Vec::new(),
+            embeddings: Vec::new(),
+        }
     }
 
     #[test]

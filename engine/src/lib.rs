@@ -28,6 +28,7 @@ mod prompt;
 pub mod rng;
 mod tensor;
 pub mod tokenizer;
+mod words;
 
 pub use error::Error;
 pub use model::{ExtraInput, Model, TextEncoder};

@@ -1,7 +1,11 @@
 //! What brackets in a prompt mean, and how a long one is cut: as AUTOMATIC1111's web UI has both, which most prompts that
 //! people pass around are written for.
 
-use crate::{Error, tokenizer::Tokenizer};
+use crate::{
+    Error,
+    tokenizer::Tokenizer,
+    words::{ExtraWords, Piece},
+};
 
 /// How a prompt is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,11 +50,23 @@ const BREAK: &str = "BREAK";
 ///
 /// # Errors
 /// When the vocabulary does not cover the prompt, or it is longer or written otherwise than can be read.
-pub(crate) fn chunks(tokenizer: &Tokenizer, prompt: &str, syntax: PromptSyntax) -> Result<Vec<Chunk>, Error> {
+pub(crate) fn chunks(
+    tokenizer: &Tokenizer,
+    extra: &ExtraWords,
+    prompt: &str,
+    syntax: PromptSyntax,
+) -> Result<Vec<Chunk>, Error> {
+    let mut cutter = Cutter { tokenizer, extra, chunks: Vec::new(), words: Vec::new(), last_comma: None };
     match syntax {
-        PromptSyntax::Plain => Ok(vec![Chunk { ids: tokenizer.encode(prompt)?, weights: None }]),
+        PromptSyntax::Plain if extra.count() == 0 => {
+            Ok(vec![Chunk { ids: tokenizer.encode(prompt)?, weights: None }])
+        }
+        PromptSyntax::Plain => {
+            cutter.add(prompt, 1.0)?;
+            let chunks = cutter.finish(prompt)?;
+            Ok(chunks.into_iter().take(1).collect())
+        }
         PromptSyntax::Weighted => {
-            let mut cutter = Cutter { tokenizer, chunks: Vec::new(), words: Vec::new(), last_comma: None };
             for span in parse(prompt)? {
                 match span {
                     Span::Break => cutter.end_chunk(),
@@ -70,6 +86,7 @@ pub(crate) fn empty_chunk(tokenizer: &Tokenizer) -> Chunk {
 /// Fills chunks with words, one after the other.
 struct Cutter<'t> {
     tokenizer: &'t Tokenizer,
+    extra: &'t ExtraWords,
     chunks: Vec<Chunk>,
     /// Of the chunk that is being filled: ids and weights.
     words: Vec<(u32, f32)>,
@@ -79,6 +96,22 @@ struct Cutter<'t> {
 
 impl Cutter<'_> {
     fn add(&mut self, text: &str, weight: f32) -> Result<(), Error> {
+        for piece in self.extra.split(text, self.tokenizer.vocab_size() as u32) {
+            match piece {
+                Piece::Text(text) => self.add_text(text, weight)?,
+                Piece::Word(ids) => {
+                    // A word's vectors stay together.
+                    if self.words.len() + ids.len() > self.tokenizer.length() - 2 {
+                        self.end_chunk();
+                    }
+                    self.words.extend(ids.into_iter().map(|id| (id, weight)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add_text(&mut self, text: &str, weight: f32) -> Result<(), Error> {
         let room = self.tokenizer.length() - 2;
         let comma = self.tokenizer.comma();
         for id in self.tokenizer.words(text)? {

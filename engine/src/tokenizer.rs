@@ -109,6 +109,11 @@ impl Tokenizer {
         ids
     }
 
+    /// Number of ids that the text encoder has.
+    pub(crate) fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
     /// The id of a comma that ends a word.
     pub(crate) fn comma(&self) -> Option<u32> {
         self.encoder.token_to_id(",</w>")

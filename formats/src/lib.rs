@@ -9,6 +9,7 @@ pub mod atomic;
 pub mod block;
 pub mod checkpoint;
 pub mod dtype;
+pub mod embedding;
 pub mod gguf;
 pub mod layout;
 pub mod lora;

@@ -65,18 +65,19 @@ impl GraphBuilder {
         fuse::fold_adds(Graph { tensors, nodes, inputs, outputs, kept, weights })
     }
 
-    /// [`Op::Embedding`] of `ids [batch, tokens]`.
+    /// [`Op::Embedding`] of `ids [batch, tokens]`, with rows of `words` past the vocabulary.
     pub fn embedding(
         &mut self,
         (tokens, vocabulary): (&str, usize),
         (positions, length): (&str, usize),
         width: usize,
-        ids: TensorId,
+        (ids, words): (TensorId, Option<TensorId>),
     ) -> TensorId {
         let [batch, count] = *self.shape(ids) else { panic!("token ids have two axes") };
         let tokens = self.weight(WeightSpec::new(tokens, WeightRole::Table, &[vocabulary, width]));
         let positions = self.weight(WeightSpec::new(positions, WeightRole::Table, &[length, width]));
-        self.push(Op::Embedding { tokens, positions }, &[ids], vec![batch, count, width])
+        let inputs: Vec<TensorId> = std::iter::once(ids).chain(words).collect();
+        self.push(Op::Embedding { tokens, positions }, &inputs, vec![batch, count, width])
     }
 
     /// [`Op::Linear`] with the weights `{name}.weight` and, if `bias`, `{name}.bias`.

@@ -73,7 +73,8 @@ impl Window {
 /// What a node computes. Shapes are channels last; "rows" are all axes but the last.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// Token plus position embedding: `ids [batch, tokens]` → `[batch, tokens, width]`.
+    /// Token plus position embedding: `ids [batch, tokens]` → `[batch, tokens, width]`. Ids past the vocabulary are rows of
+    /// a second input, `[words, width]`, where there is one.
     /// The ids travel as f32 like everything else, which holds every integer below 2^24 exactly.
     Embedding {
         /// Table `[vocabulary, width]`.

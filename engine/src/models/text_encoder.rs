@@ -7,6 +7,8 @@ use crate::graph::{Graph, GraphBuilder, TensorId};
 
 /// Name of the input: token ids `[batch, tokens]`.
 pub const TOKEN_IDS: &str = "token_ids";
+/// Name of the input: vectors of words beside the vocabulary `[words, hidden_size]`, where there are any.
+pub const WORDS: &str = "words";
 /// Name of the output: text states `[batch, tokens, hidden_size]`, see [`Layer`].
 pub const TEXT_STATES: &str = "text_states";
 /// Name of the output: the states of the last block `[batch, tokens, hidden_size]`, before the last norm; only in
@@ -38,19 +40,33 @@ impl Layer {
     }
 }
 
-/// The encoder for `batch` prompts of `tokens` ids each, its text states those before the last `skipped` blocks. Blocks
-/// whose states nobody reads are left out.
+/// What of an encoder is evaluated, and on how much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TextShape {
+    /// Blocks at the end that text states leave out, see [`Layer::skipped`].
+    pub skipped: usize,
+    /// Stretches of tokens that are read beside each other.
+    pub batch: usize,
+    /// Ids of each.
+    pub tokens: usize,
+    /// Vectors of words beside the vocabulary, whose ids come after its own.
+    pub words: usize,
+}
+
+/// The encoder for one shape. Blocks whose states nobody reads are left out.
 ///
 /// # Panics
 /// When more blocks are skipped than there are.
-pub fn graph(config: &TextEncoderConfig, layer: Layer, skipped: usize, batch: usize, tokens: usize) -> Graph {
+pub fn graph(config: &TextEncoderConfig, layer: Layer, shape: &TextShape) -> Graph {
+    let &TextShape { skipped, batch, tokens, words } = shape;
     let mut graph = GraphBuilder::new();
     let token_ids = graph.input(TOKEN_IDS, &[batch, tokens]);
+    let words = (words > 0).then(|| graph.input(WORDS, &[words, config.hidden_size]));
     let mut states = graph.embedding(
         ("text_model.embeddings.token_embedding.weight", config.vocab_size),
         ("text_model.embeddings.position_embedding.weight", config.max_position_embeddings),
         config.hidden_size,
-        token_ids,
+        (token_ids, words),
     );
     let depth = config.num_hidden_layers - skipped;
     for index in 0..depth {
@@ -86,7 +102,8 @@ const FINAL_NORM: &str = "text_model.final_layer_norm";
 
 /// The encoder's weights, in reading order.
 pub fn weights(config: &TextEncoderConfig) -> Vec<WeightSpec> {
-    let mut weights = graph(config, Layer::Last, 0, 1, 1).weights;
+    let shape = TextShape { skipped: 0, batch: 1, tokens: 1, words: 0 };
+    let mut weights = graph(config, Layer::Last, &shape).weights;
     let projection = projection(config, 1).map(|graph| graph.weights).unwrap_or_default();
     // The last norm is in both.
     weights.extend(projection.into_iter().filter(|spec| spec.role == WeightRole::Matrix));

@@ -31,6 +31,7 @@ use std::{
 
 use sdq_formats::{
     WeightSpec,
+    embedding::WordVectors,
     sdq::{Component, Manifest, SdqFile},
 };
 
@@ -52,6 +53,7 @@ use crate::{
     Error, Model, Picture, Tensor,
     backend::{Backend, WeightSource, cpu::CpuBackend},
     memory,
+    words::ExtraWords,
 };
 use checkpoint::Progress;
 use denoiser::Denoiser;
@@ -108,6 +110,8 @@ pub struct Pipeline {
     overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
     /// What runs beside its products.
     branches: Option<Arc<SdqFile>>,
+    /// Beside its vocabulary.
+    words: Arc<ExtraWords>,
     /// For previews, once they are asked for.
     latent_colors: Arc<OnceLock<LatentColors>>,
     max_memory: Option<u64>,
@@ -145,6 +149,7 @@ impl Pipeline {
             model: Arc::new(model),
             overlays: Vec::new(),
             branches: None,
+            words: Arc::default(),
             latent_colors: Arc::default(),
             max_memory: options.max_memory,
             held: memory::held(),
@@ -165,7 +170,8 @@ impl Pipeline {
     pub fn fingerprint(&self) -> String {
         let overlays = self.overlays.iter().map(|(file, _)| file);
         let own = std::iter::once(&self.file).chain(overlays).chain(&self.branches);
-        own.map(|file| format!("{:08x}", file.fingerprint())).collect::<Vec<_>>().join("+")
+        let files = own.map(|file| format!("{:08x}", file.fingerprint()));
+        files.chain(self.words.fingerprint()).collect::<Vec<_>>().join("+")
     }
 
     /// Device, instruction set and threads in use.
@@ -310,6 +316,15 @@ impl Pipeline {
             }
         }
         Ok(adapted)
+    }
+
+    /// This model with one more word, which stands for `vectors`: each text encoder reads those that have its width.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when an encoder has none.
+    pub fn with_word(&self, word: &str, vectors: &[WordVectors]) -> Result<Pipeline, Error> {
+        let words = Arc::new(self.words.with(word, vectors, &self.model.text_encoders)?);
+        Ok(Pipeline { words, ..self.clone() })
     }
 
     /// The weights of each component, in the order in which a run reads them.

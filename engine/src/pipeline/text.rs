@@ -3,7 +3,10 @@
 use super::{Pipeline, Settings, guidance::Branch};
 use crate::{
     Error, PromptReading, PromptSyntax, Tensor, TextEncoder,
-    models::{text_encoder, unet},
+    models::{
+        text_encoder::{self, TextShape},
+        unet,
+    },
     prompt,
 };
 
@@ -101,7 +104,7 @@ impl Pipeline {
         let mut count = 1;
         for encoder in &self.model.text_encoders {
             for text in prompts {
-                count = count.max(prompt::chunks(&encoder.tokenizer, text, syntax)?.len());
+                count = count.max(prompt::chunks(&encoder.tokenizer, &self.words, text, syntax)?.len());
             }
         }
         Ok(count)
@@ -119,15 +122,21 @@ impl Pipeline {
         let TextEncoder { tokenizer, config, .. } = encoder;
         let mut chunks = Vec::with_capacity(prompts.len() * count);
         for text in prompts {
-            let mut own = prompt::chunks(tokenizer, text, reading.syntax)?;
+            let mut own = prompt::chunks(tokenizer, &self.words, text, reading.syntax)?;
             own.resize_with(count, || prompt::empty_chunk(tokenizer));
             chunks.extend(own);
         }
         let (batch, tokens) = (chunks.len(), tokenizer.length());
         let component = self.component(encoder.component)?;
         let layer = self.model.index.layer();
-        let graph = text_encoder::graph(config, layer, layer.skipped(reading.clip_skip), batch, tokens);
-        let mut executable = self.backend.compile(graph, &component)?;
+        let shape =
+            TextShape { skipped: layer.skipped(reading.clip_skip), batch, tokens, words: self.words.count() };
+        let mut executable = self.backend.compile(text_encoder::graph(config, layer, &shape), &component)?;
+        if shape.words > 0 {
+            let place =
+                self.model.text_encoders.iter().position(|other| other.component == encoder.component);
+            executable.set_input(text_encoder::WORDS, &self.words.values(place.unwrap_or(0)));
+        }
         let token_ids: Vec<f32> = chunks.iter().flat_map(|chunk| &chunk.ids).map(|&id| id as f32).collect();
         executable.set_input(text_encoder::TOKEN_IDS, &token_ids);
         executable.run();
@@ -142,7 +151,10 @@ impl Pipeline {
         let Some(graph) = text_encoder::projection(config, batch) else { return Ok((states, None)) };
         let last = executable.output(text_encoder::LAST_STATES);
         let end_states = chunks.iter().enumerate().step_by(count).flat_map(|(index, chunk)| {
-            let position = index * tokens + config.pooling.position(&chunk.ids);
+            // The end of a prompt is found among the vocabulary's own ids.
+            let known = |&id: &u32| if (id as usize) < config.vocab_size { id } else { 0 };
+            let ids: Vec<u32> = chunk.ids.iter().map(known).collect();
+            let position = index * tokens + config.pooling.position(&ids);
             &last[position * config.hidden_size..][..config.hidden_size]
         });
         let end_states: Vec<f32> = end_states.copied().collect();

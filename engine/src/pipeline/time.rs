@@ -12,7 +12,7 @@ use crate::{
     backend::{Cost, Executable},
     graph::Graph,
     models::{
-        text_encoder,
+        text_encoder::{self, TextShape},
         unet::{self, UNetGraphs, UNetShape},
         vae,
     },
@@ -208,8 +208,13 @@ impl Pipeline {
         reading: PromptReading,
     ) -> Vec<Graph> {
         let (tokens, layer) = (encoder.tokenizer.length(), self.model.index.layer());
-        let skipped = layer.skipped(reading.clip_skip);
-        let states = text_encoder::graph(&encoder.config, layer, skipped, prompts * chunks, tokens);
+        let shape = TextShape {
+            skipped: layer.skipped(reading.clip_skip),
+            batch: prompts * chunks,
+            tokens,
+            words: self.words.count(),
+        };
+        let states = text_encoder::graph(&encoder.config, layer, &shape);
         [Some(states), text_encoder::projection(&encoder.config, prompts)].into_iter().flatten().collect()
     }
 

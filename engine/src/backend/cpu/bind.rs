@@ -77,7 +77,8 @@ impl<'w> BoundWeights<'w> {
             match (spec.role, Columns::of(spec)) {
                 (WeightRole::Vector, _) => Bound::Vector(&blank.floats[..n]),
                 (WeightRole::Table, _) => {
-                    Bound::Table(Table { width: k, values: TableValues::F32(&blank.floats[..n * k]) })
+                    let values = TableValues::F32(&blank.floats[..n * k]);
+                    Bound::Table(Table { width: k, rows: n, values })
                 }
                 (_, Some(columns)) if integers => {
                     let values = Integers::Q8(&blank.bytes[..lanes * columns.padded()]);
@@ -132,7 +133,7 @@ impl<'w> BoundWeights<'w> {
 fn bind(weight: Weight<'_>) -> Option<Bound<'_>> {
     let shape = &weight.spec.shape;
     let (n, k) = (shape[0], shape[1..].iter().product());
-    let table = |values| Bound::Table(Table { width: k, values });
+    let table = |values| Bound::Table(Table { width: k, rows: n, values });
     let matrix = |panels| Bound::Matrix(PackedMatrix::new(n, k, panels));
     let bound = match (weight.spec.role, weight.data) {
         (WeightRole::Vector, WeightData::F32(values)) => Bound::Vector(values),

@@ -6,6 +6,7 @@ use half::f16;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Table<'a> {
     pub(super) width: usize,
+    pub(super) rows: usize,
     pub(super) values: TableValues<'a>,
 }
 
@@ -37,11 +38,23 @@ impl Table<'_> {
     }
 }
 
-/// `out[i] = tokens[ids[i]] + positions[i mod length]`. The tokenizer has checked that every id has a row.
-pub(super) fn lookup(ids: &[f32], tokens: Table, positions: Table, length: usize, out: &mut [f32]) {
+/// `out[i] = tokens[ids[i]] + positions[i mod length]`, with rows of `words` for ids past the rows of `tokens`. The tokenizer
+/// has checked that every id has a row.
+pub(super) fn lookup(
+    ids: &[f32],
+    (tokens, words): (Table, &[f32]),
+    positions: Table,
+    length: usize,
+    out: &mut [f32],
+) {
     out.fill(0.0);
+    let words =
+        Table { width: tokens.width, rows: words.len() / tokens.width, values: TableValues::F32(words) };
     for (index, (id, row)) in ids.iter().zip(out.chunks_exact_mut(tokens.width)).enumerate() {
-        tokens.add_row(*id as usize, row);
+        match (*id as usize).checked_sub(tokens.rows) {
+            None => tokens.add_row(*id as usize, row),
+            Some(word) => words.add_row(word, row),
+        }
         positions.add_row(index % length, row);
     }
 }
@@ -52,20 +65,22 @@ mod tests {
 
     #[test]
     fn every_prompt_of_a_batch_starts_at_position_zero() {
-        let tokens = Table { width: 2, values: TableValues::F32(&[0.0, 0.0, 1.0, 2.0, 3.0, 4.0]) };
+        let tokens = Table { width: 2, rows: 3, values: TableValues::F32(&[0.0, 0.0, 1.0, 2.0, 3.0, 4.0]) };
         let halves = [10.0, 20.0, 30.0, 40.0].map(f16::from_f32);
-        let positions = Table { width: 2, values: TableValues::F16(&halves) };
+        let positions = Table { width: 2, rows: 2, values: TableValues::F16(&halves) };
         let mut out = [f32::NAN; 8];
-        lookup(&[1.0, 2.0, 0.0, 1.0], tokens, positions, 2, &mut out);
+        lookup(&[1.0, 2.0, 0.0, 1.0], (tokens, &[]), positions, 2, &mut out);
         assert_eq!(out, [11.0, 22.0, 33.0, 44.0, 10.0, 20.0, 31.0, 42.0]);
+        lookup(&[4.0, 2.0, 3.0, 1.0], (tokens, &[5.0, 6.0, 7.0, 8.0]), positions, 2, &mut out);
+        assert_eq!(out, [17.0, 28.0, 33.0, 44.0, 15.0, 26.0, 31.0, 42.0]);
     }
 
     #[test]
     fn integer_rows_have_scales_of_their_own() {
         let values = TableValues::Q8 { values: &[1, -2, 127, 0], scales: &[0.5, 2.0] };
-        let zero = Table { width: 2, values: TableValues::F32(&[0.0, 0.0]) };
+        let zero = Table { width: 2, rows: 1, values: TableValues::F32(&[0.0, 0.0]) };
         let mut out = [f32::NAN; 4];
-        lookup(&[1.0, 0.0], Table { width: 2, values }, zero, 1, &mut out);
+        lookup(&[1.0, 0.0], (Table { width: 2, rows: 2, values }, &[]), zero, 1, &mut out);
         assert_eq!(out, [254.0, 0.0, 0.5, -1.0]);
     }
 }

@@ -32,7 +32,8 @@ impl Step<'_> {
             }
             Op::Embedding { tokens, positions } => {
                 let length = self.shape(node.output)[1];
-                embedding::lookup(x, weights.table(*tokens), weights.table(*positions), length, out);
+                let words = inputs.get(1).copied().unwrap_or_default();
+                embedding::lookup(x, (weights.table(*tokens), words), weights.table(*positions), length, out);
             }
             Op::Linear { weight, bias, residual } => {
                 let epilogue = Epilogue {

@@ -1,0 +1,85 @@
+//! `--embedding`: textual inversions → words beside the model's vocabulary.
+
+use std::{path::PathBuf, str::FromStr};
+
+use anyhow::Context as _;
+use sdq_engine::Pipeline;
+use sdq_formats::{checkpoint::Checkpoint, embedding::TextualInversion};
+use serde::{Deserialize, Serialize};
+
+/// A textual inversion's file, and the word that stands for it: `FILE:word`, or `FILE` for a word of the file's name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EmbeddingFile {
+    pub(crate) path: PathBuf,
+    pub(crate) word: Option<String>,
+}
+
+impl FromStr for EmbeddingFile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<EmbeddingFile, String> {
+        // A colon may be part of the path.
+        let parts =
+            text.rsplit_once(':').filter(|(path, word)| path.len() > 1 && !word.contains(['/', '\\']));
+        match parts {
+            Some((_, "")) => Err("no word behind the colon".to_owned()),
+            Some((path, word)) => Ok(EmbeddingFile { path: path.into(), word: Some(word.to_owned()) }),
+            None => Ok(EmbeddingFile { path: text.into(), word: None }),
+        }
+    }
+}
+
+impl EmbeddingFile {
+    /// The same from any folder.
+    pub(crate) fn absolute(&self) -> anyhow::Result<EmbeddingFile> {
+        let path = std::path::absolute(&self.path).context("the current folder is gone")?;
+        Ok(EmbeddingFile { path, word: self.word.clone() })
+    }
+
+    /// The vectors, and the word that stands for them.
+    fn read(&self) -> anyhow::Result<(String, TextualInversion)> {
+        let shown = || self.path.display().to_string();
+        let inversion = TextualInversion::read(&Checkpoint::open(&self.path)?).with_context(shown)?;
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let word = self.word.clone().or_else(|| inversion.word.clone()).unwrap_or_else(|| stem.into_owned());
+        Ok((word, inversion))
+    }
+}
+
+/// `pipeline` with the words of `embeddings`.
+pub(crate) fn apply(mut pipeline: Pipeline, embeddings: &[EmbeddingFile]) -> anyhow::Result<Pipeline> {
+    for embedding in embeddings {
+        let (word, inversion) = embedding.read()?;
+        pipeline = pipeline
+            .with_word(&word, &inversion.vectors)
+            .with_context(|| embedding.path.display().to_string())?;
+        let vectors = inversion.vectors[0].values.len() / inversion.vectors[0].width;
+        note!("{}: `{word}` stands for {vectors} vectors", embedding.path.display());
+    }
+    Ok(pipeline)
+}
+
+/// Tells of words that no prompt has.
+pub(crate) fn tell_unused(embeddings: &[EmbeddingFile], prompts: &[&String]) -> anyhow::Result<()> {
+    for embedding in embeddings {
+        let (word, _) = embedding.read()?;
+        if !prompts.iter().any(|prompt| prompt.contains(&word)) {
+            note!("note: no prompt has the word `{word}` of {}", embedding.path.display());
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_may_follow_the_file() {
+        let parsed = |text: &str| text.parse::<EmbeddingFile>().map(|file| (file.path, file.word));
+        assert_eq!(parsed("a/b.pt:<cat>"), Ok(("a/b.pt".into(), Some("<cat>".to_owned()))));
+        assert_eq!(parsed("a/b.pt"), Ok(("a/b.pt".into(), None)));
+        assert_eq!(parsed("c:\\b.pt"), Ok(("c:\\b.pt".into(), None)));
+        assert!(parsed("b.pt:").is_err());
+    }
+}
