@@ -98,6 +98,21 @@ pub fn tensor<'a>(tensors: &'a mut [RawTensor], name: &str) -> &'a mut RawTensor
     tensors.iter_mut().find(|tensor| tensor.name == name).expect("the checkpoint has this tensor")
 }
 
+/// Writes a safetensors file of f32 tensors, each a name, a shape and values.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_f32<N: Into<String> + Clone>(path: &Path, tensors: &[(N, &[usize], &[f32])]) {
+    let raw = |(name, shape, values): &(N, &[usize], &[f32])| RawTensor {
+        name: name.clone().into(),
+        dtype: "F32".to_owned(),
+        shape: shape.to_vec(),
+        bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    };
+    let tensors: Vec<RawTensor> = tensors.iter().map(raw).collect();
+    fs::write(path, write(&tensors)).expect("the temporary folder is writable");
+}
+
 fn read(file: &[u8]) -> Vec<RawTensor> {
     let (length, rest) = file.split_first_chunk::<8>().expect("a header length");
     let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);

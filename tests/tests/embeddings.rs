@@ -1,35 +1,9 @@
 //! Textual inversions: words beside a model's vocabulary.
 
-use std::path::Path;
-
 use sdq_engine::{PromptReading, PromptSyntax};
-use sdq_formats::{
-    WeightType, checkpoint::Checkpoint, dtype::DType, embedding::TextualInversion, safetensors,
-    tensor::TensorView,
-};
-use sdq_tests::{goldens, models::Model};
+use sdq_formats::{WeightType, checkpoint::Checkpoint, embedding::TextualInversion};
+use sdq_tests::{checkpoint::write_f32, goldens, models::Model};
 use tempfile::TempDir;
-
-fn write(path: &Path, tensors: &[(&str, &[usize], &[f32])]) {
-    let bytes: Vec<Vec<u8>> = tensors
-        .iter()
-        .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
-        .collect();
-    let view = |((name, shape, _), bytes): (&(&str, &[usize], &[f32]), &'_ Vec<u8>)| {
-        (name.to_string(), shape.to_vec(), bytes.clone())
-    };
-    let owned: Vec<_> = tensors.iter().zip(&bytes).map(view).collect();
-    let views: Vec<_> = owned
-        .iter()
-        .map(|(name, shape, bytes)| TensorView {
-            name: name.clone(),
-            dtype: DType::F32,
-            shape: shape.clone(),
-            bytes,
-        })
-        .collect();
-    safetensors::write(path, &views, &[]).unwrap();
-}
 
 /// A vector that is a row of the vocabulary reads as that token does.
 #[test]
@@ -49,7 +23,7 @@ fn a_word_reads_as_the_tokens_whose_vectors_it_has() {
     }
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("e.safetensors");
-    write(&path, &[("emb_params", &[2, width], &vectors)]);
+    write_f32(&path, &[("emb_params", &[2, width], &vectors)]);
     let inversion = TextualInversion::read(&Checkpoint::open(&path).unwrap()).unwrap();
     let with = pipeline.with_word("ripe-fruit", &inversion.vectors).unwrap();
     for syntax in [PromptSyntax::Plain, PromptSyntax::Weighted] {
@@ -69,7 +43,7 @@ fn every_layout_is_read_and_others_are_refused() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("e.safetensors");
     let read = |tensors: &[(&str, &[usize], &[f32])]| {
-        write(&path, tensors);
+        write_f32(&path, tensors);
         TextualInversion::read(&Checkpoint::open(&path).unwrap()).map_err(|error| error.to_string())
     };
     let (word, vectors) =

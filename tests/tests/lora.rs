@@ -6,15 +6,12 @@ use sdq_engine::{Pipeline, Request, Tensor, pipeline::Conditioning};
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
     checkpoint::Checkpoint,
-    dtype::DType,
     lora::{self, Lora},
-    safetensors,
     sdq::SdqFile,
     single_file::{Names, UNetStructure},
-    tensor::TensorView,
 };
 use sdq_tests::{
-    checkpoint::{ModelCopy, RawTensor},
+    checkpoint::{ModelCopy, RawTensor, write_f32},
     measure::relative_error,
     models::Model,
 };
@@ -119,24 +116,11 @@ fn write(path: &Path, products: &[Product], style: Style, alpha: f32, structure:
         tensors.push((up, [&[product.spec.shape[0], RANK], points.as_slice()].concat(), product.up.clone()));
         tensors.extend(own_alpha.map(|name| (name, Vec::new(), vec![alpha])));
     }
-    let bytes: Vec<Vec<u8>> = tensors
+    let tensors: Vec<_> = tensors
         .iter()
-        .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
+        .map(|(name, shape, values)| (name.clone(), shape.as_slice(), values.as_slice()))
         .collect();
-    let view = |((name, shape, _), bytes): (&(String, Vec<usize>, Vec<f32>), &'_ Vec<u8>)| {
-        (name.clone(), shape.clone(), bytes.clone())
-    };
-    let owned: Vec<_> = tensors.iter().zip(&bytes).map(view).collect();
-    let views: Vec<TensorView<'_>> = owned
-        .iter()
-        .map(|(name, shape, bytes)| TensorView {
-            name: name.clone(),
-            dtype: DType::F32,
-            shape: shape.clone(),
-            bytes,
-        })
-        .collect();
-    safetensors::write(path, &views, &[]).unwrap();
+    write_f32(path, &tensors);
 }
 
 /// `pipeline` with the LoRAs in `files`, each at its strength.
@@ -297,24 +281,9 @@ fn what_does_not_fit_is_refused() {
     let path = folder.path().join("lora.safetensors");
     let key = "lora_unet_mid_block_attentions_0_proj_in";
     let refused = |tensors: &[(&str, &[usize], &[f32])]| {
-        let bytes: Vec<Vec<u8>> = tensors
-            .iter()
-            .map(|(_, _, values)| values.iter().flat_map(|value| value.to_le_bytes()).collect())
-            .collect();
-        let view = |((name, shape, _), bytes): (&(&str, &[usize], &[f32]), &'_ Vec<u8>)| {
-            (format!("{key}{name}"), shape.to_vec(), bytes.clone())
-        };
-        let owned: Vec<_> = tensors.iter().zip(&bytes).map(view).collect();
-        let views: Vec<_> = owned
-            .iter()
-            .map(|(name, shape, bytes)| TensorView {
-                name: name.clone(),
-                dtype: DType::F32,
-                shape: shape.clone(),
-                bytes,
-            })
-            .collect();
-        safetensors::write(&path, &views, &[]).unwrap();
+        let named: Vec<_> =
+            tensors.iter().map(|(name, shape, values)| (format!("{key}{name}"), *shape, *values)).collect();
+        write_f32(&path, &named);
         Lora::new(&Checkpoint::open(&path).unwrap(), &pipeline.weights()).unwrap_err().to_string()
     };
     let specs = pipeline.weights().into_iter().find(|(component, _)| *component == "unet").unwrap().1;

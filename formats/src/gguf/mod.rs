@@ -214,7 +214,7 @@ impl RawInfo {
         let row = usize::try_from(sizes.first().copied().unwrap_or(1)).unwrap_or(usize::MAX);
         let bytes = dtype.bytes(row).and(dtype.bytes(elements));
         let bytes = bytes.ok_or_else(|| wrong(&shape, "its rows are no whole blocks"))?;
-        let end = offset.checked_add(bytes as u64).unwrap_or(u64::MAX);
+        let end = offset.saturating_add(bytes as u64);
         if end > len {
             return Err(GgufProblem::Place { tensor: name, start: offset, end, len, beside: None });
         }

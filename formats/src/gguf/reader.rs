@@ -76,7 +76,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn take(&mut self, len: u64, what: &'static str) -> Result<&'a [u8], GgufProblem> {
-        let end = (self.at as u64).checked_add(len).unwrap_or(u64::MAX);
+        let end = (self.at as u64).saturating_add(len);
         let bytes = usize::try_from(end).ok().and_then(|end| self.file.get(self.at..end));
         let bytes = bytes.ok_or(GgufProblem::Truncated { what, end, len: self.file.len() as u64 })?;
         self.at += bytes.len();

@@ -185,6 +185,6 @@ fn refuses_archives_that_are_not_as_torch_writes_them() {
 
 #[test]
 fn a_pickle_has_a_longest_length() {
-    let long = [vec![b'N', b'0'].repeat(machine::MAX_LEN / 2 + 1), vec![b'N', b'.']].concat();
+    let long = [[b'N', b'0'].repeat(machine::MAX_LEN / 2 + 1), b"N.".to_vec()].concat();
     assert!(refused(&with_pickle(&long)).contains("more than 8388608 bytes"));
 }

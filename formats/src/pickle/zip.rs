@@ -87,7 +87,7 @@ fn wrong(reason: impl Into<String>) -> PickleProblem {
 
 /// `file[start..start + len]`.
 fn slice<'a>(file: &'a [u8], start: u64, len: u64, what: &'static str) -> Result<&'a [u8], PickleProblem> {
-    let end = start.checked_add(len).unwrap_or(u64::MAX);
+    let end = start.saturating_add(len);
     let found = usize::try_from(start).ok().zip(usize::try_from(end).ok()).and_then(|(a, b)| file.get(a..b));
     found.ok_or(PickleProblem::Truncated { what, end, len: file.len() as u64 })
 }
