@@ -410,7 +410,7 @@ pub(crate) struct ConvertArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
-    /// The model to measure against: a .sdq file, or a diffusers directory, which is read in f32.
+    /// The model to measure against: a .sdq file, or a published model, which is read in f32.
     pub(crate) reference: PathBuf,
 
     /// The .sdq file to measure.

@@ -109,8 +109,23 @@ pub fn write_f32<N: Into<String> + Clone>(path: &Path, tensors: &[(N, &[usize], 
         shape: shape.to_vec(),
         bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
     };
-    let tensors: Vec<RawTensor> = tensors.iter().map(raw).collect();
-    fs::write(path, write(&tensors)).expect("the temporary folder is writable");
+    write_raw(path, &tensors.iter().map(raw).collect::<Vec<_>>());
+}
+
+/// Writes a safetensors file of these tensors.
+///
+/// # Panics
+/// When it cannot be written.
+pub fn write_raw(path: &Path, tensors: &[RawTensor]) {
+    fs::write(path, write(tensors)).expect("the temporary folder is writable");
+}
+
+/// The tensors of the safetensors file at `path`.
+///
+/// # Panics
+/// When it cannot be read.
+pub fn tensors_of(path: &Path) -> Vec<RawTensor> {
+    read(&fs::read(path).expect("the checkpoint is readable"))
 }
 
 fn read(file: &[u8]) -> Vec<RawTensor> {

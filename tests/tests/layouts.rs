@@ -4,13 +4,16 @@
 use std::{collections::BTreeMap, fs};
 
 use sdq_formats::{
+    WeightType,
     checkpoint::Checkpoint,
     published::{PublishedComponent, PublishedModel},
-    single_file::{Certainty, Prediction},
+    single_file::{Certainty, Names, Prediction, UNetStructure},
     tensor::TensorView,
 };
 use sdq_tests::{
     command,
+    goldens::{FAMILIES, TINY},
+    models::Model,
     single_file::{Published, described, rows},
 };
 
@@ -120,4 +123,26 @@ fn markers_tell_velocity_from_noise() {
     assert_eq!(training("sd21", None), (Prediction::V, Certainty::Guess, false));
     assert_eq!(training("sdxl", Some("v_pred")), (Prediction::V, Certainty::Marked, false));
     assert_eq!(training("sdxl", Some("ztsnr")), (Prediction::Epsilon, Certainty::Family, true));
+}
+
+/// U-Nets without a middle, with unequal layers, with transformers of no blocks: every structure of the goldens.
+#[test]
+fn every_structure_is_the_same_in_both_conventions() {
+    for name in TINY.into_iter().chain(FAMILIES) {
+        let pipeline = Model::convert(name, WeightType::F32).open(1);
+        let specs = pipeline.weights().into_iter().find(|(component, _)| *component == "unet").unwrap().1;
+        let names: Names = specs.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
+        let structure = UNetStructure::of(&names, "").unwrap();
+        let modules = structure.modules();
+        let original: Names = specs
+            .iter()
+            .map(|spec| (format!("p.{}", modules.from_diffusers(&spec.name)), spec.shape.clone()))
+            .collect();
+        assert!(original.has("p.input_blocks.0.0.weight"), "{name}");
+        assert_eq!(original.iter().count(), specs.len(), "{name}: two weights of one name");
+        assert_eq!(UNetStructure::of(&original, "p.").unwrap(), structure, "{name}");
+        for spec in &specs {
+            assert_eq!(modules.to_diffusers(&modules.from_diffusers(&spec.name)), spec.name, "{name}");
+        }
+    }
 }

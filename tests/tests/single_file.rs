@@ -1,19 +1,27 @@
 //! Single files of tiny models, written by diffusers' own scripts, draw what diffusers draws with the directory.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     ops::ControlFlow,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use sdq_formats::sdq::SdqFile;
+use sdq_formats::{
+    WeightType,
+    sdq::SdqFile,
+    single_file::{Names, UNetStructure},
+};
 use sdq_tests::{
-    goldens::{self, Goldens},
+    checkpoint::{ModelCopy, RawTensor, tensors_of, write_raw},
+    command,
+    goldens::{self, FAMILIES, Goldens},
     measure::{LATENT_ERROR, PICTURE_DB, Table, psnr, relative_error},
     models::Model,
 };
 use tempfile::TempDir;
+
+const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
 
 /// A file of each family; what the families differ in is read off its names and shapes.
 const MODELS: [&str; 3] = ["single_sd1", "single_sd2", "single_sdxl"];
@@ -90,4 +98,112 @@ fn parts_given_one_by_one_become_the_same_weights() {
     }
     assert_eq!(sdq_cli::run(args), ExitCode::SUCCESS);
     assert_same_weights(&output, &convert("single_sd1", &[]).path(), "parts");
+}
+
+/// A copy of the golden pipeline `name` whose U-Net and text encoders are in one file, under the names of the original code.
+fn packed(name: &str, folder: &Path) -> PathBuf {
+    let copy = ModelCopy::of(name);
+    let mut tensors: Vec<RawTensor> = Vec::new();
+    let mut unet: Vec<RawTensor> = Vec::new();
+    copy.edit_tensors("unet/diffusion_pytorch_model.safetensors", |found| unet = found.clone());
+    let names: Names = unet.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone())).collect();
+    let modules = UNetStructure::of(&names, "").unwrap().modules();
+    for tensor in unet {
+        let name = format!("model.diffusion_model.{}", modules.from_diffusers(&tensor.name));
+        tensors.push(RawTensor { name, ..tensor });
+    }
+    for (component, prefix) in [
+        ("text_encoder", "conditioner.embedders.0.transformer."),
+        ("text_encoder_2", "conditioner.embedders.1.transformer."),
+    ] {
+        let file = format!("{component}/model.safetensors");
+        if copy.file(&file).exists() {
+            copy.edit_tensors(&file, |found| {
+                let renamed = |tensor: &RawTensor| RawTensor {
+                    name: format!("{prefix}{}", tensor.name),
+                    ..tensor.clone()
+                };
+                tensors.extend(found.iter().map(renamed));
+            });
+        }
+    }
+    let path = folder.join("model.safetensors");
+    write_raw(&path, &tensors);
+    path
+}
+
+#[test]
+fn every_family_in_one_file_becomes_what_its_directory_does() {
+    for name in FAMILIES {
+        let folder = TempDir::new().unwrap();
+        let packed = packed(name, folder.path());
+        let source = goldens::folder(name).join("model");
+        let part = |part: &str| source.join(part).to_str().unwrap().to_owned();
+        // Tokenizers of several models are alike here.
+        let tokenizer =
+            ["tokenizer", "tokenizer_2"].into_iter().find(|folder| source.join(folder).exists()).unwrap();
+        let (vae, tokenizer, configs) = (part("vae"), part(tokenizer), source.to_str().unwrap().to_owned());
+        let flags = ["--type", "f32", "--vae", &vae, "--tokenizer", &tokenizer, "--configs", &configs];
+        let found = Model::convert_with(&packed, &flags);
+        assert_same_weights(&found.path(), &Model::convert(name, WeightType::F32).path(), name);
+        let class = |model: &Model| SdqFile::open(model.path()).unwrap().manifest().pipeline_class.clone();
+        assert_eq!(class(&found), class(&Model::convert(name, WeightType::F32)), "{name}");
+    }
+}
+
+#[test]
+fn a_unet_alone_needs_no_prefix() {
+    let whole = file("single_sd1");
+    let folder = TempDir::new().unwrap();
+    let tensors = tensors_of(&whole);
+    let prefix = "model.diffusion_model.";
+    let unet = tensors.iter().filter_map(|tensor| {
+        Some(RawTensor { name: tensor.name.strip_prefix(prefix)?.to_owned(), ..tensor.clone() })
+    });
+    let path = folder.path().join("unet.safetensors");
+    write_raw(&path, &unet.collect::<Vec<_>>());
+    let found = convert("single_sd1", &["--unet", path.to_str().unwrap()]);
+    assert_same_weights(&found.path(), &convert("single_sd1", &[]).path(), "a U-Net alone");
+}
+
+#[test]
+fn says_what_is_missing_and_what_a_file_is_instead() {
+    let folder = TempDir::new().unwrap();
+    let tensors = tensors_of(&file("single_sd1"));
+    let refused = |keep: &dyn Fn(&RawTensor) -> Option<RawTensor>, words: &[&str]| {
+        let path = folder.path().join("m.safetensors");
+        write_raw(&path, &tensors.iter().filter_map(keep).collect::<Vec<_>>());
+        let tokenizer = goldens::folder("single_sd1").join("tokenizer");
+        let [convert, dry_run, flag] = ["convert", "--dry-run", "--tokenizer"].map(OsStr::new);
+        let args = [convert, path.as_os_str(), dry_run, flag, tokenizer.as_os_str()];
+        command::run(SDQ, folder.path(), &args).assert_failed(1, words);
+    };
+    let without = |part: &'static str| {
+        move |tensor: &RawTensor| (!tensor.name.starts_with(part)).then(|| tensor.clone())
+    };
+    refused(&without("first_stage_model."), &["no autoencoder (VAE) in it", "--vae FILE"]);
+    refused(&without("cond_stage_model."), &["no text encoder in it", "--text-encoder FILE"]);
+    refused(&without("model.diffusion_model."), &["no U-Net in it", "--unet FILE"]);
+    refused(
+        &without("model.diffusion_model.out.2.weight"),
+        &["no tensor `model.diffusion_model.out.2.weight`"],
+    );
+    refused(
+        &without("model.diffusion_model.middle_block.2.in_layers.2.bias"),
+        &["missing", "mid_block.resnets.1.conv1.bias"],
+    );
+    let lora = |tensor: &RawTensor| {
+        Some(RawTensor { name: format!("lora_unet_{}.lora_down.weight", tensor.name), ..tensor.clone() })
+    };
+    refused(&lora, &["looks like a LoRA"]);
+    let surplus = |tensor: &RawTensor| match tensor.name.ends_with("out.2.bias") {
+        true => Some(RawTensor { name: "model.diffusion_model.extra.weight".to_owned(), ..tensor.clone() }),
+        false => Some(tensor.clone()),
+    };
+    refused(&surplus, &["missing", "conv_out.bias"]);
+    let edm = |tensor: &RawTensor| match tensor.name.as_str() {
+        "alphas_cumprod" => Some(RawTensor { name: "edm_vpred.sigma_max".to_owned(), ..tensor.clone() }),
+        _ => Some(tensor.clone()),
+    };
+    refused(&edm, &["EDM"]);
 }
