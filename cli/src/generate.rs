@@ -7,13 +7,15 @@ use anyhow::Context as _;
 use crate::{
     args::GenerateArgs,
     embedding::{self, EmbeddingFile},
-    job,
+    interrupt, job,
     lora::{self, LoraFile},
     model,
     run::{self, Files},
 };
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
+    // From the start: a run that is interrupted before its first step can be resumed too.
+    interrupt::listen();
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
     let (request, loras) = job::request(args)?;
     let embeddings = &args.add_ons.embeddings;

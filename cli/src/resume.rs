@@ -5,11 +5,12 @@ use sdq_engine::SavedRun;
 
 use crate::{
     args::ResumeArgs,
-    embedding, lora, model,
+    embedding, interrupt, lora, model,
     run::{self, FILES, Files},
 };
 
 pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
+    interrupt::listen();
     let saved = SavedRun::open(&args.file)?;
     let shown = args.file.display();
     let files = saved.note(FILES).with_context(|| format!("{shown}: was not saved by `sdq generate`"))?;

@@ -102,7 +102,6 @@ pub(crate) fn run(
     draw: impl FnOnce(&mut dyn FnMut(Event<'_>) -> ControlFlow<()>) -> Result<Generated, Error>,
 ) -> anyhow::Result<()> {
     let started = Instant::now();
-    interrupt::listen();
     let mut run = Run {
         settings,
         model_name: &pipeline.manifest().name,
