@@ -1,15 +1,18 @@
 //! Commands and flags.
 
+mod convert;
+
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use crate::{embedding::EmbeddingFile, lora::LoraFile};
 use clap::{Parser, Subcommand, ValueEnum};
 use sdq_engine::{
     PipelineOptions,
     pipeline::{Caching, Part},
 };
-use sdq_formats::{published::ModelFiles, single_file::Prediction};
-use sdq_quantize::{Recipe, Rule};
+
+pub(crate) use convert::ConvertArgs;
+
+use crate::{embedding::EmbeddingFile, lora::LoraFile};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
 #[derive(Debug, Parser)]
@@ -280,134 +283,6 @@ pub(crate) struct ResumeArgs {
     pub(crate) run: RunArgs,
 }
 
-/// A published model, in one piece or in several.
-#[derive(Debug, clap::Args)]
-#[group(id = "source", required = true, multiple = true, args = ["model", "unet"])]
-pub(crate) struct ModelFilesArgs {
-    /// A diffusers directory (the one that holds model_index.json), or a checkpoint in one file: safetensors, .ckpt or
-    /// GGUF.
-    #[arg(value_name = "MODEL")]
-    pub(crate) model: Option<PathBuf>,
-
-    /// Take the U-Net from this file or folder.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) unet: Option<PathBuf>,
-
-    /// Take the VAE from this file or folder. TAESD's two files are given as --vae twice.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) vae: Vec<PathBuf>,
-
-    /// Take the text encoder from this file or folder.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text_encoder: Option<PathBuf>,
-
-    /// Take the second text encoder, of SDXL, from this file or folder.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) text_encoder_2: Option<PathBuf>,
-
-    /// Take the tokenizer from this folder. Default: the model's, or CLIP's.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) tokenizer: Option<PathBuf>,
-
-    /// Believe the configs in this folder, unet/config.json and so on as in a diffusers directory, where a single file
-    /// leaves a choice.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) configs: Option<PathBuf>,
-
-    /// What the U-Net predicts. Default: what the files say, or what its family does.
-    #[arg(long, value_enum, value_name = "KIND")]
-    pub(crate) prediction: Option<PredictionArg>,
-}
-
-impl ModelFilesArgs {
-    pub(crate) fn files(&self) -> ModelFiles {
-        ModelFiles {
-            model: self.model.clone(),
-            unet: self.unet.clone(),
-            vae: self.vae.clone(),
-            text_encoder: self.text_encoder.clone(),
-            text_encoder_2: self.text_encoder_2.clone(),
-            tokenizer: self.tokenizer.clone(),
-            configs: self.configs.clone(),
-            prediction: self.prediction.map(|prediction| match prediction {
-                PredictionArg::Epsilon => Prediction::Epsilon,
-                PredictionArg::V => Prediction::V,
-                PredictionArg::Sample => Prediction::Sample,
-            }),
-        }
-    }
-}
-
-/// What a U-Net predicts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PredictionArg {
-    /// The noise.
-    Epsilon,
-    /// Velocity, between noise and picture.
-    V,
-    /// The picture.
-    Sample,
-}
-
-/// Flags that choose types themselves.
-const CHOSEN: [&str; 5] = ["recipe", "unet_type", "vae_type", "text_type", "rules"];
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct ConvertArgs {
-    #[command(flatten)]
-    pub(crate) files: ModelFilesArgs,
-
-    /// The file to write.
-    #[arg(short, long, value_name = "FILE.sdq", required_unless_present = "dry_run")]
-    pub(crate) output: Option<PathBuf>,
-
-    /// Say what would be converted, and write nothing.
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-
-    /// Number format of the weights. `mixed` is q4 with q8 where it is seen most.
-    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = RecipeArg(Recipe::F16))]
-    pub(crate) recipe: RecipeArg,
-
-    /// Number format of the U-Net alone.
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) unet_type: Option<RecipeArg>,
-
-    /// Number format of the VAE alone.
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) vae_type: Option<RecipeArg>,
-
-    /// Number format of the text encoder alone.
-    #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) text_type: Option<RecipeArg>,
-
-    /// Number format (not `mixed`) of weights whose name, such as unet.conv_in.weight, matches; repeatable, the first
-    /// that matches counts.
-    #[arg(long = "rule", value_name = "REGEX=TYPE")]
-    pub(crate) rules: Vec<Rule>,
-
-    /// Choose types by measurement, so that the file takes at most so many megabytes.
-    #[arg(long, value_name = "MB", conflicts_with_all = CHOSEN)]
-    pub(crate) max_size: Option<f64>,
-
-    /// Choose types by measurement, so that half of the pictures come at least so near to those of f16.
-    #[arg(long, value_name = "DB", conflicts_with_all = CHOSEN, conflicts_with = "max_size")]
-    pub(crate) target_psnr: Option<f64>,
-
-    /// Draw so many pictures with the model first, and round with more care what meets large values.
-    #[arg(long, value_name = "N")]
-    pub(crate) calibrate: Option<NonZeroUsize>,
-
-    /// What to draw in order to measure or calibrate: one prompt a line, or a JSON list of objects with `prompt` and, if wanted,
-    /// `seed`. Default: everyday prompts.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) calibration_prompts: Option<PathBuf>,
-
-    /// Worker threads. Default: one per core. The file does not depend on it.
-    #[arg(short, long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
-}
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
     /// The model to measure against: a .sdq file, or a published model, which is read in f32.
@@ -460,29 +335,6 @@ pub(crate) struct InfoArgs {
     /// Answer as JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// The recipes of `sdq-quantize`, as clap wants them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RecipeArg(pub(crate) Recipe);
-
-impl ValueEnum for RecipeArg {
-    fn value_variants<'a>() -> &'a [RecipeArg] {
-        const ALL: [RecipeArg; Recipe::ALL.len()] = {
-            let mut all = [RecipeArg(Recipe::F32); Recipe::ALL.len()];
-            let mut index = 0;
-            while index < all.len() {
-                all[index] = RecipeArg(Recipe::ALL[index]);
-                index += 1;
-            }
-            all
-        };
-        &ALL
-    }
-
-    fn to_possible_value(&self) -> Option<clap::builder::PossibleValue> {
-        Some(clap::builder::PossibleValue::new(self.0.name()))
-    }
 }
 
 fn size(text: &str) -> Result<(usize, usize), String> {
