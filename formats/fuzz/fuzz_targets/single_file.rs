@@ -17,8 +17,11 @@ fuzz_target!(|data: &[u8]| {
     for line in text.lines().take(400) {
         let (name, sizes) = line.split_once(' ').unwrap_or((line, ""));
         let name: String = name.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
-        let shape: Vec<usize> = sizes.chars().filter_map(|c| c.to_digit(36)).take(4).map(|n| n as usize).collect();
-        if !name.is_empty() && shape.iter().product::<usize>() < 1 << 16 {
+        // Beside a side of zero, another may be of any length.
+        let size = |n: u32| if n == 35 { usize::MAX / 2 } else { n as usize };
+        let shape: Vec<usize> = sizes.chars().filter_map(|c| c.to_digit(36)).take(4).map(size).collect();
+        let elements = shape.iter().try_fold(2, |product: usize, &size| product.checked_mul(size));
+        if !name.is_empty() && elements.is_some_and(|elements| elements < 1 << 16) {
             tensors.insert(name, shape);
         }
     }

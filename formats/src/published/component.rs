@@ -198,17 +198,23 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
     };
     match piece {
         Piece::Whole => Ok(Cut::Whole),
-        Piece::Rows { first, count, of } => {
+        Piece::Third(part) => {
             let rows = tensor.shape.first().copied().unwrap_or(0);
-            let row: usize = tensor.shape.iter().skip(1).product();
-            match rows == of && rows > 0 && tensor.dtype.bytes(row).is_some() {
-                true => Ok(Cut::Rows { first, count }),
-                false => Err(error(&format!("{of} rows"))),
+            let row = tensor.shape.iter().skip(1).try_fold(1usize, |product, &size| product.checked_mul(size));
+            // A row begins where a block does.
+            let whole = row.and_then(|row| tensor.dtype.bytes(row)).is_some();
+            match rows > 0 && rows.is_multiple_of(3) && whole {
+                true => Ok(Cut::Rows { first: part * (rows / 3), count: rows / 3 }),
+                false => Err(error("three times as many rows as columns")),
             }
         }
         Piece::Transposed => {
-            let [rows, columns] = tensor.shape[..] else { return Err(error("a matrix")) };
             let values = tensor.to_f32().map_err(LayoutProblem::Values)?;
+            // Without elements, one side may be of any length.
+            let [rows, columns] = tensor.shape[..] else { return Err(error("a matrix")) };
+            if values.is_empty() {
+                return Err(error("a matrix with elements"));
+            }
             let transposed = (0..columns).flat_map(|column| (0..rows).map(move |row| row * columns + column));
             let bytes = transposed.flat_map(|place| values[place].to_le_bytes()).collect();
             Ok(Cut::Copied { shape: vec![columns, rows], bytes })

@@ -292,3 +292,41 @@ fn rejects_a_card_with_mistakes() {
     model.put("sdq.json", "[]");
     assert_eq!(model.error(), "sdq.json: not valid: not an object");
 }
+
+/// A file of one layer each, with a size of zero and another beyond all memory: refused, not computed with.
+#[test]
+fn sizes_beyond_all_memory_are_refused() {
+    let huge = usize::MAX / 2;
+    let shapes: [(&str, &[usize]); 12] = [
+        ("model.diffusion_model.input_blocks.0.0.weight", &[0, huge, 3, 3]),
+        ("model.diffusion_model.input_blocks.1.0.in_layers.2.weight", &[huge, 0, 3, 3]),
+        ("model.diffusion_model.input_blocks.1.1.proj_in.weight", &[huge, 0]),
+        ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight", &[0, huge]),
+        ("model.diffusion_model.output_blocks.0.0.in_layers.2.weight", &[huge, 0, 3, 3]),
+        ("model.diffusion_model.out.2.weight", &[huge, 0, 3, 3]),
+        ("first_stage_model.decoder.conv_in.weight", &[0, huge, 3, 3]),
+        ("first_stage_model.decoder.norm_out.weight", &[0]),
+        ("first_stage_model.encoder.down.0.block.0.conv1.weight", &[huge, 0, 3, 3]),
+        ("cond_stage_model.model.token_embedding.weight", &[0, huge]),
+        ("cond_stage_model.model.positional_embedding", &[huge, 0]),
+        ("cond_stage_model.model.transformer.resblocks.0.mlp.c_fc.weight", &[huge, 0]),
+    ];
+    let joined = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight";
+    for extra in [&[][..], &[(joined, &[huge, 0][..])], &[("cond_stage_model.model.text_projection", &[0, huge])]] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.safetensors");
+        let views: Vec<TensorView<'_>> = shapes
+            .iter()
+            .chain(extra)
+            .map(|(name, shape)| TensorView {
+                name: (*name).to_owned(),
+                dtype: DType::F16,
+                shape: shape.to_vec(),
+                bytes: &[],
+            })
+            .collect();
+        safetensors::write(&path, &views, &[]).unwrap();
+        // Whatever comes of it, it comes at once; sizes are held against what can be run when the configs are read.
+        let _ = open(&path).map(|model| model.components().iter().map(|c| c.tensors().unwrap().len()).sum::<usize>());
+    }
+}

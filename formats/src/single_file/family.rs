@@ -205,13 +205,13 @@ impl Parts<'_> {
     /// The diffusers pipeline that draws with such a model.
     pub(crate) fn class_name(&self, family: Family) -> Result<&'static str, LayoutProblem> {
         let (inputs, latents) = (self.unet.1.unet.in_channels, self.vae.1.latent_channels());
-        let inpainting = inputs == 2 * latents + 1;
+        let inpainting = inputs == latents.saturating_mul(2).saturating_add(1);
         Ok(match family {
             Family::SdxlRefiner => "StableDiffusionXLImg2ImgPipeline",
             Family::Sdxl if inpainting => "StableDiffusionXLInpaintPipeline",
             Family::Sdxl if inputs == latents => "StableDiffusionXLPipeline",
             Family::Sd1 | Family::Sd2 if inpainting => "StableDiffusionInpaintPipeline",
-            Family::Sd1 | Family::Sd2 if inputs == 2 * latents => "StableDiffusionInstructPix2PixPipeline",
+            Family::Sd1 | Family::Sd2 if inputs == latents.saturating_mul(2) => "StableDiffusionInstructPix2PixPipeline",
             Family::Sd1 | Family::Sd2 if self.unet.1.unet.is_told_guidance() => {
                 "LatentConsistencyModelPipeline"
             }

@@ -41,15 +41,8 @@ pub(crate) struct Rename {
 pub(crate) enum Piece {
     /// All of it.
     Whole,
-    /// Entries of its first dimension.
-    Rows {
-        /// The first of them.
-        first: usize,
-        /// How many.
-        count: usize,
-        /// How many there have to be.
-        of: usize,
-    },
+    /// The first, second or third part (0, 1, 2) of its first dimension.
+    Third(usize),
     /// A matrix, rows and columns exchanged.
     Transposed,
 }

@@ -138,7 +138,7 @@ impl TextEncoder {
         if let (TextKind::OpenClip, Some(projection)) = (kind, self.projection) {
             config["projection_dim"] = projection.into();
             // The end token has the last id.
-            config["eos_token_id"] = (self.vocabulary - 1).into();
+            config["eos_token_id"] = self.vocabulary.saturating_sub(1).into();
         }
         config
     }
@@ -201,9 +201,8 @@ impl TextEncoder {
                 vec![Rename::new(source, PROJECTION[0], piece)]
             } else if let Some((block, parameter)) = in_projection(&name) {
                 let part = |(part, projection): (usize, &&str)| {
-                    let piece =
-                        Piece::Rows { first: part * self.width, count: self.width, of: 3 * self.width };
-                    Rename::new(source, &format!("{block}.self_attn.{projection}.{parameter}"), piece)
+                    let canonical = format!("{block}.self_attn.{projection}.{parameter}");
+                    Rename::new(source, &canonical, Piece::Third(part))
                 };
                 JOINED.iter().enumerate().map(part).collect()
             } else {
