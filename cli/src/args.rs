@@ -12,7 +12,7 @@ use sdq_engine::{
 
 pub(crate) use convert::ConvertArgs;
 
-use crate::{embedding::EmbeddingFile, lora::LoraFile};
+use crate::add_ons::{embedding::EmbeddingFile, lora::LoraFile};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
 #[derive(Debug, Parser)]
@@ -205,6 +205,11 @@ pub(crate) struct AddOnArgs {
     /// Let this word (the file's name, if none is given) stand for the vectors of a textual inversion; repeatable.
     #[arg(long = "embedding", value_name = "FILE[:WORD]")]
     pub(crate) embeddings: Vec<EmbeddingFile>,
+
+    /// Decode, and encode, with this VAE in place of the model's: a file or folder with a VAE or TAESD, or a .sdq file. TAESD's
+    /// two files are given as --vae twice.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) vae: Vec<PathBuf>,
 
     /// Where the LoRAs are that a prompt asks for as <lora:NAME:STRENGTH>.
     #[arg(long, value_name = "DIR")]

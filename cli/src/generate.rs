@@ -5,11 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use crate::{
+    add_ons::embedding,
     args::GenerateArgs,
-    embedding::{self, EmbeddingFile},
-    interrupt, job,
-    lora::{self, LoraFile},
-    model,
+    interrupt, job, model,
     run::{self, Files},
 };
 
@@ -17,10 +15,9 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     // From the start: a run that is interrupted before its first step can be resumed too.
     interrupt::listen();
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
-    let (request, loras) = job::request(args)?;
-    let embeddings = &args.add_ons.embeddings;
-    let pipeline = embedding::apply(lora::apply(pipeline, &loras)?, embeddings)?;
-    embedding::tell_unused(embeddings, &[&request.prompt, &request.negative_prompt])?;
+    let (request, add_ons) = job::request(args)?;
+    let pipeline = add_ons.apply(pipeline)?;
+    embedding::tell_unused(&add_ons.embeddings, &[&request.prompt, &request.negative_prompt])?;
     let settings = pipeline.settings(&request)?;
     let files = Files {
         model: absolute(args.model.as_deref())?,
@@ -28,8 +25,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         save_latents: args.save_latents.clone(),
         init_image: args.job.init_image.clone(),
         mask: args.job.mask.clone(),
-        loras: loras.into_iter().map(absolute_lora).collect::<anyhow::Result<_>>()?,
-        embeddings: embeddings.iter().map(EmbeddingFile::absolute).collect::<anyhow::Result<_>>()?,
+        add_ons: add_ons.absolute()?,
     };
     files.check(settings.count)?;
     for prompt in [&request.prompt, &request.negative_prompt] {
@@ -44,11 +40,6 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         note!("note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it");
     }
     run::run(&pipeline, &settings, &files, &args.run, 0, |observer| pipeline.generate(&request, observer))
-}
-
-fn absolute_lora(lora: LoraFile) -> anyhow::Result<LoraFile> {
-    let path = std::path::absolute(&lora.path).context("the current folder is gone")?;
-    Ok(LoraFile { path, ..lora })
 }
 
 fn absolute(path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {

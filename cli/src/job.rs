@@ -5,10 +5,7 @@ use std::path::Path;
 use sdq_engine::{Mask, Picture, PromptReading, PromptSyntax, Request, Variation};
 use sdq_formats::picture::{self, Pixels};
 
-use crate::{
-    args::GenerateArgs,
-    lora::{self, LoraFile},
-};
+use crate::{add_ons::AddOns, args::GenerateArgs};
 
 /// Sides of a picture that is to be drawn are multiples of it; one to start from is cut to them.
 const SIZE_STEP: usize = 8;
@@ -17,8 +14,8 @@ const MAX_SIDE: usize = 16_384;
 /// Where variations start to count.
 const VARIATION_SEED: u64 = 1;
 
-/// What the flags ask for, with the pictures that they name, and the LoRAs to draw it with.
-pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, Vec<LoraFile>)> {
+/// What the flags ask for, with the pictures that they name, and what changes the model meanwhile.
+pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, AddOns)> {
     let mut request = Request {
         prompt: args.prompt.clone(),
         negative_prompt: args.negative_prompt.clone(),
@@ -59,12 +56,9 @@ pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, Vec<LoraF
             request.mask = args.job.mask.as_deref().map(|path| mask(path, width, height)).transpose()?;
         }
     }
-    let mut loras = args.add_ons.loras.clone();
-    if !args.plain_prompt {
-        let tags = lora::take_tags(&mut request.prompt)?;
-        loras.extend(lora::find(&tags, args.add_ons.lora_dir.as_deref())?);
-    }
-    Ok((request, loras))
+    let prompt = (!args.plain_prompt).then_some(&mut request.prompt);
+    let add_ons = AddOns::new(&args.add_ons, prompt)?;
+    Ok((request, add_ons))
 }
 
 fn mask(path: &Path, width: usize, height: usize) -> anyhow::Result<Mask> {

@@ -31,6 +31,7 @@ macro_rules! note {
     }};
 }
 
+mod add_ons;
 mod args;
 mod bench;
 mod calibrate;
@@ -38,14 +39,12 @@ mod checkpoint;
 mod choose;
 mod convert;
 mod describe;
-mod embedding;
 mod eval;
 mod fit;
 mod generate;
 mod info;
 mod interrupt;
 mod job;
-mod lora;
 mod model;
 mod plan;
 mod prediction;

@@ -3,12 +3,12 @@
 use sdq_engine::pipeline::{Decoding, MemoryPlan, TimePlan};
 use serde_json::{Value, json};
 
-use crate::{args::GenerateArgs, bench::duration, embedding, job, lora, model};
+use crate::{args::GenerateArgs, bench::duration, job, model};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
-    let (request, loras) = job::request(args)?;
-    let pipeline = embedding::apply(lora::apply(pipeline, &loras)?, &args.add_ons.embeddings)?;
+    let (request, add_ons) = job::request(args)?;
+    let pipeline = add_ons.apply(pipeline)?;
     let plan = pipeline.plan(&request)?;
     let time = pipeline.predict_time(&request, &plan)?;
     match args.run.json {

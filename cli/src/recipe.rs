@@ -10,7 +10,7 @@ use sdq_engine::{
 use sdq_formats::picture;
 use serde_json::{Value, json};
 
-use crate::{embedding::EmbeddingFile, lora::LoraFile};
+use crate::add_ons::AddOns;
 
 /// Everything needed to draw a picture again.
 pub(crate) struct Recipe {
@@ -75,26 +75,23 @@ impl Recipe {
         Recipe { json }
     }
 
-    /// The recipe of a picture that these LoRAs were beside the model for.
-    pub(crate) fn with_loras(mut self, loras: &[LoraFile]) -> Recipe {
-        if !loras.is_empty() {
-            let described = loras.iter().map(|lora| {
-                let name = lora.path.file_name().unwrap_or_default().to_string_lossy();
-                json!({ "file": name, "strength": as_written(lora.strength), "tag": lora.to_string() })
-            });
-            self.json["loras"] = described.collect();
-        }
-        self
-    }
-
-    /// The recipe of a picture for which these words were beside the model's.
-    pub(crate) fn with_embeddings(mut self, embeddings: &[EmbeddingFile]) -> Recipe {
-        if !embeddings.is_empty() {
-            let described = embeddings.iter().map(|embedding| {
-                let name = embedding.path.file_name().unwrap_or_default().to_string_lossy();
-                json!({ "file": name, "word": embedding.word })
-            });
-            self.json["embeddings"] = described.collect();
+    /// The recipe of a picture that these were beside the model for.
+    pub(crate) fn with_add_ons(mut self, add_ons: &AddOns) -> Recipe {
+        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let loras = add_ons.loras.iter().map(|lora| {
+            json!({ "file": name(&lora.path), "strength": as_written(lora.strength), "tag": lora.to_string() })
+        });
+        let embeddings = add_ons
+            .embeddings
+            .iter()
+            .map(|embedding| json!({ "file": name(&embedding.path), "word": embedding.word }));
+        let vae = add_ons.vae.iter().map(|path| name(path)).collect::<Vec<_>>().join(", ");
+        let add_ons: [(&str, Value); 3] =
+            [("loras", loras.collect()), ("embeddings", embeddings.collect()), ("vae", vae.into())];
+        for (key, value) in add_ons {
+            if value.as_array().is_none_or(|list| !list.is_empty()) && value != "" {
+                self.json[key] = value;
+            }
         }
         self
     }
@@ -142,6 +139,7 @@ impl Recipe {
         // Under the names that the web UI gives them.
         for (key, name) in [
             ("clip_skip", "Clip skip"),
+            ("vae", "VAE"),
             ("strength", "Denoising strength"),
             ("image_guidance_scale", "Image CFG scale"),
             ("cache", "Cache"),

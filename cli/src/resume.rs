@@ -5,7 +5,7 @@ use sdq_engine::SavedRun;
 
 use crate::{
     args::ResumeArgs,
-    embedding, interrupt, lora, model,
+    interrupt, model,
     run::{self, FILES, Files},
 };
 
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     files.output = output.with_context(|| format!("{shown}: names no output; try --output"))?;
 
     let pipeline = model::open_with(files.model.as_deref(), &args.run.options())?;
-    let pipeline = embedding::apply(lora::apply(pipeline, &files.loras)?, &files.embeddings)?;
+    let pipeline = files.add_ons.apply(pipeline)?;
     let settings = pipeline.settings(saved.request())?;
     files.check(settings.count)?;
     let done = saved.steps_done(&settings)?;

@@ -20,8 +20,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    UsageError, args::RunArgs, embedding::EmbeddingFile, interrupt, lora::LoraFile, preview::Previews,
-    progress::Progress, recipe::Recipe,
+    UsageError, add_ons::AddOns, args::RunArgs, interrupt, preview::Previews, progress::Progress,
+    recipe::Recipe,
 };
 
 /// Name of the tensor in a `--save-latents` file.
@@ -39,11 +39,8 @@ pub(crate) struct Files {
     pub(crate) save_latents: Option<PathBuf>,
     pub(crate) init_image: Option<PathBuf>,
     pub(crate) mask: Option<PathBuf>,
-    /// In the order in which they are added.
     #[serde(default)]
-    pub(crate) loras: Vec<LoraFile>,
-    #[serde(default)]
-    pub(crate) embeddings: Vec<EmbeddingFile>,
+    pub(crate) add_ons: AddOns,
 }
 
 impl Files {
@@ -214,10 +211,10 @@ impl Run<'_> {
 
     fn decoded(&mut self, image: usize, picture: &Picture) -> anyhow::Result<()> {
         let path = &self.outputs[image];
-        let Files { init_image, mask, loras, embeddings, .. } = self.files;
+        let Files { init_image, mask, add_ons, .. } = self.files;
         let settings = self.settings.of_image(image);
         let recipe = Recipe::new(&settings, self.model_name, init_image.as_deref(), mask.as_deref());
-        let recipe = recipe.with_loras(loras).with_embeddings(embeddings);
+        let recipe = recipe.with_add_ons(add_ons);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
         let Picture { width, height, rgb } = picture;
@@ -252,8 +249,7 @@ mod tests {
             save_latents: None,
             init_image: None,
             mask: None,
-            loras: Vec::new(),
-            embeddings: Vec::new(),
+            add_ons: AddOns::default(),
         }
     }
 

@@ -99,6 +99,14 @@ impl Model {
         text_encoders.chain(others).collect()
     }
 
+    /// The weights of an autoencoder by itself, by its `config.json`.
+    ///
+    /// # Errors
+    /// Names the key whose value cannot be run.
+    pub fn vae_weights(config: &Value) -> Result<Vec<WeightSpec>, Error> {
+        Ok(vae::weights(&VaeConfig::from_json(config)?))
+    }
+
     /// Names of the components, in the order in which a run reads them.
     pub fn components(&self) -> Vec<&'static str> {
         let text_encoders = self.text_encoders.iter().map(|encoder| encoder.component);

@@ -112,6 +112,8 @@ pub struct Pipeline {
     branches: Option<Arc<SdqFile>>,
     /// Beside its vocabulary.
     words: Arc<ExtraWords>,
+    /// The file whose autoencoder takes the place of the model's own.
+    vae: Option<Arc<SdqFile>>,
     /// For previews, once they are asked for.
     latent_colors: Arc<OnceLock<LatentColors>>,
     max_memory: Option<u64>,
@@ -150,6 +152,7 @@ impl Pipeline {
             overlays: Vec::new(),
             branches: None,
             words: Arc::default(),
+            vae: None,
             latent_colors: Arc::default(),
             max_memory: options.max_memory,
             held: memory::held(),
@@ -169,7 +172,7 @@ impl Pipeline {
     /// Tells models apart by their weights, configs and texts.
     pub fn fingerprint(&self) -> String {
         let overlays = self.overlays.iter().map(|(file, _)| file);
-        let own = std::iter::once(&self.file).chain(overlays).chain(&self.branches);
+        let own = std::iter::once(&self.file).chain(overlays).chain(&self.branches).chain(&self.vae);
         let files = own.map(|file| format!("{:08x}", file.fingerprint()));
         files.chain(self.words.fingerprint()).collect::<Vec<_>>().join("+")
     }
@@ -327,6 +330,28 @@ impl Pipeline {
         Ok(Pipeline { words, ..self.clone() })
     }
 
+    /// This model with the autoencoder in `file` in place of its own.
+    ///
+    /// # Errors
+    /// When there is none, or it does not fit the model.
+    pub fn with_vae(&self, file: SdqFile) -> Result<Pipeline, Error> {
+        let config = |name: &str| match name {
+            "vae" => file.component(name).map(|component| component.config()),
+            _ => self.file.component(name).map(|component| component.config()),
+        };
+        let model = Model::new(config, |name| self.file.text(name))?;
+        for (name, weights) in model.weights().into_iter().filter(|(name, _)| *name == "vae") {
+            component(&file, name)?.check(&weights)?;
+        }
+        let (model, vae, latent_colors) = (Arc::new(model), Some(Arc::new(file)), Arc::default());
+        Ok(Pipeline { model, vae, latent_colors, ..self.clone() })
+    }
+
+    /// What latents are multiplied by before they are noised.
+    pub fn scaling_factor(&self) -> f32 {
+        self.model.vae.scaling_factor()
+    }
+
     /// The weights of each component, in the order in which a run reads them.
     pub fn weights(&self) -> Vec<(&'static str, Vec<WeightSpec>)> {
         self.model.weights()
@@ -347,6 +372,9 @@ impl Pipeline {
     }
 
     fn component(&self, name: &'static str) -> Result<WeightSource<'_>, Error> {
+        if let Some(vae) = self.vae.as_ref().filter(|_| name == "vae") {
+            return Ok(WeightSource::new(component(vae, name)?));
+        }
         let mut source = WeightSource::new(component(&self.file, name)?);
         for (file, weights) in &self.overlays {
             source.overlay(component(file, name)?, weights);

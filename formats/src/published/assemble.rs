@@ -156,6 +156,16 @@ pub(super) fn open(files: &ModelFiles) -> Result<PublishedModel, PublishedError>
     Ok(model)
 }
 
+/// Opens the autoencoder in `paths` as a model of that component alone. `scaling_factor` is what the latents are multiplied
+/// by that it is given, unless it has its own.
+pub(super) fn open_vae(paths: &[PathBuf], scaling_factor: f64) -> Result<PublishedModel, PublishedError> {
+    let loaded = Loaded::open(paths)?;
+    let component = loaded.vae()?.1.component(&loaded.names, scaling_factor);
+    let mut model = PublishedModel::new(&loaded.path, "AutoencoderKL");
+    model.add_component(loaded.component(component)?, None);
+    Ok(model)
+}
+
 /// A text encoder with the checkpoint that it comes from.
 type From<'a> = (&'a Loaded, (&'a Names, &'a TextEncoder));
 

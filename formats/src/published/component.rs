@@ -200,7 +200,8 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
         Piece::Whole => Ok(Cut::Whole),
         Piece::Third(part) => {
             let rows = tensor.shape.first().copied().unwrap_or(0);
-            let row = tensor.shape.iter().skip(1).try_fold(1usize, |product, &size| product.checked_mul(size));
+            let row =
+                tensor.shape.iter().skip(1).try_fold(1usize, |product, &size| product.checked_mul(size));
             // A row begins where a block does.
             let whole = row.and_then(|row| tensor.dtype.bytes(row)).is_some();
             match rows > 0 && rows.is_multiple_of(3) && whole {

@@ -81,6 +81,19 @@ impl PublishedModel {
         Ok(model)
     }
 
+    /// Opens an autoencoder by itself, to take the place of another model's: a file or folder with a KL autoencoder or TAESD,
+    /// or TAESD's two files. `scaling_factor` is the other model's.
+    ///
+    /// # Errors
+    /// When there is no autoencoder in `paths`, or it cannot be read.
+    ///
+    /// # Panics
+    /// When there are no paths.
+    pub fn open_vae(paths: &[PathBuf], scaling_factor: f64) -> Result<PublishedModel, PublishedError> {
+        assert!(!paths.is_empty(), "an autoencoder is somewhere");
+        assemble::open_vae(paths, scaling_factor)
+    }
+
     fn new(path: &Path, class_name: &str) -> PublishedModel {
         PublishedModel {
             path: path.to_path_buf(),

@@ -312,7 +312,9 @@ fn sizes_beyond_all_memory_are_refused() {
         ("cond_stage_model.model.transformer.resblocks.0.mlp.c_fc.weight", &[huge, 0]),
     ];
     let joined = "cond_stage_model.model.transformer.resblocks.0.attn.in_proj_weight";
-    for extra in [&[][..], &[(joined, &[huge, 0][..])], &[("cond_stage_model.model.text_projection", &[0, huge])]] {
+    for extra in
+        [&[][..], &[(joined, &[huge, 0][..])], &[("cond_stage_model.model.text_projection", &[0, huge])]]
+    {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("m.safetensors");
         let views: Vec<TensorView<'_>> = shapes
@@ -327,6 +329,7 @@ fn sizes_beyond_all_memory_are_refused() {
             .collect();
         safetensors::write(&path, &views, &[]).unwrap();
         // Whatever comes of it, it comes at once; sizes are held against what can be run when the configs are read.
-        let _ = open(&path).map(|model| model.components().iter().map(|c| c.tensors().unwrap().len()).sum::<usize>());
+        let _ = open(&path)
+            .map(|model| model.components().iter().map(|c| c.tensors().unwrap().len()).sum::<usize>());
     }
 }

@@ -211,7 +211,9 @@ impl Parts<'_> {
             Family::Sdxl if inpainting => "StableDiffusionXLInpaintPipeline",
             Family::Sdxl if inputs == latents => "StableDiffusionXLPipeline",
             Family::Sd1 | Family::Sd2 if inpainting => "StableDiffusionInpaintPipeline",
-            Family::Sd1 | Family::Sd2 if inputs == latents.saturating_mul(2) => "StableDiffusionInstructPix2PixPipeline",
+            Family::Sd1 | Family::Sd2 if inputs == latents.saturating_mul(2) => {
+                "StableDiffusionInstructPix2PixPipeline"
+            }
             Family::Sd1 | Family::Sd2 if self.unet.1.unet.is_told_guidance() => {
                 "LatentConsistencyModelPipeline"
             }

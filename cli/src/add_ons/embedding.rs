@@ -30,12 +30,6 @@ impl FromStr for EmbeddingFile {
 }
 
 impl EmbeddingFile {
-    /// The same from any folder.
-    pub(crate) fn absolute(&self) -> anyhow::Result<EmbeddingFile> {
-        let path = std::path::absolute(&self.path).context("the current folder is gone")?;
-        Ok(EmbeddingFile { path, word: self.word.clone() })
-    }
-
     /// The vectors, and the word that stands for them.
     fn read(&self) -> anyhow::Result<(String, TextualInversion)> {
         let shown = || self.path.display().to_string();
@@ -47,7 +41,7 @@ impl EmbeddingFile {
 }
 
 /// `pipeline` with the words of `embeddings`.
-pub(crate) fn apply(mut pipeline: Pipeline, embeddings: &[EmbeddingFile]) -> anyhow::Result<Pipeline> {
+pub(super) fn apply(mut pipeline: Pipeline, embeddings: &[EmbeddingFile]) -> anyhow::Result<Pipeline> {
     for embedding in embeddings {
         let (word, inversion) = embedding.read()?;
         pipeline = pipeline

@@ -61,7 +61,7 @@ impl fmt::Display for LoraFile {
 ///
 /// # Errors
 /// When a strength is no number.
-pub(crate) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, UsageError> {
+pub(super) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, UsageError> {
     const START: &str = "<lora:";
     let mut tags = Vec::new();
     while let Some(start) = prompt.find(START) {
@@ -82,7 +82,7 @@ pub(crate) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, Usage
 ///
 /// # Errors
 /// When there is no folder, or no such file in it.
-pub(crate) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> anyhow::Result<Vec<LoraFile>> {
+pub(super) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> anyhow::Result<Vec<LoraFile>> {
     let file = |(name, strength): &(String, f32)| -> anyhow::Result<LoraFile> {
         let missing = |hint: &str| UsageError(format!("the prompt asks for the LoRA `{name}`; {hint}"));
         let directory = directory.ok_or_else(|| missing("say where it is with --lora-dir DIR"))?;
@@ -101,7 +101,7 @@ pub(crate) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> anyhow::
 ///
 /// # Errors
 /// When a file cannot be read, is no LoRA, or is for another model.
-pub(crate) fn apply(pipeline: Pipeline, loras: &[LoraFile]) -> anyhow::Result<Pipeline> {
+pub(super) fn apply(pipeline: Pipeline, loras: &[LoraFile]) -> anyhow::Result<Pipeline> {
     if loras.is_empty() {
         return Ok(pipeline);
     }
