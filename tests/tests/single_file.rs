@@ -207,3 +207,33 @@ fn says_what_is_missing_and_what_a_file_is_instead() {
     };
     refused(&edm, &["EDM"]);
 }
+
+/// TAESD as its author has it: two files, layers numbered from 0 in each, the decoder's first without weights.
+#[test]
+fn taesd_comes_as_two_files_too() {
+    let copy = ModelCopy::of("sdxs");
+    let folder = TempDir::new().unwrap();
+    let paths = ["encoder", "decoder"].map(|half| folder.path().join(format!("taesd_{half}.safetensors")));
+    copy.edit_tensors("vae/diffusion_pytorch_model.safetensors", |tensors| {
+        for (half, path, shift) in [("encoder", &paths[0], 0), ("decoder", &paths[1], 1)] {
+            let own = tensors.iter().filter_map(|tensor| {
+                let inner = tensor.name.strip_prefix(half)?.strip_prefix(".layers.")?;
+                let (layer, rest) = inner.split_once('.')?;
+                let name = format!("{}.{rest}", layer.parse::<usize>().ok()? + shift);
+                Some(RawTensor { name, ..tensor.clone() })
+            });
+            write_raw(path, &own.collect::<Vec<_>>());
+        }
+    });
+    let model = goldens::folder("sdxs").join("model");
+    let [encoder, decoder] = paths.each_ref().map(|path| path.to_str().unwrap());
+    let flags = ["--type", "f32", "--vae", encoder, "--vae", decoder];
+    let found = Model::convert_with(&model, &flags);
+    assert_same_weights(&found.path(), &Model::convert("sdxs", WeightType::F32).path(), "two files");
+    for (path, half) in paths.iter().zip(["encoder", "decoder"]) {
+        let [convert, dry_run, vae] = ["convert", "--dry-run", "--vae"].map(OsStr::new);
+        let alone = [convert, model.as_os_str(), dry_run, vae, path.as_os_str()];
+        let words = format!("only the {half} of TAESD");
+        command::run(SDQ, folder.path(), &alone).assert_failed(1, &[&words, "twice"]);
+    }
+}

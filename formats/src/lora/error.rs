@@ -43,6 +43,9 @@ pub enum LoraError {
         /// Its value.
         found: f32,
     },
+    /// What is noted of its adapters cannot be read.
+    #[error("its `lora_adapter_metadata` is not valid: {0}")]
+    Adapter(String),
     /// A tensor's values cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),

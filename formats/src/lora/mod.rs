@@ -4,6 +4,7 @@
 //! A LoRA adds `strength · alpha / rank · up(down(x))` to what a layer makes of `x`. The layer's own weight stays as it is:
 //! the product runs beside it, so a quantized model is adapted without being quantized again.
 
+mod adapter;
 mod error;
 mod names;
 
@@ -18,6 +19,7 @@ use crate::checkpoint::Checkpoint;
 use crate::sdq::{Manifest, SdqError, SdqWriter};
 use crate::tensor::TensorView;
 use crate::weight::{WeightRole, WeightSpec, WeightType};
+use adapter::Adapters;
 use names::Part;
 
 /// What the weights of a branch are called in a file of branches, given the name of the layer's weight and how many
@@ -74,14 +76,14 @@ impl<'c> Lora<'c> {
         targets: &[(&str, Vec<WeightSpec>)],
     ) -> Result<Lora<'c>, LoraError> {
         let layers = names::layers(targets);
+        let adapters = Adapters::of(checkpoint)?;
         let modules = modules(checkpoint)?;
         let count = modules.len();
         let first = modules.keys().next().cloned().unwrap_or_else(|| "none".to_owned());
         let (mut branches, mut unmatched) = (Vec::new(), Vec::new());
-        let plain_modules: Vec<(String, Module<'c>)> = modules.into_iter().collect();
-        for (name, module) in plain_modules {
+        for (name, module) in modules {
             match layers.get(&names::plain(&name)) {
-                Some((component, spec)) => branches.push(branch(component, spec, &name, module)?),
+                Some((component, spec)) => branches.push(branch(component, spec, &name, module, &adapters)?),
                 None => unmatched.push(name),
             }
         }
@@ -196,6 +198,7 @@ fn branch<'c>(
     spec: &WeightSpec,
     name: &str,
     module: Module<'c>,
+    adapters: &Adapters,
 ) -> Result<Branch<'c>, LoraError> {
     let half = |part| LoraError::Half { module: name.to_owned(), part };
     let down = module.down.ok_or_else(|| half("lora_down"))?;
@@ -214,7 +217,7 @@ fn branch<'c>(
     };
     let up = product(up, vec![outputs, rank])?;
     let scale = match module.alpha {
-        None => 1.0,
+        None => adapters.scale(component, spec.name.trim_end_matches(".weight"), rank)?,
         Some(tensor) => {
             let alpha = tensor.to_f32()?.first().copied().unwrap_or(f32::NAN);
             match alpha.is_finite() {

@@ -26,6 +26,9 @@ pub enum LayoutProblem {
         /// What it looks like.
         hint: Option<&'static str>,
     },
+    /// One of TAESD's two files without the other.
+    #[error("it is only the {0} of TAESD; give both of its files, `--vae` twice")]
+    HalfOfTaesd(&'static str),
     /// A tensor that cannot be cut or turned as its place in the model asks for.
     #[error("tensor `{tensor}` is {found:?}, expected {expected}")]
     Shape {

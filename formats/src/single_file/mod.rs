@@ -205,6 +205,8 @@ impl Found {
         {
             let vae = Vae::Kl(Autoencoder::of(names, prefix)?);
             found.vae = Some(FoundVae { prefix: prefix.to_owned(), vae });
+        } else if names.has("encoder.0.weight") && !names.has("decoder.1.weight") {
+            return Err(LayoutProblem::HalfOfTaesd("encoder"));
         } else if let Some(prefix) =
             starts("decoder.layers.0.weight").chain(starts("decoder.1.weight")).next()
         {

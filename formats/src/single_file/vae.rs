@@ -137,6 +137,9 @@ impl TinyAutoencoder {
             _ => format!("{prefix}{name}"),
         };
         let (encoder, decoder) = (half("encoder"), half("decoder"));
+        if !names.has(&format!("{encoder}.0.weight")) {
+            return Err(LayoutProblem::HalfOfTaesd("decoder"));
+        }
         let size = |name: String, axis: usize| {
             let size = names.shape(&name).and_then(|shape| shape.get(axis)).copied();
             size.ok_or_else(|| missing(name))
