@@ -112,6 +112,17 @@ fn configs_are_those_of_the_published_directories() {
 }
 
 #[test]
+fn the_size_goes_with_the_prediction() {
+    let mut model = Published::new(&rows("sd21")).open();
+    let size = |model: &PublishedModel| described(model).unet.sample_size;
+    assert_eq!(size(&model), Some((96, 96)));
+    model.set_prediction(Prediction::Epsilon, Certainty::Measured);
+    assert_eq!(size(&model), Some((64, 64)));
+    let scheduler = described(&model).scheduler.prediction_type;
+    assert_eq!(format!("{scheduler:?}"), "Epsilon");
+}
+
+#[test]
 fn markers_tell_velocity_from_noise() {
     let training = |family: &str, marker: Option<&str>| {
         let mut rows = rows(family);

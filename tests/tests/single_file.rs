@@ -17,7 +17,7 @@ use sdq_tests::{
     command,
     goldens::{self, FAMILIES, Goldens},
     measure::{LATENT_ERROR, PICTURE_DB, Table, psnr, relative_error},
-    models::Model,
+    models::{Model, demo_model},
 };
 use tempfile::TempDir;
 
@@ -236,4 +236,14 @@ fn taesd_comes_as_two_files_too() {
         let words = format!("only the {half} of TAESD");
         command::run(SDQ, folder.path(), &alone).assert_failed(1, &[&words, "twice"]);
     }
+}
+
+/// The built-in model was trained to predict velocity. `sd1` has random weights but for its last layer, which is fitted to
+/// predict noise.
+#[test]
+fn who_predicts_noise_gives_it_back() {
+    let trained = Model::convert_folder(&demo_model(), WeightType::F16).open(2).noise_likeness().unwrap();
+    let fitted = Model::convert("sd1", WeightType::F16).open(2).noise_likeness().unwrap();
+    println!("velocity {trained:.3}, noise {fitted:.3}");
+    assert!(trained < 0.5 && fitted > 0.5);
 }

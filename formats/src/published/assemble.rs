@@ -53,7 +53,9 @@ impl Loaded {
         let is_component =
             file.file_name().is_some_and(|name| WEIGHT_FILES.iter().any(|known| name == *known));
         let config = file.parent().map(|folder| folder.join("config.json"));
-        let config = config.filter(|config| (path.is_dir() || is_component) && config.exists());
+        let parts = found.text_encoders.len() + found.unet.iter().count() + found.vae.iter().count();
+        let is_component = (path.is_dir() || is_component) && parts == 1;
+        let config = config.filter(|config| is_component && config.exists());
         Ok(Loaded { path, checkpoint, names, found, config })
     }
 

@@ -113,6 +113,13 @@ impl PublishedComponent {
         Ok(PublishedComponent { config, config_file: Some(path), ..self })
     }
 
+    /// Notes another default size of the latents, unless a file says what it is.
+    pub(super) fn set_latent_size(&mut self, size: usize) {
+        if self.config_file.is_none() {
+            self.config["sample_size"] = size.into();
+        }
+    }
+
     /// The file that its config was read from, if one was.
     pub(super) fn config_file(&self) -> Option<&Path> {
         self.config_file.as_deref()

@@ -121,12 +121,17 @@ impl PublishedModel {
         self.components.push(component);
     }
 
-    /// Makes the U-Net predict `prediction`, whatever the scheduler's config said.
+    /// Makes the U-Net predict `prediction`, whatever the scheduler's config said, at the size that such models of its family
+    /// were trained with.
     pub fn set_prediction(&mut self, prediction: Prediction, certainty: Certainty) {
         for (_, text) in self.texts.iter_mut().filter(|(name, _)| name == SCHEDULER) {
             if let Some(changed) = with_prediction(text, prediction) {
                 *text = changed;
             }
+        }
+        if let Some(family) = self.family {
+            let unet = self.components.iter_mut().find(|component| component.name() == "unet");
+            unet.into_iter().for_each(|unet| unet.set_latent_size(family.latent_size(prediction)));
         }
         if let Some(training) = &mut self.training {
             (training.prediction, training.certainty) = (prediction, certainty);

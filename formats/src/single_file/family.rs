@@ -42,7 +42,7 @@ impl Family {
     }
 
     /// Sides of the latents that the published models were trained with.
-    fn latent_size(self, prediction: Prediction) -> usize {
+    pub(crate) fn latent_size(self, prediction: Prediction) -> usize {
         match self {
             Family::Sd1 => 64,
             Family::Sd2 if prediction == Prediction::V => 96,
