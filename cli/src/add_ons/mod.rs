@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use sdq_engine::Pipeline;
 use serde::{Deserialize, Serialize};
 
-use crate::{UsageError, args::AddOnArgs};
+use crate::args::AddOnArgs;
 use embedding::EmbeddingFile;
 use lora::LoraFile;
 
@@ -32,8 +32,7 @@ impl AddOns {
     /// When one of them is not where it should be, or has no strength.
     pub(crate) fn new(args: &AddOnArgs, prompt: Option<&mut String>) -> anyhow::Result<AddOns> {
         let mut loras = args.loras.clone();
-        let tags =
-            prompt.map_or(Ok(Vec::new()), |prompt| lora::take_tags(prompt).map_err(UsageError::from))?;
+        let tags = prompt.map_or(Ok(Vec::new()), lora::take_tags)?;
         loras.extend(lora::find(&tags, args.lora_dir.as_deref())?);
         Ok(AddOns { loras, embeddings: args.embeddings.clone(), vae: args.vae.clone() })
     }
