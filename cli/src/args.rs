@@ -83,6 +83,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "K")]
     pub(crate) preview_every: Option<NonZeroUsize>,
 
+    /// Decode previews with this VAE, in full size: TAESD takes a part of a step's time. Default: a pixel for each of the
+    /// latents, in no time.
+    #[arg(long, value_name = "FILE", requires = "preview_every")]
+    pub(crate) preview_vae: Vec<PathBuf>,
+
     /// Save the run at most so often, into a file beside the output that ends in `.sdq-run`; `sdq resume` finishes it.
     /// 0 saves after every step.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]

@@ -17,7 +17,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
     let (request, add_ons) = job::request(args)?;
     let pipeline = add_ons.apply(pipeline)?;
-    embedding::tell_unused(&add_ons.embeddings, &[&request.prompt, &request.negative_prompt])?;
+    embedding::check_used(&add_ons.embeddings, &[&request.prompt, &request.negative_prompt])?;
     let settings = pipeline.settings(&request)?;
     let files = Files {
         model: absolute(args.model.as_deref())?,

@@ -20,7 +20,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    UsageError, add_ons::AddOns, args::RunArgs, interrupt, preview::Previews, progress::Progress,
+    UsageError,
+    add_ons::{self, AddOns},
+    args::RunArgs,
+    interrupt,
+    preview::Previews,
+    progress::Progress,
     recipe::Recipe,
 };
 
@@ -108,6 +113,7 @@ pub(crate) fn run(
         progress: Progress::new("step", (settings.evaluations * settings.count) as u64),
         steps_done,
         previews: args.preview_every.map(|every| (every.get(), Previews::new())),
+        previewer: add_ons::vae::previewer(pipeline, &args.preview_vae)?,
         save_every: Duration::from_secs(args.save_every),
         last_saved: Instant::now(),
         latents: Vec::new(),
@@ -146,6 +152,8 @@ struct Run<'a> {
     steps_done: usize,
     /// After how many steps one is shown, and how.
     previews: Option<(usize, Previews)>,
+    /// What decodes previews, where that is not the linear map.
+    previewer: Option<Pipeline>,
     save_every: Duration,
     last_saved: Instant,
     latents: Vec<f32>,
@@ -161,10 +169,17 @@ impl Run<'_> {
                 self.steps_done += 1;
                 self.progress.set(self.steps_done as u64, "drawing");
                 match &mut self.previews {
-                    Some((every, previews)) if (step + 1) % *every == 0 => preview
-                        .picture()
-                        .map_err(Into::into)
-                        .and_then(|picture| previews.show(&picture, &self.outputs[image], &self.progress)),
+                    Some((every, previews)) if (step + 1) % *every == 0 => {
+                        let picture = match &self.previewer {
+                            Some(previewer) => {
+                                previewer.decode_latents(preview.latents()).map(|mut all| all.remove(0))
+                            }
+                            None => preview.picture(),
+                        };
+                        let shown = picture.map_err(Into::into);
+                        shown
+                            .and_then(|picture| previews.show(&picture, &self.outputs[image], &self.progress))
+                    }
                     _ => Ok(()),
                 }
             }

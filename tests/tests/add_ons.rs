@@ -118,6 +118,39 @@ fn what_is_no_add_on_of_the_model_is_refused() {
 }
 
 #[test]
+fn a_word_is_read_where_it_stands_and_missed_where_it_does_not() {
+    let folder = TempDir::new().unwrap();
+    let pipeline = Model::convert_folder(&demo_model(), WeightType::F16).open(1);
+    let specs = pipeline.weights().into_iter().find(|(component, _)| *component == "text_encoder").unwrap().1;
+    let table = specs.iter().find(|spec| spec.name.ends_with("token_embedding.weight")).unwrap();
+    let width = table.shape[1];
+    let values: Vec<f32> = (0..width).map(|i| ((i * 5) % 17) as f32 / 8.0 - 1.0).collect();
+    write_f32(&folder.path().join("apple.safetensors"), &[("emb_params", &[1, width], &values)]);
+    assert_eq!(generate(folder.path(), "plain.png", &[]).code, 0);
+    // The word is the file's name, and in the prompt.
+    let outcome = generate(folder.path(), "word.png", &["--embedding", "apple.safetensors"]);
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert!(outcome.errors.contains("`apple` stands for 1 vectors"), "{}", outcome.errors);
+    assert_ne!(pixels(&folder.path().join("word.png")), pixels(&folder.path().join("plain.png")));
+    generate(folder.path(), "x.png", &["--embedding", "apple.safetensors:pear"])
+        .assert_failed(2, &["no prompt has `pear`"]);
+}
+
+#[test]
+fn previews_can_be_decoded_by_another_vae() {
+    let folder = TempDir::new().unwrap();
+    let vae = demo_model().join("vae");
+    let own = generate(folder.path(), "own.png", &[]);
+    assert_eq!(own.code, 0, "{}", own.errors);
+    let args = ["--preview-every", "1", "--preview-vae", vae.to_str().unwrap(), "--save-every", "0"];
+    let outcome = generate(folder.path(), "x.png", &args);
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert_eq!(pixels(&folder.path().join("x.png")), pixels(&folder.path().join("own.png")));
+    let wrong = ["--preview-every", "1", "--preview-vae", "own.png"];
+    generate(folder.path(), "x.png", &wrong).assert_failed(1, &["a PNG picture"]);
+}
+
+#[test]
 fn the_models_own_vae_draws_the_same_picture() {
     let folder = TempDir::new().unwrap();
     let at = |name: &str| folder.path().join(name);

@@ -7,6 +7,8 @@ use sdq_engine::Pipeline;
 use sdq_formats::{checkpoint::Checkpoint, embedding::TextualInversion};
 use serde::{Deserialize, Serialize};
 
+use crate::UsageError;
+
 /// A textual inversion's file, and the word that stands for it: `FILE:word`, or `FILE` for a word of the file's name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EmbeddingFile {
@@ -53,12 +55,14 @@ pub(super) fn apply(mut pipeline: Pipeline, embeddings: &[EmbeddingFile]) -> any
     Ok(pipeline)
 }
 
-/// Tells of words that no prompt has.
-pub(crate) fn tell_unused(embeddings: &[EmbeddingFile], prompts: &[&String]) -> anyhow::Result<()> {
+/// Fails at a word that no prompt has: it would change nothing.
+pub(crate) fn check_used(embeddings: &[EmbeddingFile], prompts: &[&String]) -> anyhow::Result<()> {
     for embedding in embeddings {
         let (word, _) = embedding.read()?;
         if !prompts.iter().any(|prompt| prompt.contains(&word)) {
-            note!("note: no prompt has the word `{word}` of {}", embedding.path.display());
+            let path = embedding.path.display();
+            let message = format!("--embedding: no prompt has `{word}`, the word of {path}");
+            return Err(UsageError(message).into());
         }
     }
     Ok(())

@@ -2,7 +2,7 @@
 
 pub(crate) mod embedding;
 pub(crate) mod lora;
-mod vae;
+pub(crate) mod vae;
 
 use std::path::PathBuf;
 

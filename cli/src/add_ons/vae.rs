@@ -10,10 +10,23 @@ use tempfile::TempDir;
 
 use crate::checkpoint;
 
-/// `pipeline` with the autoencoder in `files`, if there are any. That of a `.sdq` file is used as it is; another is converted
-/// for the run, to f16.
+/// `pipeline` to decode previews with: the same with the autoencoder in `files`; `None` where there are none.
+pub(crate) fn previewer(pipeline: &Pipeline, files: &[PathBuf]) -> anyhow::Result<Option<Pipeline>> {
+    (!files.is_empty()).then(|| with_vae(pipeline, files)).transpose()
+}
+
+/// `pipeline` with the autoencoder in `files`, if there are any, which is said.
 pub(super) fn apply(pipeline: Pipeline, files: &[PathBuf]) -> anyhow::Result<Pipeline> {
     let Some(first) = files.first() else { return Ok(pipeline) };
+    let adapted = with_vae(&pipeline, files)?;
+    note!("{}: takes the place of the model's VAE", first.display());
+    Ok(adapted)
+}
+
+/// The same with the autoencoder in `files`, of which there is one at least. That of a `.sdq` file is used as it is; another
+/// is converted for the run, to f16.
+fn with_vae(pipeline: &Pipeline, files: &[PathBuf]) -> anyhow::Result<Pipeline> {
+    let first = &files[0];
     let shown = || first.display().to_string();
     if files.len() == 1 && matches!(FileKind::of_file(first), Ok(FileKind::Sdq)) {
         return pipeline.with_vae(SdqFile::open(first)?).with_context(shown);
@@ -27,7 +40,5 @@ pub(super) fn apply(pipeline: Pipeline, files: &[PathBuf]) -> anyhow::Result<Pip
     let path = folder.path().join("vae.sdq");
     checkpoint::write(&model, &plan, None, &path)?;
     // The mapping outlives the file's name.
-    let adapted = pipeline.with_vae(SdqFile::open(&path)?).with_context(shown)?;
-    note!("{}: takes the place of the model's VAE", first.display());
-    Ok(adapted)
+    pipeline.with_vae(SdqFile::open(&path)?).with_context(shown)
 }
