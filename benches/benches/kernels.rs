@@ -16,13 +16,14 @@ use half::f16;
 use sdq_benches::{measured, noise};
 use sdq_engine::backend::cpu::kernels::{
     Activation, AttentionShape, ConvShape, Epilogue, Integers, KeyLayout, PackedMatrix, Panels,
-    QuantizedMatrix, RowLayout, attention, attention_i8i16, conv2d, conv2d_u8s8, geglu, group_norm,
-    layer_norm, matmul, matmul_u8s8, quantize_keys, quantize_rows,
+    QuantizedMatrix, attention, attention_i8i16, conv2d, conv2d_u8s8, geglu, group_norm, layer_norm, matmul,
+    matmul_u8s8, quantize_keys, quantize_rows,
 };
 use sdq_engine::backend::cpu::{
     limits::{copy_rate, dot_rate, fma_rate},
     pool::Pool,
 };
+use sdq_engine::backend::row_layout::RowLayout;
 use sdq_formats::layout::columns::Columns;
 
 /// What a kernel is held against.

@@ -101,7 +101,7 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     /// What of it the engine is told.
     pub(crate) fn options(&self) -> PipelineOptions {
-        PipelineOptions { threads: self.threads, max_memory: self.max_memory }
+        PipelineOptions { threads: self.threads, max_memory: self.max_memory, backend: None }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use sdq_engine::{
-    Pipeline, Request,
+    Error, Pipeline, Request,
     backend::cpu::{limits::Limits, pool::Pool},
     pipeline::{OpTime, Part, PartRun},
 };
@@ -66,14 +66,14 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 fn measure(mut run: PartRun<'_>, part: Part, limits: &Limits, args: &BenchArgs) -> anyhow::Result<Measured> {
     // Reads the weights and touches the memory.
-    run.run();
+    run.run()?;
     let mut seconds: Vec<f64> = (0..args.rounds.get())
         .map(|_| {
             let start = Instant::now();
-            run.run();
-            start.elapsed().as_secs_f64()
+            run.run()?;
+            Ok(start.elapsed().as_secs_f64())
         })
-        .collect();
+        .collect::<Result<_, Error>>()?;
     seconds.sort_by(f64::total_cmp);
     let cost = run.cost();
     Ok(Measured {
@@ -83,7 +83,7 @@ fn measure(mut run: PartRun<'_>, part: Part, limits: &Limits, args: &BenchArgs) 
         float: cost.float,
         predicted: cost.seconds,
         limit: limits.seconds(cost.integer, cost.float),
-        profile: if args.profile { run.profile() } else { Vec::new() },
+        profile: if args.profile { run.profile()? } else { Vec::new() },
     })
 }
 

@@ -87,6 +87,10 @@ pub enum Error {
         /// What would fit.
         advice: String,
     },
+    /// A graph does not run on a Vulkan device.
+    #[cfg(feature = "vulkan")]
+    #[error(transparent)]
+    Vulkan(#[from] crate::backend::vulkan::VulkanError),
     /// The worker threads could not be started.
     #[error(transparent)]
     Threads(#[from] PoolError),

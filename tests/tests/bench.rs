@@ -57,7 +57,7 @@ fn parts_have_the_multiply_adds_of_their_graphs() {
     let request = Request { prompt: "a red apple".to_owned(), ..Request::default() };
     for part in Part::ALL {
         let mut run = pipeline.part(part, &request).unwrap();
-        let profile = run.profile();
+        let profile = run.profile().unwrap();
         let seen: u64 = profile.iter().map(|op| op.multiply_adds).sum();
         assert_eq!(seen, run.cost().integer + run.cost().float, "{part:?}");
         assert!(profile.is_sorted_by(|a, b| a.time >= b.time), "{part:?}: the longest first");

@@ -1,7 +1,11 @@
 //! What runs a graph. Models never name a backend; a backend knows ops and nothing of models.
 
+pub mod conformance;
 pub mod cpu;
+pub mod row_layout;
 mod source;
+#[cfg(feature = "vulkan")]
+pub mod vulkan;
 
 use std::time::Duration;
 
@@ -70,6 +74,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When a weight is missing or of another shape.
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error>;
+
+    /// Bytes that graphs can still take where they do not take them from the process's own memory; `None` where they do.
+    fn memory_left(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A graph that is ready to run, over and over.
@@ -82,19 +91,31 @@ pub trait Executable: Send {
     fn input_mut(&mut self, name: &str) -> &mut [f32];
 
     /// Runs all ops.
-    fn run(&mut self);
+    ///
+    /// # Errors
+    /// When the device fails; inputs are then still what was set.
+    fn run(&mut self) -> Result<(), Error>;
 
     /// Runs the ops that the outputs need beside the kept tensors, which are as the last whole run left them or as they were
     /// set.
-    fn run_beside_kept(&mut self);
+    ///
+    /// # Errors
+    /// As [`run`](Executable::run).
+    fn run_beside_kept(&mut self) -> Result<(), Error>;
 
     /// Runs all ops, and shows `watch` what each product is about to read: its weight, and its input `[.., channels]`
     /// in f32. Products with quantized weights are not shown; theirs are no f32 values.
-    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32]));
+    ///
+    /// # Errors
+    /// As [`run`](Executable::run).
+    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error>;
 
     /// Runs all ops, and tells `report` of each, in order, how long it took. The graph is the one that the backend made
     /// of the model's: its nodes are what really runs.
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration));
+    ///
+    /// # Errors
+    /// As [`run`](Executable::run).
+    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error>;
 
     /// An output of the last run, or a kept tensor. `name` is the graph's own: anything else panics.
     fn output(&self, name: &str) -> &[f32];

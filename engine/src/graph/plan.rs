@@ -19,8 +19,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Plans `graph`.
+    /// Plans `graph` for a CPU: every tensor begins at a multiple of [`ALIGNMENT`].
     pub fn new(graph: &Graph) -> Plan {
+        Plan::aligned(graph, ALIGNMENT)
+    }
+
+    /// Plans `graph` with every tensor at a multiple of `alignment` elements.
+    pub fn aligned(graph: &Graph, alignment: usize) -> Plan {
         let nodes = graph.nodes.len();
         let mut last_use = vec![0; graph.tensors.len()];
         for (step, node) in graph.nodes.iter().enumerate() {
@@ -33,7 +38,7 @@ impl Plan {
             last_use[port.tensor.0] = nodes;
         }
         let mut dies_after = vec![Vec::new(); nodes + 1];
-        let mut arena = Arena::default();
+        let mut arena = Arena { gaps: Vec::new(), end: 0, alignment };
         let mut ranges = vec![0..0; graph.tensors.len()];
         for port in graph.inputs.iter().chain(&graph.kept) {
             ranges[port.tensor.0] = arena.take(graph.elements(port.tensor));
@@ -51,7 +56,7 @@ impl Plan {
                 arena.give_back(ranges[tensor].clone());
             }
         }
-        // `take` hands out whole cache lines; a tensor is the elements it really has.
+        // `take` hands out multiples of the alignment; a tensor is the elements it really has.
         for (tensor, range) in ranges.iter_mut().enumerate() {
             range.end = range.start + graph.tensors[tensor].iter().product::<usize>().min(range.len());
         }
@@ -75,16 +80,16 @@ impl Plan {
 }
 
 /// Free gaps below `end`, sorted by offset, never adjacent to each other.
-#[derive(Default)]
 struct Arena {
     gaps: Vec<Range<usize>>,
     end: usize,
+    alignment: usize,
 }
 
 impl Arena {
     /// The smallest gap that fits, or new space at the end.
     fn take(&mut self, elements: usize) -> Range<usize> {
-        let size = elements.next_multiple_of(ALIGNMENT);
+        let size = elements.next_multiple_of(self.alignment);
         let fits = self.gaps.iter().enumerate().filter(|(_, gap)| gap.len() >= size);
         if let Some((index, _)) = fits.min_by_key(|(_, gap)| gap.len()) {
             let start = self.gaps[index].start;

@@ -8,8 +8,9 @@ use super::{Graph, Node, Op, TensorId, WeightId};
 pub struct IntegerLayouts<R, K> {
     /// f32 that a row takes, given the channels of each of the tensors that it was joined from.
     pub row_elements: R,
-    /// f32 that a head's keys and values take, given their number and the channels of a head.
-    pub key_elements: K,
+    /// f32 that a head's keys and values take, given their number and the channels of a head; `None` where attention stays
+    /// in floats.
+    pub key_elements: Option<K>,
 }
 
 /// Puts an [`Op::Quantize`] before the first product that multiplies a tensor with integers, and hands its output to
@@ -52,14 +53,15 @@ pub fn quantize_inputs(
         {
             integer_products.insert(node.output);
         }
-        if let Op::Attention { heads, causal: false } = node.op
+        if let Some(key_elements) = &layouts.key_elements
+            && let Op::Attention { heads, causal: false } = node.op
             && let [q, k, v] = node.inputs[..]
             && integer_products.contains(&q)
         {
             let shape = &tensors[k.0];
             let (keys, channels) =
                 (shape[1..shape.len() - 1].iter().product(), shape[shape.len() - 1] / heads);
-            tensors.push(vec![shape[0], heads, (layouts.key_elements)(keys, channels)]);
+            tensors.push(vec![shape[0], heads, key_elements(keys, channels)]);
             let output = TensorId(tensors.len() - 1);
             with_quantized.push(Node { op: Op::QuantizeKeys { heads }, inputs: vec![k, v], output });
             node = Node {
@@ -127,7 +129,7 @@ mod tests {
     fn quantize(graph: Graph) -> Graph {
         let layouts = IntegerLayouts {
             row_elements: |inputs: &[usize]| 10 * inputs.len(),
-            key_elements: |keys, channels| 100 * keys + channels,
+            key_elements: Some(|keys, channels| 100 * keys + channels),
         };
         let names = graph.weights.clone();
         quantize_inputs(graph, |id| !names[id.0].name.starts_with("float"), &layouts)

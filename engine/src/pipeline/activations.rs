@@ -143,21 +143,21 @@ impl Executable for Watched<'_> {
         self.inner.input_mut(name)
     }
 
-    fn run(&mut self) {
+    fn run(&mut self) -> Result<(), Error> {
         let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
-        self.inner.run_watched(&mut |weight, x| sums.add(&self.component, weight, x));
+        self.inner.run_watched(&mut |weight, x| sums.add(&self.component, weight, x))
     }
 
-    fn run_beside_kept(&mut self) {
-        self.inner.run_beside_kept();
+    fn run_beside_kept(&mut self) -> Result<(), Error> {
+        self.inner.run_beside_kept()
     }
 
-    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
-        self.inner.run_watched(watch);
+    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error> {
+        self.inner.run_watched(watch)
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) {
-        self.inner.run_timed(report);
+    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
+        self.inner.run_timed(report)
     }
 
     fn output(&self, name: &str) -> &[f32] {

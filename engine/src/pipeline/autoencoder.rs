@@ -82,7 +82,7 @@ impl Decoder<'_> {
         drop(unscaled);
         if let Some(executable) = &mut self.whole {
             executable.set_input(vae::LATENTS, &channels_last);
-            executable.run();
+            executable.run()?;
             return Ok(executable.output(vae::PIXELS));
         }
         self.pixels = None;
@@ -161,7 +161,7 @@ impl Pipeline {
         let graph = vae::encoder(&self.model.vae, batch, height, width);
         let mut executable = self.backend.compile(graph, &self.component("vae")?)?;
         executable.set_input(vae::PIXELS, &channels_last(pixels.values(), channels, height * width));
-        executable.run();
+        executable.run()?;
 
         let (height, width) = (height / factor, width / factor);
         let latent_channels = self.model.vae.latent_channels();

@@ -87,14 +87,14 @@ impl<'w> Denoiser<'w> {
         let mut time = pipeline.backend.compile(time, &component)?;
         set_timesteps(&mut *time, config, conditioning, timesteps, shape.time_batch(config));
         let added = conditioning.added.as_ref().map(|added| repeat_rows(added, batching.pictures));
-        let time_biases = time_biases(&mut *time, added.as_deref(), groups, timesteps.len());
+        let time_biases = time_biases(&mut *time, added.as_deref(), groups, timesteps.len())?;
         drop(time);
 
         let prompt = pipeline.backend.compile(prompt, &component)?;
         let text_states = repeat_rows(&conditioning.text_states, batching.pictures);
         // Until it runs, it holds no more than its inputs.
         let mut executable = pipeline.backend.compile(denoise, &component)?;
-        let text_projections = project_text(prompt, &text_states, groups, &mut *executable);
+        let text_projections = project_text(prompt, &text_states, groups, &mut *executable)?;
         let deep_states = match schedule.caching.deep_skip() {
             Some(_) if groups > 1 => {
                 let length = executable.output(unet::DEEP_STATES).len();
@@ -231,16 +231,16 @@ impl<'w> Denoiser<'w> {
             executable.set_input(name, values);
         }
         match (self.schedule.is_full(step), self.deep_states.get_mut(group)) {
-            (true, None) => executable.run(),
+            (true, None) => executable.run()?,
             (true, Some(deep_states)) => {
-                executable.run();
+                executable.run()?;
                 deep_states.copy_from_slice(executable.output(unet::DEEP_STATES));
             }
             (false, deep_states) => {
                 if let Some(deep_states) = deep_states {
                     executable.set_input(unet::DEEP_STATES, deep_states);
                 }
-                executable.run_beside_kept();
+                executable.run_beside_kept()?;
             }
         }
         let predicted = executable.output(unet::NOISE_PRED);
@@ -332,15 +332,15 @@ fn time_biases(
     added: Option<&[f32]>,
     groups: usize,
     steps: usize,
-) -> Vec<NamedValues> {
+) -> Result<Vec<NamedValues>, Error> {
     let Some(added) = added else {
-        time.run();
-        return vec![outputs(time)];
+        time.run()?;
+        return Ok(vec![outputs(time)]);
     };
     let each = added.chunks_exact(added.len() / groups).map(|group| {
         time.set_input(unet::ADDED_CONDITION, &group.repeat(steps));
-        time.run();
-        outputs(time)
+        time.run()?;
+        Ok(outputs(time))
     });
     each.collect()
 }
@@ -351,11 +351,11 @@ fn project_text(
     text_states: &[f32],
     groups: usize,
     denoise: &mut dyn Executable,
-) -> Vec<NamedValues> {
+) -> Result<Vec<NamedValues>, Error> {
     let mut text_projections = Vec::new();
     for group in text_states.chunks_exact(text_states.len() / groups) {
         prompt.set_input(unet::TEXT_STATES, group);
-        prompt.run();
+        prompt.run()?;
         match groups {
             1 => {
                 let names = prompt.output_names();
@@ -364,7 +364,7 @@ fn project_text(
             _ => text_projections.push(outputs(&*prompt)),
         }
     }
-    text_projections
+    Ok(text_projections)
 }
 
 /// `[rows, ..]` → `[rows, pictures, ..]`.

@@ -62,13 +62,15 @@ use preview::LatentColors;
 use start::Start;
 
 /// How to run a model, beside what to draw.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PipelineOptions {
     /// Worker threads, by default one per core. The picture does not depend on it.
     pub threads: Option<NonZeroUsize>,
     /// Most bytes of memory that the process may hold, mapped files not counted; runs are cut to fit. By default what
     /// the system has.
     pub max_memory: Option<u64>,
+    /// What runs the model, by default the processor with so many threads.
+    pub backend: Option<Arc<dyn Backend>>,
 }
 
 /// What happens during [`Pipeline::generate`], told as it happens.
@@ -144,7 +146,10 @@ impl Pipeline {
         for (name, weights) in model.weights() {
             component(&file, name)?.check(&weights)?;
         }
-        let backend = Arc::new(CpuBackend::new(options.threads)?);
+        let backend = match &options.backend {
+            Some(backend) => backend.clone(),
+            None => Arc::new(CpuBackend::new(options.threads)?),
+        };
         Ok(Pipeline {
             file: Arc::new(file),
             backend,

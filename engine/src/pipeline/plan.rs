@@ -117,9 +117,16 @@ impl Pipeline {
         })
     }
 
-    /// What the caller set, or what the process holds and the system still has.
+    /// What the caller set, or what the process holds and the system still has; on a device with memory of its own, what
+    /// that has.
     pub(super) fn memory_limit(&self) -> Option<u64> {
-        self.max_memory.or_else(|| Some(memory::available()?.saturating_add(memory::held())))
+        let left = self.backend.memory_left();
+        let device = left.map(|left| left.saturating_add(memory::held()));
+        let system = || Some(memory::available()?.saturating_add(memory::held()));
+        match self.max_memory {
+            Some(limit) => Some(device.map_or(limit, |device| device.min(limit))),
+            None => device.or_else(system),
+        }
     }
 }
 

@@ -194,7 +194,7 @@ impl Stager<'_> {
                     let mut executable = self.backend.compile(piece.whole(), self.weights)?;
                     executable.set_input(INPUT, &buffer[..input]);
                     drop(buffer);
-                    executable.run();
+                    executable.run()?;
                     buffer = self.buffer(stages, index + 1, executable.output(OUTPUT))?;
                 }
                 Some(rows) => {
@@ -345,7 +345,7 @@ impl StripRun<'_> {
                 true => executable.input_mut(SUMS).fill(0.0),
                 false => executable.set_input(SUMS, &sums),
             }
-            executable.run();
+            executable.run()?;
             sums = executable.output(OUTPUT).to_vec();
         }
         let groups = sums.as_chunks().0;
@@ -390,7 +390,7 @@ impl StripRun<'_> {
                 false => own.end.saturating_sub(reach)..own.end,
             };
             kept.keep(&input[(next.start - all.start) * line..(next.end - all.start) * line], next);
-            executable.run();
+            executable.run()?;
             let output = executable.output(OUTPUT);
             let first = (own.start - all.start) * out_line;
             picture[own.start * out_line..own.end * out_line]

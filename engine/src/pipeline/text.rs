@@ -139,7 +139,7 @@ impl Pipeline {
         }
         let token_ids: Vec<f32> = chunks.iter().flat_map(|chunk| &chunk.ids).map(|&id| id as f32).collect();
         executable.set_input(text_encoder::TOKEN_IDS, &token_ids);
-        executable.run();
+        executable.run()?;
         let mut states = executable.output(text_encoder::TEXT_STATES).to_vec();
         for (chunk, states) in chunks.iter().zip(states.chunks_exact_mut(tokens * config.hidden_size)) {
             if let Some(weights) = &chunk.weights {
@@ -160,7 +160,7 @@ impl Pipeline {
         let end_states: Vec<f32> = end_states.copied().collect();
         let mut projection = self.backend.compile(graph, &component)?;
         projection.set_input(text_encoder::END_STATES, &end_states);
-        projection.run();
+        projection.run()?;
         let pooled = projection.output(text_encoder::POOLED).to_vec();
         let pooled = Tensor::new(vec![batch, pooled.len() / batch], pooled)?;
         Ok((states, Some(pooled)))

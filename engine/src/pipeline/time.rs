@@ -84,12 +84,18 @@ impl PartRun<'_> {
     }
 
     /// Runs once.
-    pub fn run(&mut self) {
-        self.executables.iter_mut().for_each(|executable| executable.run());
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn run(&mut self) -> Result<(), Error> {
+        self.executables.iter_mut().try_for_each(|executable| executable.run())
     }
 
     /// Runs once; what each kind of op took, the longest first.
-    pub fn profile(&mut self) -> Vec<OpTime> {
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn profile(&mut self) -> Result<Vec<OpTime>, Error> {
         let mut kinds: Vec<OpTime> = Vec::new();
         for executable in &mut self.executables {
             executable.run_timed(&mut |graph, node, time| {
@@ -102,10 +108,10 @@ impl PartRun<'_> {
                 kind.count += 1;
                 kind.multiply_adds += graph.multiply_adds(node);
                 kind.time += time;
-            });
+            })?;
         }
         kinds.sort_by_key(|kind| std::cmp::Reverse(kind.time));
-        kinds
+        Ok(kinds)
     }
 }
 

@@ -193,11 +193,11 @@ fn least_times<'w>(
         let noise = (0..values.len()).map(|index| ((index * 7919) % 2003) as f32 / 1001.0 - 1.0);
         values.iter_mut().zip(noise).for_each(|(value, noise)| *value = noise);
     }
-    executable.run();
+    executable.run()?;
     let mut least: Vec<Duration> = Vec::new();
     for _ in 0..RUNS {
         let mut times = Vec::new();
-        executable.run_timed(&mut |_, _, time| times.push(time));
+        executable.run_timed(&mut |_, _, time| times.push(time))?;
         least = match least.is_empty() {
             true => times,
             false => least.iter().zip(&times).map(|(a, b)| *a.min(b)).collect(),

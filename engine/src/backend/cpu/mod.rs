@@ -20,7 +20,7 @@ use std::{
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Cost, Executable, Footprint, WeightSource};
+use super::{Backend, Cost, Executable, Footprint, WeightSource, row_layout::RowLayout};
 use crate::{
     Error,
     graph::{
@@ -32,8 +32,9 @@ use crate::{
 use arena::Arena;
 use bind::BoundWeights;
 use cost::Rates;
-use kernels::{KeyLayout, RowLayout, ScratchUse};
+use kernels::{KeyLayout, ScratchUse};
 use pool::Pool;
+use simd::Isa;
 use step::Step;
 
 /// The processor this program runs on.
@@ -50,6 +51,14 @@ impl CpuBackend {
     /// When the system refuses the threads.
     pub fn new(threads: Option<NonZeroUsize>) -> Result<CpuBackend, Error> {
         Ok(CpuBackend { pool: Arc::new(Pool::new(threads)?), rates: Arc::default() })
+    }
+
+    /// As [`CpuBackend::new`], with kernels held to an instruction set.
+    ///
+    /// # Errors
+    /// As [`CpuBackend::new`].
+    pub fn with_isa(threads: Option<NonZeroUsize>, isa: Isa) -> Result<CpuBackend, Error> {
+        Ok(CpuBackend { pool: Arc::new(Pool::with_isa(threads, isa)?), rates: Arc::default() })
     }
 }
 
@@ -110,7 +119,7 @@ impl<'w> Prepared<'w> {
     fn with_weights(graph: Graph, weights: BoundWeights<'w>) -> Prepared<'w> {
         let layouts = IntegerLayouts {
             row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),
-            key_elements: |keys, head_dim| KeyLayout::new(keys, head_dim).elements(),
+            key_elements: Some(|keys, head_dim| KeyLayout::new(keys, head_dim).elements()),
         };
         let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
         let layouts = graph.nodes.iter().filter_map(|node| match &node.op {
@@ -172,17 +181,19 @@ impl Executable for CpuExecutable<'_> {
         self.arena.values_mut(plan.range(tensor.0))
     }
 
-    fn run(&mut self) {
+    fn run(&mut self) -> Result<(), Error> {
         self.run_nodes(|step, inputs, out| step.run(inputs, out));
+        Ok(())
     }
 
-    fn run_beside_kept(&mut self) {
+    fn run_beside_kept(&mut self) -> Result<(), Error> {
         let needed = std::mem::take(&mut self.needed_beside_kept);
         self.run_some(|index| needed[index], |step, inputs, out| step.run(inputs, out));
         self.needed_beside_kept = needed;
+        Ok(())
     }
 
-    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) {
+    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error> {
         self.run_nodes(|step, inputs, out| {
             if let Op::Linear { weight, .. } | Op::Conv2d { weight, .. } = step.node.op
                 && !step.weights.is_quantized(weight)
@@ -191,14 +202,16 @@ impl Executable for CpuExecutable<'_> {
             }
             step.run(inputs, out);
         });
+        Ok(())
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) {
+    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
         self.run_nodes(|step, inputs, out| {
             let start = Instant::now();
             step.run(inputs, out);
             report(step.graph, step.node, start.elapsed());
         });
+        Ok(())
     }
 
     fn output(&self, name: &str) -> &[f32] {

@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use super::{
     bind::{BoundWeights, Product},
     embedding,
-    kernels::{self, AttentionShape, ConvShape, Epilogue, RowLayout, RowOutput, ScratchUse, UpsampleShape},
+    kernels::{self, AttentionShape, ConvShape, Epilogue, RowOutput, ScratchUse, UpsampleShape},
     pool::Pool,
 };
+use crate::backend::row_layout::RowLayout;
 use crate::graph::{Activation, Graph, Node, Op, TensorId, WeightId, Window};
 
 /// One node on its way into a kernel.

@@ -33,8 +33,8 @@ pub use matmul::matmul;
 pub use norm::{group_norm, group_norm_scratch, group_norm_with, group_sums, layer_norm};
 pub use packed::{PackedMatrix, Panels};
 pub use quantized::{
-    BLOCK, Integers, KeyLayout, QuantizedMatrix, RowLayout, attention_i8i16, attention_i8i16_scratch,
-    conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8, quantize_keys, quantize_keys_scratch, quantize_rows,
+    Integers, KeyLayout, QuantizedMatrix, attention_i8i16, attention_i8i16_scratch, conv2d_u8s8,
+    gemm_u8s8_scratch, matmul_u8s8, quantize_keys, quantize_keys_scratch, quantize_rows,
 };
 pub use row_output::{RowOutput, row_output_scratch};
 pub use rows::{UpsampleShape, concat_channels, upsample_nearest};

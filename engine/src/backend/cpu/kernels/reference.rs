@@ -6,9 +6,10 @@ use std::num::NonZeroUsize;
 use half::f16;
 use sdq_formats::{WeightRole, layout};
 
-use super::{Activation, AttentionShape, ConvShape, RowLayout, UpsampleShape};
+use super::{Activation, AttentionShape, ConvShape, UpsampleShape};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::Isa;
+use crate::backend::row_layout::RowLayout;
 
 /// `len` values spread evenly over `-1..1`, the same for the same seed (SplitMix64).
 pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {

@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
-use super::quantized::{Factors, RowLayout, quantize_row};
+use super::quantized::quantize_row;
 use super::scratch::{Scratch, ScratchUse};
 use super::tiles::{Grid, Tile, for_each_tile, for_each_tile_of_two};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Simd};
+use crate::backend::row_layout::{Factors, RowLayout};
 
 /// The output of a kernel that makes whole rows.
 pub enum RowOutput<'a> {
@@ -72,7 +73,7 @@ pub(super) fn for_each_row_tile(
         }
         RowOutput::Bytes(layout, out) => {
             let (values, factors) = layout.split_mut(out);
-            let grids = [grid(layout.width()), grid(layout.blocks())];
+            let grids = [grid(layout.width()), grid(layout.block_count())];
             for_each_tile_of_two(pool, (values, factors), &grids, |(values, factors)| {
                 let (group, rows) = (values.group, values.rows.clone());
                 let row = Scratch::new(scratch_lines(channels));

@@ -18,10 +18,10 @@ use super::super::scratch::{Scratch, ScratchUse};
 use super::super::strips::{Strips, for_each_strip};
 use super::super::tiles::{Grid, Tile, for_each_tile};
 use super::matrix::QuantizedMatrix;
-use super::rows::{BLOCK, Factors};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::tile::{Sums, dot_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};
+use crate::backend::row_layout::{BLOCK, Factors};
 
 /// Blocks per slab at most.
 const SLAB_BLOCKS: usize = 8;

@@ -8,11 +8,11 @@ use sdq_formats::layout::{
     quantized::{multiplier_position, scale_position},
 };
 
-use super::rows::{Block, RowLayout};
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd};
+use crate::backend::row_layout::{BLOCK, Block, RowLayout};
 
 // A group ends where a step of q4 weights does, and a block of activations where a group does.
-const _: () = assert!(GROUP.is_multiple_of(COLUMN_STEP) && super::BLOCK.is_multiple_of(GROUP));
+const _: () = assert!(GROUP.is_multiple_of(COLUMN_STEP) && BLOCK.is_multiple_of(GROUP));
 
 /// A weight matrix `[n, taps * channels]` of integers, in panels of sixteen output features, see
 /// [`sdq_formats::layout::quantized`].

@@ -1,7 +1,7 @@
 //! Products of weights that are integers: activations become bytes, bytes and weights are multiplied and summed in
 //! integers, and scales come in at the end of each block of columns.
 //!
-//! With `x` a row of the left operand, cut into blocks of at most [`BLOCK`] channels that lie under one tap and come from
+//! With `x` a row of the left operand, cut into blocks of at most [`BLOCK`](crate::backend::row_layout::BLOCK) channels that lie under one tap and come from
 //! one input, each with a range of its own:
 //!
 //! ```text
@@ -25,5 +25,5 @@ pub use attention::{attention_i8i16, attention_i8i16_scratch};
 pub use gemm::{conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8};
 pub use keys::{KeyLayout, quantize_keys, quantize_keys_scratch};
 pub use matrix::{Integers, QuantizedMatrix};
-pub use rows::{BLOCK, RowLayout, quantize_rows};
-pub(super) use rows::{Factors, quantize_row};
+pub(super) use rows::quantize_row;
+pub use rows::quantize_rows;

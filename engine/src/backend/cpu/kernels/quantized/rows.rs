@@ -1,115 +1,12 @@
 //! Rows of activations as bytes.
 
-use std::ops::Range;
-
-use sdq_formats::layout::columns::{COLUMN_STEP, GROUP};
-
 use super::super::row_output::{RowOutput, RowTile, for_each_row_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Simd, SimdOp};
-
-/// Channels that share a scale and an offset at most.
-///
-/// Smaller blocks follow the values more closely and cost more: at the end of each, sums leave integers.
-pub const BLOCK: usize = 64;
+use crate::backend::row_layout::{Factors, RowLayout};
 
 /// Ranges of values that are taken for one value: beyond, 255 over it would overflow.
 const SMALLEST_SPREAD: f32 = 1e-30;
-
-/// Scale and offset of a block: `x ≈ scale * q + offset`.
-pub(in super::super) type Factors = [f32; 2];
-
-/// A block of channels of one input.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Block {
-    /// Where its channels lie in a row of floats.
-    pub(super) channels: Range<usize>,
-    /// Where its bytes lie in a quantized row, padding included: a multiple of [`COLUMN_STEP`].
-    pub(super) columns: Range<usize>,
-    /// Which of the joined inputs it belongs to.
-    pub(super) input: usize,
-    /// The first group of weights with a multiplier of their own in these columns, counted within a tap.
-    pub(super) first_group: usize,
-}
-
-/// How the channels of joined inputs lie in quantized rows: for each row its bytes, every input padded to a multiple of 8,
-/// and behind the last row's bytes the factors of all rows' blocks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowLayout {
-    pub(super) channels: usize,
-    pub(super) width: usize,
-    pub(super) blocks: Vec<Block>,
-}
-
-impl RowLayout {
-    /// Rows whose channels come from `inputs`, one after the other.
-    pub fn new(inputs: &[usize]) -> RowLayout {
-        let mut layout = RowLayout { channels: 0, width: 0, blocks: Vec::new() };
-        let mut groups = 0;
-        for (input, &channels) in inputs.iter().enumerate() {
-            for first in (0..channels).step_by(BLOCK) {
-                let length = BLOCK.min(channels - first);
-                let (channel, column) = (layout.channels + first, layout.width + first);
-                layout.blocks.push(Block {
-                    channels: channel..channel + length,
-                    columns: column..column + length.next_multiple_of(COLUMN_STEP),
-                    input,
-                    first_group: groups + first / GROUP,
-                });
-            }
-            groups += channels.div_ceil(GROUP);
-            layout.channels += channels;
-            layout.width += channels.next_multiple_of(COLUMN_STEP);
-        }
-        layout
-    }
-
-    /// What the description itself takes, in bytes.
-    pub fn heap_bytes(&self) -> usize {
-        size_of_val(self.blocks.as_slice())
-    }
-
-    /// Channels of a row of floats.
-    pub fn channels(&self) -> usize {
-        self.channels
-    }
-
-    /// Channels of each block, and the bytes that it takes.
-    #[cfg(test)]
-    pub(in super::super) fn block_channels(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
-        self.blocks.iter().map(|block| (block.channels.clone(), block.columns.len()))
-    }
-
-    /// Size of a quantized row, factors included, in `f32`.
-    pub fn row_elements(&self) -> usize {
-        self.width / size_of::<f32>() + self.blocks.len() * size_of::<Factors>() / size_of::<f32>()
-    }
-
-    /// Bytes of a quantized row, padding included.
-    pub fn width(&self) -> usize {
-        self.width
-    }
-
-    /// Blocks of a row, each with its factors.
-    pub(in super::super) fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
-
-    /// Bytes and factors of rows to be quantized.
-    pub(in super::super) fn split_mut<'a>(&self, rows: &'a mut [f32]) -> (&'a mut [u8], &'a mut [Factors]) {
-        let count = rows.len() / self.row_elements();
-        let (values, factors) = rows.split_at_mut(count * self.width / size_of::<f32>());
-        (bytemuck::cast_slice_mut(values), bytemuck::cast_slice_mut(factors))
-    }
-
-    /// Bytes and factors of quantized rows.
-    pub(super) fn split<'a>(&self, rows: &'a [f32]) -> (&'a [u8], &'a [Factors]) {
-        let count = rows.len() / self.row_elements();
-        assert_eq!(rows.len(), count * self.row_elements(), "length of quantized rows");
-        let (values, factors) = rows.split_at(count * self.width / size_of::<f32>());
-        (bytemuck::cast_slice(values), bytemuck::cast_slice(factors))
-    }
-}
 
 /// Quantizes `x` `[rows, channels]` into `out` `[rows, row_elements]`, laid out as `layout` says.
 ///
@@ -216,27 +113,12 @@ fn round_vector<S: Simd>(isa: S, x: S::Vector, inverse: S::Vector, offset: S::Ve
 mod tests {
     use super::super::super::reference;
     use super::*;
+    use crate::backend::row_layout::BLOCK;
 
     fn quantize(pool: &Pool, x: &[f32], layout: &RowLayout) -> Vec<f32> {
         let mut out = vec![0.0; x.len() / layout.channels * layout.row_elements()];
         quantize_rows(pool, x, layout, &mut out);
         out
-    }
-
-    #[test]
-    fn blocks_end_where_inputs_do() {
-        let layout = RowLayout::new(&[70, 3]);
-        let block = |channels: Range<usize>, columns: Range<usize>, input, first_group| Block {
-            channels,
-            columns,
-            input,
-            first_group,
-        };
-        assert_eq!(
-            layout.blocks,
-            [block(0..64, 0..64, 0, 0), block(64..70, 64..72, 0, 2), block(70..73, 72..80, 1, 3)]
-        );
-        assert_eq!((layout.channels, layout.width, layout.row_elements()), (73, 80, 20 + 6));
     }
 
     #[test]

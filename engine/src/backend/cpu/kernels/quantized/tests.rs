@@ -11,6 +11,7 @@ use sdq_formats::{WeightRole, WeightSpec};
 use super::super::reference::{self, Ending, check_everywhere, noise, padded_conv};
 use super::super::{ConvShape, Epilogue};
 use super::*;
+use crate::backend::row_layout::RowLayout;
 
 /// A weight of integers, owned.
 struct Owned {

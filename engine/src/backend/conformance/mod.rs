@@ -1,0 +1,198 @@
+//! One table of small graphs with odd shapes, for every op and every type of weight, that any backend can be held to.
+//!
+//! The tests run it on every instruction set and on a software Vulkan device; `sdq doctor` runs it on the devices of a
+//! machine. The reference is the scalar code of the CPU backend, whose own tests hold it to sums in double precision.
+
+mod cases;
+mod weights;
+
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::PathBuf,
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use sdq_formats::sdq::SdqFile;
+
+use super::{
+    Backend, Executable, WeightSource,
+    cpu::{
+        CpuBackend,
+        simd::{Isa, Scalar},
+    },
+};
+use crate::{Error, graph::Graph};
+
+pub use cases::Kind;
+
+/// How near two backends have to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Agreement {
+    /// Every bit: what is computed are whole numbers that floats hold.
+    Exact,
+    /// The root of the mean squared difference, over that of the values.
+    Within(f64),
+}
+
+/// A graph with inputs and weights.
+pub struct Case {
+    /// What it is: op, type, shape.
+    pub name: String,
+    /// Which kernels it is about.
+    pub kind: Kind,
+    agreement: Agreement,
+    graph: Graph,
+    inputs: Vec<(String, Vec<f32>)>,
+    component: String,
+}
+
+/// What became of a case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Whether it is as near as it has to be.
+    pub agrees: bool,
+    /// The root of the mean squared difference to the reference, over that of the reference.
+    pub error: f64,
+}
+
+/// All cases, with the file that holds their weights.
+pub struct Conformance {
+    cases: Vec<Case>,
+    file: SdqFile,
+    reference: CpuBackend,
+    /// Removed once the file is closed.
+    _path: Temporary,
+}
+
+impl Conformance {
+    /// Builds the table. Weights pass through a file in the system's temporary folder.
+    ///
+    /// # Errors
+    /// When that folder cannot be written.
+    pub fn new() -> Result<Conformance, Error> {
+        let cases = cases::all();
+        let path = Temporary::new();
+        weights::write(&path.0, &cases)?;
+        let file = SdqFile::open(&path.0)?;
+        let reference = CpuBackend::with_isa(NonZeroUsize::new(1), Isa::Scalar(Scalar))?;
+        Ok(Conformance { cases, file, reference, _path: path })
+    }
+
+    /// The cases, in an order in which what others stand on comes first.
+    pub fn cases(&self) -> &[Case] {
+        &self.cases
+    }
+
+    /// Runs `case` on `backend` and on the reference.
+    ///
+    /// # Errors
+    /// When the backend cannot run it.
+    pub fn check(&self, case: &Case, backend: &dyn Backend) -> Result<Outcome, Error> {
+        let expected = self.run(case, &self.reference)?;
+        let found = self.run(case, backend)?;
+        let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
+        let difference = expected.iter().zip(&found).map(|(a, b)| f64::from(*a) - f64::from(*b));
+        let scale = squares(&mut expected.iter().map(|value| f64::from(*value))).max(f64::MIN_POSITIVE);
+        let error = (squares(&mut { difference }) / scale).sqrt();
+        let agrees = match case.agreement {
+            Agreement::Exact => expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()),
+            // False for what is not a number.
+            Agreement::Within(bound) => error <= bound,
+        };
+        Ok(Outcome { agrees, error })
+    }
+
+    /// Every output, one after the other.
+    fn run(&self, case: &Case, backend: &dyn Backend) -> Result<Vec<f32>, Error> {
+        let component =
+            self.file.component(&case.component).ok_or(Error::MissingComponent { component: "case" })?;
+        let mut executable = backend.compile(case.graph.clone(), &WeightSource::new(component))?;
+        let set = |executable: &mut dyn Executable| {
+            for (name, values) in &case.inputs {
+                executable.set_input(name, values);
+            }
+        };
+        set(&mut *executable);
+        executable.run()?;
+        // The second run finds what the first has left.
+        executable.run()?;
+        let names = executable.output_names();
+        Ok(names.iter().flat_map(|name| executable.output(name).to_vec()).collect())
+    }
+}
+
+/// A file that is removed when dropped.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    /// With a name that no other process and no other table has.
+    fn new() -> Temporary {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Temporary(std::env::temp_dir().join(format!("sdq-conformance-{}-{number}.sdq", std::process::id())))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // It was never written, or the system keeps it: neither harms.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_instruction_set_conforms() {
+        let table = Conformance::new().unwrap();
+        for &isa in Isa::available() {
+            for threads in [1, 3] {
+                let backend = CpuBackend::with_isa(NonZeroUsize::new(threads), isa).unwrap();
+                for case in table.cases() {
+                    let outcome = table.check(case, &backend).unwrap();
+                    assert!(
+                        outcome.agrees,
+                        "{isa:?}, {threads} threads: {}: {:.2e}",
+                        case.name, outcome.error
+                    );
+                }
+            }
+        }
+    }
+
+    /// A table that cannot fail would prove nothing: a backend that is a little wrong is found out.
+    #[test]
+    fn a_wrong_backend_is_found_out() {
+        let table = Conformance::new().unwrap();
+        for case in table.cases() {
+            let mut wrong = Case { inputs: case.inputs.clone(), graph: case.graph.clone(), ..copy(case) };
+            for (_, values) in &mut wrong.inputs {
+                let last = values.len() - 1;
+                // Ids stay ids.
+                if case.kind != Kind::Embedding {
+                    values[last] = values[last] * 1.5 + 1.0;
+                }
+            }
+            if case.kind == Kind::Embedding {
+                continue;
+            }
+            let expected = table.run(case, &table.reference).unwrap();
+            let found = table.run(&wrong, &table.reference).unwrap();
+            assert_ne!(expected, found, "{}: the last input does not matter", case.name);
+        }
+    }
+
+    fn copy(case: &Case) -> Case {
+        Case {
+            name: case.name.clone(),
+            kind: case.kind,
+            agreement: case.agreement,
+            graph: case.graph.clone(),
+            inputs: case.inputs.clone(),
+            component: case.component.clone(),
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Memory of the device.
+#![expect(unsafe_code, reason = "every call of Vulkan is one into foreign code")]
+
+use std::{
+    ptr::NonNull,
+    slice,
+    sync::{Arc, atomic::Ordering},
+};
+
+use ash::vk;
+
+use super::{device::Gpu, error::VulkanError};
+
+/// What a buffer is for, which decides where it lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Kernels read and write it, the host does not.
+    Device,
+    /// The host writes it once, kernels read it.
+    Weights,
+    /// On its way between host and device.
+    Staging,
+}
+
+/// Properties of memory.
+type Flags = vk::MemoryPropertyFlags;
+
+const DEVICE: Flags = Flags::DEVICE_LOCAL;
+const VISIBLE: Flags = Flags::from_raw(Flags::HOST_VISIBLE.as_raw() | Flags::HOST_COHERENT.as_raw());
+const CACHED: Flags = Flags::from_raw(VISIBLE.as_raw() | Flags::HOST_CACHED.as_raw());
+const BOTH: Flags = Flags::from_raw(VISIBLE.as_raw() | DEVICE.as_raw());
+
+impl Purpose {
+    /// Properties in order of preference.
+    fn preferences(self, shared: bool) -> &'static [Flags] {
+        match self {
+            Purpose::Weights if shared => const { &[BOTH, DEVICE, Flags::empty()] },
+            Purpose::Device | Purpose::Weights => const { &[DEVICE, Flags::empty()] },
+            // Reading memory that is not cached crawls.
+            Purpose::Staging => const { &[CACHED, VISIBLE] },
+        }
+    }
+}
+
+/// A buffer with memory of its own.
+pub(super) struct Buffer {
+    gpu: Arc<Gpu>,
+    pub(super) raw: vk::Buffer,
+    memory: vk::DeviceMemory,
+    size: u64,
+    /// Where the host sees it, if it does.
+    mapped: Option<NonNull<u8>>,
+    /// Bytes that count as allocated.
+    counted: u64,
+}
+
+// SAFETY: the pointer is to memory that belongs to the buffer alone, and is only followed through `&` and `&mut` of it.
+unsafe impl Send for Buffer {}
+// SAFETY: as above; shared references only read.
+unsafe impl Sync for Buffer {}
+
+const USAGE: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
+    vk::BufferUsageFlags::STORAGE_BUFFER.as_raw()
+        | vk::BufferUsageFlags::TRANSFER_SRC.as_raw()
+        | vk::BufferUsageFlags::TRANSFER_DST.as_raw(),
+);
+
+impl Buffer {
+    /// At least `size` bytes, zero or not.
+    pub(super) fn new(gpu: &Arc<Gpu>, size: u64, purpose: Purpose) -> Result<Buffer, VulkanError> {
+        let size = size.max(4).next_multiple_of(4);
+        let limit = gpu.capabilities.max_allocation;
+        if size > limit {
+            return Err(VulkanError::TooLarge { what: "a buffer".to_owned(), bytes: size, limit });
+        }
+        let info = vk::BufferCreateInfo::default().size(size).usage(USAGE);
+        // SAFETY: the device is alive, the size within its limits.
+        let raw = unsafe { gpu.raw.create_buffer(&info, None) }
+            .map_err(|result| VulkanError::new("make a buffer", result))?;
+        let mut buffer = Buffer {
+            gpu: gpu.clone(),
+            raw,
+            memory: vk::DeviceMemory::null(),
+            size,
+            mapped: None,
+            counted: 0,
+        };
+        // SAFETY: the buffer is the device's.
+        let needs = unsafe { gpu.raw.get_buffer_memory_requirements(raw) };
+        let types = gpu.capabilities.memory;
+        let types = &types.memory_types[..types.memory_type_count as usize];
+        let mut error = VulkanError::OutOfMemory { bytes: needs.size };
+        // The first kind of memory that has room.
+        for &wanted in purpose.preferences(gpu.capabilities.shares_memory()) {
+            let fits = |&(index, memory): &(usize, &vk::MemoryType)| {
+                needs.memory_type_bits & (1 << index) != 0 && memory.property_flags.contains(wanted)
+            };
+            let Some((index, memory)) = types.iter().enumerate().find(fits) else { continue };
+            let info =
+                vk::MemoryAllocateInfo::default().allocation_size(needs.size).memory_type_index(index as u32);
+            // SAFETY: type and size are what the buffer asked for.
+            match unsafe { gpu.raw.allocate_memory(&info, None) } {
+                Ok(allocated) => {
+                    buffer.take(allocated, needs.size)?;
+                    if memory.property_flags.contains(
+                        vk::MemoryPropertyFlags::HOST_VISIBLE | vk::MemoryPropertyFlags::HOST_COHERENT,
+                    ) {
+                        buffer.map()?;
+                    }
+                    return Ok(buffer);
+                }
+                Err(vk::Result::ERROR_OUT_OF_DEVICE_MEMORY | vk::Result::ERROR_OUT_OF_HOST_MEMORY) => {}
+                Err(result) => error = VulkanError::new("allocate memory", result),
+            }
+        }
+        Err(error)
+    }
+
+    /// A buffer over pages that the host keeps, to be read by kernels and not written.
+    ///
+    /// # Safety
+    /// `pages` must stay mapped and unchanged as long as the buffer lives.
+    pub(super) unsafe fn import(gpu: &Arc<Gpu>, pages: &[u8]) -> Result<Buffer, VulkanError> {
+        let unsuitable = VulkanError::Call {
+            what: "read mapped pages in place",
+            result: vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
+        };
+        let (Some(functions), Some(alignment)) = (&gpu.import, gpu.capabilities.import_alignment) else {
+            return Err(unsuitable);
+        };
+        let size = pages.len() as u64;
+        if !(pages.as_ptr().addr() as u64).is_multiple_of(alignment) || !size.is_multiple_of(alignment) {
+            return Err(unsuitable);
+        }
+        let handle = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
+        let mut found = vk::MemoryHostPointerPropertiesEXT::default();
+        // SAFETY: the pointer is aligned as the device asks, and the pages are mapped.
+        unsafe {
+            (functions.fp().get_memory_host_pointer_properties_ext)(
+                functions.device(),
+                handle,
+                pages.as_ptr().cast(),
+                &mut found,
+            )
+        }
+        .result()
+        .map_err(|result| VulkanError::new("read mapped pages in place", result))?;
+        let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(handle);
+        let info = vk::BufferCreateInfo::default().size(size).usage(USAGE).push_next(&mut external);
+        // SAFETY: the device is alive, the size within its limits or refused.
+        let raw = unsafe { gpu.raw.create_buffer(&info, None) }
+            .map_err(|result| VulkanError::new("make a buffer", result))?;
+        let mut buffer = Buffer {
+            gpu: gpu.clone(),
+            raw,
+            memory: vk::DeviceMemory::null(),
+            size,
+            mapped: None,
+            counted: 0,
+        };
+        // SAFETY: the buffer is the device's.
+        let needs = unsafe { gpu.raw.get_buffer_memory_requirements(raw) };
+        let types = needs.memory_type_bits & found.memory_type_bits;
+        if types == 0 || needs.size > size {
+            return Err(unsuitable);
+        }
+        let mut host = vk::ImportMemoryHostPointerInfoEXT::default()
+            .handle_type(handle)
+            .host_pointer(pages.as_ptr().cast_mut().cast());
+        let info = vk::MemoryAllocateInfo::default()
+            .allocation_size(size)
+            .memory_type_index(types.trailing_zeros())
+            .push_next(&mut host);
+        // SAFETY: the caller keeps the pages, the type is one that both sides allow. Kernels do not write the buffer.
+        let memory = unsafe { gpu.raw.allocate_memory(&info, None) }
+            .map_err(|result| VulkanError::new("read mapped pages in place", result))?;
+        buffer.take(memory, 0)?;
+        Ok(buffer)
+    }
+
+    fn take(&mut self, memory: vk::DeviceMemory, bytes: u64) -> Result<(), VulkanError> {
+        (self.memory, self.counted) = (memory, bytes);
+        self.gpu.allocated.fetch_add(bytes, Ordering::Relaxed);
+        // SAFETY: buffer and memory are new and of one device.
+        unsafe { self.gpu.raw.bind_buffer_memory(self.raw, memory, 0) }
+            .map_err(|result| VulkanError::new("bind memory", result))
+    }
+
+    fn map(&mut self) -> Result<(), VulkanError> {
+        // SAFETY: the memory is visible to the host and not mapped yet.
+        let pointer =
+            unsafe { self.gpu.raw.map_memory(self.memory, 0, vk::WHOLE_SIZE, vk::MemoryMapFlags::empty()) };
+        let pointer = pointer.map_err(|result| VulkanError::new("map memory", result))?;
+        self.mapped = NonNull::new(pointer.cast());
+        Ok(())
+    }
+
+    /// Length in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The bytes, where the host sees them.
+    pub(super) fn bytes(&self) -> Option<&[u8]> {
+        let pointer = self.mapped?;
+        // SAFETY: the map covers the buffer and lives as long as it. The device writes it only between submission and
+        // fence, when nobody reads.
+        Some(unsafe { slice::from_raw_parts(pointer.as_ptr(), self.size as usize) })
+    }
+
+    /// The bytes, where the host sees them.
+    pub(super) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
+        let pointer = self.mapped?;
+        // SAFETY: as above, and `self` is borrowed alone.
+        Some(unsafe { slice::from_raw_parts_mut(pointer.as_ptr(), self.size as usize) })
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.gpu.allocated.fetch_sub(self.counted, Ordering::Relaxed);
+        // SAFETY: whoever submits work with the buffer waits for it; freeing memory unmaps it.
+        unsafe {
+            self.gpu.raw.destroy_buffer(self.raw, None);
+            self.gpu.raw.free_memory(self.memory, None);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What a device can do, and what follows from it.
+
+use std::fmt;
+
+use ash::vk;
+
+use super::device::BINDINGS;
+
+/// Which kernels a device runs. Each tier can do what those below it can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Any device: bytes are taken apart and multiplied one by one.
+    Plain,
+    /// Products of four bytes in one instruction.
+    Dot,
+    /// Products of small matrices of bytes in one instruction.
+    Matrix,
+}
+
+impl Tier {
+    /// All of them, the plainest first.
+    pub const ALL: [Tier; 3] = [Tier::Plain, Tier::Dot, Tier::Matrix];
+
+    /// As it is written on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Plain => "plain",
+            Tier::Dot => "dot",
+            Tier::Matrix => "matrix",
+        }
+    }
+
+    /// The tier with this name.
+    pub fn from_name(name: &str) -> Option<Tier> {
+        Tier::ALL.into_iter().find(|tier| tier.name() == name)
+    }
+}
+
+impl fmt::Display for Tier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What kind of device it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// With memory of its own.
+    Discrete,
+    /// Part of the processor, whose memory it shares.
+    Integrated,
+    /// A part of some device, lent to a virtual machine.
+    Virtual,
+    /// No device at all: kernels run on the processor.
+    Software,
+    /// The driver does not say.
+    Other,
+}
+
+impl DeviceKind {
+    /// What `sdq info` calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            DeviceKind::Discrete => "discrete",
+            DeviceKind::Integrated => "integrated",
+            DeviceKind::Virtual => "virtual",
+            DeviceKind::Software => "software",
+            DeviceKind::Other => "other",
+        }
+    }
+}
+
+/// A product of matrices that the device multiplies at once, `[m, k]` times `[k, n]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatrixShape {
+    /// Rows of the result.
+    pub m: u32,
+    /// Columns of the result.
+    pub n: u32,
+    /// What is summed over.
+    pub k: u32,
+}
+
+/// A device as it describes itself.
+#[derive(Clone)]
+pub(super) struct Capabilities {
+    pub(super) name: String,
+    pub(super) driver: String,
+    pub(super) driver_id: vk::DriverId,
+    pub(super) kind: DeviceKind,
+    pub(super) api: u32,
+    pub(super) vendor: u32,
+    /// Tells devices and drivers apart, for what is remembered of them.
+    pub(super) cache_key: String,
+    pub(super) compute_family: Option<u32>,
+    /// Bytes that a kernel sees of one buffer at most.
+    pub(super) max_binding: u64,
+    pub(super) max_allocation: u64,
+    /// Of the offset at which a kernel begins to see a buffer, in bytes.
+    pub(super) alignment: u64,
+    pub(super) shared_memory: u32,
+    /// Of a workgroup.
+    pub(super) invocations: u32,
+    pub(super) bindings: u32,
+    /// Workgroups of a dispatch, along the first two axes.
+    pub(super) groups: [u32; 2],
+    pub(super) timestamp_nanoseconds: Option<f64>,
+    pub(super) dot: bool,
+    pub(super) dot_accelerated: bool,
+    /// Smallest and largest subgroup.
+    pub(super) subgroup: (u32, u32),
+    /// Of signed bytes with sums of 32 bits.
+    pub(super) matrices: Vec<MatrixShape>,
+    /// Of pages that can be read without copying them; `None` where none can.
+    pub(super) import_alignment: Option<u64>,
+    pub(super) has_budget: bool,
+    pub(super) memory: vk::PhysicalDeviceMemoryProperties,
+}
+
+/// Invocations of the kernels' workgroups.
+const INVOCATIONS: u32 = 256;
+/// Bytes of shared memory that the smallest tiles take.
+const SHARED_MEMORY: u32 = 16 << 10;
+
+impl Capabilities {
+    /// What every kernel needs and the device has not.
+    pub(super) fn lacks(&self) -> Option<String> {
+        let version = |api| format!("{}.{}", vk::api_version_major(api), vk::api_version_minor(api));
+        if self.api < vk::API_VERSION_1_3 {
+            return Some(format!("Vulkan 1.3 (it has {})", version(self.api)));
+        }
+        if self.compute_family.is_none() {
+            return Some("a queue that computes".to_owned());
+        }
+        let needs = [
+            (self.invocations, INVOCATIONS, "invocations in a workgroup"),
+            (self.shared_memory, SHARED_MEMORY, "bytes of shared memory"),
+            (self.bindings, BINDINGS, "storage buffers at once"),
+            (256, self.alignment.try_into().unwrap_or(u32::MAX), "bytes of alignment"),
+        ];
+        needs
+            .into_iter()
+            .find(|(has, wanted, _)| has < wanted)
+            .map(|(has, wanted, what)| format!("{wanted} {what} (it has {has})"))
+    }
+
+    /// Tiers that the device offers, the plainest first.
+    pub(super) fn tiers(&self) -> Vec<Tier> {
+        let offers = |tier: &Tier| match tier {
+            Tier::Plain => true,
+            Tier::Dot => self.dot,
+            Tier::Matrix => self.dot && self.matrix_shape().is_some(),
+        };
+        Tier::ALL.into_iter().filter(offers).collect()
+    }
+
+    /// The tier that is taken unless the user or `sdq doctor` knows better.
+    pub(super) fn best_tier(&self) -> Tier {
+        if self.matrix_shape().is_some() && self.dot && self.kind != DeviceKind::Software {
+            return Tier::Matrix;
+        }
+        // Where dot products are not an instruction, the driver takes bytes apart as well as the plain tier does.
+        if self.dot && (self.dot_accelerated || self.kind == DeviceKind::Software) {
+            Tier::Dot
+        } else {
+            Tier::Plain
+        }
+    }
+
+    /// The shape in which the matrix tier multiplies: one whose tiles fill a workgroup's.
+    pub(super) fn matrix_shape(&self) -> Option<MatrixShape> {
+        let fits = |shape: &&MatrixShape| {
+            [8, 16].contains(&shape.m) && [8, 16].contains(&shape.n) && [8, 16, 32, 64].contains(&shape.k)
+        };
+        self.matrices.iter().filter(fits).max_by_key(|shape| shape.m * shape.n * shape.k).copied()
+    }
+
+    /// Whether it shares the processor's memory.
+    pub(super) fn shares_memory(&self) -> bool {
+        matches!(self.kind, DeviceKind::Integrated | DeviceKind::Software)
+    }
+
+    /// Why the device is never taken unasked; `None` where it may be.
+    pub(super) fn avoided_because(&self) -> Option<&'static str> {
+        if self.lacks().is_some() {
+            return Some("lacks what every kernel needs");
+        }
+        if self.kind == DeviceKind::Software {
+            return Some("runs on the processor, which the CPU backend uses better");
+        }
+        // The GPU of the Raspberry Pi: slower than its processor in every report (llama.cpp #5237).
+        if self.driver_id == vk::DriverId::MESA_V3DV {
+            return Some("is slower than the processor beside it");
+        }
+        None
+    }
+}

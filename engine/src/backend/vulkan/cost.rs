@@ -1,0 +1,117 @@
+//! How long graphs will take, by how long a few small ones take.
+
+use std::time::Instant;
+
+use super::{Context, Prepared, executable::VulkanExecutable, lower::Limits, weights::Placement};
+use crate::{
+    Error,
+    backend::{Cost, Executable as _},
+    graph::{Graph, GraphBuilder, Op, TensorId, Window},
+};
+
+/// What a device does in a second.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rates {
+    /// Multiply-adds of bytes and integers, of floats, and those of attention.
+    integer: f64,
+    float: f64,
+    attention: f64,
+    /// Elements of ops that mostly move memory.
+    elements: f64,
+    /// Seconds of a node that does nothing.
+    node: f64,
+}
+
+/// Runs of each graph; the fastest counts.
+const RUNS: usize = 2;
+
+impl Rates {
+    /// Measures small graphs with blank weights.
+    pub(super) fn measure(context: &Context, limits: &Limits) -> Result<Rates, Error> {
+        let size = [1, 16, 16, 128];
+        let nodes = 8;
+        let chain = |append: &dyn Fn(&mut GraphBuilder, TensorId, usize) -> TensorId| {
+            let mut graph = GraphBuilder::new();
+            let mut x = graph.input("x", &size);
+            for index in 0..nodes {
+                x = append(&mut graph, x, index);
+            }
+            graph.output("y", x);
+            graph.finish()
+        };
+        let convolve = |graph: &mut GraphBuilder, x, index: usize| {
+            graph.conv2d(&format!("conv{index}"), x, size[3], Window::SAME_3X3, None)
+        };
+        let time = |graph: &Graph, integers: bool| seconds(context, limits, graph.clone(), integers);
+        let empty = {
+            let mut graph = GraphBuilder::new();
+            let mut x = graph.input("x", &[1, 1, 1, 16]);
+            for _ in 0..nodes {
+                x = graph.affine(1.0, 0.0, x);
+            }
+            graph.output("y", x);
+            graph.finish()
+        };
+        let node = time(&empty, false)? / nodes as f64;
+        let (products, attended) =
+            (chain(&convolve), chain(&|graph, x, _| graph.attention(x, x, x, 2, false)));
+        let moved = chain(&|graph, x, _| graph.affine(0.5, 0.5, x));
+        let work =
+            |graph: &Graph| graph.nodes.iter().map(|node| graph.multiply_adds(node)).sum::<u64>() as f64;
+        let net = |seconds: f64| (seconds - node * nodes as f64).max(seconds / 10.0);
+        let elements = (nodes * size.iter().product::<usize>()) as f64;
+        Ok(Rates {
+            integer: work(&products) / net(time(&products, true)?),
+            float: work(&products) / net(time(&products, false)?),
+            attention: work(&attended) / net(time(&attended, false)?),
+            elements: elements / net(time(&moved, false)?),
+            node,
+        })
+    }
+
+    /// What a run of `prepared` takes.
+    pub(super) fn cost(&self, prepared: &Prepared<'_>) -> Cost {
+        let mut cost = Cost::default();
+        for node in &prepared.graph.nodes {
+            let products = prepared.graph.multiply_adds(node);
+            let rate = match node.op {
+                Op::Linear { weight, .. } | Op::Conv2d { weight, .. }
+                    if prepared.weights.is_quantized(weight) =>
+                {
+                    cost.integer += products;
+                    self.integer
+                }
+                Op::Attention { .. } => {
+                    cost.float += products;
+                    self.attention
+                }
+                _ => {
+                    cost.float += products;
+                    self.float
+                }
+            };
+            cost.seconds += self.node;
+            cost.seconds += match products {
+                0 => prepared.graph.elements_passed(node) as f64 / self.elements,
+                products => products as f64 / rate,
+            };
+        }
+        cost
+    }
+}
+
+/// What one run of `graph` takes.
+fn seconds(context: &Context, limits: &Limits, graph: Graph, integers: bool) -> Result<f64, Error> {
+    let blank = Placement::blank(&graph.weights, integers);
+    let prepared = Prepared::with_weights(graph, blank);
+    let mut executable = VulkanExecutable::new(context, prepared, limits)?;
+    // The first run may compile and touches memory.
+    executable.run()?;
+    let mut least = f64::INFINITY;
+    for _ in 0..RUNS {
+        let start = Instant::now();
+        executable.run()?;
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    Ok(least)
+}

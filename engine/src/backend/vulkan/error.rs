@@ -1,0 +1,79 @@
+//! What can go wrong between the program and a driver.
+
+use ash::vk;
+
+/// Why a graph does not run on a device. Messages are one line and name what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VulkanError {
+    /// There is no Vulkan on this machine.
+    #[error("no Vulkan loader was found ({0}); install the graphics driver, or use `--backend cpu`")]
+    NoLoader(String),
+    /// The loader found no device.
+    #[error("Vulkan finds no device; install the graphics driver, or use `--backend cpu`")]
+    NoDevice,
+    /// None of the devices is the one that was asked for.
+    #[error("no device is called `{wanted}`; there are: {found}")]
+    UnknownDevice {
+        /// Number or part of a name.
+        wanted: String,
+        /// Names of the devices.
+        found: String,
+    },
+    /// The device lacks something that every kernel needs.
+    #[error("{device} lacks {lacks}; use another device, or `--backend cpu`")]
+    Unsuitable {
+        /// Its name.
+        device: String,
+        /// What is missing.
+        lacks: String,
+    },
+    /// Every kernel that could multiply was found wrong on this device.
+    #[error("{device} computes wrong results, says `sdq doctor`; use another device, or `--backend cpu`")]
+    Distrusted {
+        /// Its name.
+        device: String,
+    },
+    /// The device has no memory left.
+    #[error("no memory on the device for {bytes} bytes; draw a smaller picture, or use `--backend cpu`")]
+    OutOfMemory {
+        /// Size of the allocation.
+        bytes: u64,
+    },
+    /// A tensor or weight is larger than what the device can see at once.
+    #[error("{what} takes {bytes} bytes, more than the {limit} that the device reads at once")]
+    TooLarge {
+        /// The tensor or weight.
+        what: String,
+        /// Its size.
+        bytes: u64,
+        /// The device's limit.
+        limit: u64,
+    },
+    /// The driver stopped answering.
+    #[error("the device was lost; its driver may have stopped it for taking too long")]
+    DeviceLost,
+    /// Validation was asked for by `SDQ_VK_VALIDATE` and is not installed.
+    #[error("SDQ_VK_VALIDATE is set, but the layer VK_LAYER_KHRONOS_validation is not installed")]
+    NoValidation,
+    /// A call failed in another way.
+    #[error("the Vulkan driver failed to {what}: {result}")]
+    Call {
+        /// What was asked for.
+        what: &'static str,
+        /// The driver's answer.
+        result: vk::Result,
+    },
+}
+
+impl VulkanError {
+    /// The error that `result` means where `what` was asked for.
+    pub(super) fn new(what: &'static str, result: vk::Result) -> VulkanError {
+        match result {
+            vk::Result::ERROR_DEVICE_LOST => VulkanError::DeviceLost,
+            vk::Result::ERROR_OUT_OF_DEVICE_MEMORY | vk::Result::ERROR_OUT_OF_HOST_MEMORY => {
+                VulkanError::OutOfMemory { bytes: 0 }
+            }
+            result => VulkanError::Call { what, result },
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The Vulkan backend: a graph becomes a list of kernels, recorded once and submitted as often as it runs.
+//!
+//! `lower.rs` says which kernels compute a node, `schedule.rs` in which pieces they are handed over; neither knows Vulkan.
+//! `weights.rs` brings weights to the device as the file has them, `executable.rs` runs. What speaks with the driver, and
+//! alone holds unsafe code, is `device.rs`, `buffer.rs`, `pipelines.rs` and `commands.rs`.
+
+mod buffer;
+mod caps;
+mod commands;
+mod cost;
+mod device;
+mod error;
+mod executable;
+mod kernels;
+mod lower;
+mod memory;
+mod pipelines;
+mod schedule;
+#[cfg(test)]
+mod tests;
+mod transfer;
+mod weights;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+};
+
+use super::{Backend, Cost, Executable, Footprint, WeightSource, row_layout::RowLayout};
+use crate::{
+    Error,
+    graph::{Graph, IntegerLayouts, Op, TensorId, add_branches, plan::Plan, quantize_inputs},
+};
+use caps::Capabilities;
+use cost::Rates;
+use device::{Gpu, Instance};
+use executable::VulkanExecutable;
+use lower::{Limits, Lowered, lower};
+use pipelines::Pipelines;
+use weights::Placement;
+
+pub use caps::{DeviceKind, MatrixShape, Tier};
+pub use device::validation_errors;
+pub use error::VulkanError;
+pub use memory::{Memory, Verdict};
+pub use schedule::Counters;
+
+/// A device and what is compiled for it.
+#[derive(Clone)]
+struct Context {
+    gpu: Arc<Gpu>,
+    pipelines: Arc<Pipelines>,
+}
+
+/// A device as `sdq info` shows it.
+#[derive(Clone, Debug)]
+pub struct DeviceInfo {
+    /// Its place in the loader's list.
+    pub index: usize,
+    /// The driver's name for it.
+    pub name: String,
+    /// Name and version of the driver.
+    pub driver: String,
+    /// What kind of device it is.
+    pub kind: DeviceKind,
+    /// The Vulkan version it offers, such as `1.3.280`.
+    pub api: String,
+    /// Tiers of kernels that it can run, the plainest first; empty if it can run none.
+    pub tiers: Vec<Tier>,
+    /// The tier that is taken; `None` where none works.
+    pub tier: Option<Tier>,
+    /// Why it is never taken unasked; `None` where it may be.
+    pub avoided_because: Option<String>,
+    /// What `sdq doctor` found, for every tier that it tried with this driver.
+    pub verdicts: Vec<Verdict>,
+    /// Tells device and driver apart from all others.
+    pub key: String,
+}
+
+/// All devices of this machine, suitable or not.
+///
+/// # Errors
+/// When there is no Vulkan on this machine.
+pub fn devices() -> Result<Vec<DeviceInfo>, VulkanError> {
+    let memory = Memory::of_user();
+    let found = Instance::new()?.devices()?;
+    Ok(found.iter().enumerate().map(|(index, (_, device))| describe(index, device, &memory)).collect())
+}
+
+fn describe(index: usize, device: &Capabilities, memory: &Memory) -> DeviceInfo {
+    let usable = device.lacks().is_none();
+    let avoided = match device.lacks() {
+        Some(lacks) => Some(format!("lacks {lacks}")),
+        None => device.avoided_because().map(str::to_owned),
+    };
+    DeviceInfo {
+        index,
+        name: device.name.clone(),
+        driver: device.driver.clone(),
+        kind: device.kind,
+        api: version(device.api),
+        tiers: if usable { device.tiers() } else { Vec::new() },
+        tier: if usable { trusted_tier(device, memory) } else { None },
+        avoided_because: avoided,
+        verdicts: memory.verdicts(&device.cache_key),
+        key: device.cache_key.clone(),
+    }
+}
+
+fn version(api: u32) -> String {
+    use ash::vk::{api_version_major, api_version_minor, api_version_patch};
+    format!("{}.{}.{}", api_version_major(api), api_version_minor(api), api_version_patch(api))
+}
+
+/// The best tier that nobody has found wrong: `SDQ_VK_TIER` bounds it from above.
+fn trusted_tier(device: &Capabilities, memory: &Memory) -> Option<Tier> {
+    let verdicts = memory.verdicts(&device.cache_key);
+    let wrong = |tier: Tier| verdicts.iter().any(|verdict| verdict.tier == tier && !verdict.right);
+    let bound = std::env::var("SDQ_VK_TIER").ok().and_then(|name| Tier::from_name(&name));
+    let best = match bound {
+        // Whoever names a tier gets it, also where the device is no faster for it.
+        Some(bound) => bound,
+        None => device.best_tier(),
+    };
+    device.tiers().into_iter().rev().find(|&tier| tier <= best && !wrong(tier))
+}
+
+/// A device that runs graphs.
+pub struct VulkanBackend {
+    context: Context,
+    rates: OnceLock<Rates>,
+}
+
+impl std::fmt::Debug for VulkanBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("VulkanBackend").field("gpu", &self.context.gpu).finish()
+    }
+}
+
+impl VulkanBackend {
+    /// Opens the device called `wanted`, by its number or a part of its name; without, the first that is worth it.
+    ///
+    /// # Errors
+    /// When there is none, or it lacks what kernels need.
+    pub fn open(wanted: Option<&str>) -> Result<VulkanBackend, VulkanError> {
+        VulkanBackend::choose(wanted, None, &Memory::of_user())
+    }
+
+    /// Opens a device for kernels of `tier`, whatever is remembered of it. Nothing is written to disk.
+    ///
+    /// # Errors
+    /// As [`open`](VulkanBackend::open), and when the device does not offer the tier.
+    pub fn with_tier(wanted: Option<&str>, tier: Tier) -> Result<VulkanBackend, VulkanError> {
+        VulkanBackend::choose(wanted, Some(tier), &Memory::none())
+    }
+
+    fn choose(
+        wanted: Option<&str>,
+        tier: Option<Tier>,
+        memory: &Memory,
+    ) -> Result<VulkanBackend, VulkanError> {
+        let instance = Instance::new()?;
+        let mut devices = instance.devices()?;
+        if devices.is_empty() {
+            return Err(VulkanError::NoDevice);
+        }
+        let index = match wanted {
+            Some(wanted) => find(wanted, &devices)?,
+            // Asked for Vulkan without a name, a software device is better than none.
+            None => {
+                let good = devices.iter().position(|(_, device)| device.avoided_because().is_none());
+                let usable = devices.iter().position(|(_, device)| device.lacks().is_none());
+                good.or(usable).unwrap_or(0)
+            }
+        };
+        let (physical, capabilities) = devices.swap_remove(index);
+        if let Some(lacks) = capabilities.lacks() {
+            return Err(VulkanError::Unsuitable { device: capabilities.name, lacks });
+        }
+        let tier = match tier {
+            Some(tier) if capabilities.tiers().contains(&tier) => tier,
+            Some(tier) => {
+                let lacks = format!("kernels of tier `{tier}`");
+                return Err(VulkanError::Unsuitable { device: capabilities.name, lacks });
+            }
+            None => match trusted_tier(&capabilities, memory) {
+                Some(tier) => tier,
+                None => return Err(VulkanError::Distrusted { device: capabilities.name }),
+            },
+        };
+        let cache = memory.pipelines(&capabilities.cache_key);
+        let gpu = Gpu::open(&instance, physical, capabilities, tier)?;
+        let pipelines = Arc::new(Pipelines::new(&gpu, cache)?);
+        Ok(VulkanBackend { context: Context { gpu, pipelines }, rates: OnceLock::new() })
+    }
+
+    /// The device's name.
+    pub fn device_name(&self) -> &str {
+        &self.context.gpu.capabilities.name
+    }
+
+    /// The kernels in use.
+    pub fn tier(&self) -> Tier {
+        self.context.gpu.tier
+    }
+
+    /// What a run of `graph` asks of the device.
+    ///
+    /// # Errors
+    /// When a weight is missing, or a tensor is larger than what the device sees at once.
+    pub fn counters(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Counters, Error> {
+        let Lowered { dispatches, .. } = Prepared::new(graph, weights)?.lower(&self.limits())?;
+        Ok(schedule::Schedule::new(&dispatches, |_| true).counters(&dispatches))
+    }
+
+    fn limits(&self) -> Limits {
+        let capabilities = &self.context.gpu.capabilities;
+        Limits {
+            tier: self.context.gpu.tier,
+            max_binding: capabilities.max_binding,
+            groups: capabilities.groups,
+            shared_memory: capabilities.shared_memory,
+        }
+    }
+}
+
+fn find(wanted: &str, devices: &[(ash::vk::PhysicalDevice, Capabilities)]) -> Result<usize, VulkanError> {
+    let by_number = wanted.parse().ok().filter(|&index: &usize| index < devices.len());
+    let lower = wanted.to_lowercase();
+    let by_name = || devices.iter().position(|(_, device)| device.name.to_lowercase().contains(&lower));
+    by_number.or_else(by_name).ok_or_else(|| VulkanError::UnknownDevice {
+        wanted: wanted.to_owned(),
+        found: devices
+            .iter()
+            .enumerate()
+            .map(|(index, (_, device))| format!("{index}: {}", device.name))
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
+}
+
+impl Backend for VulkanBackend {
+    fn description(&self) -> String {
+        let capabilities = &self.context.gpu.capabilities;
+        format!("vulkan, {}, {} kernels", capabilities.name, self.context.gpu.tier)
+    }
+
+    fn compile<'w>(
+        &self,
+        graph: Graph,
+        weights: &WeightSource<'w>,
+    ) -> Result<Box<dyn Executable + 'w>, Error> {
+        let prepared = Prepared::new(graph, weights)?;
+        Ok(Box::new(VulkanExecutable::new(&self.context, prepared, &self.limits())?))
+    }
+
+    fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
+        let prepared = Prepared::new(graph, weights)?;
+        match prepared.lower(&self.limits()) {
+            Ok(lowered) => Ok(Footprint { executable: prepared.bytes(&lowered), scratch: 0 }),
+            // Never fits, however much memory there is: to be cut.
+            Err(VulkanError::TooLarge { .. }) => Ok(Footprint { executable: u64::MAX >> 4, scratch: 0 }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
+        let rates = match self.rates.get() {
+            Some(rates) => rates,
+            None => {
+                let measured = Rates::measure(&self.context, &self.limits())?;
+                self.rates.get_or_init(|| measured)
+            }
+        };
+        Ok(rates.cost(&Prepared::new(graph, weights)?))
+    }
+
+    fn memory_left(&self) -> Option<u64> {
+        Some(self.context.gpu.memory_left())
+    }
+}
+
+/// A graph as this backend runs it.
+struct Prepared<'w> {
+    graph: Graph,
+    plan: Plan,
+    /// Of every tensor that is bytes.
+    layouts: HashMap<TensorId, RowLayout>,
+    weights: Placement<'w>,
+}
+
+impl<'w> Prepared<'w> {
+    fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
+        let graph = add_branches(graph, |spec| weights.branches(spec));
+        let weights = Placement::new(&graph.weights, weights)?;
+        Ok(Prepared::with_weights(graph, weights))
+    }
+
+    fn with_weights(graph: Graph, weights: Placement<'w>) -> Prepared<'w> {
+        let layouts = IntegerLayouts {
+            row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),
+            key_elements: None::<fn(usize, usize) -> usize>,
+        };
+        let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
+        let layouts = graph.nodes.iter().filter_map(|node| match &node.op {
+            Op::Quantize { inputs }
+            | Op::ThenQuantize { inputs, .. }
+            | Op::UpsampleQuantized { inputs, .. } => Some((node.output, RowLayout::new(inputs))),
+            _ => None,
+        });
+        let layouts = layouts.collect();
+        let plan = Plan::aligned(&graph, weights::ALIGNMENT as usize / size_of::<f32>());
+        Prepared { graph, plan, layouts, weights }
+    }
+
+    /// Its kernels, with weights where the placement says.
+    fn lower(&self, limits: &Limits) -> Result<Lowered, VulkanError> {
+        lower(&self.graph, &self.plan, &self.layouts, &self.weights, limits)
+    }
+
+    /// What it takes of the device's memory, weights included, and of the host's for what crosses.
+    fn bytes(&self, lowered: &Lowered) -> u64 {
+        let ports = self.graph.inputs.iter().chain(&self.graph.outputs).chain(&self.graph.kept);
+        let crossing: u64 = ports.map(|port| self.plan.range(port.tensor.0).len() as u64 * 4).sum();
+        let tables = lowered.tables.len() as u64 * 4;
+        lowered.arena + self.weights.bytes() + self.weights.column_sum_bytes() + tables + 2 * crossing
+    }
+}

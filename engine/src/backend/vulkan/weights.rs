@@ -1,0 +1,294 @@
+//! Where the weights of a graph lie on the device, in the form in which the file has them.
+
+use std::{marker::PhantomData, sync::Arc};
+
+use bytemuck::cast_slice;
+use sdq_formats::{
+    WeightRole, WeightSpec, WeightType,
+    layout::{PANEL, WeightData, columns::Columns, stored_parts},
+};
+
+use super::{
+    Context,
+    buffer::{Buffer, Purpose},
+    device::Gpu,
+    error::VulkanError,
+    schedule::{Place, Region},
+    transfer::upload,
+};
+use crate::{
+    Error,
+    backend::{WeightSource, row_layout::RowLayout},
+    graph::WeightId,
+};
+
+/// Bytes of a buffer of weights at most, unless a single one is larger.
+const BUFFER_BYTES: u64 = 256 << 20;
+
+/// Of the parts of weights on the device: what every device allows for the start of a binding.
+pub(super) const ALIGNMENT: u64 = 256;
+
+/// The bytes of a part of a weight, and where they go.
+struct PartSource<'w> {
+    bytes: &'w [u8],
+    region: Region,
+}
+
+/// A weight of a graph.
+#[derive(Clone, Debug)]
+pub(super) struct Placed {
+    pub(super) form: Form,
+    pub(super) values: Region,
+    pub(super) multipliers: Option<Region>,
+    pub(super) scales: Option<Region>,
+    /// Of integers, see `column_sums.comp`.
+    pub(super) column_sums: Option<Region>,
+}
+
+/// How a weight's values are stored.
+#[derive(Clone, Debug)]
+pub(super) enum Form {
+    Floats,
+    Halves,
+    /// Bytes, each row of a table with a scale.
+    Bytes,
+    /// The integers of a matrix or convolution.
+    Integers(Integers),
+}
+
+/// Integers in panels.
+#[derive(Clone, Debug)]
+pub(super) struct Integers {
+    pub(super) columns: Columns,
+    /// Of the rows that they are multiplied with.
+    pub(super) layout: RowLayout,
+    /// Whether they have four bits and multipliers.
+    pub(super) packed: bool,
+}
+
+/// Where everything goes, before anything is there.
+pub(super) struct Placement<'w> {
+    placed: Vec<Placed>,
+    sources: Vec<PartSource<'w>>,
+    /// Sizes of the buffers.
+    buffers: Vec<u64>,
+    column_sums: u64,
+}
+
+impl<'w> Placement<'w> {
+    /// Places every weight of `specs`.
+    pub(super) fn new(specs: &[WeightSpec], source: &WeightSource<'w>) -> Result<Placement<'w>, Error> {
+        let mut placement =
+            Placement { placed: Vec::new(), sources: Vec::new(), buffers: Vec::new(), column_sums: 0 };
+        for spec in specs {
+            let missing = || Error::MissingWeight {
+                component: source.name().to_owned(),
+                name: spec.name.clone(),
+                role: spec.role,
+                shape: spec.shape.clone(),
+            };
+            let weight = source.weight(&spec.name).ok_or_else(missing)?;
+            if !spec.is_met_by(weight.spec, weight.weight_type) {
+                return Err(missing());
+            }
+            placement.place(weight.spec, weight.data).ok_or_else(missing)?;
+        }
+        Ok(placement)
+    }
+
+    /// Places one weight; `None` where no kernel reads its type in its role.
+    fn place(&mut self, spec: &WeightSpec, data: WeightData<'w>) -> Option<()> {
+        let is_product = matches!(spec.role, WeightRole::Matrix | WeightRole::Conv);
+        let mut placed = match data {
+            WeightData::F32(values) => self.plain(Form::Floats, cast_slice(values)),
+            WeightData::F16(_) if spec.role == WeightRole::Vector => return None,
+            WeightData::F16(values) => self.plain(Form::Halves, cast_slice(values)),
+            WeightData::Q8 { values, scales } => {
+                let form = match is_product {
+                    true => Form::Integers(Integers::new(spec, false)?),
+                    false if spec.role == WeightRole::Table => Form::Bytes,
+                    false => return None,
+                };
+                let scales = self.part(cast_slice(scales));
+                Placed { scales: Some(scales), ..self.plain(form, cast_slice(values)) }
+            }
+            WeightData::Q4 { values, multipliers, scales } if is_product => {
+                let form = Form::Integers(Integers::new(spec, true)?);
+                let (multipliers, scales) = (self.part(multipliers), self.part(cast_slice(scales)));
+                Placed { multipliers: Some(multipliers), scales: Some(scales), ..self.plain(form, values) }
+            }
+            WeightData::Q4 { .. } => return None,
+        };
+        if let Form::Integers(integers) = &placed.form {
+            let panels = spec.shape[0].div_ceil(PANEL) as u64;
+            let blocks = (integers.columns.taps() * integers.layout.block_count()) as u64;
+            let size = panels * blocks * (PANEL as u64) * 2;
+            placed.column_sums = Some(Region { place: Place::ColumnSums, offset: self.column_sums, size });
+            self.column_sums = (self.column_sums + size).next_multiple_of(ALIGNMENT);
+        }
+        self.placed.push(placed);
+        Some(())
+    }
+
+    fn plain(&mut self, form: Form, values: &'w [u8]) -> Placed {
+        Placed { form, values: self.part(values), multipliers: None, scales: None, column_sums: None }
+    }
+
+    fn part(&mut self, bytes: &'w [u8]) -> Region {
+        // Kernels read words, so a last one that is not whole needs room.
+        let size = (bytes.len() as u64).next_multiple_of(4);
+        let fits = self.buffers.last().is_some_and(|used| used + size <= BUFFER_BYTES);
+        if !fits {
+            self.buffers.push(0);
+        }
+        let place = Place::Weights(self.buffers.len() as u32 - 1);
+        let used = self.buffers.last_mut().expect("pushed above");
+        let region = Region { place, offset: *used, size };
+        *used = (*used + size).next_multiple_of(ALIGNMENT);
+        self.sources.push(PartSource { bytes, region });
+        region
+    }
+
+    /// Weights of the right shape and of no meaning, for measuring: all zero, and nothing on the host.
+    pub(super) fn blank(specs: &[WeightSpec], integers: bool) -> Placement<'w> {
+        static ZEROS: [f32; 1 << 18] = [0.0; 1 << 18];
+        let mut placement =
+            Placement { placed: Vec::new(), sources: Vec::new(), buffers: Vec::new(), column_sums: 0 };
+        for spec in specs {
+            let is_product = matches!(spec.role, WeightRole::Matrix | WeightRole::Conv);
+            let weight_type = if integers && is_product { WeightType::Q8 } else { WeightType::F32 };
+            let parts = stored_parts(spec, weight_type).expect("small shapes have sizes");
+            let zeros = |index: usize| &ZEROS[..parts[index].bytes / size_of::<f32>()];
+            let data = match weight_type {
+                WeightType::Q8 => WeightData::Q8 { values: cast_slice(zeros(0)), scales: zeros(1) },
+                _ => WeightData::F32(zeros(0)),
+            };
+            placement.place(spec, data).expect("every kernel reads floats and q8");
+        }
+        placement
+    }
+
+    /// Bytes that it takes where nothing is read in place.
+    pub(super) fn bytes(&self) -> u64 {
+        self.buffers.iter().sum()
+    }
+
+    /// Bytes of the sums of columns.
+    pub(super) fn column_sum_bytes(&self) -> u64 {
+        self.column_sums
+    }
+
+    pub(super) fn get(&self, id: WeightId) -> &Placed {
+        &self.placed[id.0]
+    }
+
+    /// Every weight, in the graph's order.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Placed> {
+        self.placed.iter()
+    }
+
+    /// Whether the weight is a matrix of integers.
+    pub(super) fn is_quantized(&self, id: WeightId) -> bool {
+        matches!(self.placed[id.0].form, Form::Integers(_))
+    }
+}
+
+impl Integers {
+    fn new(spec: &WeightSpec, packed: bool) -> Option<Integers> {
+        let columns = Columns::of(spec)?;
+        Some(Integers { layout: RowLayout::new(columns.inputs()), columns, packed })
+    }
+}
+
+/// Weights on the device.
+pub(super) struct Resident<'w> {
+    buffers: Vec<Buffer>,
+    /// Where pages of the file are read in place, they have to stay.
+    _pages: PhantomData<&'w [u8]>,
+}
+
+impl<'w> Resident<'w> {
+    /// Brings the weights of `placement` to the device: in place where host and device share memory and the driver can,
+    /// else by copying. Afterwards `placement` says where they really are.
+    pub(super) fn new(context: &Context, placement: &mut Placement<'w>) -> Result<Resident<'w>, VulkanError> {
+        let gpu = &context.gpu;
+        if let Some(buffers) = in_place(gpu, placement) {
+            return Ok(Resident { buffers, _pages: PhantomData });
+        }
+        let mut buffers = Vec::new();
+        for (number, &size) in placement.buffers.iter().enumerate() {
+            let mut buffer = Buffer::new(gpu, size, Purpose::Weights)?;
+            let own = |source: &&PartSource<'_>| source.region.place == Place::Weights(number as u32);
+            let parts = placement.sources.iter().filter(own);
+            upload(context, &mut buffer, parts.map(|part| (part.region.offset, part.bytes)))?;
+            buffers.push(buffer);
+        }
+        Ok(Resident { buffers, _pages: PhantomData })
+    }
+
+    pub(super) fn buffer(&self, number: u32) -> &Buffer {
+        &self.buffers[number as usize]
+    }
+}
+
+/// Size of a page on every system that the files are mapped on, or a part of it.
+const PAGE: usize = 4096;
+
+/// Buffers over the very pages of the mapped files; `None` where the device or the driver cannot.
+fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>> {
+    let capabilities = &gpu.capabilities;
+    let aligned = sdq_formats::mmap::ALIGNMENT as u64;
+    let can = capabilities.shares_memory()
+        && capabilities.import_alignment.is_some_and(|alignment| alignment <= PAGE as u64)
+        && capabilities.alignment <= aligned
+        && std::env::var_os("SDQ_VK_IMPORT").is_none_or(|value| value != "0");
+    if !can {
+        return None;
+    }
+    let address = |part: &PartSource<'_>| part.bytes.as_ptr().addr();
+    let mut order: Vec<usize> = (0..placement.sources.len()).collect();
+    order.sort_by_key(|&index| address(&placement.sources[index]));
+    // Runs of parts with less than a page between them: every page from the first to the last is mapped.
+    let mut runs: Vec<Vec<usize>> = Vec::new();
+    let mut end = 0;
+    for index in order {
+        let part = &placement.sources[index];
+        match runs.last_mut() {
+            Some(run) if address(part) < end + PAGE => run.push(index),
+            _ => runs.push(vec![index]),
+        }
+        end = address(part) + part.bytes.len();
+    }
+    let mut buffers = Vec::new();
+    let mut moved = Vec::new();
+    for run in runs {
+        let (first, last) = (&placement.sources[run[0]], &placement.sources[*run.last()?]);
+        let start = address(first) / PAGE * PAGE;
+        let length = (address(last) + last.bytes.len() - start).next_multiple_of(PAGE);
+        if length as u64 > capabilities.max_allocation {
+            return None;
+        }
+        let buffer = import(gpu, first.bytes, start, length)?;
+        for index in run {
+            let part = &placement.sources[index];
+            let place = Place::Weights(buffers.len() as u32);
+            let offset = (address(part) - start) as u64;
+            moved.push((part.region, Region { place, offset, size: part.region.size }));
+        }
+        buffers.push(buffer);
+    }
+    let moved: std::collections::HashMap<Region, Region> = moved.into_iter().collect();
+    for placed in &mut placement.placed {
+        let regions = [Some(&mut placed.values), placed.multipliers.as_mut(), placed.scales.as_mut()];
+        regions.into_iter().flatten().for_each(|region| *region = moved[region]);
+    }
+    Some(buffers)
+}
+
+#[expect(unsafe_code, reason = "the pages around a weight are named by their address")]
+fn import(gpu: &Arc<Gpu>, first: &[u8], start: usize, length: usize) -> Option<Buffer> {
+    // SAFETY: `start` is the page that `first` begins in, and the caller has found every page up to `length` mapped.
+    let pages = unsafe { std::slice::from_raw_parts(first.as_ptr().with_addr(start), length) };
+    // SAFETY: `Resident` borrows the pages for as long as the buffer lives, and mapped files do not change.
+    unsafe { Buffer::import(gpu, pages) }.ok()
+}
