@@ -2,17 +2,21 @@
 
 mod convert;
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use sdq_engine::{
     PipelineOptions,
+    backend::{Backend, Wanted, choose},
     pipeline::{Caching, Part},
 };
 
 pub(crate) use convert::ConvertArgs;
 
-use crate::add_ons::{embedding::EmbeddingFile, lora::LoraFile};
+use crate::{
+    UsageError,
+    add_ons::{embedding::EmbeddingFile, lora::LoraFile},
+};
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
 #[derive(Debug, Parser)]
@@ -38,6 +42,8 @@ pub(crate) enum Command {
     Eval(EvalArgs),
     /// Say what is inside a .sdq file or a picture, or, without a file, what this machine offers.
     Info(InfoArgs),
+    /// Hold the kernels of this machine's GPUs against the processor, and remember which to use.
+    Doctor(DoctorArgs),
     /// List the schedulers and their options.
     Schedulers,
 }
@@ -66,12 +72,76 @@ pub(crate) struct SamplingArgs {
     pub(crate) guidance_scale: Option<f32>,
 }
 
-/// How a run is carried out; no picture depends on it.
-#[derive(Debug, clap::Args)]
-pub(crate) struct RunArgs {
-    /// Worker threads. Default: one per core.
+/// What a model runs on.
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct DeviceArgs {
+    /// Run on the processor or on a GPU. Default: what `SDQ_BACKEND` says, or a GPU that is worth it, or the processor.
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) backend: Option<BackendArg>,
+
+    /// Run on this GPU, by its number or a part of its name; `sdq info` lists them.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+
+    /// Worker threads of the processor. Default: one per core.
     #[arg(short, long, value_name = "N")]
     pub(crate) threads: Option<NonZeroUsize>,
+}
+
+/// A kind of device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum BackendArg {
+    /// A GPU that is worth it, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// A GPU, by Vulkan.
+    Vulkan,
+}
+
+impl BackendArg {
+    fn wanted(self) -> Wanted {
+        match self {
+            BackendArg::Auto => Wanted::Auto,
+            BackendArg::Cpu => Wanted::Cpu,
+            BackendArg::Vulkan => Wanted::Vulkan,
+        }
+    }
+}
+
+impl DeviceArgs {
+    /// What of it the engine is told.
+    pub(crate) fn options(&self) -> anyhow::Result<PipelineOptions> {
+        let backend = Some(self.open()?);
+        Ok(PipelineOptions { threads: self.threads, backend, ..PipelineOptions::default() })
+    }
+
+    /// The device that is asked for, ready.
+    fn open(&self) -> anyhow::Result<Arc<dyn Backend>> {
+        let of_variable = || {
+            let value = std::env::var("SDQ_BACKEND").ok().filter(|value| !value.is_empty())?;
+            let named = BackendArg::from_str(&value, true);
+            Some(named.map_err(|_| UsageError(format!("SDQ_BACKEND is `{value}`, not auto, cpu or vulkan"))))
+        };
+        let backend = match self.backend {
+            Some(backend) => backend,
+            None => of_variable().transpose()?.unwrap_or(BackendArg::Auto),
+        };
+        if backend == BackendArg::Cpu && self.device.is_some() && self.backend.is_some() {
+            return Err(
+                UsageError("--device names a GPU, which `--backend cpu` does not use".to_owned()).into()
+            );
+        }
+        let notice = Arc::new(|words: &str| note!("warning: {words}"));
+        Ok(choose(backend.wanted(), self.device.as_deref(), self.threads, notice)?)
+    }
+}
+
+/// How a run is carried out; no picture depends on it but for rounding.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 
     /// Most memory to take, such as 512M or 2G (K, M and G are powers of 1024); the run is cut to fit. Weights lie in a
     /// mapped file and do not count. Default: what the system has.
@@ -100,8 +170,8 @@ pub(crate) struct RunArgs {
 
 impl RunArgs {
     /// What of it the engine is told.
-    pub(crate) fn options(&self) -> PipelineOptions {
-        PipelineOptions { threads: self.threads, max_memory: self.max_memory, backend: None }
+    pub(crate) fn options(&self) -> anyhow::Result<PipelineOptions> {
+        Ok(PipelineOptions { max_memory: self.max_memory, ..self.device.options()? })
     }
 }
 
@@ -242,9 +312,8 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) profile: bool,
 
-    /// Worker threads. Default: one per core.
-    #[arg(short, long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 
     /// Answer as JSON, times in seconds.
     #[arg(long)]
@@ -320,9 +389,8 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
 
-    /// Worker threads. Default: one per core. Nothing that is measured depends on it.
-    #[arg(short, long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArgs,
 
     /// Also write the pictures, a row a prompt: the reference's, the other's, their difference eight times amplified.
     #[arg(long, value_name = "FILE.png")]
@@ -341,6 +409,17 @@ pub(crate) struct InfoArgs {
     /// Read every weight and compare it with its checksum.
     #[arg(long, requires = "file")]
     pub(crate) verify: bool,
+
+    /// Answer as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct DoctorArgs {
+    /// Only this GPU, by its number or a part of its name.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
 
     /// Answer as JSON.
     #[arg(long)]

@@ -38,12 +38,12 @@ impl Measured {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let pipeline = model::open(args.model.as_deref(), args.threads)?;
+    let pipeline = model::open(args.model.as_deref(), &args.device.options()?)?;
     let (width, height) = args.size.unzip();
     // Guidance is only of use where the prompt says something.
     let request = Request { prompt: "a red apple".to_owned(), width, height, ..Request::default() };
     let settings = pipeline.settings(&request)?;
-    let pool = Pool::new(args.threads)?;
+    let pool = Pool::new(args.device.threads)?;
     let limits = Limits::measure(&pool);
     let wanted = |part: &Part| args.part == PartArg::All || args.part == PartArg::of(*part);
     let parts = Part::ALL.into_iter().filter(wanted);

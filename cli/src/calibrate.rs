@@ -33,7 +33,7 @@ pub(crate) fn moments(
         Some(path) => prompts::spread(prompts::read(path, SEED)?, count.get()),
         None => prompts::everyday(count.get(), SEED),
     };
-    let reference = reference::convert(model, Recipe::F16, threads)?;
+    let reference = reference::convert(model, Recipe::F16, &crate::model::on_cpu(threads))?;
     let request =
         |Prompt { text, seed }| Request { prompt: text, seed, steps: Some(STEPS), ..Request::default() };
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();

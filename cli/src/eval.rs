@@ -34,9 +34,10 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         check_writable(path)?;
     }
     interrupt::listen();
-    let reference = reference::open(&args.reference, Recipe::F32, args.threads)?;
+    let options = args.device.options()?;
+    let reference = reference::open(&args.reference, Recipe::F32, &options)?;
     let reference = &reference.pipeline;
-    let other = model::open(Some(&args.other), args.threads)?;
+    let other = model::open(Some(&args.other), &options)?;
     let settings = reference.settings(&request(args, &prompts[0]))?;
 
     // Two runs a prompt.

@@ -72,7 +72,7 @@ pub(crate) fn fit(
     };
     let request = |Prompt { text, seed }| Request { prompt: text, seed, ..Request::default() };
     let requests = prompts.into_iter().map(request).collect();
-    let files = RECIPES.map(|recipe| reference::convert(source, recipe, threads));
+    let files = RECIPES.map(|recipe| reference::convert(source, recipe, &crate::model::on_cpu(threads)));
     let files = files.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     let versions = Versions { files, requests };
     let layers = versions.measure(source)?;

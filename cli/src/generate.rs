@@ -14,7 +14,7 @@ use crate::{
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     // From the start: a run that is interrupted before its first step can be resumed too.
     interrupt::listen();
-    let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
+    let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
     let (request, add_ons) = job::request(args)?;
     let pipeline = add_ons.apply(pipeline)?;
     embedding::check_used(&add_ons.embeddings, &[&request.prompt, &request.negative_prompt])?;

@@ -6,10 +6,15 @@ mod weights;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use sdq_engine::PipelineOptions;
 use sdq_formats::{picture as picture_file, sdq::SdqFile, sniff::FileKind};
 use serde_json::{Value, json};
 
-use crate::{args::InfoArgs, model, recipe::Recipe};
+use crate::{
+    args::{DeviceArgs, InfoArgs},
+    model,
+    recipe::Recipe,
+};
 
 pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
     let description = match &args.file {
@@ -35,12 +40,52 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
 }
 
 fn machine() -> anyhow::Result<Value> {
-    let pipeline = model::open(None, None)?;
-    Ok(json!({
+    let pipeline = model::open(None, &PipelineOptions::default())?;
+    let mut description = json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "backend": pipeline.backend_description(),
-        "built_in_model": pipeline.manifest().name,
-    }))
+        "processor": pipeline.backend_description(),
+    });
+    let used = DeviceArgs::default().options()?.backend;
+    description["used"] = used.map_or(String::new(), |backend| backend.description()).into();
+    description["gpus"] = gpus();
+    description["built_in_model"] = pipeline.manifest().name.as_str().into();
+    Ok(description)
+}
+
+/// The GPUs of this machine, or why there is none.
+#[cfg(feature = "vulkan")]
+fn gpus() -> Value {
+    use sdq_engine::backend::vulkan::{self, Tier};
+    let devices = match vulkan::devices() {
+        Ok(devices) => devices,
+        Err(error) => return error.to_string().into(),
+    };
+    let describe = |device: &vulkan::DeviceInfo| {
+        let tiers: Vec<&str> = device.tiers.iter().map(|tier| tier.name()).collect();
+        let wrong =
+            device.verdicts.iter().filter(|verdict| !verdict.right).map(|verdict| verdict.tier.name());
+        let wrong: Vec<&str> = wrong.collect();
+        let description = json!({
+            "driver": device.driver,
+            "vulkan": device.api,
+            "kind": device.kind.name(),
+            "tiers": tiers.join(", "),
+            "tier": device.tier.map_or("none", Tier::name),
+            "wrong": wrong.join(", "),
+            "used_only_if_asked": device.avoided_because.clone().unwrap_or_default(),
+        });
+        (format!("{}: {}", device.index, device.name), description)
+    };
+    let described: serde_json::Map<String, Value> = devices.iter().map(describe).collect();
+    match described.is_empty() {
+        true => "Vulkan finds no device".into(),
+        false => described.into(),
+    }
+}
+
+#[cfg(not(feature = "vulkan"))]
+fn gpus() -> Value {
+    "this build was made without the feature `vulkan`".into()
 }
 
 fn picture(path: &Path) -> anyhow::Result<Value> {

@@ -1,4 +1,4 @@
-//! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info` and `schedulers`.
+//! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info`, `doctor` and `schedulers`.
 //!
 //! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
 //!
@@ -39,6 +39,8 @@ mod checkpoint;
 mod choose;
 mod convert;
 mod describe;
+#[cfg(feature = "vulkan")]
+mod doctor;
 mod eval;
 mod fit;
 mod generate;
@@ -91,6 +93,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Convert(args) => convert::run(args),
         Command::Eval(args) => eval::run(args),
         Command::Info(args) => info::run(args),
+        #[cfg(feature = "vulkan")]
+        Command::Doctor(args) => doctor::run(args),
+        #[cfg(not(feature = "vulkan"))]
+        Command::Doctor(_) => {
+            Err(UsageError("this build knows no GPUs; build it with the feature `vulkan`".to_owned()).into())
+        }
         Command::Schedulers => schedulers::run(),
     };
     match done {

@@ -11,13 +11,13 @@ struct Aligned<Bytes: ?Sized>(Bytes);
 /// The small model of our own, see `demo/`.
 static BUILT_IN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../demo/model.sdq"));
 
-/// The model at `path`, or the built-in one.
-pub(crate) fn open(path: Option<&Path>, threads: Option<NonZeroUsize>) -> anyhow::Result<Pipeline> {
-    open_with(path, &PipelineOptions { threads, ..PipelineOptions::default() })
+/// On the processor: for work that prepares a file.
+pub(crate) fn on_cpu(threads: Option<NonZeroUsize>) -> PipelineOptions {
+    PipelineOptions { threads, ..PipelineOptions::default() }
 }
 
-/// As [`open`], with all options.
-pub(crate) fn open_with(path: Option<&Path>, options: &PipelineOptions) -> anyhow::Result<Pipeline> {
+/// The model at `path`, or the built-in one.
+pub(crate) fn open(path: Option<&Path>, options: &PipelineOptions) -> anyhow::Result<Pipeline> {
     Ok(match path {
         Some(path) => Pipeline::open(path, options)?,
         None => Pipeline::from_static(&BUILT_IN.0, options)?,

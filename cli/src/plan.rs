@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::{args::GenerateArgs, bench::duration, job, model};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
-    let pipeline = model::open_with(args.model.as_deref(), &args.run.options())?;
+    let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
     let (request, add_ons) = job::request(args)?;
     let pipeline = add_ons.apply(pipeline)?;
     let plan = pipeline.plan(&request)?;

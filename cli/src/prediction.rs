@@ -15,7 +15,7 @@ pub(crate) fn settle(model: &mut PublishedModel, threads: Option<NonZeroUsize>) 
     if model.training().is_none_or(|training| training.certainty != Certainty::Guess) {
         return Ok(());
     }
-    let reference = reference::convert(model, Recipe::Q8, threads)?;
+    let reference = reference::convert(model, Recipe::Q8, &crate::model::on_cpu(threads))?;
     let likeness = reference.pipeline.noise_likeness()?;
     // At the last step of the schedule the input is noise alone. Who predicts noise gives it back; who predicts velocity
     // predicts minus the picture there, which noise is not like.

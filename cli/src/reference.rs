@@ -1,9 +1,9 @@
 //! A model to measure or to learn from: a `.sdq` file as it is, or a published model, converted for the occasion.
 
-use std::{num::NonZeroUsize, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
-use sdq_engine::Pipeline;
+use sdq_engine::{Pipeline, PipelineOptions};
 use sdq_formats::{
     published::{ModelFiles, PublishedModel},
     sniff::FileKind,
@@ -23,28 +23,28 @@ pub(crate) struct Reference {
 }
 
 /// Opens the `.sdq` file at `path`; or converts the published model at `path` as [`convert`] does.
-pub(crate) fn open(path: &Path, recipe: Recipe, threads: Option<NonZeroUsize>) -> anyhow::Result<Reference> {
+pub(crate) fn open(path: &Path, recipe: Recipe, options: &PipelineOptions) -> anyhow::Result<Reference> {
     if !path.is_dir() && matches!(FileKind::of_file(path), Err(_) | Ok(FileKind::Sdq)) {
-        let pipeline = model::open(Some(path), threads)?;
+        let pipeline = model::open(Some(path), options)?;
         return Ok(Reference { pipeline, bytes: std::fs::metadata(path)?.len(), _folder: None });
     }
     let files = ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() };
-    convert(&PublishedModel::open(&files)?, recipe, threads)
+    convert(&PublishedModel::open(&files)?, recipe, options)
 }
 
 /// Converts `model` by `recipe`, in the system's folder for temporary files.
 pub(crate) fn convert(
     model: &PublishedModel,
     recipe: Recipe,
-    threads: Option<NonZeroUsize>,
+    options: &PipelineOptions,
 ) -> anyhow::Result<Reference> {
     let folder = TempDir::with_prefix("sdq-").context("cannot make a temporary folder")?;
     let file = folder.path().join("model.sdq");
     let weights = checkpoint::describe(model)?.weights();
     let components = weights.into_iter().map(|(component, weights)| (component, weights, recipe));
     let plan = sdq_quantize::plan(components, &[])?;
-    let bytes = checkpoint::write(model, &plan, threads, &file)?.bytes;
-    let pipeline = model::open(Some(&file), threads)?;
+    let bytes = checkpoint::write(model, &plan, options.threads, &file)?.bytes;
+    let pipeline = model::open(Some(&file), options)?;
     // The mapping keeps it alive, and a program that is killed leaves no gigabytes behind. Where an open file cannot
     // be removed, the folder tries again when it is dropped.
     let _ = std::fs::remove_file(&file);

@@ -24,7 +24,7 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
         args.output.clone().or_else(|| files.output.file_name().map(|name| args.file.with_file_name(name)));
     files.output = output.with_context(|| format!("{shown}: names no output; try --output"))?;
 
-    let pipeline = model::open_with(files.model.as_deref(), &args.run.options())?;
+    let pipeline = model::open(files.model.as_deref(), &args.run.options()?)?;
     let pipeline = files.add_ons.apply(pipeline)?;
     let settings = pipeline.settings(saved.request())?;
     files.check(settings.count)?;

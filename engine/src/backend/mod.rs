@@ -1,7 +1,9 @@
 //! What runs a graph. Models never name a backend; a backend knows ops and nothing of models.
 
+mod choice;
 pub mod conformance;
 pub mod cpu;
+pub mod fallback;
 pub mod row_layout;
 mod source;
 #[cfg(feature = "vulkan")]
@@ -11,6 +13,7 @@ use std::time::Duration;
 
 use sdq_formats::WeightSpec;
 
+pub use choice::{Wanted, choose};
 pub use source::WeightSource;
 
 use crate::{
@@ -78,6 +81,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// Bytes that graphs can still take where they do not take them from the process's own memory; `None` where they do.
     fn memory_left(&self) -> Option<u64> {
         None
+    }
+
+    /// Gives up what cannot hold a run for something that may; `false` where there is nothing else.
+    fn fall_back(&self) -> bool {
+        false
     }
 }
 

@@ -126,6 +126,14 @@ impl Backend for Watching {
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
         self.inner.cost(graph, weights)
     }
+
+    fn memory_left(&self) -> Option<u64> {
+        self.inner.memory_left()
+    }
+
+    fn fall_back(&self) -> bool {
+        self.inner.fall_back()
+    }
 }
 
 struct Watched<'w> {

@@ -88,6 +88,7 @@ impl Pipeline {
         let limit = self.memory_limit();
         match planner.within(limit)? {
             Some(plan) => Ok(plan),
+            None if self.backend.fall_back() => self.plan_settings(settings),
             None => Err(planner.does_not_fit(limit.unwrap_or(u64::MAX))?),
         }
     }
@@ -107,6 +108,9 @@ impl Pipeline {
         let room = limit.saturating_sub(beside);
         if let Some(stages) = self.decoder_stages(size, 0, |stager| stager.cheapest(room))? {
             return Ok(stages);
+        }
+        if self.backend.fall_back() {
+            return self.fitting_stages(size, count);
         }
         let least = self.decoder_stages(size, 0, |stager| stager.smallest())?;
         Err(Error::DoesNotFit {

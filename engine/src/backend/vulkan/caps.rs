@@ -89,7 +89,6 @@ pub(super) struct Capabilities {
     pub(super) driver_id: vk::DriverId,
     pub(super) kind: DeviceKind,
     pub(super) api: u32,
-    pub(super) vendor: u32,
     /// Tells devices and drivers apart, for what is remembered of them.
     pub(super) cache_key: String,
     pub(super) compute_family: Option<u32>,

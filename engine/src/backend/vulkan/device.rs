@@ -172,7 +172,6 @@ impl Instance {
             driver_id: driver.driver_id,
             kind,
             api,
-            vendor: base.vendor_id,
             cache_key: format!(
                 "{:08x}-{:08x}-{:08x}-{}",
                 base.vendor_id,
