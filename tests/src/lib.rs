@@ -8,3 +8,4 @@ pub mod goldens;
 pub mod measure;
 pub mod models;
 pub mod single_file;
+pub mod vulkan;

@@ -14,6 +14,7 @@ use sdq_schedulers::{NoiseSource, SchedulerConfig, create, schedulers};
 use sdq_tests::{
     measure::Table,
     models::{Model, demo_model},
+    vulkan,
 };
 
 /// The system's allocator, counted.
@@ -118,6 +119,12 @@ fn denoising_steps() {
     for entry in schedulers() {
         let request = plain.clone().scheduler(entry.name);
         table.equal(&format!("a run with {}", entry.name), &of_run(&pipeline, &request), &0);
+    }
+    // On a device too: what is submitted was recorded before.
+    if let Some(device) = vulkan::device() {
+        let pipeline =
+            Model::convert_folder(&demo_model(), WeightType::Q8).open_with(&vulkan::options(&device));
+        table.equal("a run on a device", &of_run(&pipeline, &plain.clone().steps(4)), &0);
     }
     for caching in [Caching::Deep { every: 3, skip: 1 }, Caching::Guidance { every: 2 }] {
         let request = plain.clone().caching(caching);

@@ -62,8 +62,10 @@ impl WithFallback {
                 true
             }
             Some(Failure::Always) => {
-                self.given_up.store(true, Ordering::Relaxed);
-                (self.notice)(&format!("{error}; the run goes on on the CPU"));
+                // Graphs that were compiled before fail one after the other; once is enough to say.
+                if !self.given_up.swap(true, Ordering::Relaxed) {
+                    (self.notice)(&format!("{error}; the run goes on on the CPU"));
+                }
                 true
             }
         }

@@ -103,6 +103,22 @@ impl Conformance {
         Ok(Outcome { agrees, error })
     }
 
+    /// Calls `look` while the graph of `case` is compiled for `backend`.
+    ///
+    /// # Errors
+    /// When the backend cannot compile it.
+    pub fn while_compiled<T>(
+        &self,
+        case: &Case,
+        backend: &dyn Backend,
+        look: impl FnOnce() -> T,
+    ) -> Result<T, Error> {
+        let component =
+            self.file.component(&case.component).ok_or(Error::MissingComponent { component: "case" })?;
+        let _compiled = backend.compile(case.graph.clone(), &WeightSource::new(component))?;
+        Ok(look())
+    }
+
     /// Every output, one after the other.
     fn run(&self, case: &Case, backend: &dyn Backend) -> Result<Vec<f32>, Error> {
         let component =

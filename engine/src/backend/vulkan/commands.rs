@@ -61,7 +61,7 @@ unsafe impl Send for Commands {}
 
 impl Commands {
     pub(super) fn new(context: &Context) -> Result<Commands, VulkanError> {
-        let Context { gpu, pipelines } = context;
+        let Context { gpu, pipelines, .. } = context;
         let mut commands = Commands {
             gpu: gpu.clone(),
             pipelines: pipelines.clone(),

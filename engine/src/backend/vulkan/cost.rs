@@ -102,7 +102,10 @@ impl Rates {
 
 /// What one run of `graph` takes.
 fn seconds(context: &Context, limits: &Limits, graph: Graph, integers: bool) -> Result<f64, Error> {
-    let blank = Placement::blank(&graph.weights, integers);
+    let largest = graph.weights.iter().map(|spec| spec.shape.iter().product::<usize>()).max();
+    // Panels are whole.
+    let zeros = vec![0.0; 2 * largest.unwrap_or(0)];
+    let blank = Placement::blank(&graph.weights, integers, &zeros);
     let prepared = Prepared::with_weights(graph, blank);
     let mut executable = VulkanExecutable::new(context, prepared, limits)?;
     // The first run may compile and touches memory.

@@ -23,7 +23,7 @@ mod weights;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::Ordering},
 };
 
 use super::{Backend, Cost, Executable, Footprint, WeightSource, row_layout::RowLayout};
@@ -50,6 +50,8 @@ pub use schedule::Counters;
 struct Context {
     gpu: Arc<Gpu>,
     pipelines: Arc<Pipelines>,
+    /// Whether weights are read from the mapped file, where the driver takes its pages.
+    reads_in_place: bool,
 }
 
 /// A device as `sdq info` shows it.
@@ -191,7 +193,20 @@ impl VulkanBackend {
         let cache = memory.pipelines(&capabilities.cache_key);
         let gpu = Gpu::open(&instance, physical, capabilities, tier)?;
         let pipelines = Arc::new(Pipelines::new(&gpu, cache)?);
-        Ok(VulkanBackend { context: Context { gpu, pipelines }, rates: OnceLock::new() })
+        let reads_in_place = weights::may_read_in_place(&gpu.capabilities);
+        let context = Context { gpu, pipelines, reads_in_place };
+        Ok(VulkanBackend { context, rates: OnceLock::new() })
+    }
+
+    /// Copies weights to memory of the device, also where it could read the file's own pages.
+    pub fn copying_weights(mut self) -> VulkanBackend {
+        self.context.reads_in_place = false;
+        self
+    }
+
+    /// Bytes of the device's memory that graphs and their weights take, pages of files not counted.
+    pub fn allocated_bytes(&self) -> u64 {
+        self.context.gpu.allocated.load(Ordering::Relaxed)
     }
 
     /// The device's name.
@@ -257,7 +272,11 @@ impl Backend for VulkanBackend {
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
         let prepared = Prepared::new(graph, weights)?;
         match prepared.lower(&self.limits()) {
-            Ok(lowered) => Ok(Footprint { executable: prepared.bytes(&lowered), scratch: 0 }),
+            Ok(lowered) => {
+                // Pages of a file are not counted, as on the processor.
+                let weights = if self.context.reads_in_place { 0 } else { prepared.weights.bytes() };
+                Ok(Footprint { executable: prepared.bytes(&lowered) + weights, scratch: 0 })
+            }
             // Never fits, however much memory there is: to be cut.
             Err(VulkanError::TooLarge { .. }) => Ok(Footprint { executable: u64::MAX >> 4, scratch: 0 }),
             Err(error) => Err(error.into()),
@@ -318,11 +337,11 @@ impl<'w> Prepared<'w> {
         lower(&self.graph, &self.plan, &self.layouts, &self.weights, limits)
     }
 
-    /// What it takes of the device's memory, weights included, and of the host's for what crosses.
+    /// What it takes of the device's memory beside weights, and of the host's for what crosses.
     fn bytes(&self, lowered: &Lowered) -> u64 {
         let ports = self.graph.inputs.iter().chain(&self.graph.outputs).chain(&self.graph.kept);
         let crossing: u64 = ports.map(|port| self.plan.range(port.tensor.0).len() as u64 * 4).sum();
         let tables = lowered.tables.len() as u64 * 4;
-        lowered.arena + self.weights.bytes() + self.weights.column_sum_bytes() + tables + 2 * crossing
+        lowered.arena + self.weights.column_sum_bytes() + tables + 2 * crossing
     }
 }

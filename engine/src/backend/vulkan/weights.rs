@@ -11,6 +11,7 @@ use sdq_formats::{
 use super::{
     Context,
     buffer::{Buffer, Purpose},
+    caps::Capabilities,
     device::Gpu,
     error::VulkanError,
     schedule::{Place, Region},
@@ -149,16 +150,16 @@ impl<'w> Placement<'w> {
         region
     }
 
-    /// Weights of the right shape and of no meaning, for measuring: all zero, and nothing on the host.
-    pub(super) fn blank(specs: &[WeightSpec], integers: bool) -> Placement<'w> {
-        static ZEROS: [f32; 1 << 18] = [0.0; 1 << 18];
+    /// Weights of the right shape and of no meaning, for measuring: all are parts of `zeros`, which has to be as long as the
+    /// largest.
+    pub(super) fn blank(specs: &[WeightSpec], integers: bool, zeros: &'w [f32]) -> Placement<'w> {
         let mut placement =
             Placement { placed: Vec::new(), sources: Vec::new(), buffers: Vec::new(), column_sums: 0 };
         for spec in specs {
             let is_product = matches!(spec.role, WeightRole::Matrix | WeightRole::Conv);
             let weight_type = if integers && is_product { WeightType::Q8 } else { WeightType::F32 };
             let parts = stored_parts(spec, weight_type).expect("small shapes have sizes");
-            let zeros = |index: usize| &ZEROS[..parts[index].bytes / size_of::<f32>()];
+            let zeros = |index: usize| &zeros[..parts[index].bytes / size_of::<f32>()];
             let data = match weight_type {
                 WeightType::Q8 => WeightData::Q8 { values: cast_slice(zeros(0)), scales: zeros(1) },
                 _ => WeightData::F32(zeros(0)),
@@ -212,7 +213,9 @@ impl<'w> Resident<'w> {
     /// else by copying. Afterwards `placement` says where they really are.
     pub(super) fn new(context: &Context, placement: &mut Placement<'w>) -> Result<Resident<'w>, VulkanError> {
         let gpu = &context.gpu;
-        if let Some(buffers) = in_place(gpu, placement) {
+        if context.reads_in_place
+            && let Some(buffers) = in_place(gpu, placement)
+        {
             return Ok(Resident { buffers, _pages: PhantomData });
         }
         let mut buffers = Vec::new();
@@ -234,17 +237,15 @@ impl<'w> Resident<'w> {
 /// Size of a page on every system that the files are mapped on, or a part of it.
 const PAGE: usize = 4096;
 
-/// Buffers over the very pages of the mapped files; `None` where the device or the driver cannot.
-fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>> {
-    let capabilities = &gpu.capabilities;
-    let aligned = sdq_formats::mmap::ALIGNMENT as u64;
-    let can = capabilities.shares_memory()
+/// Whether a device of this kind may read the pages of mapped files where they lie.
+pub(super) fn may_read_in_place(capabilities: &Capabilities) -> bool {
+    capabilities.shares_memory()
         && capabilities.import_alignment.is_some_and(|alignment| alignment <= PAGE as u64)
-        && capabilities.alignment <= aligned
-        && std::env::var_os("SDQ_VK_IMPORT").is_none_or(|value| value != "0");
-    if !can {
-        return None;
-    }
+        && capabilities.alignment <= sdq_formats::mmap::ALIGNMENT as u64
+}
+
+/// Buffers over the very pages of the mapped files; `None` where the driver does not take them.
+fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>> {
     let address = |part: &PartSource<'_>| part.bytes.as_ptr().addr();
     let mut order: Vec<usize> = (0..placement.sources.len()).collect();
     order.sort_by_key(|&index| address(&placement.sources[index]));
@@ -265,7 +266,7 @@ fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>
         let (first, last) = (&placement.sources[run[0]], &placement.sources[*run.last()?]);
         let start = address(first) / PAGE * PAGE;
         let length = (address(last) + last.bytes.len() - start).next_multiple_of(PAGE);
-        if length as u64 > capabilities.max_allocation {
+        if length as u64 > gpu.capabilities.max_allocation {
             return None;
         }
         let buffer = import(gpu, first.bytes, start, length)?;
