@@ -318,7 +318,8 @@ impl Cases {
                     // One row for all images where there is but one image, else a row for each.
                     let time = graph.input("time", &[if batch == 3 { 1 } else { batch }, n]);
                     let y = graph.conv2d("conv", x, n, window, Some(time));
-                    let residual = graph.input("residual", &graph.shape(y).to_vec());
+                    let shape = graph.shape(y).to_vec();
+                    let residual = graph.input("residual", &shape);
                     let sum = graph.add(y, residual);
                     graph.output("y", sum);
                 });

@@ -4,7 +4,7 @@ use std::fmt;
 
 use ash::vk;
 
-use super::device::BINDINGS;
+use super::{device::BINDINGS, lower::MatrixTile};
 
 /// Which kernels a device runs. Each tier can do what those below it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -106,8 +106,8 @@ pub(super) struct Capabilities {
     pub(super) timestamp_nanoseconds: Option<f64>,
     pub(super) dot: bool,
     pub(super) dot_accelerated: bool,
-    /// Smallest and largest subgroup.
-    pub(super) subgroup: (u32, u32),
+    /// Invocations of a subgroup, unless a kernel asks for another number.
+    pub(super) subgroup: u32,
     /// Of signed bytes with sums of 32 bits.
     pub(super) matrices: Vec<MatrixShape>,
     /// Of pages that can be read without copying them; `None` where none can.
@@ -120,6 +120,8 @@ pub(super) struct Capabilities {
 const INVOCATIONS: u32 = 256;
 /// Bytes of shared memory that the smallest tiles take.
 const SHARED_MEMORY: u32 = 16 << 10;
+/// Those that products of matrices take with their largest.
+const MATRIX_SHARED_MEMORY: u32 = 32 << 10;
 
 impl Capabilities {
     /// What every kernel needs and the device has not.
@@ -148,14 +150,16 @@ impl Capabilities {
         let offers = |tier: &Tier| match tier {
             Tier::Plain => true,
             Tier::Dot => self.dot,
-            Tier::Matrix => self.dot && self.matrix_shape().is_some(),
+            Tier::Matrix => {
+                self.dot && self.matrix_shape().is_some() && self.shared_memory >= MATRIX_SHARED_MEMORY
+            }
         };
         Tier::ALL.into_iter().filter(offers).collect()
     }
 
     /// The tier that is taken unless the user or `sdq doctor` knows better.
     pub(super) fn best_tier(&self) -> Tier {
-        if self.matrix_shape().is_some() && self.dot && self.kind != DeviceKind::Software {
+        if self.tiers().contains(&Tier::Matrix) && self.kind != DeviceKind::Software {
             return Tier::Matrix;
         }
         // Where dot products are not an instruction, the driver takes bytes apart as well as the plain tier does.
@@ -172,6 +176,12 @@ impl Capabilities {
             [8, 16].contains(&shape.m) && [8, 16].contains(&shape.n) && [8, 16, 32, 64].contains(&shape.k)
         };
         self.matrices.iter().filter(fits).max_by_key(|shape| shape.m * shape.n * shape.k).copied()
+    }
+
+    /// How a workgroup divides products of matrices.
+    pub(super) fn matrix_tile(&self) -> Option<MatrixTile> {
+        let shape = self.matrix_shape()?;
+        Some(MatrixTile { shape, subgroups: INVOCATIONS / self.subgroup })
     }
 
     /// Whether it shares the processor's memory.

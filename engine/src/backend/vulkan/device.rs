@@ -156,8 +156,8 @@ impl Instance {
             && matrix.cooperative_matrix != 0
             && features12.vulkan_memory_model != 0
             && features12.shader_int8 != 0
-            && features12.storage_buffer8_bit_access != 0
-            && vulkan13.min_subgroup_size != 0
+            && vulkan13.required_subgroup_size_stages.contains(vk::ShaderStageFlags::COMPUTE)
+            && (vulkan13.min_subgroup_size..=vulkan13.max_subgroup_size).contains(&subgroups.subgroup_size)
             && features13.subgroup_size_control != 0
             && features13.compute_full_subgroups != 0;
         Capabilities {
@@ -199,7 +199,7 @@ impl Instance {
             },
             dot: features13.shader_integer_dot_product != 0,
             dot_accelerated: vulkan13.integer_dot_product4x8_bit_packed_signed_accelerated != 0,
-            subgroup: (vulkan13.min_subgroup_size, vulkan13.max_subgroup_size),
+            subgroup: subgroups.subgroup_size.clamp(1, 128),
             matrices: if matrix_ready { self.matrix_shapes(device) } else { Vec::new() },
             import_alignment: can_import.then_some(import.min_imported_host_pointer_alignment),
             has_budget: has(ext::memory_budget::NAME),
@@ -317,7 +317,6 @@ impl Gpu {
             .compute_full_subgroups(matrix_tier);
         let mut features12 = vk::PhysicalDeviceVulkan12Features::default()
             .shader_int8(matrix_tier)
-            .storage_buffer8_bit_access(matrix_tier)
             .vulkan_memory_model(matrix_tier);
         if matrix_tier {
             extensions.push(khr::cooperative_matrix::NAME.as_ptr());

@@ -10,6 +10,7 @@ use crate::graph::Activation;
 pub(super) enum Kernel {
     GemmU8S8,
     GemmU8S8Dot,
+    GemmU8S8Matrix,
     GemmF32,
     AttentionF32,
     ColumnSums,
@@ -38,6 +39,7 @@ impl Kernel {
         match self {
             Kernel::GemmU8S8 => spirv!("gemm_u8s8"),
             Kernel::GemmU8S8Dot => spirv!("gemm_u8s8_dot"),
+            Kernel::GemmU8S8Matrix => spirv!("gemm_u8s8_matrix"),
             Kernel::GemmF32 => spirv!("gemm_f32"),
             Kernel::AttentionF32 => spirv!("attention_f32"),
             Kernel::ColumnSums => spirv!("column_sums"),
@@ -50,7 +52,12 @@ impl Kernel {
         }
     }
 
-    /// The product of bytes and integers on a device of this tier.
+    /// Whether its subgroups have to be whole and of the device's usual size.
+    pub(super) fn counts_on_subgroups(self) -> bool {
+        self == Kernel::GemmU8S8Matrix
+    }
+
+    /// The product of bytes and integers on a device of this tier, where matrices do not fit.
     pub(super) fn gemm_u8s8(tier: Tier) -> Kernel {
         match tier {
             Tier::Plain => Kernel::GemmU8S8,
@@ -59,8 +66,15 @@ impl Kernel {
     }
 }
 
-/// Specialization constants, in the order of their numbers.
-pub(super) type Constants = [u32; 3];
+/// Specialization constants by their numbers; zero where a kernel has none.
+pub(super) type Constants = [u32; 7];
+
+/// The constants of a kernel that has few.
+pub(super) fn constants<const COUNT: usize>(few: [u32; COUNT]) -> Constants {
+    let mut constants = Constants::default();
+    constants[..COUNT].copy_from_slice(&few);
+    constants
+}
 
 /// A kernel with its constants: what a pipeline is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

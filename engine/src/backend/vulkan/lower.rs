@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use sdq_formats::{WeightSpec, layout::PANEL};
 
 use super::{
-    caps::Tier,
+    caps::{MatrixShape, Tier},
     error::VulkanError,
     kernels::{
-        AttentionPush, ColumnSumsPush, EmbeddingPush, GemmPush, HAS_BIAS, HAS_CHANNEL_BIAS, HAS_RESIDUAL,
-        Kernel, MomentsPush, MovePush, ONE_CHANNEL_BIAS, Push, RowSource, RowStatisticsPush, RowsPush,
-        Specialized, StatisticsMode, StatisticsPush, activation_number,
+        AttentionPush, ColumnSumsPush, Constants, EmbeddingPush, GemmPush, HAS_BIAS, HAS_CHANNEL_BIAS,
+        HAS_RESIDUAL, Kernel, MomentsPush, MovePush, ONE_CHANNEL_BIAS, Push, RowSource, RowStatisticsPush,
+        RowsPush, Specialized, StatisticsMode, StatisticsPush, activation_number, constants,
     },
     schedule::{Binding, Dispatch, Place, Region},
     weights::{Form, Integers, Placed, Placement},
@@ -33,6 +33,24 @@ pub(super) struct Limits {
     pub(super) groups: [u32; 2],
     /// Bytes that a workgroup shares.
     pub(super) shared_memory: u32,
+    /// How matrices are multiplied, in the tier that does.
+    pub(super) matrix: Option<MatrixTile>,
+}
+
+/// Products of matrices as a workgroup makes them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MatrixTile {
+    pub(super) shape: MatrixShape,
+    /// Subgroups of a workgroup, each of which multiplies on its own.
+    pub(super) subgroups: u32,
+}
+
+impl MatrixTile {
+    /// Whether a tile of so many rows and columns, in sixteens, gives every subgroup as many matrices.
+    fn divides(&self, rows: u32, columns: u32) -> bool {
+        let matrices = (16 * rows / self.shape.m) * (16 * columns / self.shape.n);
+        matrices > 0 && matrices.is_multiple_of(self.subgroups)
+    }
 }
 
 /// A graph as kernels.
@@ -100,7 +118,7 @@ struct Lowering<'a> {
 /// A dispatch before it is checked.
 struct Call {
     kernel: Kernel,
-    constants: [u32; 3],
+    constants: Constants,
     bindings: Vec<Binding>,
     push: Push,
     groups: [u64; 2],
@@ -209,7 +227,7 @@ impl Lowering<'_> {
         bindings.extend(placed.multipliers.map(|multipliers| read(1, multipliers)));
         let dispatch = self.checked(Call {
             kernel: Kernel::ColumnSums,
-            constants: [integers.packed.into(), 0, 0],
+            constants: constants([integers.packed.into()]),
             bindings,
             push: Push::new(push),
             groups: flat(pairs.div_ceil(64) as u64),
@@ -320,7 +338,7 @@ impl Lowering<'_> {
         let words = u64::from(push.rows) * u64::from(push.width);
         self.call(Call {
             kernel: Kernel::Move,
-            constants: [0; 3],
+            constants: Constants::default(),
             bindings: vec![read(0, self.tensor(from)), written(1, self.tensor(to))],
             push: Push::new(*push),
             groups: flat(words.div_ceil(256)),
@@ -384,9 +402,18 @@ impl Lowering<'_> {
             }
         };
         let [rows, columns] = self.tile(m, n);
+        let mut constants = constants([rows, columns, last_constant]);
+        let mut kernel = kernel;
+        if let (Form::Integers(_), Some(matrix)) = (&placed.form, self.limits.matrix)
+            && matrix.divides(rows, columns)
+        {
+            let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
+            constants[3..].copy_from_slice(&[m, n, k, subgroups]);
+            kernel = Kernel::GemmU8S8Matrix;
+        }
         self.call(Call {
             kernel,
-            constants: [rows, columns, last_constant],
+            constants,
             bindings,
             push: Push::new(push),
             groups: [n.div_ceil(16 * columns as usize) as u64, m.div_ceil(16 * rows as usize) as u64],
@@ -488,7 +515,7 @@ impl Lowering<'_> {
         }
         self.call(Call {
             kernel: Kernel::Rows,
-            constants: [source as u32, activation_number(activation), layout.is_some().into()],
+            constants: constants([source as u32, activation_number(activation), layout.is_some().into()]),
             bindings,
             push: Push::new(push),
             groups: flat(groups),
@@ -506,7 +533,7 @@ impl Lowering<'_> {
         let statistics = self.room(rows as u64 * 16);
         self.call(Call {
             kernel: Kernel::RowStatistics,
-            constants: [0; 3],
+            constants: Constants::default(),
             bindings: vec![read(0, self.tensor(x)), written(1, statistics)],
             push: Push::new(RowStatisticsPush { rows: word(rows), channels: word(channels), eps }),
             groups: flat(rows as u64),
@@ -569,7 +596,7 @@ impl Lowering<'_> {
         bindings.extend(before.map(|before| read(1, before)));
         self.call(Call {
             kernel: Kernel::Statistics,
-            constants: [mode as u32, 0, 0],
+            constants: constants([mode as u32]),
             bindings,
             push: Push::new(StatisticsPush {
                 groups: word(groups),
@@ -614,7 +641,7 @@ impl Lowering<'_> {
         };
         self.call(Call {
             kernel: Kernel::Moments,
-            constants: [0; 3],
+            constants: Constants::default(),
             bindings: vec![read(0, self.tensor(x)), written(1, moments)],
             push: Push::new(push),
             groups: [slices as u64, batch as u64],
@@ -641,7 +668,7 @@ impl Lowering<'_> {
         };
         self.call(Call {
             kernel: Kernel::AttentionF32,
-            constants: [word(tile), word(depth), 0],
+            constants: constants([word(tile), word(depth)]),
             bindings: vec![
                 read(0, self.tensor(q)),
                 read(1, self.tensor(k)),
@@ -677,7 +704,7 @@ impl Lowering<'_> {
                 Form::Integers(_) => unreachable!("tables are not in panels"),
             }
         };
-        let constants = [number(tokens, 1), number(positions, 3), 0];
+        let constants = constants([number(tokens, 1), number(positions, 3)]);
         self.call(Call {
             kernel: Kernel::Embedding,
             constants,

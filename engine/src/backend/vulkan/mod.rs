@@ -235,6 +235,10 @@ impl VulkanBackend {
             max_binding: capabilities.max_binding,
             groups: capabilities.groups,
             shared_memory: capabilities.shared_memory,
+            matrix: match self.context.gpu.tier {
+                Tier::Matrix => capabilities.matrix_tile(),
+                Tier::Plain | Tier::Dot => None,
+            },
         }
     }
 }

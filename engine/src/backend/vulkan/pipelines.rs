@@ -123,6 +123,14 @@ impl Pipelines {
             .module(module)
             .name(c"main")
             .specialization_info(&specialization);
+        let mut size = vk::PipelineShaderStageRequiredSubgroupSizeCreateInfo::default()
+            .required_subgroup_size(self.gpu.capabilities.subgroup);
+        let stage = match wanted.kernel.counts_on_subgroups() {
+            true => {
+                stage.flags(vk::PipelineShaderStageCreateFlags::REQUIRE_FULL_SUBGROUPS).push_next(&mut size)
+            }
+            false => stage,
+        };
         let info = vk::ComputePipelineCreateInfo::default()
             // Large dispatches are handed over a part at a time.
             .flags(vk::PipelineCreateFlags::DISPATCH_BASE)

@@ -177,7 +177,7 @@ mod tests {
         let read = |region: &Region| Binding { number: 0, region: *region, written: false };
         let mut bindings: Vec<Binding> = reads.iter().map(read).collect();
         bindings.push(Binding { number: 1, region: writes, written: true });
-        let kernel = Specialized { kernel: Kernel::Move, constants: [0; 3] };
+        let kernel = Specialized { kernel: Kernel::Move, constants: [0; 7] };
         Dispatch { kernel, bindings, push: Push::new(0_u32), groups: [1, rows], work, node: 0 }
     }
 

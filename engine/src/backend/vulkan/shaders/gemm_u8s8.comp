@@ -6,6 +6,7 @@
 #include "common.glsl"
 #include "blocks.glsl"
 #include "gemm.glsl"
+#include "integers.glsl"
 
 // out = epilogue(x * weight^T), `x` rows of bytes with factors, `weight` integers in panels of sixteen features.
 //
@@ -15,21 +16,7 @@
 layout(local_size_x = 256) in;
 layout(constant_id = 0) const uint TILE_ROWS = 4;
 layout(constant_id = 1) const uint TILE_COLUMNS = 4;
-// Whether weights have four bits and multipliers.
-layout(constant_id = 2) const bool PACKED = false;
 
-layout(binding = 0) readonly buffer X { uint x[]; };
-layout(binding = 1) readonly buffer Values { uint values[]; };
-layout(binding = 2) readonly buffer Multipliers { uint multipliers[]; };
-layout(binding = 3) readonly buffer Scales { float scales[]; };
-layout(binding = 4) readonly buffer Blocks { Block blocks[]; };
-layout(binding = 5) readonly buffer ColumnSums { uint column_sums[]; };
-layout(binding = 6) readonly buffer Bias { float bias[]; };
-layout(binding = 7) readonly buffer ChannelBias { float channel_bias[]; };
-layout(binding = 8) readonly buffer Residual { float residual[]; };
-layout(binding = 9) writeonly buffer Out { float product[]; };
-
-const uint BLOCK_WORDS = 16;
 const uint ROWS = 16 * TILE_ROWS;
 const uint COLUMNS = 16 * TILE_COLUMNS;
 
@@ -48,21 +35,6 @@ int dot4(uint a, uint b) {
     ivec4 v = ivec4(byte_of(b, 0), byte_of(b, 1), byte_of(b, 2), byte_of(b, 3));
     return u.x * v.x + u.y * v.y + u.z * v.z + u.w * v.w;
 #endif
-}
-
-// Four columns of a feature. `word` counts words of a panel, `group` groups of all taps.
-uint weight_quad(uint panel, uint lane, uint word, uint group) {
-    if (!PACKED) {
-        return values[(panel * (push.padded / 4) + word) * 16 + lane];
-    }
-    uint packed = values[(panel * (push.padded / 8) + word / 2) * 16 + lane];
-    uint nibbles = ((word & 1u) == 0u ? packed : packed >> 4) & 0x0f0f0f0fu;
-    uint all_groups = push.kernel * push.kernel * push.groups;
-    uint at = (panel * all_groups + group) * 8 + (lane & 7u);
-    uint both = multipliers[at / 4] >> ((at & 3u) * 8);
-    uint multiplier = (lane < 8 ? both : both >> 4) & 15u;
-    // (nibble - 8) * multiplier for each byte: at most 120, and at most 64 less than 128, so that nothing crosses over.
-    return ((nibbles * multiplier | 0x80808080u) - 0x08080808u * multiplier) ^ 0x80808080u;
 }
 
 void main() {
@@ -111,8 +83,7 @@ void main() {
             }
             for (uint column = thread; column < COLUMNS; column += 256) {
                 uint panel = min((first_column + column) / 16, panels - 1);
-                uint at = (panel * taps * push.blocks + tap * push.blocks + b) * 8 + column % 16 / 2;
-                sums_of_columns[column] = bitfieldExtract(int(column_sums[at]), int(column & 1u) * 16, 16);
+                sums_of_columns[column] = column_sum(panel, column % 16, tap * push.blocks + b);
             }
             barrier();
 
