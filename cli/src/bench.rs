@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use sdq_engine::{
     Error, Pipeline, Request,
-    backend::cpu::{limits::Limits, pool::Pool},
+    backend::Limits,
     pipeline::{OpTime, Part, PartRun},
 };
 use serde_json::{Value, json};
@@ -43,8 +43,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     // Guidance is only of use where the prompt says something.
     let request = Request { prompt: "a red apple".to_owned(), width, height, ..Request::default() };
     let settings = pipeline.settings(&request)?;
-    let pool = Pool::new(args.device.threads)?;
-    let limits = Limits::measure(&pool);
+    let limits = pipeline.limits()?;
     let wanted = |part: &Part| args.part == PartArg::All || args.part == PartArg::of(*part);
     let parts = Part::ALL.into_iter().filter(wanted);
     let measured = parts
@@ -140,7 +139,7 @@ fn print(
     say!("{}, {width}x{height}, {}", pipeline.manifest().name, pipeline.backend_description());
     let [integer, float, copy] = [limits.integer, limits.float, limits.copy].map(|rate| rate / 1e9);
     say!(
-        "the machine: {integer:.0} G multiply-adds/s of integers, {float:.0} of floats, {copy:.1} GB/s copied"
+        "the device: {integer:.0} G multiply-adds/s of integers, {float:.0} of floats, {copy:.1} GB/s copied"
     );
     say!("{:<14}{:>10}{:>10}{:>10}{:>9}{:>10}", "", "least", "median", "most", "GMAC/s", "of limit");
     for part in measured {

@@ -12,7 +12,7 @@ use std::{
 use sdq_engine::{
     Error, Generated, Pipeline, PipelineOptions, Request,
     backend::{
-        Backend, Cost, Executable, Footprint, WeightSource, cpu::CpuBackend, fallback::WithFallback,
+        Backend, Cost, Executable, Footprint, Limits, WeightSource, cpu::CpuBackend, fallback::WithFallback,
         vulkan::VulkanError,
     },
     graph::{Graph, Node},
@@ -63,6 +63,10 @@ impl Backend for Failing {
 
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
         self.inner.cost(graph, weights)
+    }
+
+    fn limits(&self) -> Result<Limits, Error> {
+        self.inner.limits()
     }
 }
 

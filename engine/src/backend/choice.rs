@@ -2,8 +2,11 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use super::{Backend, cpu::CpuBackend, fallback::Notice};
+use super::{Backend, cpu::CpuBackend};
 use crate::Error;
+
+/// Told what went wrong, where the run goes on all the same.
+pub type Notice = dyn Fn(&str) + Send + Sync;
 
 /// What to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

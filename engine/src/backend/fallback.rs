@@ -11,14 +11,11 @@ use std::{
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Cost, Executable, Footprint, WeightSource};
+use super::{Backend, Cost, Executable, Footprint, Limits, Notice, WeightSource, vulkan::VulkanError};
 use crate::{
     Error,
     graph::{Graph, Node},
 };
-
-/// Told what went wrong, and that the run goes on.
-pub type Notice = dyn Fn(&str) + Send + Sync;
 
 /// Runs graphs on one backend as long as that can, and on another from then on.
 ///
@@ -81,16 +78,11 @@ enum Failure {
 }
 
 fn failure(error: &Error) -> Option<Failure> {
-    #[cfg(feature = "vulkan")]
-    if let Error::Vulkan(error) = error {
-        use super::vulkan::VulkanError;
-        return Some(match error {
-            VulkanError::OutOfMemory { .. } | VulkanError::TooLarge { .. } => Failure::Once,
-            _ => Failure::Always,
-        });
+    match error {
+        Error::Vulkan(VulkanError::OutOfMemory { .. } | VulkanError::TooLarge { .. }) => Some(Failure::Once),
+        Error::Vulkan(_) => Some(Failure::Always),
+        _ => None,
     }
-    let _ = error;
-    None
 }
 
 impl Backend for WithFallback {
@@ -122,6 +114,10 @@ impl Backend for WithFallback {
 
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
         self.current().cost(graph, weights)
+    }
+
+    fn limits(&self) -> Result<Limits, Error> {
+        self.current().limits()
     }
 
     fn memory_left(&self) -> Option<u64> {

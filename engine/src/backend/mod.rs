@@ -3,6 +3,7 @@
 mod choice;
 pub mod conformance;
 pub mod cpu;
+#[cfg(feature = "vulkan")]
 pub mod fallback;
 pub mod row_layout;
 mod source;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use sdq_formats::WeightSpec;
 
-pub use choice::{Wanted, choose};
+pub use choice::{Notice, Wanted, choose};
 pub use source::WeightSource;
 
 use crate::{
@@ -51,6 +52,24 @@ impl Cost {
     }
 }
 
+/// What a device can do at most in a second, measured beside what is held against it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Limits {
+    /// Multiply-adds of bytes that do not leave the registers.
+    pub integer: f64,
+    /// Single-precision multiply-adds that do not leave the registers.
+    pub float: f64,
+    /// Bytes that are copied, read and written counted once, from and to memory that no cache holds.
+    pub copy: f64,
+}
+
+impl Limits {
+    /// The seconds that so many multiply-adds of bytes and of floats take at least.
+    pub fn seconds(&self, integer: u64, float: u64) -> f64 {
+        integer as f64 / self.integer + float as f64 / self.float
+    }
+}
+
 /// Makes graphs runnable on one kind of device.
 pub trait Backend: Send + Sync + std::fmt::Debug {
     /// What `sdq info` shows: device, instruction set, threads.
@@ -77,6 +96,12 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// When a weight is missing or of another shape.
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error>;
+
+    /// What the device can do at most. Takes some tenths of a second.
+    ///
+    /// # Errors
+    /// When the device fails.
+    fn limits(&self) -> Result<Limits, Error>;
 
     /// Bytes that graphs can still take where they do not take them from the process's own memory; `None` where they do.
     fn memory_left(&self) -> Option<u64> {

@@ -14,7 +14,7 @@ use sdq_formats::WeightSpec;
 use super::{Event, Pipeline, Request};
 use crate::{
     Error,
-    backend::{Backend, Cost, Executable, Footprint, WeightSource},
+    backend::{Backend, Cost, Executable, Footprint, Limits, WeightSource},
     graph::{Graph, Node},
 };
 
@@ -125,6 +125,10 @@ impl Backend for Watching {
 
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
         self.inner.cost(graph, weights)
+    }
+
+    fn limits(&self) -> Result<Limits, Error> {
+        self.inner.limits()
     }
 
     fn memory_left(&self) -> Option<u64> {

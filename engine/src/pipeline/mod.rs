@@ -51,7 +51,7 @@ pub use time::{OpTime, Part, PartRun, TimePlan};
 
 use crate::{
     Error, Model, Picture, Tensor,
-    backend::{Backend, WeightSource, cpu::CpuBackend},
+    backend::{Backend, Limits, WeightSource, cpu::CpuBackend},
     memory,
     words::ExtraWords,
 };
@@ -185,6 +185,14 @@ impl Pipeline {
     /// Device, instruction set and threads in use.
     pub fn backend_description(&self) -> String {
         self.backend.description()
+    }
+
+    /// What the device in use can do at most. Takes some tenths of a second.
+    ///
+    /// # Errors
+    /// When the device fails.
+    pub fn limits(&self) -> Result<Limits, Error> {
+        self.backend.limits()
     }
 
     /// Draws what `request` asks for and tells `observer` of every stage; the observer stops the run by returning

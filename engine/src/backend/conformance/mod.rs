@@ -71,7 +71,20 @@ impl Conformance {
     /// # Errors
     /// When that folder cannot be written.
     pub fn new() -> Result<Conformance, Error> {
-        let cases = cases::all();
+        Conformance::of(cases::all())
+    }
+
+    /// Only the cases in which every bit has to agree: few, and enough to know whether a device multiplies right.
+    ///
+    /// # Errors
+    /// As [`new`](Conformance::new).
+    pub fn exact() -> Result<Conformance, Error> {
+        let mut cases = cases::all();
+        cases.retain(|case| case.agreement == Agreement::Exact);
+        Conformance::of(cases)
+    }
+
+    fn of(cases: Vec<Case>) -> Result<Conformance, Error> {
         let path = Temporary::new();
         weights::write(&path.0, &cases)?;
         let file = SdqFile::open(&path.0)?;

@@ -9,30 +9,13 @@ use super::{
     pool::Pool,
     simd::{LANES, Simd, SimdOp},
 };
+use crate::backend::Limits;
 
-/// Rates of all threads of a pool together.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Limits {
-    /// Multiply-adds of bytes per second.
-    pub integer: f64,
-    /// Single-precision multiply-adds per second.
-    pub float: f64,
-    /// Bytes per second that are copied, read and written counted once, from and to memory that no cache holds.
-    pub copy: f64,
-}
-
-impl Limits {
-    /// Measures all three; takes some tenths of a second.
-    pub fn measure(pool: &Pool) -> Limits {
-        const COPIED: usize = 16 << 20;
-        let copy = copy_rate(pool, COPIED) * size_of::<f32>() as f64;
-        Limits { integer: dot_rate(pool), float: fma_rate(pool), copy }
-    }
-
-    /// The seconds that so many multiply-adds of bytes and of floats take at least.
-    pub fn seconds(&self, integer: u64, float: u64) -> f64 {
-        integer as f64 / self.integer + float as f64 / self.float
-    }
+/// Measures all three with all threads of `pool`; takes some tenths of a second.
+pub fn measure(pool: &Pool) -> Limits {
+    const COPIED: usize = 16 << 20;
+    let copy = copy_rate(pool, COPIED) * size_of::<f32>() as f64;
+    Limits { integer: dot_rate(pool), float: fma_rate(pool), copy }
 }
 
 /// Single-precision multiply-adds per second of all threads of `pool` when nothing leaves the registers.

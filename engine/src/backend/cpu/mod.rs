@@ -20,7 +20,7 @@ use std::{
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Cost, Executable, Footprint, WeightSource, row_layout::RowLayout};
+use super::{Backend, Cost, Executable, Footprint, Limits, WeightSource, row_layout::RowLayout};
 use crate::{
     Error,
     graph::{
@@ -97,6 +97,10 @@ impl Backend for CpuBackend {
             }
         };
         Ok(rates.cost(&self.pool, &prepared))
+    }
+
+    fn limits(&self) -> Result<Limits, Error> {
+        Ok(limits::measure(&self.pool))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Context, Prepared, executable::VulkanExecutable, lower::Limits, weights::Placement};
+use super::{Context, Prepared, executable::VulkanExecutable, lower::Bounds, weights::Placement};
 use crate::{
     Error,
     backend::{Cost, Executable as _},
@@ -27,7 +27,7 @@ const RUNS: usize = 2;
 
 impl Rates {
     /// Measures small graphs with blank weights.
-    pub(super) fn measure(context: &Context, limits: &Limits) -> Result<Rates, Error> {
+    pub(super) fn measure(context: &Context, bounds: &Bounds) -> Result<Rates, Error> {
         let size = [1, 16, 16, 128];
         let nodes = 8;
         let chain = |append: &dyn Fn(&mut GraphBuilder, TensorId, usize) -> TensorId| {
@@ -42,7 +42,7 @@ impl Rates {
         let convolve = |graph: &mut GraphBuilder, x, index: usize| {
             graph.conv2d(&format!("conv{index}"), x, size[3], Window::SAME_3X3, None)
         };
-        let time = |graph: &Graph, integers: bool| seconds(context, limits, graph.clone(), integers);
+        let time = |graph: &Graph, integers: bool| seconds(context, bounds, graph.clone(), integers);
         let empty = {
             let mut graph = GraphBuilder::new();
             let mut x = graph.input("x", &[1, 1, 1, 16]);
@@ -101,13 +101,13 @@ impl Rates {
 }
 
 /// What one run of `graph` takes.
-fn seconds(context: &Context, limits: &Limits, graph: Graph, integers: bool) -> Result<f64, Error> {
+fn seconds(context: &Context, bounds: &Bounds, graph: Graph, integers: bool) -> Result<f64, Error> {
     let largest = graph.weights.iter().map(|spec| spec.shape.iter().product::<usize>()).max();
     // Panels are whole.
     let zeros = vec![0.0; 2 * largest.unwrap_or(0)];
     let blank = Placement::blank(&graph.weights, integers, &zeros);
     let prepared = Prepared::with_weights(graph, blank);
-    let mut executable = VulkanExecutable::new(context, prepared, limits)?;
+    let mut executable = VulkanExecutable::new(context, prepared, bounds)?;
     // The first run may compile and touches memory.
     executable.run()?;
     let mut least = f64::INFINITY;

@@ -13,7 +13,7 @@ use super::{
     commands::{Command, Commands, Recorded, Slice},
     error::VulkanError,
     kernels::Specialized,
-    lower::{Limits, Lowered},
+    lower::{Bounds, Lowered},
     schedule::{Binding, Dispatch, Item, Place, Region, Schedule},
     transfer::upload,
     weights::{ALIGNMENT, Resident},
@@ -104,10 +104,10 @@ impl<'w> VulkanExecutable<'w> {
     pub(super) fn new(
         context: &Context,
         mut prepared: Prepared<'w>,
-        limits: &Limits,
+        bounds: &Bounds,
     ) -> Result<VulkanExecutable<'w>, Error> {
         let weights = Resident::new(context, &mut prepared.weights)?;
-        let Lowered { dispatches, preparation, tables, arena } = prepared.lower(limits)?;
+        let Lowered { dispatches, preparation, tables, arena } = prepared.lower(bounds)?;
         let Prepared { graph, plan, weights: placement, .. } = prepared;
         let gpu = &context.gpu;
         let mut table_buffer = Buffer::new(gpu, tables.len() as u64 * 4, Purpose::Weights)?;

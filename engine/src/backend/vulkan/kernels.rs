@@ -20,6 +20,9 @@ pub(super) enum Kernel {
     Statistics,
     Embedding,
     Move,
+    Peak,
+    PeakDot,
+    PeakMatrix,
 }
 
 /// Wide enough for SPIR-V, whose words are read in place.
@@ -49,12 +52,15 @@ impl Kernel {
             Kernel::Statistics => spirv!("statistics"),
             Kernel::Embedding => spirv!("embedding"),
             Kernel::Move => spirv!("move"),
+            Kernel::Peak => spirv!("peak"),
+            Kernel::PeakDot => spirv!("peak_dot"),
+            Kernel::PeakMatrix => spirv!("peak_matrix"),
         }
     }
 
     /// Whether its subgroups have to be whole and of the device's usual size.
     pub(super) fn counts_on_subgroups(self) -> bool {
-        self == Kernel::GemmU8S8Matrix
+        matches!(self, Kernel::GemmU8S8Matrix | Kernel::PeakMatrix)
     }
 
     /// The product of bytes and integers on a device of this tier, where matrices do not fit.

@@ -25,7 +25,7 @@ use crate::{
 
 /// What of a device decides how nodes become kernels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct Bounds {
     pub(super) tier: Tier,
     /// Bytes that a kernel sees of one buffer at most.
     pub(super) max_binding: u64,
@@ -77,20 +77,20 @@ pub(super) fn lower(
     plan: &Plan,
     layouts: &HashMap<TensorId, RowLayout>,
     weights: &Placement<'_>,
-    limits: &Limits,
+    bounds: &Bounds,
 ) -> Result<Lowered, VulkanError> {
     for tensor in 0..graph.tensors.len() {
         let bytes = plan.range(tensor).len() as u64 * 4;
-        if bytes > limits.max_binding {
+        if bytes > bounds.max_binding {
             let what = format!("a tensor {:?}", graph.tensors[tensor]);
-            return Err(VulkanError::TooLarge { what, bytes, limit: limits.max_binding });
+            return Err(VulkanError::TooLarge { what, bytes, limit: bounds.max_binding });
         }
     }
     let tensors = (plan.elements() as u64 * 4).next_multiple_of(ALIGNMENT);
     let lowered = Lowered { arena: tensors, ..Lowered::default() };
     let tables = HashMap::new();
     let mut lowering =
-        Lowering { graph, plan, layouts, weights, limits, tables, lowered, node: 0, scratch: 0 };
+        Lowering { graph, plan, layouts, weights, bounds, tables, lowered, node: 0, scratch: 0 };
     for (spec, placed) in graph.weights.iter().zip(weights.all()) {
         lowering.column_sums(spec, placed)?;
     }
@@ -106,7 +106,7 @@ struct Lowering<'a> {
     plan: &'a Plan,
     layouts: &'a HashMap<TensorId, RowLayout>,
     weights: &'a Placement<'a>,
-    limits: &'a Limits,
+    bounds: &'a Bounds,
     /// Where each list of blocks lies.
     tables: HashMap<Vec<u32>, Region>,
     lowered: Lowered,
@@ -152,13 +152,13 @@ impl Lowering<'_> {
 
     fn checked(&self, call: Call) -> Result<Dispatch, VulkanError> {
         let Call { kernel, constants, bindings, push, groups, work } = call;
-        let limit = self.limits.max_binding;
+        let limit = self.bounds.max_binding;
         if let Some(large) = bindings.iter().find(|binding| binding.region.size > limit) {
             let what = format!("a tensor or weight of node {} ({kernel:?})", self.node);
             return Err(VulkanError::TooLarge { what, bytes: large.region.size, limit });
         }
         if let Some((&bytes, limit)) =
-            groups.iter().zip(self.limits.groups).find(|&(&groups, limit)| groups > u64::from(limit))
+            groups.iter().zip(self.bounds.groups).find(|&(&groups, limit)| groups > u64::from(limit))
         {
             let what = format!("the output of node {} ({kernel:?}), in workgroups,", self.node);
             return Err(VulkanError::TooLarge { what, bytes, limit: limit.into() });
@@ -393,7 +393,7 @@ impl Lowering<'_> {
                 bindings.extend(placed.multipliers.map(|multipliers| read(2, multipliers)));
                 bindings.extend(placed.scales.map(|scales| read(3, scales)));
                 bindings.extend(placed.column_sums.map(|sums| read(5, sums)));
-                (Kernel::gemm_u8s8(self.limits.tier), u32::from(*packed))
+                (Kernel::gemm_u8s8(self.bounds.tier), u32::from(*packed))
             }
             form => {
                 push.row_words = word(spec.shape[1]);
@@ -404,7 +404,7 @@ impl Lowering<'_> {
         let [rows, columns] = self.tile(m, n);
         let mut constants = constants([rows, columns, last_constant]);
         let mut kernel = kernel;
-        if let (Form::Integers(_), Some(matrix)) = (&placed.form, self.limits.matrix)
+        if let (Form::Integers(_), Some(matrix)) = (&placed.form, self.bounds.matrix)
             && matrix.divides(rows, columns)
         {
             let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
@@ -424,7 +424,7 @@ impl Lowering<'_> {
     /// Rows and columns of a workgroup's tile, in sixteens.
     fn tile(&self, m: usize, n: usize) -> [u32; 2] {
         // Tiles of 128 by 128 share 18 KiB, and are of use where there are many.
-        let large = self.limits.shared_memory >= 24 << 10 && m.div_ceil(128) * n.div_ceil(128) >= 64;
+        let large = self.bounds.shared_memory >= 24 << 10 && m.div_ceil(128) * n.div_ceil(128) >= 64;
         let most = if large { 8 } else { 4 };
         let steps = |size: usize, most: u32| (size.div_ceil(16) as u32).next_power_of_two().min(most);
         [steps(m, most), steps(n, most)]

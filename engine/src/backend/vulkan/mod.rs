@@ -12,6 +12,7 @@ mod device;
 mod error;
 mod executable;
 mod kernels;
+mod limits;
 mod lower;
 mod memory;
 mod pipelines;
@@ -26,7 +27,10 @@ use std::{
     sync::{Arc, OnceLock, atomic::Ordering},
 };
 
-use super::{Backend, Cost, Executable, Footprint, WeightSource, row_layout::RowLayout};
+use super::{
+    Backend, Cost, Executable, Footprint, Limits, WeightSource, conformance::Conformance,
+    row_layout::RowLayout,
+};
 use crate::{
     Error,
     graph::{Graph, IntegerLayouts, Op, TensorId, add_branches, plan::Plan, quantize_inputs},
@@ -35,7 +39,7 @@ use caps::Capabilities;
 use cost::Rates;
 use device::{Gpu, Instance};
 use executable::VulkanExecutable;
-use lower::{Limits, Lowered, lower};
+use lower::{Bounds, Lowered, lower};
 use pipelines::Pipelines;
 use weights::Placement;
 
@@ -145,7 +149,35 @@ impl VulkanBackend {
     /// # Errors
     /// When there is none, or it lacks what kernels need.
     pub fn open(wanted: Option<&str>) -> Result<VulkanBackend, VulkanError> {
-        VulkanBackend::choose(wanted, None, &Memory::of_user())
+        let memory = Memory::of_user();
+        let backend = VulkanBackend::choose(wanted, None, &memory)?;
+        if backend.tier() != Tier::Matrix {
+            return Ok(backend);
+        }
+        // Some drivers list matrices that they multiply wrongly (Mesa issue 15932): each is asked once.
+        let key = backend.context.gpu.capabilities.cache_key.clone();
+        let mut verdicts = memory.verdicts(&key);
+        let right = match verdicts.iter().find(|verdict| verdict.tier == Tier::Matrix) {
+            Some(verdict) => verdict.right,
+            None => {
+                let right = backend.multiplies_right();
+                verdicts.push(Verdict { tier: Tier::Matrix, right });
+                // Where nothing can be remembered, it is asked again next time.
+                let _ = memory.set_verdicts(&key, &verdicts);
+                right
+            }
+        };
+        match right {
+            true => Ok(backend),
+            false => VulkanBackend::choose(wanted, Some(Tier::Dot), &memory),
+        }
+    }
+
+    /// Whether products of whole numbers are what the processor makes of them.
+    fn multiplies_right(&self) -> bool {
+        let Ok(table) = Conformance::exact() else { return false };
+        let agrees = |case| table.check(case, self).is_ok_and(|outcome| outcome.agrees);
+        table.cases().iter().all(agrees)
     }
 
     /// Opens a device for kernels of `tier`, whatever is remembered of it. Nothing is written to disk.
@@ -224,13 +256,13 @@ impl VulkanBackend {
     /// # Errors
     /// When a weight is missing, or a tensor is larger than what the device sees at once.
     pub fn counters(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Counters, Error> {
-        let Lowered { dispatches, .. } = Prepared::new(graph, weights)?.lower(&self.limits())?;
+        let Lowered { dispatches, .. } = Prepared::new(graph, weights)?.lower(&self.bounds())?;
         Ok(schedule::Schedule::new(&dispatches, |_| true).counters(&dispatches))
     }
 
-    fn limits(&self) -> Limits {
+    fn bounds(&self) -> Bounds {
         let capabilities = &self.context.gpu.capabilities;
-        Limits {
+        Bounds {
             tier: self.context.gpu.tier,
             max_binding: capabilities.max_binding,
             groups: capabilities.groups,
@@ -270,12 +302,12 @@ impl Backend for VulkanBackend {
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
         let prepared = Prepared::new(graph, weights)?;
-        Ok(Box::new(VulkanExecutable::new(&self.context, prepared, &self.limits())?))
+        Ok(Box::new(VulkanExecutable::new(&self.context, prepared, &self.bounds())?))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
         let prepared = Prepared::new(graph, weights)?;
-        match prepared.lower(&self.limits()) {
+        match prepared.lower(&self.bounds()) {
             Ok(lowered) => {
                 // Pages of a file are not counted, as on the processor.
                 let weights = if self.context.reads_in_place { 0 } else { prepared.weights.bytes() };
@@ -291,11 +323,15 @@ impl Backend for VulkanBackend {
         let rates = match self.rates.get() {
             Some(rates) => rates,
             None => {
-                let measured = Rates::measure(&self.context, &self.limits())?;
+                let measured = Rates::measure(&self.context, &self.bounds())?;
                 self.rates.get_or_init(|| measured)
             }
         };
         Ok(rates.cost(&Prepared::new(graph, weights)?))
+    }
+
+    fn limits(&self) -> Result<Limits, Error> {
+        Ok(limits::measure(&self.context)?)
     }
 
     fn memory_left(&self) -> Option<u64> {
@@ -337,8 +373,8 @@ impl<'w> Prepared<'w> {
     }
 
     /// Its kernels, with weights where the placement says.
-    fn lower(&self, limits: &Limits) -> Result<Lowered, VulkanError> {
-        lower(&self.graph, &self.plan, &self.layouts, &self.weights, limits)
+    fn lower(&self, bounds: &Bounds) -> Result<Lowered, VulkanError> {
+        lower(&self.graph, &self.plan, &self.layouts, &self.weights, bounds)
     }
 
     /// What it takes of the device's memory beside weights, and of the host's for what crosses.

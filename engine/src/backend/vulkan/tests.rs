@@ -1,4 +1,5 @@
-//! The kernels of every tier on every device that is here. With `SDQ_VK_REQUIRE` set, a machine without one fails.
+//! The kernels of every tier on every device that is here. With `SDQ_VK_REQUIRE` set, a machine without one fails; where it
+//! is `matrix`, one whose devices multiply no matrices too.
 
 use super::*;
 use crate::{
@@ -13,7 +14,10 @@ fn devices_here() -> Vec<DeviceInfo> {
     match found {
         Ok(found) => {
             let found: Vec<DeviceInfo> = found;
-            assert!(!found.is_empty() || std::env::var_os("SDQ_VK_REQUIRE").is_none(), "no device");
+            let required = std::env::var("SDQ_VK_REQUIRE").ok();
+            assert!(!found.is_empty() || required.is_none(), "no device");
+            let multiplies = found.iter().any(|device| device.tiers.contains(&Tier::Matrix));
+            assert!(multiplies || required.as_deref() != Some("matrix"), "no device multiplies matrices");
             found
         }
         Err(error) => {
@@ -69,8 +73,27 @@ fn weights_are_the_same_whether_copied_or_read_where_they_lie() {
     }
 }
 
+/// Blank weights overlap each other, and every loop of a measurement ends.
+#[test]
+fn every_tier_can_be_measured() {
+    for device in devices_here() {
+        for &tier in &device.tiers {
+            let backend = VulkanBackend::with_tier(Some(&device.index.to_string()), tier).unwrap();
+            let limits = backend.limits().unwrap();
+            let rates = [limits.integer, limits.float, limits.copy];
+            assert!(rates.iter().all(|rate| rate.is_finite() && *rate > 0.0), "{tier}: {limits:?}");
+            let (prepared, _) = sd15_unet(&GENEROUS);
+            let rates = Rates::measure(&backend.context, &backend.bounds()).unwrap();
+            let cost = rates.cost(&prepared);
+            assert!(cost.seconds.is_finite() && cost.seconds > 0.0, "{tier}: {cost:?}");
+            assert_eq!(cost.integer + cost.float, 800_265_666_560, "{tier}: a guided step's multiply-adds");
+        }
+    }
+    assert_eq!(validation_errors(), 0, "the validation layer has reported errors above");
+}
+
 /// SD1.5's U-Net for a guided step at 512x512, in q8 on packed dot products, with weights of no meaning.
-fn sd15_unet(limits: &Limits) -> (Prepared<'static>, Lowered) {
+fn sd15_unet(bounds: &Bounds) -> (Prepared<'static>, Lowered) {
     let config = serde_json::json!({
         "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": 8,
         "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768,
@@ -84,11 +107,11 @@ fn sd15_unet(limits: &Limits) -> (Prepared<'static>, Lowered) {
     let zeros = vec![0.0; 2560 * 1280 * 9 / 4].leak();
     let blank = Placement::blank(&graph.weights, true, zeros);
     let prepared = Prepared::with_weights(graph, blank);
-    let lowered = prepared.lower(limits).unwrap();
+    let lowered = prepared.lower(bounds).unwrap();
     (prepared, lowered)
 }
 
-const GENEROUS: Limits = Limits {
+const GENEROUS: Bounds = Bounds {
     tier: Tier::Dot,
     max_binding: u32::MAX as u64,
     groups: [65535; 2],
@@ -112,11 +135,11 @@ fn a_step_of_sd15_asks_for_as_much_as_it_did() {
 fn what_a_device_cannot_see_at_once_is_refused_by_name() {
     let (prepared, _) = sd15_unet(&GENEROUS);
     let cases = [
-        (Limits { max_binding: 1 << 20, ..GENEROUS }, "bytes"),
-        (Limits { groups: [65535, 3], ..GENEROUS }, "in workgroups"),
+        (Bounds { max_binding: 1 << 20, ..GENEROUS }, "bytes"),
+        (Bounds { groups: [65535, 3], ..GENEROUS }, "in workgroups"),
     ];
-    for (limits, word) in cases {
-        let error = prepared.lower(&limits).unwrap_err();
+    for (bounds, word) in cases {
+        let error = prepared.lower(&bounds).unwrap_err();
         assert!(matches!(error, VulkanError::TooLarge { .. }) && error.to_string().contains(word), "{error}");
     }
 }

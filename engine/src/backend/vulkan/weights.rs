@@ -249,23 +249,25 @@ fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>
     let address = |part: &PartSource<'_>| part.bytes.as_ptr().addr();
     let mut order: Vec<usize> = (0..placement.sources.len()).collect();
     order.sort_by_key(|&index| address(&placement.sources[index]));
-    // Runs of parts with less than a page between them: every page from the first to the last is mapped.
-    let mut runs: Vec<Vec<usize>> = Vec::new();
-    let mut end = 0;
+    // Runs of parts with less than a page between them, and where each ends: every page up to there is mapped.
+    let mut runs: Vec<(Vec<usize>, usize)> = Vec::new();
     for index in order {
         let part = &placement.sources[index];
+        let part_end = address(part) + part.bytes.len();
         match runs.last_mut() {
-            Some(run) if address(part) < end + PAGE => run.push(index),
-            _ => runs.push(vec![index]),
+            Some((run, end)) if address(part) < *end + PAGE => {
+                run.push(index);
+                *end = part_end.max(*end);
+            }
+            _ => runs.push((vec![index], part_end)),
         }
-        end = address(part) + part.bytes.len();
     }
     let mut buffers = Vec::new();
     let mut moved = Vec::new();
-    for run in runs {
-        let (first, last) = (&placement.sources[run[0]], &placement.sources[*run.last()?]);
+    for (run, end) in runs {
+        let first = &placement.sources[run[0]];
         let start = address(first) / PAGE * PAGE;
-        let length = (address(last) + last.bytes.len() - start).next_multiple_of(PAGE);
+        let length = (end - start).next_multiple_of(PAGE);
         if length as u64 > gpu.capabilities.max_allocation {
             return None;
         }

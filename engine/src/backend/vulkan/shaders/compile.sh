@@ -18,5 +18,7 @@ rm -f spv/*.spv
 for source in *.comp; do
     compile "$source" "${source%.comp}"
 done
-compile gemm_u8s8.comp gemm_u8s8_dot -DDOT
+for source in gemm_u8s8 peak; do
+    compile "$source.comp" "${source}_dot" -DDOT
+done
 sha256sum compile.sh *.comp *.glsl spv/*.spv > MANIFEST

@@ -4,6 +4,7 @@
 #extension GL_EXT_integer_dot_product : require
 #endif
 #include "common.glsl"
+#include "dot.glsl"
 #include "blocks.glsl"
 #include "gemm.glsl"
 #include "integers.glsl"
@@ -26,16 +27,6 @@ shared uint right[BLOCK_WORDS * COLUMNS];
 shared float row_scales[ROWS];
 shared float row_offsets[ROWS];
 shared int sums_of_columns[COLUMNS];
-
-int dot4(uint a, uint b) {
-#ifdef DOT
-    return dotPacked4x8EXT(int(a), int(b));
-#else
-    ivec4 u = ivec4(byte_of(a, 0), byte_of(a, 1), byte_of(a, 2), byte_of(a, 3));
-    ivec4 v = ivec4(byte_of(b, 0), byte_of(b, 1), byte_of(b, 2), byte_of(b, 3));
-    return u.x * v.x + u.y * v.y + u.z * v.z + u.w * v.w;
-#endif
-}
 
 void main() {
     uint thread = gl_LocalInvocationID.x;
