@@ -17,12 +17,19 @@ pub struct Outcome {
     pub errors: String,
 }
 
+/// On the processor unless the arguments say otherwise, whatever else the machine has: results are compared bit by bit.
+fn command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command {
+    let mut command = Command::new(binary);
+    command.args(args).current_dir(folder).env("SDQ_BACKEND", "cpu");
+    command
+}
+
 /// Runs `binary` with `args` in `folder`.
 ///
 /// # Panics
 /// When it cannot be started, was killed by a signal, or wrote something that is not UTF-8.
 pub fn run<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome {
-    let output = Command::new(binary).args(args).current_dir(folder).output().expect("the command starts");
+    let output = command(binary, folder, args).output().expect("the command starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("sdq writes UTF-8");
     let code = output.status.code().expect("no signal ended the command");
     Outcome { code, output: text(output.stdout), errors: text(output.stderr) }
@@ -38,8 +45,8 @@ impl Running {
     /// # Panics
     /// When it cannot be started.
     pub fn start<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Running {
-        let mut command = Command::new(binary);
-        command.args(args).current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = command(binary, folder, args);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         Running(command.spawn().expect("the command starts"))
     }
 

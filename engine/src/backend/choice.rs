@@ -44,7 +44,9 @@ pub fn choose(
                 let devices = vulkan::devices().unwrap_or_default();
                 let good = devices
                     .into_iter()
-                    .find(|device| device.avoided_because.is_none() && device.tier.is_some());
+                    .rev()
+                    .filter(|device| device.avoided_because.is_none() && device.tier.is_some())
+                    .max_by_key(|device| device.kind.rank());
                 let Some(good) = good else { return Ok(cpu) };
                 // Nobody asked for it, so that it does not open is nothing to complain of.
                 match VulkanBackend::open(Some(&good.index.to_string())) {

@@ -58,6 +58,17 @@ pub enum DeviceKind {
 }
 
 impl DeviceKind {
+    /// Which of two devices is likely to be the faster.
+    pub(in crate::backend) fn rank(self) -> u32 {
+        match self {
+            DeviceKind::Discrete => 4,
+            DeviceKind::Integrated => 3,
+            DeviceKind::Virtual => 2,
+            DeviceKind::Other => 1,
+            DeviceKind::Software => 0,
+        }
+    }
+
     /// What `sdq info` calls it.
     pub fn name(self) -> &'static str {
         match self {

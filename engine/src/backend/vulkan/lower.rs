@@ -16,7 +16,7 @@ use super::{
     weights::{Form, Integers, Placed, Placement},
 };
 use crate::{
-    backend::row_layout::RowLayout,
+    backend::row_layout::{BLOCK, RowLayout},
     graph::{
         Activation, ELEMENT_WORK, Graph, Node, Op, PAIR_VALUES, Padding, TensorId, WeightId, Window,
         plan::Plan,
@@ -46,10 +46,16 @@ pub(super) struct MatrixTile {
 }
 
 impl MatrixTile {
-    /// Whether a tile of so many rows and columns, in sixteens, gives every subgroup as many matrices.
-    fn divides(&self, rows: u32, columns: u32) -> bool {
-        let matrices = (16 * rows / self.shape.m) * (16 * columns / self.shape.n);
-        matrices > 0 && matrices.is_multiple_of(self.subgroups)
+    /// Whether a tile of so many rows and columns, in sixteens, gives every subgroup as many matrices, and what they share
+    /// fits into `shared_memory` bytes.
+    fn fits(&self, [rows, columns]: [u32; 2], shared_memory: u32) -> bool {
+        let MatrixShape { m, n, .. } = self.shape;
+        let matrices = (16 * rows / m) * (16 * columns / n);
+        // As `gemm_u8s8_matrix.comp` declares it, in words.
+        let operands = 16 * (rows + columns) * (BLOCK as u32 / 4 + 4);
+        let factors = 16 * (2 * rows + 3 * columns);
+        let words = operands + factors + self.subgroups * m * n;
+        matrices > 0 && matrices.is_multiple_of(self.subgroups) && 4 * words <= shared_memory
     }
 }
 
@@ -401,16 +407,20 @@ impl Lowering<'_> {
                 (Kernel::GemmF32, u32::from(matches!(form, Form::Halves)))
             }
         };
-        let [rows, columns] = self.tile(m, n);
-        let mut constants = constants([rows, columns, last_constant]);
+        let mut tile = self.tile(m, n);
         let mut kernel = kernel;
-        if let (Form::Integers(_), Some(matrix)) = (&placed.form, self.bounds.matrix)
-            && matrix.divides(rows, columns)
-        {
-            let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
-            constants[3..].copy_from_slice(&[m, n, k, subgroups]);
-            kernel = Kernel::GemmU8S8Matrix;
+        let mut of_matrices = [0; 4];
+        if let (Form::Integers(_), Some(matrix)) = (&placed.form, self.bounds.matrix) {
+            let smaller = tile.map(|steps| steps.min(4));
+            let fits = |tile: &[u32; 2]| matrix.fits(*tile, self.bounds.shared_memory);
+            if let Some(fitting) = [tile, smaller].into_iter().find(fits) {
+                let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
+                (tile, kernel, of_matrices) = (fitting, Kernel::GemmU8S8Matrix, [m, n, k, subgroups]);
+            }
         }
+        let [rows, columns] = tile;
+        let mut constants = constants([rows, columns, last_constant]);
+        constants[3..].copy_from_slice(&of_matrices);
         self.call(Call {
             kernel,
             constants,

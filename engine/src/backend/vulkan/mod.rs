@@ -202,9 +202,11 @@ impl VulkanBackend {
             Some(wanted) => find(wanted, &devices)?,
             // Asked for Vulkan without a name, a software device is better than none.
             None => {
-                let good = devices.iter().position(|(_, device)| device.avoided_because().is_none());
-                let usable = devices.iter().position(|(_, device)| device.lacks().is_none());
-                good.or(usable).unwrap_or(0)
+                let rank = |device: &Capabilities| {
+                    (device.lacks().is_none(), device.avoided_because().is_none(), device.kind.rank())
+                };
+                // Of those that are alike, the loader's first.
+                (0..devices.len()).rev().max_by_key(|&index| rank(&devices[index].1)).unwrap_or(0)
             }
         };
         let (physical, capabilities) = devices.swap_remove(index);
