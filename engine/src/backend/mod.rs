@@ -97,6 +97,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// When a weight is missing or of another shape.
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error>;
 
+    /// Whether floats are rounded to halves before they are multiplied with each other.
+    fn rounds_to_halves(&self) -> bool {
+        false
+    }
+
     /// What the device can do at most. Takes some tenths of a second.
     ///
     /// # Errors

@@ -121,6 +121,8 @@ pub(super) struct Capabilities {
     pub(super) subgroup: u32,
     /// Of signed bytes with sums of 32 bits.
     pub(super) matrices: Vec<MatrixShape>,
+    /// Of halves with sums in single precision.
+    pub(super) half_matrices: Vec<MatrixShape>,
     /// Of pages that can be read without copying them; `None` where none can.
     pub(super) import_alignment: Option<u64>,
     pub(super) has_budget: bool,
@@ -189,9 +191,18 @@ impl Capabilities {
         self.matrices.iter().filter(fits).max_by_key(|shape| shape.m * shape.n * shape.k).copied()
     }
 
-    /// How a workgroup divides products of matrices.
+    /// How a workgroup divides products of matrices of bytes.
     pub(super) fn matrix_tile(&self) -> Option<MatrixTile> {
         let shape = self.matrix_shape()?;
+        Some(MatrixTile { shape, subgroups: INVOCATIONS / self.subgroup })
+    }
+
+    /// The same of halves: shapes that divide sixteen, to which heads are padded.
+    pub(super) fn half_matrix_tile(&self) -> Option<MatrixTile> {
+        let fits =
+            |shape: &&MatrixShape| [shape.m, shape.n, shape.k].iter().all(|side| [8, 16].contains(side));
+        let shape =
+            *self.half_matrices.iter().filter(fits).max_by_key(|shape| shape.m * shape.n * shape.k)?;
         Some(MatrixTile { shape, subgroups: INVOCATIONS / self.subgroup })
     }
 

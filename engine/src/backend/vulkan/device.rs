@@ -28,6 +28,10 @@ pub fn validation_errors() -> usize {
 
 const VALIDATION: &CStr = c"VK_LAYER_KHRONOS_validation";
 
+/// Operands and sums of matrices that are multiplied.
+const INTEGERS: [vk::ComponentTypeKHR; 2] = [vk::ComponentTypeKHR::SINT8, vk::ComponentTypeKHR::SINT32];
+const HALVES: [vk::ComponentTypeKHR; 2] = [vk::ComponentTypeKHR::FLOAT16, vk::ComponentTypeKHR::FLOAT32];
+
 /// What all kernels together bind at once.
 pub(super) const BINDINGS: u32 = 10;
 
@@ -200,29 +204,37 @@ impl Instance {
             dot: features13.shader_integer_dot_product != 0,
             dot_accelerated: vulkan13.integer_dot_product4x8_bit_packed_signed_accelerated != 0,
             subgroup: subgroups.subgroup_size.clamp(1, 128),
-            matrices: if matrix_ready { self.matrix_shapes(device) } else { Vec::new() },
+            matrices: if matrix_ready { self.matrix_shapes(device, INTEGERS) } else { Vec::new() },
+            half_matrices: match matrix_ready && features12.shader_float16 != 0 {
+                true => self.matrix_shapes(device, HALVES),
+                false => Vec::new(),
+            },
             import_alignment: can_import.then_some(import.min_imported_host_pointer_alignment),
             has_budget: has(ext::memory_budget::NAME),
             memory,
         }
     }
 
-    fn matrix_shapes(&self, device: vk::PhysicalDevice) -> Vec<MatrixShape> {
+    fn matrix_shapes(
+        &self,
+        device: vk::PhysicalDevice,
+        [operand, sum]: [vk::ComponentTypeKHR; 2],
+    ) -> Vec<MatrixShape> {
         let functions = khr::cooperative_matrix::Instance::new(&self._entry, &self.raw);
         // SAFETY: the device has the extension.
         let found = unsafe { functions.get_physical_device_cooperative_matrix_properties(device) };
-        let integer = |shape: &&vk::CooperativeMatrixPropertiesKHR<'_>| {
-            shape.a_type == vk::ComponentTypeKHR::SINT8
-                && shape.b_type == vk::ComponentTypeKHR::SINT8
-                && shape.c_type == vk::ComponentTypeKHR::SINT32
-                && shape.result_type == vk::ComponentTypeKHR::SINT32
+        let wanted = |shape: &&vk::CooperativeMatrixPropertiesKHR<'_>| {
+            shape.a_type == operand
+                && shape.b_type == operand
+                && shape.c_type == sum
+                && shape.result_type == sum
                 && shape.scope == vk::ScopeKHR::SUBGROUP
                 && shape.saturating_accumulation == 0
         };
         let found = found.unwrap_or_default();
         found
             .iter()
-            .filter(integer)
+            .filter(wanted)
             .map(|shape| MatrixShape { m: shape.m_size, n: shape.n_size, k: shape.k_size })
             .collect()
     }
@@ -317,6 +329,7 @@ impl Gpu {
             .compute_full_subgroups(matrix_tier);
         let mut features12 = vk::PhysicalDeviceVulkan12Features::default()
             .shader_int8(matrix_tier)
+            .shader_float16(matrix_tier && !capabilities.half_matrices.is_empty())
             .vulkan_memory_model(matrix_tier);
         if matrix_tier {
             extensions.push(khr::cooperative_matrix::NAME.as_ptr());

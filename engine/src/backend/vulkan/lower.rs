@@ -33,8 +33,10 @@ pub(super) struct Bounds {
     pub(super) groups: [u32; 2],
     /// Bytes that a workgroup shares.
     pub(super) shared_memory: u32,
-    /// How matrices are multiplied, in the tier that does.
+    /// How matrices of bytes are multiplied, in the tier that does.
     pub(super) matrix: Option<MatrixTile>,
+    /// How matrices of halves are.
+    pub(super) half_matrix: Option<MatrixTile>,
 }
 
 /// Products of matrices as a workgroup makes them.
@@ -56,6 +58,18 @@ impl MatrixTile {
         let factors = 16 * (2 * rows + 3 * columns);
         let words = operands + factors + self.subgroups * m * n;
         matrices > 0 && matrices.is_multiple_of(self.subgroups) && 4 * words <= shared_memory
+    }
+}
+
+impl MatrixTile {
+    /// Whether an attention of so many queries at once to heads of `depth` channels fits into `shared_memory` bytes.
+    fn fits_attention(&self, queries: u32, depth: u32, shared_memory: u32) -> bool {
+        let MatrixShape { m, n, .. } = self.shape;
+        let keys = 32;
+        let scores = (queries * (keys + 4)).max(self.subgroups * m * n);
+        // As `attention_f16_matrix.comp` declares it, in words.
+        let operands = (queries + keys) * (depth / 2 + 4) + queries * (keys / 2 + 4);
+        queries.is_multiple_of(m) && 4 * (operands + scores + 3 * queries + 256) <= shared_memory
     }
 }
 
@@ -666,8 +680,21 @@ impl Lowering<'_> {
         let batch = self.graph.shape(q)[0];
         let (queries, keys) = (self.rows_of(q) / batch, self.rows_of(k) / batch);
         let depth = head_dim.next_multiple_of(16);
-        // Sums of wide heads take the registers of half as many queries.
-        let tile = if depth > 192 { 16 } else { 32 };
+        let of_matrices = self.bounds.half_matrix.and_then(|matrix| {
+            let tile = [64, 32, 16]
+                .into_iter()
+                .find(|&tile| matrix.fits_attention(word(tile), word(depth), self.bounds.shared_memory))?;
+            let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
+            Some((tile, [word(tile), word(depth), 0, m, n, k, subgroups]))
+        });
+        let (kernel, tile, constants) = match of_matrices {
+            Some((tile, constants)) => (Kernel::AttentionF16Matrix, tile, constants),
+            None => {
+                // Sums of wide heads take the registers of half as many queries.
+                let tile = if depth > 192 { 16 } else { 32 };
+                (Kernel::AttentionF32, tile, constants([word(tile), word(depth)]))
+            }
+        };
         let push = AttentionPush {
             heads: word(heads),
             queries: word(queries),
@@ -677,8 +704,8 @@ impl Lowering<'_> {
             causal: causal.into(),
         };
         self.call(Call {
-            kernel: Kernel::AttentionF32,
-            constants: constants([word(tile), word(depth)]),
+            kernel,
+            constants,
             bindings: vec![
                 read(0, self.tensor(q)),
                 read(1, self.tensor(k)),

@@ -273,6 +273,10 @@ impl VulkanBackend {
                 Tier::Matrix => capabilities.matrix_tile(),
                 Tier::Plain | Tier::Dot => None,
             },
+            half_matrix: match self.context.gpu.tier {
+                Tier::Matrix => capabilities.half_matrix_tile(),
+                Tier::Plain | Tier::Dot => None,
+            },
         }
     }
 }
@@ -330,6 +334,10 @@ impl Backend for VulkanBackend {
             }
         };
         Ok(rates.cost(&Prepared::new(graph, weights)?))
+    }
+
+    fn rounds_to_halves(&self) -> bool {
+        self.bounds().half_matrix.is_some()
     }
 
     fn limits(&self) -> Result<Limits, Error> {

@@ -117,6 +117,7 @@ const GENEROUS: Bounds = Bounds {
     groups: [65535; 2],
     shared_memory: 32 << 10,
     matrix: None,
+    half_matrix: None,
 };
 
 /// What a step costs where no time is measured. Whoever changes a number here knows why.
