@@ -26,6 +26,11 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Whether a backend may round floats to halves for it.
+    pub(super) fn may_be_halves(self) -> bool {
+        matches!(self, Kind::Attention | Kind::Product(WeightType::F16))
+    }
+
     /// What `sdq doctor` calls it.
     pub fn name(self) -> String {
         match self {

@@ -35,7 +35,7 @@ pub enum Agreement {
     Within(f64),
 }
 
-/// Error of attention whose queries, keys, values and weights are rounded to 11 bits.
+/// Error of products whose operands are rounded to 11 bits.
 const HALVES: f64 = 3e-3;
 
 /// A graph with inputs and weights.
@@ -112,7 +112,7 @@ impl Conformance {
         let scale = squares(&mut expected.iter().map(|value| f64::from(*value))).max(f64::MIN_POSITIVE);
         let error = (squares(&mut { difference }) / scale).sqrt();
         let agrees = match case.agreement {
-            Agreement::Within(_) if case.kind == Kind::Attention && backend.rounds_to_halves() => {
+            Agreement::Within(_) if case.kind.may_be_halves() && backend.rounds_to_halves() => {
                 error <= HALVES
             }
             Agreement::Exact => expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()),

@@ -12,6 +12,7 @@ pub(super) enum Kernel {
     GemmU8S8Dot,
     GemmU8S8Matrix,
     GemmF32,
+    GemmF16Matrix,
     AttentionF32,
     AttentionF16Matrix,
     ColumnSums,
@@ -45,6 +46,7 @@ impl Kernel {
             Kernel::GemmU8S8Dot => spirv!("gemm_u8s8_dot"),
             Kernel::GemmU8S8Matrix => spirv!("gemm_u8s8_matrix"),
             Kernel::GemmF32 => spirv!("gemm_f32"),
+            Kernel::GemmF16Matrix => spirv!("gemm_f16_matrix"),
             Kernel::AttentionF32 => spirv!("attention_f32"),
             Kernel::AttentionF16Matrix => spirv!("attention_f16_matrix"),
             Kernel::ColumnSums => spirv!("column_sums"),
@@ -62,7 +64,10 @@ impl Kernel {
 
     /// Whether its subgroups have to be whole and of the device's usual size.
     pub(super) fn counts_on_subgroups(self) -> bool {
-        matches!(self, Kernel::GemmU8S8Matrix | Kernel::AttentionF16Matrix | Kernel::PeakMatrix)
+        matches!(
+            self,
+            Kernel::GemmU8S8Matrix | Kernel::GemmF16Matrix | Kernel::AttentionF16Matrix | Kernel::PeakMatrix
+        )
     }
 
     /// The product of bytes and integers on a device of this tier, where matrices do not fit.

@@ -53,7 +53,7 @@ impl MatrixTile {
     fn fits(&self, [rows, columns]: [u32; 2], shared_memory: u32) -> bool {
         let MatrixShape { m, n, .. } = self.shape;
         let matrices = (16 * rows / m) * (16 * columns / n);
-        // As `gemm_u8s8_matrix.comp` declares it, in words.
+        // As `gemm_u8s8_matrix.comp` declares it, in words; that of halves takes less.
         let operands = 16 * (rows + columns) * (BLOCK as u32 / 4 + 4);
         let factors = 16 * (2 * rows + 3 * columns);
         let words = operands + factors + self.subgroups * m * n;
@@ -424,12 +424,17 @@ impl Lowering<'_> {
         let mut tile = self.tile(m, n);
         let mut kernel = kernel;
         let mut of_matrices = [0; 4];
-        if let (Form::Integers(_), Some(matrix)) = (&placed.form, self.bounds.matrix) {
+        let (matrix, with_matrices) = match placed.form {
+            Form::Integers(_) => (self.bounds.matrix, Kernel::GemmU8S8Matrix),
+            Form::Halves => (self.bounds.half_matrix, Kernel::GemmF16Matrix),
+            Form::Floats | Form::Bytes => (None, kernel),
+        };
+        if let Some(matrix) = matrix {
             let smaller = tile.map(|steps| steps.min(4));
             let fits = |tile: &[u32; 2]| matrix.fits(*tile, self.bounds.shared_memory);
             if let Some(fitting) = [tile, smaller].into_iter().find(fits) {
                 let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
-                (tile, kernel, of_matrices) = (fitting, Kernel::GemmU8S8Matrix, [m, n, k, subgroups]);
+                (tile, kernel, of_matrices) = (fitting, with_matrices, [m, n, k, subgroups]);
             }
         }
         let [rows, columns] = tile;
