@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, ops::ControlFlow};
 
 use sdq_engine::{
-    Error, Generated, Pipeline, Request, backend::vulkan::validation_errors, pipeline::Caching,
+    Error, Generated, Pipeline, Request,
+    backend::vulkan::validation_errors,
+    pipeline::{Caching, Part},
 };
 use sdq_formats::WeightType;
 use sdq_tests::{
@@ -117,6 +119,34 @@ fn a_picture_that_does_not_fit_is_decoded_in_strips() {
     let cut = bounded.decode_latents(&whole.latents).unwrap();
     let found = psnr(&cut[0].rgb, &whole.pictures[0].rgb);
     assert!(found >= SAME_PICTURE_DB, "{found:.1} dB, {plan:?}");
+    nothing_was_found_invalid();
+}
+
+/// Calibration looks at what products read, and `sdq bench --profile` at every node.
+#[test]
+fn runs_that_are_watched_see_what_the_processors_runs_see() {
+    let Some(device) = vulkan::device() else { return };
+    let model = Model::convert("sd1", WeightType::F32);
+    let (on_cpu, on_device) = (model.open(2), model.open_with(&vulkan::options(&device)));
+    let request = Request::new("a cat").size(40, 56).steps(2);
+    let [expected, found] = [&on_cpu, &on_device].map(|pipeline| {
+        let requests = [request.clone()];
+        pipeline.activation_moments(&requests, &mut |_, _| ControlFlow::Continue(())).unwrap()
+    });
+    assert_eq!(found.iter().count(), expected.iter().count());
+    let mut table = Table::default();
+    for (component, name, expected) in expected.iter() {
+        let error = relative_error(found.get(component, name).unwrap(), expected);
+        table.at_most(&format!("{component}.{name}"), error, DEVICE_LATENT_ERROR);
+    }
+    table.finish();
+    for part in Part::ALL {
+        let profiles = [&on_cpu, &on_device].map(|pipeline| {
+            let profile = pipeline.part(part, &request).unwrap().profile().unwrap();
+            profile.iter().map(|op| (op.op, op.count)).collect::<BTreeMap<_, _>>()
+        });
+        assert_eq!(profiles[0], profiles[1], "{part:?}");
+    }
     nothing_was_found_invalid();
 }
 

@@ -29,6 +29,8 @@ pub(super) struct Bounds {
     pub(super) tier: Tier,
     /// Bytes that a kernel sees of one buffer at most.
     pub(super) max_binding: u64,
+    /// Bytes of a buffer at most.
+    pub(super) max_buffer: u64,
     /// Workgroups of a dispatch, along two axes.
     pub(super) groups: [u32; 2],
     /// Bytes that a workgroup shares.
@@ -117,6 +119,11 @@ pub(super) fn lower(
     for (index, node) in graph.nodes.iter().enumerate() {
         (lowering.node, lowering.scratch) = (index, tensors);
         lowering.lower(node)?;
+    }
+    let bytes = lowering.lowered.arena;
+    if bytes > bounds.max_buffer {
+        let what = "the room for all intermediate values".to_owned();
+        return Err(VulkanError::TooLarge { what, bytes, limit: bounds.max_buffer });
     }
     Ok(lowering.lowered)
 }

@@ -267,6 +267,7 @@ impl VulkanBackend {
         Bounds {
             tier: self.context.gpu.tier,
             max_binding: capabilities.max_binding,
+            max_buffer: capabilities.max_allocation,
             groups: capabilities.groups,
             shared_memory: capabilities.shared_memory,
             matrix: match self.context.gpu.tier {

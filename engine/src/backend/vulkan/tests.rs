@@ -73,6 +73,36 @@ fn weights_are_the_same_whether_copied_or_read_where_they_lie() {
     }
 }
 
+/// What the driver compiled is written down, read again, and done without when it is damaged.
+#[test]
+fn compiled_kernels_are_remembered_and_damage_does_no_harm() {
+    let table = Conformance::exact().unwrap();
+    for device in devices_here() {
+        let folder =
+            std::env::temp_dir().join(format!("sdq-pipelines-{}-{}", std::process::id(), device.index));
+        let memory = Memory::at(&folder);
+        let file = memory.pipelines(&device.key).unwrap();
+        let run = || {
+            let wanted = device.index.to_string();
+            let backend = VulkanBackend::choose(Some(&wanted), Some(Tier::Plain), &memory).unwrap();
+            assert_conforms(&table, &backend, |case| case.name.starts_with("q8 product"));
+        };
+        assert!(!file.exists());
+        run();
+        let written = std::fs::read(&file).unwrap();
+        run();
+        let mut damaged = written.clone();
+        let last = damaged.len() - 1;
+        damaged[last] ^= 1;
+        for bytes in [&damaged[..], &written[..last], b"", b"not a cache"] {
+            std::fs::write(&file, bytes).unwrap();
+            run();
+            assert_ne!(std::fs::read(&file).unwrap(), bytes, "what was damaged is written anew");
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
 /// Blank weights overlap each other, and every loop of a measurement ends.
 #[test]
 fn every_tier_can_be_measured() {
@@ -116,6 +146,7 @@ const GENEROUS: Bounds = Bounds {
     max_binding: u32::MAX as u64,
     groups: [65535; 2],
     shared_memory: 32 << 10,
+    max_buffer: u64::MAX,
     matrix: None,
     half_matrix: None,
 };
@@ -138,6 +169,7 @@ fn what_a_device_cannot_see_at_once_is_refused_by_name() {
     let cases = [
         (Bounds { max_binding: 1 << 20, ..GENEROUS }, "bytes"),
         (Bounds { groups: [65535, 3], ..GENEROUS }, "in workgroups"),
+        (Bounds { max_buffer: 64 << 20, ..GENEROUS }, "intermediate values"),
     ];
     for (bounds, word) in cases {
         let error = prepared.lower(&bounds).unwrap_err();
