@@ -35,6 +35,40 @@ const HALVES: [vk::ComponentTypeKHR; 2] = [vk::ComponentTypeKHR::FLOAT16, vk::Co
 /// What all kernels together bind at once.
 pub(super) const BINDINGS: u32 = 10;
 
+/// What a device says of itself.
+struct Properties {
+    base: vk::PhysicalDeviceProperties,
+    driver: vk::PhysicalDeviceDriverProperties<'static>,
+    vulkan13: vk::PhysicalDeviceVulkan13Properties<'static>,
+    /// Invocations of a subgroup.
+    subgroup: u32,
+    max_allocation: u64,
+    import_alignment: Option<u64>,
+}
+
+/// What a device can be asked for.
+struct Features {
+    dot: bool,
+    /// Everything that kernels on matrices need.
+    matrix: bool,
+    /// Arithmetic with halves.
+    halves: bool,
+}
+
+fn text(text: Result<&CStr, std::ffi::FromBytesUntilNulError>) -> String {
+    text.map_or(Cow::Borrowed("?"), CStr::to_string_lossy).into_owned()
+}
+
+fn kind(of: vk::PhysicalDeviceType) -> DeviceKind {
+    match of {
+        vk::PhysicalDeviceType::DISCRETE_GPU => DeviceKind::Discrete,
+        vk::PhysicalDeviceType::INTEGRATED_GPU => DeviceKind::Integrated,
+        vk::PhysicalDeviceType::VIRTUAL_GPU => DeviceKind::Virtual,
+        vk::PhysicalDeviceType::CPU => DeviceKind::Software,
+        _ => DeviceKind::Other,
+    }
+}
+
 /// The loader and what it was told. Everything else of Vulkan lives less long.
 pub(super) struct Instance {
     /// Keeps the loader's library open.
@@ -100,70 +134,22 @@ impl Instance {
         let extensions =
             unsafe { self.raw.enumerate_device_extension_properties(device) }.unwrap_or_default();
         let has = |name: &CStr| extensions.iter().any(|found| found.extension_name_as_c_str() == Ok(name));
-        // SAFETY: as above.
-        let api = unsafe { self.raw.get_physical_device_properties(device) }.api_version;
-        let (mut driver, mut vulkan13, mut import, mut subgroups) = (
-            vk::PhysicalDeviceDriverProperties::default(),
-            vk::PhysicalDeviceVulkan13Properties::default(),
-            vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default(),
-            vk::PhysicalDeviceSubgroupProperties::default(),
-        );
-        let mut maintenance3 = vk::PhysicalDeviceMaintenance3Properties::default();
-        let mut maintenance4 = vk::PhysicalDeviceMaintenance4Properties::default();
-        let mut properties = vk::PhysicalDeviceProperties2::default()
-            .push_next(&mut driver)
-            .push_next(&mut subgroups)
-            .push_next(&mut maintenance3);
-        if api >= vk::API_VERSION_1_3 {
-            properties = properties.push_next(&mut vulkan13).push_next(&mut maintenance4);
-        }
         let can_import = has(ext::external_memory_host::NAME);
-        if can_import {
-            properties = properties.push_next(&mut import);
-        }
-        // SAFETY: the chain holds only structures that this version and these extensions define.
-        unsafe { self.raw.get_physical_device_properties2(device, &mut properties) };
-        let base = properties.properties;
-
-        let can_matrix = has(khr::cooperative_matrix::NAME);
-        let mut features13 = vk::PhysicalDeviceVulkan13Features::default();
-        let mut features12 = vk::PhysicalDeviceVulkan12Features::default();
-        let mut features11 = vk::PhysicalDeviceVulkan11Features::default();
-        let mut matrix = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default();
-        let mut features = vk::PhysicalDeviceFeatures2::default();
-        if api >= vk::API_VERSION_1_3 {
-            features =
-                features.push_next(&mut features13).push_next(&mut features12).push_next(&mut features11);
-        }
-        if can_matrix {
-            features = features.push_next(&mut matrix);
-        }
-        // SAFETY: as above.
-        unsafe { self.raw.get_physical_device_features2(device, &mut features) };
+        let Properties { base, driver, vulkan13, subgroup, max_allocation, import_alignment } =
+            self.properties(device, can_import);
+        let features = self.features(device, base.api_version, has(khr::cooperative_matrix::NAME));
+        let matrix_ready = features.matrix
+            && vulkan13.required_subgroup_size_stages.contains(vk::ShaderStageFlags::COMPUTE)
+            && (vulkan13.min_subgroup_size..=vulkan13.max_subgroup_size).contains(&subgroup);
+        let shapes =
+            |wanted: bool, types| if wanted { self.matrix_shapes(device, types) } else { Vec::new() };
         // SAFETY: the handle came from this instance.
         let memory = unsafe { self.raw.get_physical_device_memory_properties(device) };
         // SAFETY: as above.
         let families = unsafe { self.raw.get_physical_device_queue_family_properties(device) };
-
-        let text = |text: Result<&CStr, _>| {
-            text.map_or(Cow::Borrowed("?"), |text: &CStr| text.to_string_lossy()).into_owned()
-        };
+        let computes =
+            |family: &vk::QueueFamilyProperties| family.queue_flags.contains(vk::QueueFlags::COMPUTE);
         let limits = base.limits;
-        let kind = match base.device_type {
-            vk::PhysicalDeviceType::DISCRETE_GPU => DeviceKind::Discrete,
-            vk::PhysicalDeviceType::INTEGRATED_GPU => DeviceKind::Integrated,
-            vk::PhysicalDeviceType::VIRTUAL_GPU => DeviceKind::Virtual,
-            vk::PhysicalDeviceType::CPU => DeviceKind::Software,
-            _ => DeviceKind::Other,
-        };
-        let matrix_ready = can_matrix
-            && matrix.cooperative_matrix != 0
-            && features12.vulkan_memory_model != 0
-            && features12.shader_int8 != 0
-            && vulkan13.required_subgroup_size_stages.contains(vk::ShaderStageFlags::COMPUTE)
-            && (vulkan13.min_subgroup_size..=vulkan13.max_subgroup_size).contains(&subgroups.subgroup_size)
-            && features13.subgroup_size_control != 0
-            && features13.compute_full_subgroups != 0;
         Capabilities {
             name: text(base.device_name_as_c_str()),
             driver: format!(
@@ -174,8 +160,8 @@ impl Instance {
             .trim()
             .to_owned(),
             driver_id: driver.driver_id,
-            kind,
-            api,
+            kind: kind(base.device_type),
+            api: base.api_version,
             cache_key: format!(
                 "{:08x}-{:08x}-{:08x}-{}",
                 base.vendor_id,
@@ -183,35 +169,87 @@ impl Instance {
                 base.driver_version,
                 base.pipeline_cache_uuid.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
             ),
-            compute_family: families
-                .iter()
-                .position(|family| family.queue_flags.contains(vk::QueueFlags::COMPUTE))
-                .map(|family| family as u32),
+            compute_family: families.iter().position(computes).map(|family| family as u32),
             max_binding: limits.max_storage_buffer_range.into(),
-            max_allocation: match maintenance4.max_buffer_size {
-                0 => maintenance3.max_memory_allocation_size,
-                most => most.min(maintenance3.max_memory_allocation_size),
-            },
+            max_allocation,
             alignment: limits.min_storage_buffer_offset_alignment,
             shared_memory: limits.max_compute_shared_memory_size,
             invocations: limits.max_compute_work_group_invocations.min(limits.max_compute_work_group_size[0]),
             bindings: limits.max_per_stage_descriptor_storage_buffers,
             groups: [limits.max_compute_work_group_count[0], limits.max_compute_work_group_count[1]],
-            timestamp_nanoseconds: match limits.timestamp_compute_and_graphics {
-                vk::TRUE => Some(f64::from(limits.timestamp_period)),
-                _ => None,
-            },
-            dot: features13.shader_integer_dot_product != 0,
+            timestamp_nanoseconds: (limits.timestamp_compute_and_graphics == vk::TRUE)
+                .then(|| f64::from(limits.timestamp_period)),
+            dot: features.dot,
             dot_accelerated: vulkan13.integer_dot_product4x8_bit_packed_signed_accelerated != 0,
-            subgroup: subgroups.subgroup_size.clamp(1, 128),
-            matrices: if matrix_ready { self.matrix_shapes(device, INTEGERS) } else { Vec::new() },
-            half_matrices: match matrix_ready && features12.shader_float16 != 0 {
-                true => self.matrix_shapes(device, HALVES),
-                false => Vec::new(),
-            },
-            import_alignment: can_import.then_some(import.min_imported_host_pointer_alignment),
+            subgroup: subgroup.clamp(1, 128),
+            matrices: shapes(matrix_ready, INTEGERS),
+            half_matrices: shapes(matrix_ready && features.halves, HALVES),
+            import_alignment,
             has_budget: has(ext::memory_budget::NAME),
             memory,
+        }
+    }
+
+    fn properties(&self, device: vk::PhysicalDevice, can_import: bool) -> Properties {
+        // SAFETY: the handle came from this instance.
+        let api = unsafe { self.raw.get_physical_device_properties(device) }.api_version;
+        let mut driver = vk::PhysicalDeviceDriverProperties::default();
+        let mut subgroups = vk::PhysicalDeviceSubgroupProperties::default();
+        let mut maintenance3 = vk::PhysicalDeviceMaintenance3Properties::default();
+        let mut maintenance4 = vk::PhysicalDeviceMaintenance4Properties::default();
+        let mut vulkan13 = vk::PhysicalDeviceVulkan13Properties::default();
+        let mut import = vk::PhysicalDeviceExternalMemoryHostPropertiesEXT::default();
+        let mut chain = vk::PhysicalDeviceProperties2::default()
+            .push_next(&mut driver)
+            .push_next(&mut subgroups)
+            .push_next(&mut maintenance3);
+        if api >= vk::API_VERSION_1_3 {
+            chain = chain.push_next(&mut vulkan13).push_next(&mut maintenance4);
+        }
+        if can_import {
+            chain = chain.push_next(&mut import);
+        }
+        // SAFETY: the chain holds only structures that this version and these extensions define.
+        unsafe { self.raw.get_physical_device_properties2(device, &mut chain) };
+        let base = chain.properties;
+        let allocation = maintenance3.max_memory_allocation_size;
+        Properties {
+            base,
+            driver: vk::PhysicalDeviceDriverProperties { p_next: std::ptr::null_mut(), ..driver },
+            vulkan13: vk::PhysicalDeviceVulkan13Properties { p_next: std::ptr::null_mut(), ..vulkan13 },
+            subgroup: subgroups.subgroup_size,
+            max_allocation: match maintenance4.max_buffer_size {
+                0 => allocation,
+                buffer => buffer.min(allocation),
+            },
+            import_alignment: can_import.then_some(import.min_imported_host_pointer_alignment),
+        }
+    }
+
+    fn features(&self, device: vk::PhysicalDevice, api: u32, can_matrix: bool) -> Features {
+        let mut features13 = vk::PhysicalDeviceVulkan13Features::default();
+        let mut features12 = vk::PhysicalDeviceVulkan12Features::default();
+        let mut matrix = vk::PhysicalDeviceCooperativeMatrixFeaturesKHR::default();
+        let mut chain = vk::PhysicalDeviceFeatures2::default();
+        if api >= vk::API_VERSION_1_3 {
+            chain = chain.push_next(&mut features13).push_next(&mut features12);
+        }
+        if can_matrix {
+            chain = chain.push_next(&mut matrix);
+        }
+        // SAFETY: the handle is the instance's, the chain holds what this version and extension define.
+        unsafe { self.raw.get_physical_device_features2(device, &mut chain) };
+        let needed = [
+            matrix.cooperative_matrix,
+            features12.vulkan_memory_model,
+            features12.shader_int8,
+            features13.subgroup_size_control,
+            features13.compute_full_subgroups,
+        ];
+        Features {
+            dot: features13.shader_integer_dot_product != 0,
+            matrix: needed.iter().all(|feature| *feature != 0),
+            halves: features12.shader_float16 != 0,
         }
     }
 
