@@ -29,7 +29,21 @@ fn command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command 
 /// # Panics
 /// When it cannot be started, was killed by a signal, or wrote something that is not UTF-8.
 pub fn run<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome {
-    let output = command(binary, folder, args).output().expect("the command starts");
+    outcome(command(binary, folder, args))
+}
+
+/// As [`run`], with what is remembered of devices kept in `folder` too.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_with_cache<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome {
+    let mut command = command(binary, folder, args);
+    command.env("SDQ_CACHE_DIR", folder);
+    outcome(command)
+}
+
+fn outcome(mut command: Command) -> Outcome {
+    let output = command.output().expect("the command starts");
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("sdq writes UTF-8");
     let code = output.status.code().expect("no signal ended the command");
     Outcome { code, output: text(output.stdout), errors: text(output.stderr) }
