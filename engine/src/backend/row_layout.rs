@@ -1,8 +1,10 @@
 //! How rows of activations lie once they are bytes, on every backend.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use sdq_formats::layout::columns::{COLUMN_STEP, GROUP};
+
+use crate::graph::{Graph, Op, TensorId};
 
 /// Channels that share a scale and an offset at most.
 ///
@@ -102,6 +104,17 @@ impl RowLayout {
         let (values, factors) = rows.split_at(count * self.width / size_of::<f32>());
         (bytemuck::cast_slice(values), bytemuck::cast_slice(factors))
     }
+}
+
+/// How every tensor of `graph` lies that is bytes.
+pub(super) fn row_layouts(graph: &Graph) -> HashMap<TensorId, RowLayout> {
+    let layouts = graph.nodes.iter().filter_map(|node| match &node.op {
+        Op::Quantize { inputs } | Op::ThenQuantize { inputs, .. } | Op::UpsampleQuantized { inputs, .. } => {
+            Some((node.output, RowLayout::new(inputs)))
+        }
+        _ => None,
+    });
+    layouts.collect()
 }
 
 #[cfg(test)]

@@ -64,8 +64,8 @@ pub(super) fn type_of(case: &Case, spec: &WeightSpec) -> WeightType {
 }
 
 /// `length` values spread evenly over `-1..1`, the same for the same seed (SplitMix64).
-pub(super) fn noise(seed: u64, length: usize) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(0xd134_2543_de82_ef95);
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<f32> {
+    let mut state = seed;
     let mut next = || {
         state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -3,7 +3,7 @@
 //! The tests run it on every instruction set and on a software Vulkan device; `sdq doctor` runs it on the devices of a
 //! machine. The reference is the scalar code of the CPU backend, whose own tests hold it to sums in double precision.
 
-mod cases;
+pub(crate) mod cases;
 mod weights;
 
 use std::{

@@ -20,7 +20,10 @@ use std::{
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Cost, Executable, Footprint, Limits, WeightSource, row_layout::RowLayout};
+use super::{
+    Backend, Cost, Executable, Footprint, Limits, WeightSource,
+    row_layout::{RowLayout, row_layouts},
+};
 use crate::{
     Error,
     graph::{
@@ -126,13 +129,7 @@ impl<'w> Prepared<'w> {
             key_elements: Some(|keys, head_dim| KeyLayout::new(keys, head_dim).elements()),
         };
         let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
-        let layouts = graph.nodes.iter().filter_map(|node| match &node.op {
-            Op::Quantize { inputs }
-            | Op::ThenQuantize { inputs, .. }
-            | Op::UpsampleQuantized { inputs, .. } => Some((node.output, RowLayout::new(inputs))),
-            _ => None,
-        });
-        Prepared { layouts: layouts.collect(), plan: Plan::new(&graph), graph, weights }
+        Prepared { layouts: row_layouts(&graph), plan: Plan::new(&graph), graph, weights }
     }
 
     fn step<'a>(&'a self, pool: &'a Pool, node: &'a Node) -> Step<'a> {

@@ -74,19 +74,9 @@ impl Buffer {
             return Err(VulkanError::TooLarge { what: "a buffer".to_owned(), bytes: size, limit });
         }
         let info = vk::BufferCreateInfo::default().size(size).usage(USAGE);
-        // SAFETY: the device is alive, the size within its limits.
-        let raw = unsafe { gpu.raw.create_buffer(&info, None) }
-            .map_err(|result| VulkanError::new("make a buffer", result))?;
-        let mut buffer = Buffer {
-            gpu: gpu.clone(),
-            raw,
-            memory: vk::DeviceMemory::null(),
-            size,
-            mapped: None,
-            counted: 0,
-        };
+        let mut buffer = Buffer::without_memory(gpu, &info)?;
         // SAFETY: the buffer is the device's.
-        let needs = unsafe { gpu.raw.get_buffer_memory_requirements(raw) };
+        let needs = unsafe { gpu.raw.get_buffer_memory_requirements(buffer.raw) };
         let types = gpu.capabilities.memory;
         let types = &types.memory_types[..types.memory_type_count as usize];
         let mut error = VulkanError::OutOfMemory { bytes: needs.size };
@@ -114,6 +104,14 @@ impl Buffer {
             }
         }
         Err(error)
+    }
+
+    fn without_memory(gpu: &Arc<Gpu>, info: &vk::BufferCreateInfo<'_>) -> Result<Buffer, VulkanError> {
+        // SAFETY: the device is alive, and the size within its limits.
+        let raw = unsafe { gpu.raw.create_buffer(info, None) }
+            .map_err(|result| VulkanError::new("make a buffer", result))?;
+        let memory = vk::DeviceMemory::null();
+        Ok(Buffer { gpu: gpu.clone(), raw, memory, size: info.size, mapped: None, counted: 0 })
     }
 
     /// A buffer over pages that the host keeps, to be read by kernels and not written.
@@ -147,19 +145,9 @@ impl Buffer {
         .map_err(|result| VulkanError::new("read mapped pages in place", result))?;
         let mut external = vk::ExternalMemoryBufferCreateInfo::default().handle_types(handle);
         let info = vk::BufferCreateInfo::default().size(size).usage(USAGE).push_next(&mut external);
-        // SAFETY: the device is alive, the size within its limits or refused.
-        let raw = unsafe { gpu.raw.create_buffer(&info, None) }
-            .map_err(|result| VulkanError::new("make a buffer", result))?;
-        let mut buffer = Buffer {
-            gpu: gpu.clone(),
-            raw,
-            memory: vk::DeviceMemory::null(),
-            size,
-            mapped: None,
-            counted: 0,
-        };
+        let mut buffer = Buffer::without_memory(gpu, &info)?;
         // SAFETY: the buffer is the device's.
-        let needs = unsafe { gpu.raw.get_buffer_memory_requirements(raw) };
+        let needs = unsafe { gpu.raw.get_buffer_memory_requirements(buffer.raw) };
         let types = needs.memory_type_bits & found.memory_type_bits;
         if types == 0 || needs.size > size {
             return Err(unsuitable);

@@ -28,12 +28,13 @@ use std::{
 };
 
 use super::{
-    Backend, Cost, Executable, Footprint, Limits, WeightSource, conformance::Conformance,
-    row_layout::RowLayout,
+    Backend, Cost, Executable, Footprint, Limits, WeightSource,
+    conformance::Conformance,
+    row_layout::{RowLayout, row_layouts},
 };
 use crate::{
     Error,
-    graph::{Graph, IntegerLayouts, Op, TensorId, add_branches, plan::Plan, quantize_inputs},
+    graph::{Graph, IntegerLayouts, TensorId, add_branches, plan::Plan, quantize_inputs},
 };
 use caps::Capabilities;
 use cost::Rates;
@@ -372,15 +373,8 @@ impl<'w> Prepared<'w> {
             key_elements: None::<fn(usize, usize) -> usize>,
         };
         let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
-        let layouts = graph.nodes.iter().filter_map(|node| match &node.op {
-            Op::Quantize { inputs }
-            | Op::ThenQuantize { inputs, .. }
-            | Op::UpsampleQuantized { inputs, .. } => Some((node.output, RowLayout::new(inputs))),
-            _ => None,
-        });
-        let layouts = layouts.collect();
         let plan = Plan::aligned(&graph, weights::ALIGNMENT as usize / size_of::<f32>());
-        Prepared { graph, plan, layouts, weights }
+        Prepared { layouts: row_layouts(&graph), plan, graph, weights }
     }
 
     /// Its kernels, with weights where the placement says.

@@ -6,22 +6,12 @@ use std::num::NonZeroUsize;
 use half::f16;
 use sdq_formats::{WeightRole, layout};
 
+pub(super) use crate::backend::conformance::cases::noise;
+
 use super::{Activation, AttentionShape, ConvShape, UpsampleShape};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::Isa;
 use crate::backend::row_layout::RowLayout;
-
-/// `len` values spread evenly over `-1..1`, the same for the same seed (SplitMix64).
-pub(super) fn noise(seed: u64, len: usize) -> Vec<f32> {
-    let mut state = seed;
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 23) as f32 - 1.0
-    };
-    (0..len).map(|_| next()).collect()
-}
 
 /// The panels of a matrix `[n, k]`.
 pub(super) fn pack(weight: &[f32], n: usize, k: usize) -> Vec<f32> {
