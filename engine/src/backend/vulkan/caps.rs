@@ -4,8 +4,6 @@ use std::fmt;
 
 use ash::vk;
 
-use super::{device::BINDINGS, lower::MatrixTile};
-
 /// Which kernels a device runs. Each tier can do what those below it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -92,6 +90,14 @@ pub struct MatrixShape {
     pub k: u32,
 }
 
+/// Products of matrices as a workgroup makes them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MatrixTile {
+    pub(super) shape: MatrixShape,
+    /// Subgroups of a workgroup, each of which multiplies on its own.
+    pub(super) subgroups: u32,
+}
+
 /// A device as it describes itself.
 #[derive(Clone)]
 pub(super) struct Capabilities {
@@ -129,6 +135,8 @@ pub(super) struct Capabilities {
     pub(super) memory: vk::PhysicalDeviceMemoryProperties,
 }
 
+/// What all kernels together bind at once.
+pub(super) const BINDINGS: u32 = 10;
 /// Invocations of the kernels' workgroups.
 const INVOCATIONS: u32 = 256;
 /// Bytes of shared memory that the smallest tiles take.

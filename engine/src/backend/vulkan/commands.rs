@@ -6,9 +6,10 @@ use std::sync::Arc;
 use ash::vk;
 
 use super::{
-    Context,
     buffer::Buffer,
-    device::{BINDINGS, Gpu},
+    caps::BINDINGS,
+    context::Context,
+    device::Gpu,
     error::VulkanError,
     kernels::{Push, Specialized},
     pipelines::Pipelines,

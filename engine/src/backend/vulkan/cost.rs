@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{Context, Prepared, executable::VulkanExecutable, lower::Bounds, weights::Placement};
+use super::{Prepared, context::Context, executable::VulkanExecutable, lower::Bounds, weights::Placement};
 use crate::{
     Error,
     backend::{Cost, Executable as _},

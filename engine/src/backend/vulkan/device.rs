@@ -32,9 +32,6 @@ const VALIDATION: &CStr = c"VK_LAYER_KHRONOS_validation";
 const INTEGERS: [vk::ComponentTypeKHR; 2] = [vk::ComponentTypeKHR::SINT8, vk::ComponentTypeKHR::SINT32];
 const HALVES: [vk::ComponentTypeKHR; 2] = [vk::ComponentTypeKHR::FLOAT16, vk::ComponentTypeKHR::FLOAT32];
 
-/// What all kernels together bind at once.
-pub(super) const BINDINGS: u32 = 10;
-
 /// What a device says of itself.
 struct Properties {
     base: vk::PhysicalDeviceProperties,

@@ -8,9 +8,10 @@ use std::{
 use sdq_formats::WeightSpec;
 
 use super::{
-    Context, Prepared,
+    Prepared,
     buffer::{Buffer, Purpose},
     commands::{Command, Commands, Recorded, Slice},
+    context::Context,
     error::VulkanError,
     kernels::Specialized,
     lower::{Bounds, Lowered},

@@ -3,10 +3,10 @@
 use std::{collections::HashSet, time::Instant};
 
 use super::{
-    Context,
     buffer::{Buffer, Purpose},
     caps::Tier,
     commands::{Command, Commands, Recorded, Slice},
+    context::Context,
     error::VulkanError,
     kernels::{Constants, Kernel, Push, Specialized, constants},
 };

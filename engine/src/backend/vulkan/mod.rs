@@ -7,6 +7,7 @@
 mod buffer;
 mod caps;
 mod commands;
+mod context;
 mod cost;
 mod device;
 mod error;
@@ -37,6 +38,7 @@ use crate::{
     graph::{Graph, IntegerLayouts, TensorId, add_branches, plan::Plan, quantize_inputs},
 };
 use caps::Capabilities;
+use context::Context;
 use cost::Rates;
 use device::{Gpu, Instance};
 use executable::VulkanExecutable;
@@ -49,15 +51,6 @@ pub use device::validation_errors;
 pub use error::VulkanError;
 pub use memory::{Memory, Verdict};
 pub use schedule::Counters;
-
-/// A device and what is compiled for it.
-#[derive(Clone)]
-struct Context {
-    gpu: Arc<Gpu>,
-    pipelines: Arc<Pipelines>,
-    /// Whether weights are read from the mapped file, where the driver takes its pages.
-    reads_in_place: bool,
-}
 
 /// A device as `sdq info` shows it.
 #[derive(Clone, Debug)]

@@ -16,7 +16,8 @@ use ash::vk;
 use sdq_formats::atomic::AtomicFile;
 
 use super::{
-    device::{BINDINGS, Gpu},
+    caps::BINDINGS,
+    device::Gpu,
     error::VulkanError,
     kernels::{PUSH_BYTES, Specialized},
 };

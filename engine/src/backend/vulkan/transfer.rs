@@ -1,9 +1,9 @@
 //! Bytes on their way to the device, once.
 
 use super::{
-    Context,
     buffer::{Buffer, Purpose},
     commands::{Command, Commands, Slice},
+    context::Context,
     error::VulkanError,
 };
 

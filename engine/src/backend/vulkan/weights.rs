@@ -9,9 +9,9 @@ use sdq_formats::{
 };
 
 use super::{
-    Context,
     buffer::{Buffer, Purpose},
     caps::Capabilities,
+    context::Context,
     device::Gpu,
     error::VulkanError,
     schedule::{Place, Region},

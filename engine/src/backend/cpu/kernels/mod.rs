@@ -11,6 +11,7 @@ mod elementwise;
 mod epilogue;
 mod gemm;
 mod heads;
+mod layer_norm;
 mod matmul;
 mod norm;
 mod packed;
@@ -29,8 +30,9 @@ pub use conv::{ConvShape, conv2d};
 pub use elementwise::{activation, add, affine, geglu};
 pub use epilogue::Epilogue;
 pub use gemm::gemm_scratch;
+pub use layer_norm::layer_norm;
 pub use matmul::matmul;
-pub use norm::{group_norm, group_norm_scratch, group_norm_with, group_sums, layer_norm};
+pub use norm::{group_norm, group_norm_scratch, group_norm_with, group_sums};
 pub use packed::{PackedMatrix, Panels};
 pub use quantized::{
     Integers, KeyLayout, QuantizedMatrix, attention_i8i16, attention_i8i16_scratch, conv2d_u8s8,

@@ -1,11 +1,11 @@
 //! Attention.
 
 use super::super::{
-    caps::MatrixShape,
+    caps::{MatrixShape, MatrixTile},
     error::VulkanError,
     kernels::{AttentionPush, Kernel, Push, constants},
 };
-use super::{Call, Lowering, bounds::MatrixTile, read, word, written};
+use super::{Call, Lowering, read, word, written};
 use crate::graph::Node;
 
 impl Lowering<'_> {

@@ -1,6 +1,6 @@
 //! What of a device decides how nodes become kernels.
 
-use super::super::caps::{MatrixShape, Tier};
+use super::super::caps::{MatrixShape, MatrixTile, Tier};
 use crate::backend::row_layout::BLOCK;
 
 /// What of a device decides how nodes become kernels.
@@ -19,14 +19,6 @@ pub(in super::super) struct Bounds {
     pub(in super::super) matrix: Option<MatrixTile>,
     /// How matrices of halves are.
     pub(in super::super) half_matrix: Option<MatrixTile>,
-}
-
-/// Products of matrices as a workgroup makes them.
-#[derive(Clone, Copy, Debug)]
-pub(in super::super) struct MatrixTile {
-    pub(in super::super) shape: MatrixShape,
-    /// Subgroups of a workgroup, each of which multiplies on its own.
-    pub(in super::super) subgroups: u32,
 }
 
 impl MatrixTile {

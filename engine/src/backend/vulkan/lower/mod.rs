@@ -20,7 +20,7 @@ use crate::{
 };
 use product::Ending;
 
-pub(super) use bounds::{Bounds, MatrixTile};
+pub(super) use bounds::Bounds;
 
 /// A graph as kernels.
 #[derive(Clone, Debug, Default)]

@@ -3,7 +3,7 @@
 use sdq_formats::{WeightSpec, layout::PANEL};
 
 use super::super::{
-    caps::MatrixShape,
+    caps::{MatrixShape, MatrixTile},
     error::VulkanError,
     kernels::{
         ColumnSumsPush, GemmPush, HAS_BIAS, HAS_CHANNEL_BIAS, HAS_RESIDUAL, Kernel, ONE_CHANNEL_BIAS, Push,
@@ -12,7 +12,7 @@ use super::super::{
     schedule::Binding,
     weights::{Form, Integers, Placed},
 };
-use super::{Call, Lowering, bounds::MatrixTile, flat, read, word, written};
+use super::{Call, Lowering, flat, read, word, written};
 use crate::graph::{Node, Padding, TensorId, WeightId, Window};
 
 /// What is added to a product.
