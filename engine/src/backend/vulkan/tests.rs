@@ -73,6 +73,28 @@ fn weights_are_the_same_whether_copied_or_read_where_they_lie() {
     }
 }
 
+/// A damaged weight or an overflow must not become a black picture: what is not finite stays so through bytes and sums.
+#[test]
+fn what_is_not_finite_shows() {
+    let table = Conformance::new().unwrap();
+    for device in devices_here() {
+        for &tier in &device.tiers {
+            let backend = VulkanBackend::with_tier(Some(&device.index.to_string()), tier).unwrap();
+            for name in ["q8 product 77x130x36", "q4 product 77x130x36", "f16 product 77x130x36"] {
+                let case = table.cases().iter().find(|case| case.name == name).unwrap();
+                for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    // The third row, and no other.
+                    let found = table.outputs_after(case, &backend, |x| x[2 * 36 + 5] = broken).unwrap();
+                    for (row, values) in found.chunks_exact(130).enumerate() {
+                        let finite = values.iter().all(|value| value.is_finite());
+                        assert_eq!(finite, row != 2, "{tier}, {name}: {broken} in row 2 and row {row}");
+                    }
+                }
+            }
+        }
+    }
+}
+
 /// What the driver compiled is written down, read again, and done without when it is damaged.
 #[test]
 fn compiled_kernels_are_remembered_and_damage_does_no_harm() {

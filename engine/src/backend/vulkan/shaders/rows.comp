@@ -3,6 +3,7 @@
 #include "common.glsl"
 #include "blocks.glsl"
 #include "activation.glsl"
+#include "double_float.glsl"
 
 // Whatever makes each value of a row from the same place of other rows, left as floats or rounded to bytes.
 
@@ -66,6 +67,26 @@ float value_at(uint row, uint channel) {
     return activate(ACTIVATION, value);
 }
 
+// Devices may divide inexactly; these two are what a processor finds, so that bytes are the same.
+
+// x / 255: what 255 times a first guess lacks is exact, for 255 is nearly a power of two.
+float by_255(float x) {
+    precise float guess = x * (1.0 / 255.0);
+    precise float rest = (x - guess * 256.0) + guess;
+    precise float better = guess + rest * (1.0 / 255.0);
+    return better;
+}
+
+float reciprocal(float x) {
+    precise float guess = 1.0 / x;
+    // Beyond, halves of the product would overflow.
+    if (x > 1e33) return guess;
+    vec2 product = two_product(x, guess);
+    precise float rest = (1.0 - product.x) - product.y;
+    precise float better = guess + guess * rest;
+    return better;
+}
+
 void floats() {
     uint first = flat_group() * 1024 + gl_LocalInvocationID.x;
     uint end = push.rows * push.channels;
@@ -111,9 +132,9 @@ void bytes() {
     if (!there) return;
     precise float offset = lowest[thread - lane];
     precise float spread = highest[thread - lane] - offset;
-    precise float scale = spread > SMALLEST_SPREAD ? spread / 255.0 : 0.0;
+    float scale = spread > SMALLEST_SPREAD ? by_255(spread) : 0.0;
     bool finite = broken[thread - lane] == 0;
-    precise float inverse = finite && scale > 0.0 ? 1.0 / scale : 0.0;
+    float inverse = finite && scale > 0.0 ? reciprocal(scale) : 0.0;
     uint word = 0;
     for (uint i = 0; i < count; i++) {
         precise float scaled = (values[i] - offset) * inverse;
