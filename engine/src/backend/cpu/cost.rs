@@ -30,7 +30,7 @@ const HIDDEN: usize = 2560;
 /// Heads of the two attentions: their difference tells what a score takes beside its multiply-adds.
 const HEADS: [usize; 2] = [8, 2];
 /// Each graph runs once to warm up, and then so often; the least time of each op counts.
-const RUNS: usize = 2;
+const RUNS: usize = 6;
 /// f32 of a block that is touched for the first time.
 const TOUCHED: usize = 2 << 20;
 /// Sums of a strip and norms that are given theirs go over the picture once where a norm goes twice.
