@@ -98,8 +98,11 @@ impl Instance {
             .enabled_layer_names(&layers)
             .enabled_extension_names(&extensions);
         // SAFETY: the names live until the call returns, and the layer was listed.
-        let raw = unsafe { entry.create_instance(&info, None) }
-            .map_err(|result| VulkanError::new("start", result))?;
+        let raw = unsafe { entry.create_instance(&info, None) }.map_err(|result| match result {
+            // A loader without any driver.
+            vk::Result::ERROR_INCOMPATIBLE_DRIVER => VulkanError::NoDevice,
+            result => VulkanError::new("start", result),
+        })?;
         let mut instance = Instance { _entry: entry, raw, messages: None };
         if validate {
             let debug = ext::debug_utils::Instance::new(&instance._entry, &instance.raw);
