@@ -86,6 +86,14 @@ fn measure(mut run: PartRun<'_>, part: Part, limits: &Limits, args: &BenchArgs) 
     })
 }
 
+/// What part of its time an op would take at the device's limits, by its multiply-adds and by what it moves.
+fn shares(op: &OpTime, limits: &Limits) -> [f64; 2] {
+    let seconds = op.time.as_secs_f64().max(f64::MIN_POSITIVE);
+    // Copying reads and writes what it counts once.
+    let moved = op.bytes as f64 / 2.0 / limits.copy;
+    [limits.seconds(op.integer, op.float) / seconds, moved / seconds]
+}
+
 fn name(part: Part) -> &'static str {
     match part {
         Part::TextEncoder => "text encoder",
@@ -102,8 +110,15 @@ fn describe(
     picture: Option<(usize, f64)>,
 ) -> Value {
     let op = |op: &OpTime| {
+        let [arithmetic, memory] = shares(op, limits);
         json!({
-            "op": op.op, "count": op.count, "multiply_adds": op.multiply_adds, "seconds": op.time.as_secs_f64(),
+            "op": op.op,
+            "count": op.count,
+            "multiply_adds": { "integer": op.integer, "float": op.float },
+            "bytes": op.bytes,
+            "seconds": op.time.as_secs_f64(),
+            "share_of_limit": arithmetic,
+            "share_of_copying": memory,
         })
     };
     let part = |part: &Measured| {
@@ -155,12 +170,13 @@ fn print(
         let all: f64 = part.profile.iter().map(|op| op.time.as_secs_f64()).sum();
         for op in &part.profile {
             let seconds = op.time.as_secs_f64();
-            let rate = match op.multiply_adds {
-                0 => String::new(),
-                work => format!("{:.0} GMAC/s", work as f64 / seconds / 1e9),
+            let [arithmetic, memory] = shares(op, limits).map(|share| 100.0 * share);
+            let rate = match op.integer + op.float {
+                0 => format!("{memory:.0} % of copying"),
+                work => format!("{arithmetic:.0} % of the limit, {:.0} GMAC/s", work as f64 / seconds / 1e9),
             };
             say!(
-                "  {:<13}{:>5}{:>12}{:>7.1} %  {rate}",
+                "  {:<24}{:>5}{:>12}{:>7.1} %   {rate}",
                 op.op,
                 op.count,
                 duration(seconds),

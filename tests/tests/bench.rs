@@ -52,17 +52,18 @@ fn predictions_grow_with_steps_pictures_and_the_work_of_strips() {
 
 #[test]
 fn parts_have_the_multiply_adds_of_their_graphs() {
-    let model = Model::convert_folder(&demo_model(), WeightType::F16);
-    let pipeline = model.open(2);
     let request = Request { prompt: "a red apple".to_owned(), ..Request::default() };
-    for part in Part::ALL {
-        let mut run = pipeline.part(part, &request).unwrap();
-        let profile = run.profile().unwrap();
-        let seen: u64 = profile.iter().map(|op| op.multiply_adds).sum();
-        assert_eq!(seen, run.cost().integer + run.cost().float, "{part:?}");
-        assert!(profile.is_sorted_by(|a, b| a.time >= b.time), "{part:?}: the longest first");
-        // The file is in f16.
-        assert_eq!(run.cost().integer, 0, "{part:?}");
+    for weight_type in [WeightType::F16, WeightType::Q8] {
+        let pipeline = Model::convert_folder(&demo_model(), weight_type).open(2);
+        for part in Part::ALL {
+            let mut run = pipeline.part(part, &request).unwrap();
+            let profile = run.profile().unwrap();
+            let seen: [u64; 2] =
+                [profile.iter().map(|op| op.integer).sum(), profile.iter().map(|op| op.float).sum()];
+            assert_eq!(seen, [run.cost().integer, run.cost().float], "{part:?}");
+            assert!(profile.is_sorted_by(|a, b| a.time >= b.time), "{part:?}: the longest first");
+            assert_eq!(seen[0] > 0, weight_type == WeightType::Q8, "{part:?}");
+        }
     }
 }
 

@@ -108,6 +108,23 @@ impl Graph {
         shapes.sum::<usize>() + nodes.sum::<usize>() + ports.sum::<usize>() + weights.sum::<usize>()
     }
 
+    /// Whether `tensor` is rows of bytes.
+    pub fn is_bytes(&self, tensor: TensorId) -> bool {
+        let rounds = |op: &Op| {
+            matches!(op, Op::Quantize { .. } | Op::ThenQuantize { .. } | Op::UpsampleQuantized { .. })
+        };
+        self.nodes.iter().any(|node| node.output == tensor && rounds(&node.op))
+    }
+
+    /// Whether a node multiplies integers.
+    pub fn is_integer(&self, node: &Node) -> bool {
+        match node.op {
+            Op::QuantizedAttention { .. } => true,
+            Op::Linear { .. } | Op::Conv2d { .. } => self.is_bytes(node.inputs[0]),
+            _ => false,
+        }
+    }
+
     /// Multiply-adds of a node that multiplies matrices; of any other, 0.
     pub fn multiply_adds(&self, node: &Node) -> u64 {
         let each = match node.op {

@@ -71,8 +71,12 @@ pub struct OpTime {
     pub op: &'static str,
     /// How many of them ran.
     pub count: usize,
-    /// Their multiply-adds; 0 for ops that do not multiply matrices.
-    pub multiply_adds: u64,
+    /// Their multiply-adds of integers; 0 for ops that do not multiply matrices.
+    pub integer: u64,
+    /// Those of floats.
+    pub float: u64,
+    /// What they read and write at least, weights aside.
+    pub bytes: u64,
     /// What they took together.
     pub time: Duration,
 }
@@ -101,12 +105,18 @@ impl PartRun<'_> {
             executable.run_timed(&mut |graph, node, time| {
                 let op = node.op.name();
                 let index = kinds.iter().position(|kind| kind.op == op).unwrap_or_else(|| {
-                    kinds.push(OpTime { op, count: 0, multiply_adds: 0, time: Duration::ZERO });
+                    kinds.push(OpTime { op, count: 0, integer: 0, float: 0, bytes: 0, time: Duration::ZERO });
                     kinds.len() - 1
                 });
                 let kind = &mut kinds[index];
                 kind.count += 1;
-                kind.multiply_adds += graph.multiply_adds(node);
+                match graph.is_integer(node) {
+                    true => kind.integer += graph.multiply_adds(node),
+                    false => kind.float += graph.multiply_adds(node),
+                }
+                let tensors = node.inputs.iter().chain([&node.output]);
+                let elements: usize = tensors.map(|&tensor| graph.elements(tensor)).sum();
+                kind.bytes += (elements * size_of::<f32>()) as u64;
                 kind.time += time;
             })?;
         }

@@ -227,6 +227,9 @@ impl Capabilities {
         if self.kind == DeviceKind::Software {
             return Some("runs on the processor, which the CPU backend uses better");
         }
+        if !self.dot_accelerated && self.matrix_shape().is_none() {
+            return Some("has no instruction for products of bytes, which a processor mostly has");
+        }
         // The GPU of the Raspberry Pi: slower than its processor in every report (llama.cpp #5237).
         if self.driver_id == vk::DriverId::MESA_V3DV {
             return Some("is slower than the processor beside it");

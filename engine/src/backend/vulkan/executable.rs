@@ -245,7 +245,7 @@ impl<'w> VulkanExecutable<'w> {
         let shown: Vec<(usize, TensorId)> = (0..self.graph.nodes.len())
             .filter(|&node| matches!(self.graph.nodes[node].op, Op::Linear { .. } | Op::Conv2d { .. }))
             .map(|node| (node, self.graph.nodes[node].inputs[0]))
-            .filter(|&(_, x)| !self.is_bytes(x))
+            .filter(|&(_, x)| !self.graph.is_bytes(x))
             .collect();
         let bytes = |tensor: TensorId| self.plan.range(tensor.0).len() as u64 * 4;
         let most = shown.iter().map(|&(_, x)| bytes(x)).max().unwrap_or(0);
@@ -259,14 +259,6 @@ impl<'w> VulkanExecutable<'w> {
         }
         self.watched = Some(Watched { copies, buffer });
         Ok(())
-    }
-
-    /// Whether a tensor is rows of bytes.
-    fn is_bytes(&self, tensor: TensorId) -> bool {
-        let rounds = |op: &Op| {
-            matches!(op, Op::Quantize { .. } | Op::ThenQuantize { .. } | Op::UpsampleQuantized { .. })
-        };
-        self.graph.nodes.iter().any(|node| node.output == tensor && rounds(&node.op))
     }
 
     fn crossing(&self, name: &str, is_wanted: impl Fn(Role) -> bool) -> usize {
