@@ -219,10 +219,19 @@ impl VulkanBackend {
             },
         };
         let cache = memory.pipelines(&capabilities.cache_key);
-        let gpu = Gpu::open(&instance, physical, capabilities, tier)?;
-        let pipelines = Arc::new(Pipelines::new(&gpu, cache)?);
-        let reads_in_place = weights::may_read_in_place(&gpu.capabilities);
-        let context = Context { gpu, pipelines, reads_in_place };
+        let open = || {
+            let gpu = Gpu::open(&instance, physical, capabilities.clone(), tier)?;
+            let pipelines = Arc::new(Pipelines::new(&gpu, cache.clone())?);
+            Ok::<Context, VulkanError>(Context { gpu, pipelines, reads_in_place: false })
+        };
+        let mut context = open()?;
+        if weights::may_read_in_place(&capabilities) {
+            match weights::reads_in_place(&context) {
+                Ok(reads) => context.reads_in_place = reads,
+                // The device may be lost with the attempt.
+                Err(_) => context = open()?,
+            }
+        }
         Ok(VulkanBackend { context, rates: OnceLock::new() })
     }
 

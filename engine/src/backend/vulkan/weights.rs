@@ -6,11 +6,13 @@ use bytemuck::cast_slice;
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
     layout::{PANEL, WeightData, columns::Columns, stored_parts},
+    mmap::{self, Bytes},
 };
 
 use super::{
     buffer::{Buffer, Purpose},
     caps::Capabilities,
+    commands::{Command, Commands, Slice},
     context::Context,
     device::Gpu,
     error::VulkanError,
@@ -241,7 +243,23 @@ const PAGE: usize = 4096;
 pub(super) fn may_read_in_place(capabilities: &Capabilities) -> bool {
     capabilities.shares_memory()
         && capabilities.import_alignment.is_some_and(|alignment| alignment <= PAGE as u64)
-        && capabilities.alignment <= sdq_formats::mmap::ALIGNMENT as u64
+        && capabilities.alignment <= mmap::ALIGNMENT as u64
+}
+
+/// Whether the device really reads such a page. Some drivers take it and fail, or lose the device, when work that reads it is
+/// submitted: read-only pages of files are not what they expect.
+pub(super) fn reads_in_place(context: &Context) -> Result<bool, VulkanError> {
+    // A file that is there for sure, mapped as models are.
+    let mapped = std::env::current_exe().and_then(|program| Bytes::map(&program));
+    let Some(page) = mapped.as_ref().ok().and_then(|bytes| bytes.get(..PAGE)) else { return Ok(false) };
+    let Some(buffer) = import(&context.gpu, page, page.as_ptr().addr(), PAGE) else { return Ok(false) };
+    let staging = Buffer::new(&context.gpu, PAGE as u64, Purpose::Staging)?;
+    let slice = |buffer| Slice { buffer, offset: 0, size: PAGE as u64 };
+    let copy = Command::Copy { from: slice(&buffer), to: slice(&staging) };
+    let mut commands = Commands::new(context)?;
+    let recorded = commands.record(&[copy, Command::Barrier])?;
+    commands.run(&[recorded])?;
+    Ok(staging.bytes() == Some(page))
 }
 
 /// Buffers over the very pages of the mapped files; `None` where the driver does not take them.
