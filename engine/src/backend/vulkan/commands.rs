@@ -81,7 +81,7 @@ impl Commands {
         Ok(commands)
     }
 
-    /// Records `commands`, whose kernels were prepared. `sets` are shared by dispatches recorded more than once.
+    /// Records `commands`, whose kernels were prepared.
     pub(super) fn record(&mut self, commands: &[Command<'_>]) -> Result<Recorded, VulkanError> {
         let sets = self.describe(commands)?;
         let info = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);

@@ -2,7 +2,8 @@
 //!
 //! `lower.rs` says which kernels compute a node, `schedule.rs` in which pieces they are handed over; neither knows Vulkan.
 //! `weights.rs` brings weights to the device as the file has them, `executable.rs` runs. What speaks with the driver, and
-//! alone holds unsafe code, is `device.rs`, `buffer.rs`, `pipelines.rs` and `commands.rs`.
+//! holds unsafe code, is `device.rs`, `buffer.rs`, `pipelines.rs` and `commands.rs`; one function of `weights.rs` names pages by
+//! their address.
 
 mod buffer;
 mod caps;
