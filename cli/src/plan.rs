@@ -27,6 +27,7 @@ fn describe(plan: &MemoryPlan, time: &TimePlan) -> Value {
         "limit": plan.limit,
         "phases": plan.phases.iter().map(phase).collect::<Vec<_>>(),
         "mapped": plan.mapped,
+        "on_processor_instead": plan.on_fallback,
         "pictures_together": plan.batching.pictures,
         "split_guidance": plan.batching.split_guidance,
         "decoding": {
@@ -49,6 +50,9 @@ fn describe(plan: &MemoryPlan, time: &TimePlan) -> Value {
 fn print(plan: &MemoryPlan, time: &TimePlan) {
     for phase in &plan.phases {
         line(phase.name, &megabytes(phase.bytes));
+    }
+    if plan.on_fallback {
+        line("device", "does not hold the run, which goes to the processor");
     }
     line("peak", &megabytes(plan.peak()));
     line("limit", &plan.limit.map_or("none".to_owned(), megabytes));

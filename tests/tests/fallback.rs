@@ -29,6 +29,8 @@ struct Failing {
     /// Runs, and compilations, until it fails.
     left: Arc<AtomicUsize>,
     fails_to_compile: bool,
+    /// Bytes that graphs may take.
+    memory: Option<u64>,
 }
 
 impl Failing {
@@ -67,6 +69,10 @@ impl Backend for Failing {
 
     fn limits(&self) -> Result<Limits, Error> {
         self.inner.limits()
+    }
+
+    fn memory_left(&self) -> Option<u64> {
+        self.memory
     }
 }
 
@@ -136,7 +142,8 @@ struct Drawn {
 fn draw(model: &Model, request: &Request, error: &VulkanError, left: usize, fails_to_compile: bool) -> Drawn {
     let cpu = || CpuBackend::new(std::num::NonZeroUsize::new(2)).unwrap();
     let left = Arc::new(AtomicUsize::new(left));
-    let failing = Failing { inner: cpu(), error: error.clone(), left: left.clone(), fails_to_compile };
+    let failing =
+        Failing { inner: cpu(), error: error.clone(), left: left.clone(), fails_to_compile, memory: None };
     let said: Arc<Mutex<Vec<String>>> = Arc::default();
     let listener = said.clone();
     let notice = Arc::new(move |words: &str| listener.lock().unwrap().push(words.to_owned()));
@@ -183,4 +190,45 @@ fn what_a_device_has_no_memory_for_runs_on_the_processor_and_the_rest_does_not()
         assert_eq!(said.len(), graphs - left, "{said:?}");
         assert!(backend.starts_with("a device"), "{backend}");
     }
+}
+
+/// One run that does not fit does not cost the device the next one.
+#[test]
+fn a_run_that_does_not_fit_goes_to_the_processor_and_a_smaller_one_does_not() {
+    let model = Model::convert("sd1", WeightType::Q8);
+    let on_cpu = model.open(2);
+    let [small, large] = [32, 256].map(|side| Request::new("a fox").steps(2).size(side, side));
+    let takes = |request: &Request| {
+        let plan = on_cpu.plan(request).unwrap();
+        plan.peak() - plan.phases[0].bytes
+    };
+    let least = match on_cpu.with_max_memory(Some(1)).plan(&large) {
+        Err(Error::DoesNotFit { needed, .. }) => needed - on_cpu.plan(&large).unwrap().phases[0].bytes,
+        other => panic!("one byte is enough: {other:?}"),
+    };
+    assert!(takes(&small) < least / 2, "{} and {least}", takes(&small));
+    let cpu = || CpuBackend::new(std::num::NonZeroUsize::new(2)).unwrap();
+    let left = Arc::new(AtomicUsize::new(usize::MAX));
+    let runs = left.clone();
+    let device = Failing {
+        inner: cpu(),
+        error: VulkanError::DeviceLost,
+        left,
+        fails_to_compile: false,
+        memory: Some(least / 2),
+    };
+    let said: Arc<Mutex<Vec<String>>> = Arc::default();
+    let listener = said.clone();
+    let notice = Arc::new(move |words: &str| listener.lock().unwrap().push(words.to_owned()));
+    let backend = Arc::new(WithFallback::new(Arc::new(device), Arc::new(cpu()), notice));
+    let pipeline = model.open_with(&PipelineOptions { backend: Some(backend), ..PipelineOptions::default() });
+
+    let plan = pipeline.plan(&large).unwrap();
+    assert!(plan.on_fallback && pipeline.predict_time(&large, &plan).unwrap().total() > 0.0);
+    assert_eq!(generate(&pipeline, &large).pictures, generate(&on_cpu, &large).pictures);
+    assert_eq!(runs.load(Ordering::Relaxed), usize::MAX, "nothing of it ran on the device");
+    assert_eq!(said.lock().unwrap().len(), 1, "it is said once");
+    assert!(!pipeline.plan(&small).unwrap().on_fallback);
+    generate(&pipeline, &small);
+    assert!(runs.load(Ordering::Relaxed) < usize::MAX, "the small one ran on the device");
 }

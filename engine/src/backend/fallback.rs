@@ -27,6 +27,8 @@ pub struct WithFallback {
     second: Arc<dyn Backend>,
     /// Whether the first is not to be used any more.
     given_up: Arc<AtomicBool>,
+    /// Whether it has been said that a run does not fit.
+    told: Arc<AtomicBool>,
     notice: Arc<Notice>,
 }
 
@@ -39,7 +41,7 @@ impl fmt::Debug for WithFallback {
 impl WithFallback {
     /// `first`, with `second` behind it; `notice` is told whenever the second takes over.
     pub fn new(first: Arc<dyn Backend>, second: Arc<dyn Backend>, notice: Arc<Notice>) -> WithFallback {
-        WithFallback { first, second, given_up: Arc::default(), notice }
+        WithFallback { first, second, given_up: Arc::default(), told: Arc::default(), notice }
     }
 
     fn has_given_up(&self) -> bool {
@@ -124,15 +126,20 @@ impl Backend for WithFallback {
         self.current().memory_left()
     }
 
-    fn fall_back(&self) -> bool {
-        let falls = !self.given_up.swap(true, Ordering::Relaxed);
-        if falls {
-            (self.notice)(&format!(
-                "the run does not fit on {}; it runs on the CPU",
-                self.first.description()
-            ));
+    fn rounds_to_halves(&self) -> bool {
+        self.current().rounds_to_halves()
+    }
+
+    fn fallback(&self) -> Option<Arc<dyn Backend>> {
+        if self.has_given_up() {
+            return None;
         }
-        falls
+        // Asked by whoever plans a run and again by the run: once is enough to say.
+        if !self.told.swap(true, Ordering::Relaxed) {
+            let device = self.first.description();
+            (self.notice)(&format!("the run does not fit on {device}; it goes to the CPU"));
+        }
+        Some(self.second.clone())
     }
 }
 

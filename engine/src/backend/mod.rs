@@ -10,7 +10,7 @@ mod source;
 #[cfg(feature = "vulkan")]
 pub mod vulkan;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use sdq_formats::WeightSpec;
 
@@ -113,9 +113,9 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         None
     }
 
-    /// Gives up what cannot hold a run for something that may; `false` where there is nothing else.
-    fn fall_back(&self) -> bool {
-        false
+    /// What may hold a run that this does not, asked for when one does not fit; `None` where there is nothing else.
+    fn fallback(&self) -> Option<Arc<dyn Backend>> {
+        None
     }
 }
 

@@ -135,8 +135,8 @@ impl Backend for Watching {
         self.inner.memory_left()
     }
 
-    fn fall_back(&self) -> bool {
-        self.inner.fall_back()
+    fn rounds_to_halves(&self) -> bool {
+        self.inner.rounds_to_halves()
     }
 }
 

@@ -139,7 +139,12 @@ impl Pipeline {
     /// is cut.
     pub fn decode_latents(&self, latents: &Tensor) -> Result<Vec<Picture>, Error> {
         let [batch, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels())?;
-        let stages = self.fitting_stages((height, width), batch)?;
+        let stages = match self.fitting_stages((height, width), batch) {
+            Err(error @ Error::DoesNotFit { .. }) => {
+                return self.on_fallback().ok_or(error)?.decode_latents(latents);
+            }
+            stages => stages?,
+        };
         let mut decoder = self.decoder_in_stages((height, width), stages)?;
         latents.values().chunks_exact(latents.values().len() / batch).map(|one| decoder.decode(one)).collect()
     }

@@ -229,6 +229,11 @@ impl Pipeline {
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
         let plan = self.plan_settings(settings)?;
+        if plan.on_fallback
+            && let Some(other) = self.on_fallback()
+        {
+            return other.run(settings, progress, observer);
+        }
         let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
 
         let conditioning = self.condition(settings)?;

@@ -33,6 +33,8 @@ pub struct MemoryPlan {
     pub decoding: Decoding,
     /// Bytes of weights in mapped files. Not counted anywhere: the system drops and reads them again as it needs.
     pub mapped: u64,
+    /// Whether the run does not fit on the device however it is cut, and goes to the processor instead.
+    pub on_fallback: bool,
     pub(super) stages: Stages,
 }
 
@@ -88,9 +90,16 @@ impl Pipeline {
         let limit = self.memory_limit();
         match planner.within(limit)? {
             Some(plan) => Ok(plan),
-            None if self.backend.fall_back() => self.plan_settings(settings),
-            None => Err(planner.does_not_fit(limit.unwrap_or(u64::MAX))?),
+            None => match self.on_fallback() {
+                Some(other) => Ok(MemoryPlan { on_fallback: true, ..other.plan_settings(settings)? }),
+                None => Err(planner.does_not_fit(limit.unwrap_or(u64::MAX))?),
+            },
         }
+    }
+
+    /// This model on what may hold a run that its device does not; `None` where there is nothing else.
+    pub(super) fn on_fallback(&self) -> Option<Pipeline> {
+        Some(Pipeline { backend: self.backend.fallback()?, ..self.clone() })
     }
 
     /// The stages of the decoder alone, for `count` pictures from latents of `height x width`.
@@ -108,9 +117,6 @@ impl Pipeline {
         let room = limit.saturating_sub(beside);
         if let Some(stages) = self.decoder_stages(size, 0, |stager| stager.cheapest(room))? {
             return Ok(stages);
-        }
-        if self.backend.fall_back() {
-            return self.fitting_stages(size, count);
         }
         let least = self.decoder_stages(size, 0, |stager| stager.smallest())?;
         Err(Error::DoesNotFit {
@@ -237,7 +243,7 @@ impl<'p> Planner<'p> {
         let mut phases = before.phases;
         phases.push(Phase { name: "VAE decoder", bytes: self.beside_decoder() + stages.memory() });
         let mapped = self.pipeline.mapped_bytes();
-        Ok(MemoryPlan { limit, phases, batching, decoding, mapped, stages })
+        Ok(MemoryPlan { limit, phases, batching, decoding, mapped, on_fallback: false, stages })
     }
 
     /// The phases up to the finished latents.

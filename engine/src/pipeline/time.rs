@@ -132,6 +132,11 @@ impl Pipeline {
     /// # Errors
     /// As [`plan`](Pipeline::plan).
     pub fn predict_time(&self, request: &Request, plan: &MemoryPlan) -> Result<TimePlan, Error> {
+        if plan.on_fallback
+            && let Some(other) = self.on_fallback()
+        {
+            return other.predict_time(request, &MemoryPlan { on_fallback: false, ..plan.clone() });
+        }
         let settings = self.settings(request)?;
         let mut time = TimePlan {
             text_encoder: 0.0,
