@@ -34,26 +34,14 @@ pub fn choose(
     let cpu = Arc::new(CpuBackend::new(threads)?);
     #[cfg(feature = "vulkan")]
     {
-        use super::{
-            fallback::WithFallback,
-            vulkan::{self, VulkanBackend},
-        };
+        use super::{fallback::WithFallback, vulkan::VulkanBackend};
         let opened = match (wanted, device) {
             (Wanted::Cpu, _) => return Ok(cpu),
-            (Wanted::Auto, None) => {
-                let devices = vulkan::devices().unwrap_or_default();
-                let good = devices
-                    .into_iter()
-                    .rev()
-                    .filter(|device| device.avoided_because.is_none() && device.tier.is_some())
-                    .max_by_key(|device| device.kind.rank());
-                let Some(good) = good else { return Ok(cpu) };
-                // Nobody asked for it, so that it does not open is nothing to complain of.
-                match VulkanBackend::open(Some(&good.index.to_string())) {
-                    Ok(opened) => opened,
-                    Err(_) => return Ok(cpu),
-                }
-            }
+            // Nobody asked for it, so that it does not open is nothing to complain of.
+            (Wanted::Auto, None) => match VulkanBackend::open_unasked() {
+                Some(opened) => opened,
+                None => return Ok(cpu),
+            },
             (Wanted::Auto | Wanted::Vulkan, device) => VulkanBackend::open(device)?,
         };
         Ok(Arc::new(WithFallback::new(Arc::new(opened), cpu, notice)))

@@ -114,11 +114,15 @@ impl Buffer {
         Ok(Buffer { gpu: gpu.clone(), raw, memory, size: info.size, mapped: None, counted: 0 })
     }
 
-    /// A buffer over pages that the host keeps, to be read by kernels and not written.
+    /// A buffer over `length` bytes of whole pages that the host keeps, to be read by kernels and not written.
     ///
     /// # Safety
-    /// `pages` must stay mapped and unchanged as long as the buffer lives.
-    pub(super) unsafe fn import(gpu: &Arc<Gpu>, pages: &[u8]) -> Result<Buffer, VulkanError> {
+    /// The pages must stay mapped as long as the buffer lives, and what kernels read of them unchanged.
+    pub(super) unsafe fn import(
+        gpu: &Arc<Gpu>,
+        pages: *const u8,
+        length: usize,
+    ) -> Result<Buffer, VulkanError> {
         let unsuitable = VulkanError::Call {
             what: "read mapped pages in place",
             result: vk::Result::ERROR_INVALID_EXTERNAL_HANDLE,
@@ -126,8 +130,8 @@ impl Buffer {
         let (Some(functions), Some(alignment)) = (&gpu.import, gpu.capabilities.import_alignment) else {
             return Err(unsuitable);
         };
-        let size = pages.len() as u64;
-        if !(pages.as_ptr().addr() as u64).is_multiple_of(alignment) || !size.is_multiple_of(alignment) {
+        let size = length as u64;
+        if !(pages.addr() as u64).is_multiple_of(alignment) || !size.is_multiple_of(alignment) {
             return Err(unsuitable);
         }
         let handle = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
@@ -137,7 +141,7 @@ impl Buffer {
             (functions.fp().get_memory_host_pointer_properties_ext)(
                 functions.device(),
                 handle,
-                pages.as_ptr().cast(),
+                pages.cast(),
                 &mut found,
             )
         }
@@ -154,7 +158,7 @@ impl Buffer {
         }
         let mut host = vk::ImportMemoryHostPointerInfoEXT::default()
             .handle_type(handle)
-            .host_pointer(pages.as_ptr().cast_mut().cast());
+            .host_pointer(pages.cast_mut().cast());
         let info = vk::MemoryAllocateInfo::default()
             .allocation_size(size)
             .memory_type_index(types.trailing_zeros())

@@ -57,7 +57,7 @@ pub enum DeviceKind {
 
 impl DeviceKind {
     /// Which of two devices is likely to be the faster.
-    pub(in crate::backend) fn rank(self) -> u32 {
+    pub(super) fn rank(self) -> u32 {
         match self {
             DeviceKind::Discrete => 4,
             DeviceKind::Integrated => 3,
@@ -81,13 +81,13 @@ impl DeviceKind {
 
 /// A product of matrices that the device multiplies at once, `[m, k]` times `[k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MatrixShape {
+pub(super) struct MatrixShape {
     /// Rows of the result.
-    pub m: u32,
+    pub(super) m: u32,
     /// Columns of the result.
-    pub n: u32,
+    pub(super) n: u32,
     /// What is summed over.
-    pub k: u32,
+    pub(super) k: u32,
 }
 
 /// Products of matrices as a workgroup makes them.
@@ -220,20 +220,19 @@ impl Capabilities {
     }
 
     /// Why the device is never taken unasked; `None` where it may be.
-    pub(super) fn avoided_because(&self) -> Option<&'static str> {
-        if self.lacks().is_some() {
-            return Some("lacks what every kernel needs");
+    pub(super) fn avoided_because(&self) -> Option<String> {
+        if let Some(lacks) = self.lacks() {
+            return Some(format!("lacks {lacks}"));
         }
-        if self.kind == DeviceKind::Software {
-            return Some("runs on the processor, which the CPU backend uses better");
-        }
-        if !self.dot_accelerated && self.matrix_shape().is_none() {
-            return Some("has no instruction for products of bytes, which a processor mostly has");
-        }
-        // The GPU of the Raspberry Pi: slower than its processor in every report (llama.cpp #5237).
-        if self.driver_id == vk::DriverId::MESA_V3DV {
-            return Some("is slower than the processor beside it");
-        }
-        None
+        let reasons = [
+            (self.kind == DeviceKind::Software, "runs on the processor, which the CPU backend uses better"),
+            (
+                !self.dot_accelerated && self.matrix_shape().is_none(),
+                "has no instruction for products of bytes, which a processor mostly has",
+            ),
+            // The GPU of the Raspberry Pi: slower than its processor in every report (llama.cpp #5237).
+            (self.driver_id == vk::DriverId::MESA_V3DV, "is slower than the processor beside it"),
+        ];
+        reasons.into_iter().find(|(holds, _)| *holds).map(|(_, reason)| reason.to_owned())
     }
 }

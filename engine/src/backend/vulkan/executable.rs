@@ -232,7 +232,9 @@ impl<'w> VulkanExecutable<'w> {
         }
         if timed {
             let start = self.commands.record(&[Command::Timestamp(0)])?;
-            self.nodes[0].insert(0, start);
+            if let Some(first) = self.nodes.first_mut() {
+                first.insert(0, start);
+            }
         }
         Ok(())
     }

@@ -29,6 +29,8 @@ use std::{
     sync::{Arc, OnceLock, atomic::Ordering},
 };
 
+use ash::vk::{PhysicalDevice, api_version_major, api_version_minor, api_version_patch};
+
 use super::{
     Backend, Cost, Executable, Footprint, Limits, WeightSource,
     conformance::Conformance,
@@ -47,11 +49,10 @@ use lower::{Bounds, Lowered, lower};
 use pipelines::Pipelines;
 use weights::Placement;
 
-pub use caps::{DeviceKind, MatrixShape, Tier};
+pub use caps::{DeviceKind, Tier};
 pub use device::validation_errors;
 pub use error::VulkanError;
 pub use memory::{Memory, Verdict};
-pub use schedule::Counters;
 
 /// A device as `sdq info` shows it.
 #[derive(Clone, Debug)]
@@ -90,10 +91,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>, VulkanError> {
 
 fn describe(index: usize, device: &Capabilities, memory: &Memory) -> DeviceInfo {
     let usable = device.lacks().is_none();
-    let avoided = match device.lacks() {
-        Some(lacks) => Some(format!("lacks {lacks}")),
-        None => device.avoided_because().map(str::to_owned),
-    };
+    let verdicts = memory.verdicts(&device.cache_key);
     DeviceInfo {
         index,
         name: device.name.clone(),
@@ -101,28 +99,23 @@ fn describe(index: usize, device: &Capabilities, memory: &Memory) -> DeviceInfo 
         kind: device.kind,
         api: version(device.api),
         tiers: if usable { device.tiers() } else { Vec::new() },
-        tier: if usable { trusted_tier(device, memory) } else { None },
-        avoided_because: avoided,
-        verdicts: memory.verdicts(&device.cache_key),
+        tier: if usable { trusted_tier(device, &verdicts) } else { None },
+        avoided_because: device.avoided_because(),
+        verdicts,
         key: device.cache_key.clone(),
     }
 }
 
 fn version(api: u32) -> String {
-    use ash::vk::{api_version_major, api_version_minor, api_version_patch};
     format!("{}.{}.{}", api_version_major(api), api_version_minor(api), api_version_patch(api))
 }
 
 /// The best tier that nobody has found wrong: `SDQ_VK_TIER` bounds it from above.
-fn trusted_tier(device: &Capabilities, memory: &Memory) -> Option<Tier> {
-    let verdicts = memory.verdicts(&device.cache_key);
+fn trusted_tier(device: &Capabilities, verdicts: &[Verdict]) -> Option<Tier> {
     let wrong = |tier: Tier| verdicts.iter().any(|verdict| verdict.tier == tier && !verdict.right);
     let bound = std::env::var("SDQ_VK_TIER").ok().and_then(|name| Tier::from_name(&name));
-    let best = match bound {
-        // Whoever names a tier gets it, also where the device is no faster for it.
-        Some(bound) => bound,
-        None => device.best_tier(),
-    };
+    // Whoever names a tier gets it, also where the device is no faster for it.
+    let best = bound.unwrap_or_else(|| device.best_tier());
     device.tiers().into_iter().rev().find(|&tier| tier <= best && !wrong(tier))
 }
 
@@ -139,32 +132,40 @@ impl std::fmt::Debug for VulkanBackend {
 }
 
 impl VulkanBackend {
-    /// Opens the device called `wanted`, by its number or a part of its name; without, the first that is worth it.
+    /// Opens the device called `wanted`, by its number or a part of its name; without, the first that is worth it, or else
+    /// any.
     ///
     /// # Errors
     /// When there is none, or it lacks what kernels need.
     pub fn open(wanted: Option<&str>) -> Result<VulkanBackend, VulkanError> {
+        VulkanBackend::open_trusted(wanted.map_or(Pick::Best, Pick::Named))
+    }
+
+    /// Opens the first device that is worth it unasked; `None` where there is none, or it cannot be opened.
+    pub fn open_unasked() -> Option<VulkanBackend> {
+        VulkanBackend::open_trusted(Pick::Worthwhile).ok()
+    }
+
+    fn open_trusted(pick: Pick<'_>) -> Result<VulkanBackend, VulkanError> {
         let memory = Memory::of_user();
-        let backend = VulkanBackend::choose(wanted, None, &memory)?;
-        if backend.tier() != Tier::Matrix {
+        let backend = VulkanBackend::choose(pick, None, &memory)?;
+        let capabilities = &backend.context.gpu.capabilities;
+        let mut verdicts = memory.verdicts(&capabilities.cache_key);
+        let is_known = verdicts.iter().any(|verdict| verdict.tier == Tier::Matrix);
+        if backend.tier() != Tier::Matrix || is_known {
             return Ok(backend);
         }
         // Some drivers list matrices that they multiply wrongly (Mesa issue 15932): each is asked once.
-        let key = backend.context.gpu.capabilities.cache_key.clone();
-        let mut verdicts = memory.verdicts(&key);
-        let right = match verdicts.iter().find(|verdict| verdict.tier == Tier::Matrix) {
-            Some(verdict) => verdict.right,
-            None => {
-                let right = backend.multiplies_right();
-                verdicts.push(Verdict { tier: Tier::Matrix, right });
-                // Where nothing can be remembered, it is asked again next time.
-                let _ = memory.set_verdicts(&key, &verdicts);
-                right
-            }
-        };
-        match right {
-            true => Ok(backend),
-            false => VulkanBackend::choose(wanted, Some(Tier::Dot), &memory),
+        let right = backend.multiplies_right();
+        verdicts.push(Verdict { tier: Tier::Matrix, right });
+        // Where nothing can be remembered, it is asked again next time.
+        let _ = memory.set_verdicts(&capabilities.cache_key, &verdicts);
+        if right {
+            return Ok(backend);
+        }
+        match trusted_tier(capabilities, &verdicts) {
+            Some(tier) => VulkanBackend::choose(pick, Some(tier), &memory),
+            None => Err(VulkanError::Distrusted { device: capabilities.name.clone() }),
         }
     }
 
@@ -180,30 +181,14 @@ impl VulkanBackend {
     /// # Errors
     /// As [`open`](VulkanBackend::open), and when the device does not offer the tier.
     pub fn with_tier(wanted: Option<&str>, tier: Tier) -> Result<VulkanBackend, VulkanError> {
-        VulkanBackend::choose(wanted, Some(tier), &Memory::none())
+        let pick = wanted.map_or(Pick::Best, Pick::Named);
+        VulkanBackend::choose(pick, Some(tier), &Memory::none())
     }
 
-    fn choose(
-        wanted: Option<&str>,
-        tier: Option<Tier>,
-        memory: &Memory,
-    ) -> Result<VulkanBackend, VulkanError> {
+    fn choose(pick: Pick<'_>, tier: Option<Tier>, memory: &Memory) -> Result<VulkanBackend, VulkanError> {
         let instance = Instance::new()?;
         let mut devices = instance.devices()?;
-        if devices.is_empty() {
-            return Err(VulkanError::NoDevice);
-        }
-        let index = match wanted {
-            Some(wanted) => find(wanted, &devices)?,
-            // Asked for Vulkan without a name, a software device is better than none.
-            None => {
-                let rank = |device: &Capabilities| {
-                    (device.lacks().is_none(), device.avoided_because().is_none(), device.kind.rank())
-                };
-                // Of those that are alike, the loader's first.
-                (0..devices.len()).rev().max_by_key(|&index| rank(&devices[index].1)).unwrap_or(0)
-            }
-        };
+        let index = pick.among(&devices)?;
         let (physical, capabilities) = devices.swap_remove(index);
         if let Some(lacks) = capabilities.lacks() {
             return Err(VulkanError::Unsuitable { device: capabilities.name, lacks });
@@ -214,10 +199,8 @@ impl VulkanBackend {
                 let lacks = format!("kernels of tier `{tier}`");
                 return Err(VulkanError::Unsuitable { device: capabilities.name, lacks });
             }
-            None => match trusted_tier(&capabilities, memory) {
-                Some(tier) => tier,
-                None => return Err(VulkanError::Distrusted { device: capabilities.name }),
-            },
+            None => trusted_tier(&capabilities, &memory.verdicts(&capabilities.cache_key))
+                .ok_or_else(|| VulkanError::Distrusted { device: capabilities.name.clone() })?,
         };
         let cache = memory.pipelines(&capabilities.cache_key);
         let open = || {
@@ -247,23 +230,9 @@ impl VulkanBackend {
         self.context.gpu.allocated.load(Ordering::Relaxed)
     }
 
-    /// The device's name.
-    pub fn device_name(&self) -> &str {
-        &self.context.gpu.capabilities.name
-    }
-
     /// The kernels in use.
     pub fn tier(&self) -> Tier {
         self.context.gpu.tier
-    }
-
-    /// What a run of `graph` asks of the device.
-    ///
-    /// # Errors
-    /// When a weight is missing, or a tensor is larger than what the device sees at once.
-    pub fn counters(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Counters, Error> {
-        let Lowered { dispatches, .. } = Prepared::new(graph, weights)?.lower(&self.bounds())?;
-        Ok(schedule::Schedule::new(&dispatches, |_| true).counters(&dispatches))
     }
 
     fn bounds(&self) -> Bounds {
@@ -286,7 +255,37 @@ impl VulkanBackend {
     }
 }
 
-fn find(wanted: &str, devices: &[(ash::vk::PhysicalDevice, Capabilities)]) -> Result<usize, VulkanError> {
+/// Which of the devices.
+#[derive(Clone, Copy)]
+enum Pick<'a> {
+    /// The one called so.
+    Named(&'a str),
+    /// The best there is: a software device is better than none.
+    Best,
+    /// The best, if it may be taken unasked.
+    Worthwhile,
+}
+
+impl Pick<'_> {
+    fn among(self, devices: &[(PhysicalDevice, Capabilities)]) -> Result<usize, VulkanError> {
+        if let Pick::Named(wanted) = self {
+            return find(wanted, devices);
+        }
+        let is_offered = |device: &Capabilities| match self {
+            Pick::Worthwhile => device.avoided_because().is_none(),
+            _ => true,
+        };
+        let rank = |device: &Capabilities| {
+            (device.lacks().is_none(), device.avoided_because().is_none(), device.kind.rank())
+        };
+        // Of those that are alike, the loader's first.
+        let offered = devices.iter().enumerate().rev().filter(|(_, (_, device))| is_offered(device));
+        let best = offered.max_by_key(|(_, (_, device))| rank(device));
+        best.map(|(index, _)| index).ok_or(VulkanError::NoDevice)
+    }
+}
+
+fn find(wanted: &str, devices: &[(PhysicalDevice, Capabilities)]) -> Result<usize, VulkanError> {
     let by_number = wanted.parse().ok().filter(|&index: &usize| index < devices.len());
     let lower = wanted.to_lowercase();
     let by_name = || devices.iter().position(|(_, device)| device.name.to_lowercase().contains(&lower));

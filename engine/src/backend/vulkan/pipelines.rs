@@ -2,7 +2,7 @@
 #![expect(unsafe_code, reason = "every call of Vulkan is one into foreign code")]
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fs,
     io::Write as _,
     path::PathBuf,
@@ -142,10 +142,13 @@ impl Pipelines {
         // SAFETY: nothing uses the module once its pipeline is there.
         unsafe { raw.destroy_shader_module(module, None) };
         let pipeline = made.map_err(|(_, result)| VulkanError::new("compile a shader", result))?[0];
-        let before = self.made.lock().unwrap_or_else(PoisonError::into_inner).insert(wanted, pipeline);
-        if let Some(before) = before {
-            // SAFETY: two threads made the same one; nothing has used the first.
-            unsafe { raw.destroy_pipeline(before, None) };
+        match self.made.lock().unwrap_or_else(PoisonError::into_inner).entry(wanted) {
+            Entry::Vacant(place) => {
+                place.insert(pipeline);
+            }
+            // Another thread was faster, and may have recorded its own already.
+            // SAFETY: nobody has seen this one.
+            Entry::Occupied(_) => unsafe { raw.destroy_pipeline(pipeline, None) },
         }
         Ok(())
     }

@@ -72,16 +72,17 @@ pub(super) struct Schedule {
 }
 
 /// What a run of a graph asks of a device. Numbers, not times: they are the same on every machine.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(super) struct Counters {
     /// Kernels started.
-    pub dispatches: usize,
+    pub(super) dispatches: usize,
     /// Waits for earlier kernels.
-    pub barriers: usize,
+    pub(super) barriers: usize,
     /// Pieces in which the work is handed over.
-    pub submissions: usize,
+    pub(super) submissions: usize,
     /// Bytes that kernels see, each counted once for every dispatch that sees it.
-    pub bytes: u64,
+    pub(super) bytes: u64,
 }
 
 impl Schedule {
@@ -120,6 +121,7 @@ impl Schedule {
     }
 
     /// What a run of it asks of the device.
+    #[cfg(test)]
     pub(super) fn counters(&self, dispatches: &[Dispatch]) -> Counters {
         let mut counters = Counters { submissions: self.submissions.len(), ..Counters::default() };
         for item in self.submissions.iter().flatten() {

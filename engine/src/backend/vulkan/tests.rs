@@ -6,7 +6,7 @@ use crate::{
     backend::conformance::{Case, Conformance, Kind},
     models::{config::UNetConfig, unet},
 };
-use schedule::Schedule;
+use schedule::{Counters, Schedule};
 
 /// The devices of this machine that can run kernels, each with its tiers.
 fn devices_here() -> Vec<DeviceInfo> {
@@ -108,7 +108,7 @@ fn compiled_kernels_are_remembered_and_damage_does_no_harm() {
         let file = memory.pipelines(&device.key).unwrap();
         let run = || {
             let wanted = device.index.to_string();
-            let backend = VulkanBackend::choose(Some(&wanted), Some(Tier::Plain), &memory).unwrap();
+            let backend = VulkanBackend::choose(Pick::Named(&wanted), Some(Tier::Plain), &memory).unwrap();
             assert_conforms(&table, &backend, |case| case.name.starts_with("q8 product"));
         };
         assert!(!file.exists());

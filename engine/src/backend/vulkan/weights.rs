@@ -1,6 +1,6 @@
 //! Where the weights of a graph lie on the device, in the form in which the file has them.
 
-use std::{marker::PhantomData, sync::Arc};
+use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
 use bytemuck::cast_slice;
 use sdq_formats::{
@@ -70,6 +70,7 @@ pub(super) struct Integers {
 }
 
 /// Where everything goes, before anything is there.
+#[derive(Default)]
 pub(super) struct Placement<'w> {
     placed: Vec<Placed>,
     sources: Vec<PartSource<'w>>,
@@ -81,8 +82,7 @@ pub(super) struct Placement<'w> {
 impl<'w> Placement<'w> {
     /// Places every weight of `specs`.
     pub(super) fn new(specs: &[WeightSpec], source: &WeightSource<'w>) -> Result<Placement<'w>, Error> {
-        let mut placement =
-            Placement { placed: Vec::new(), sources: Vec::new(), buffers: Vec::new(), column_sums: 0 };
+        let mut placement = Placement::default();
         for spec in specs {
             let missing = || Error::MissingWeight {
                 component: source.name().to_owned(),
@@ -155,8 +155,7 @@ impl<'w> Placement<'w> {
     /// Weights of the right shape and of no meaning, for measuring: all are parts of `zeros`, which has to be as long as the
     /// largest.
     pub(super) fn blank(specs: &[WeightSpec], integers: bool, zeros: &'w [f32]) -> Placement<'w> {
-        let mut placement =
-            Placement { placed: Vec::new(), sources: Vec::new(), buffers: Vec::new(), column_sums: 0 };
+        let mut placement = Placement::default();
         for spec in specs {
             let is_product = matches!(spec.role, WeightRole::Matrix | WeightRole::Conv);
             let weight_type = if integers && is_product { WeightType::Q8 } else { WeightType::F32 };
@@ -298,7 +297,7 @@ fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>
         }
         buffers.push(buffer);
     }
-    let moved: std::collections::HashMap<Region, Region> = moved.into_iter().collect();
+    let moved: HashMap<Region, Region> = moved.into_iter().collect();
     for placed in &mut placement.placed {
         let regions = [Some(&mut placed.values), placed.multipliers.as_mut(), placed.scales.as_mut()];
         regions.into_iter().flatten().for_each(|region| *region = moved[region]);
@@ -306,10 +305,11 @@ fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>
     Some(buffers)
 }
 
+/// A buffer over the pages from `start` on, where `first` begins in the first of them. Those who call drop it before what
+/// `first` borrows from.
 #[expect(unsafe_code, reason = "the pages around a weight are named by their address")]
 fn import(gpu: &Arc<Gpu>, first: &[u8], start: usize, length: usize) -> Option<Buffer> {
-    // SAFETY: `start` is the page that `first` begins in, and the caller has found every page up to `length` mapped.
-    let pages = unsafe { std::slice::from_raw_parts(first.as_ptr().with_addr(start), length) };
-    // SAFETY: `Resident` borrows the pages for as long as the buffer lives, and mapped files do not change.
-    unsafe { Buffer::import(gpu, pages) }.ok()
+    // SAFETY: every page up to `length` holds bytes of the same borrow or less than a page between two of them, so all
+    // are mapped while it lasts: `Resident` holds it, the trial outlives its buffer. Kernels read only those bytes.
+    unsafe { Buffer::import(gpu, first.as_ptr().with_addr(start), length) }.ok()
 }

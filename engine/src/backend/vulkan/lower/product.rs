@@ -106,23 +106,8 @@ impl Lowering<'_> {
                 (Kernel::GemmF32, u32::from(matches!(form, Form::Halves)))
             }
         };
-        let mut tile = self.tile(m, n);
-        let mut kernel = kernel;
-        let mut of_matrices = [0; 4];
-        let (matrix, with_matrices) = match placed.form {
-            Form::Integers(_) => (self.bounds.matrix, Kernel::GemmU8S8Matrix),
-            Form::Halves => (self.bounds.half_matrix, Kernel::GemmF16Matrix),
-            Form::Floats | Form::Bytes => (None, kernel),
-        };
-        if let Some(matrix) = matrix {
-            let smaller = tile.map(|steps| steps.min(4));
-            let fits = |tile: &[u32; 2]| matrix.fits(*tile, self.bounds.shared_memory);
-            if let Some(fitting) = [tile, smaller].into_iter().find(fits) {
-                let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
-                (tile, kernel, of_matrices) = (fitting, with_matrices, [m, n, k, subgroups]);
-            }
-        }
-        let [rows, columns] = tile;
+        let (kernel, [rows, columns], of_matrices) =
+            self.with_matrices(kernel, &placed.form, self.tile(m, n));
         let mut constants = constants([rows, columns, last_constant]);
         constants[3..].copy_from_slice(&of_matrices);
         self.call(Call {
@@ -133,6 +118,22 @@ impl Lowering<'_> {
             groups: [n.div_ceil(16 * columns as usize) as u64, m.div_ceil(16 * rows as usize) as u64],
             work: (m as u64).saturating_mul((n * k) as u64),
         })
+    }
+
+    /// `kernel` and its tile, or those that multiply matrices where the device does, with the constants that say how.
+    fn with_matrices(&self, kernel: Kernel, form: &Form, tile: [u32; 2]) -> (Kernel, [u32; 2], [u32; 4]) {
+        let offered = match form {
+            Form::Integers(_) => self.bounds.matrix.map(|matrix| (matrix, Kernel::GemmU8S8Matrix)),
+            Form::Halves => self.bounds.half_matrix.map(|matrix| (matrix, Kernel::GemmF16Matrix)),
+            Form::Floats | Form::Bytes => None,
+        };
+        let fitting = offered.and_then(|(matrix, kernel)| {
+            let smaller = tile.map(|steps| steps.min(4));
+            let fits = |tile: &[u32; 2]| matrix.fits(*tile, self.bounds.shared_memory);
+            let MatrixTile { shape: MatrixShape { m, n, k }, subgroups } = matrix;
+            Some((kernel, [tile, smaller].into_iter().find(fits)?, [m, n, k, subgroups]))
+        });
+        fitting.unwrap_or((kernel, tile, [0; 4]))
     }
 
     /// Rows and columns of a workgroup's tile, in sixteens.

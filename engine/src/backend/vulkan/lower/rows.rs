@@ -40,6 +40,36 @@ impl Lowering<'_> {
             ..RowsPush::default()
         };
         let mut bindings = vec![read(0, self.tensor(x)), written(6, self.tensor(out))];
+        let (source, activation) = self.source(op, node, &mut push, &mut bindings)?;
+        let mut groups = (rows as u64 * u64::from(push.channels)).div_ceil(1024);
+        let layout = self.layouts.get(&out);
+        if let Some(layout) = layout {
+            bindings.push(read(5, self.blocks(layout)));
+            push.row_words = word(layout.width() / 4);
+            push.blocks = word(layout.block_count());
+            push.factors_at = word(rows * layout.width() / 4);
+            groups = (rows * layout.block_count()).div_ceil(16) as u64;
+        }
+        self.call(Call {
+            kernel: Kernel::Rows,
+            constants: constants([source as u32, activation_number(activation), layout.is_some().into()]),
+            bindings,
+            push: Push::new(push),
+            groups: flat(groups),
+            work: (rows * in_channels * ELEMENT_WORK) as u64,
+        })
+    }
+
+    /// What the values of `op` are made of and the function that follows, with what that adds to `push` and `bindings`.
+    fn source(
+        &mut self,
+        op: &Op,
+        node: &Node,
+        push: &mut RowsPush,
+        bindings: &mut Vec<Binding>,
+    ) -> Result<(RowSource, Option<Activation>), VulkanError> {
+        let x = node.inputs[0];
+        let in_channels = self.channels(x);
         let mut activation = None;
         let source = match op {
             Op::GroupNorm { weight, bias, groups, eps, silu, given } => {
@@ -48,7 +78,7 @@ impl Lowering<'_> {
                     true => self.given_statistics(node.inputs[1], batch * groups, *eps)?,
                     false => self.group_statistics(x, batch, *groups, *eps)?,
                 };
-                push.image_rows = word(rows / batch);
+                push.image_rows = push.rows / word(batch);
                 push.groups = word(*groups);
                 push.group_channels = word(in_channels / groups);
                 activation = silu.then_some(Activation::Silu);
@@ -80,23 +110,7 @@ impl Lowering<'_> {
             Op::Quantize { .. } => RowSource::Copy,
             op => unreachable!("{op:?} leaves more than rows"),
         };
-        let mut groups = (rows as u64 * u64::from(push.channels)).div_ceil(1024);
-        let layout = self.layouts.get(&out);
-        if let Some(layout) = layout {
-            bindings.push(read(5, self.blocks(layout)));
-            push.row_words = word(layout.width() / 4);
-            push.blocks = word(layout.block_count());
-            push.factors_at = word(rows * layout.width() / 4);
-            groups = (rows * layout.block_count()).div_ceil(16) as u64;
-        }
-        self.call(Call {
-            kernel: Kernel::Rows,
-            constants: constants([source as u32, activation_number(activation), layout.is_some().into()]),
-            bindings,
-            push: Push::new(push),
-            groups: flat(groups),
-            work: (rows * in_channels * ELEMENT_WORK) as u64,
-        })
+        Ok((source, activation))
     }
 
     fn norm_bindings(&self, statistics: Region, weight: WeightId, bias: WeightId) -> [Binding; 3] {
