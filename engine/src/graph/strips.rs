@@ -9,6 +9,9 @@
 //! over the picture `n + 1` times: first for the statistics of the first norm, then, with these, for those of the second,
 //! and so on. Sums go on from strip to strip in the order in which they would be taken at once, so the result is the same
 //! bit for bit.
+//!
+//! A backend may take [`ROW_STEP`] rows of a convolution together, and round what it makes of them together. So strips
+//! begin and end between such rows, and reach out to whole steps: the same rows stay together.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -16,6 +19,9 @@ use super::{Graph, Node, Op, PAIR_VALUES, Padding, Port, TensorId, WeightId};
 
 /// Name of a piece's input, `[1, height, width, channels]`.
 pub const INPUT: &str = "input";
+/// Strips begin at multiples of so many rows, in every convolution of the piece.
+pub const ROW_STEP: usize = 2;
+
 /// Name of a piece's output, a picture or `[1, groups, 6]` [`GroupSums`](super::GroupSums).
 pub const OUTPUT: &str = "output";
 
@@ -134,11 +140,11 @@ impl<'g> Piece<'g> {
         part.finish(end)
     }
 
-    /// Rows of the input that the rows of `target` reach beyond those that they lie on, above and below. `None` if an op
-    /// on the way needs the whole picture, or moves rows other than to whole multiples.
+    /// Rows of the input that the rows of `target` reach beyond those that they lie on, above and below, in whole
+    /// [steps](ROW_STEP). `None` if an op on the way needs the whole picture, or moves rows other than to whole multiples.
     pub fn reach(&self, target: Target) -> Option<usize> {
         let end = self.tensor(target);
-        let mut reaches = HashMap::from([(end, 0)]);
+        let mut reaches = HashMap::from([(end, 0_usize)]);
         for node in self.nodes_before(end).into_iter().rev() {
             let node = &self.graph.nodes[node];
             let reach = reaches[&node.output];
@@ -147,7 +153,7 @@ impl<'g> Piece<'g> {
                 Op::Conv2d { window, channel_bias: false, .. } => {
                     let side = window.kernel / 2;
                     let same = window.kernel % 2 == 1 && window.padding == Padding::same(side);
-                    (same && window.stride == 1).then_some(reach + side)?
+                    (same && window.stride == 1).then_some(reach.next_multiple_of(ROW_STEP) + side)?
                 }
                 Op::UpsampleNearest { .. } => {
                     out_height.is_multiple_of(in_height).then_some(reach.div_ceil(out_height / in_height))?
@@ -167,7 +173,7 @@ impl<'g> Piece<'g> {
                 *known = reach.max(*known);
             }
         }
-        reaches.get(&self.from).copied()
+        reaches.get(&self.from).map(|reach| reach.next_multiple_of(ROW_STEP))
     }
 
     fn tensor(&self, target: Target) -> TensorId {
@@ -315,8 +321,8 @@ mod tests {
     fn reach_shrinks_with_upsampling() {
         let (graph, [x, block, wide, y]) = decoder();
         let reach = |from, to| Piece::new(&graph, from, to).reach(Target::Output);
-        // One row of the finer picture lies within one of the coarser.
-        assert_eq!([reach(wide, y), reach(block, y), reach(x, y)], [Some(1), Some(1), Some(2)]);
+        // One row of the finer picture lies within one of the coarser; steps are whole at both ends of the next convolution.
+        assert_eq!([reach(wide, y), reach(block, y), reach(x, y)], [Some(2), Some(2), Some(4)]);
         assert_eq!(Piece::new(&graph, x, y).reach(Target::Sums(0)), Some(0));
     }
 

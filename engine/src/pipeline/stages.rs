@@ -11,7 +11,7 @@ use crate::{
     backend::{Backend, Executable, Footprint, WeightSource},
     graph::{
         ELEMENT_WORK, Graph, GroupSums, Statistics, TensorId,
-        strips::{INPUT, OUTPUT, Piece, SUMS, Target, cuts, statistics_input},
+        strips::{INPUT, OUTPUT, Piece, ROW_STEP, SUMS, Target, cuts, statistics_input},
     },
     pages::Pages,
 };
@@ -73,7 +73,8 @@ impl Stager<'_> {
         let smallest = self.best(
             |from, to| {
                 let whole = self.at_once(from, to)?;
-                let strips = self.in_strips(from, to, 1)?.filter(|strips| strips.memory() < whole.memory());
+                let strips =
+                    self.in_strips(from, to, ROW_STEP)?.filter(|strips| strips.memory() < whole.memory());
                 Ok(Some(strips.unwrap_or(whole)))
             },
             |a, b| (a.memory(), a.work) < (b.memory(), b.work),
@@ -112,8 +113,9 @@ impl Stager<'_> {
             return Ok(Some(whole));
         }
         let height = Piece::new(self.graph, from, to).input_size()[0];
-        let most = height.div_ceil(2);
-        let Some(least) = self.in_strips(from, to, 1)?.filter(|strips| strips.memory() <= limit) else {
+        let most = height.div_ceil(2).next_multiple_of(ROW_STEP);
+        let Some(least) = self.in_strips(from, to, ROW_STEP)?.filter(|strips| strips.memory() <= limit)
+        else {
             return Ok(None);
         };
         let Some(half) = self.in_strips(from, to, most)? else { return Ok(None) };
@@ -121,12 +123,13 @@ impl Stager<'_> {
             return Ok(Some(half));
         }
         // Memory grows with the rows, nearly in proportion.
-        let slope = (half.memory() - least.memory()).max(1) as f64 / most.saturating_sub(1).max(1) as f64;
-        let mut rows = 1 + ((limit - least.memory()) as f64 / slope) as usize;
-        while rows > 1 {
+        let growth = half.memory().saturating_sub(least.memory()).max(1);
+        let slope = growth as f64 / most.saturating_sub(ROW_STEP).max(1) as f64;
+        let mut rows = ROW_STEP + ((limit - least.memory()) as f64 / slope) as usize;
+        while rows > ROW_STEP {
             // As many strips, all of a height.
-            let even = height.div_ceil(height.div_ceil(rows));
-            if let Some(strips) = self.in_strips(from, to, even)?.filter(|strips| strips.memory() <= limit) {
+            let alike = height.div_ceil(height.div_ceil(rows)).next_multiple_of(ROW_STEP);
+            if let Some(strips) = self.in_strips(from, to, alike)?.filter(|strips| strips.memory() <= limit) {
                 return Ok(Some(strips));
             }
             rows = rows * 7 / 8;
