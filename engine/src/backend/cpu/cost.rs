@@ -43,6 +43,15 @@ struct Kind {
     op: &'static str,
     /// Whether it multiplies integers.
     integer: bool,
+    /// Whether it is a convolution with fewer multiplications than it counts.
+    winograd: bool,
+}
+
+impl Kind {
+    /// Of an op in floats.
+    fn float(op: &'static str) -> Kind {
+        Kind { op, integer: false, winograd: false }
+    }
 }
 
 /// What work takes on a pool.
@@ -68,17 +77,17 @@ impl Rates {
         rates.op = tiny.iter().map(Duration::as_secs_f64).sum::<f64>() / tiny.len() as f64;
         for (graph, integers) in [(block(), true), (products(), false)] {
             let (prepared, times) = least_times(pool, graph, integers, &blank)?;
-            rates.learn(&prepared, &times);
+            rates.learn(pool, &prepared, &times);
         }
         Ok(rates)
     }
 
-    fn learn(&mut self, prepared: &Prepared<'_>, times: &[Duration]) {
+    fn learn(&mut self, pool: &Pool, prepared: &Prepared<'_>, times: &[Duration]) {
         let mut sums: HashMap<Kind, [f64; 2]> = HashMap::new();
         let mut attentions: HashMap<Kind, Vec<([f64; 2], f64)>> = HashMap::new();
         for (node, time) in prepared.graph.nodes.iter().zip(times) {
             let seconds = (time.as_secs_f64() - self.op).max(0.0);
-            let kind = kind(prepared, node);
+            let kind = kind(pool, prepared, node);
             if let Some(work) = attention_work(&prepared.graph, node) {
                 attentions.entry(kind).or_default().push((work, seconds));
                 continue;
@@ -99,7 +108,7 @@ impl Rates {
     pub(super) fn cost(&self, pool: &Pool, prepared: &Prepared<'_>) -> Cost {
         let mut cost = Cost { first: prepared.plan.elements() as f64 * self.touch, ..Cost::default() };
         for node in &prepared.graph.nodes {
-            let kind = kind(prepared, node);
+            let kind = kind(pool, prepared, node);
             let products = prepared.graph.multiply_adds(node);
             match kind.integer {
                 true => cost.integer += products,
@@ -121,9 +130,7 @@ impl Rates {
                 let [product, score] = self.attention.get(&kind).copied().unwrap_or_default();
                 products * product + scores * score
             }
-            (None, Op::GroupSums { .. }) => {
-                work as f64 * HALF_NORM * self.rate(Kind { op: GROUP_NORM, integer: false })
-            }
+            (None, Op::GroupSums { .. }) => work as f64 * HALF_NORM * self.rate(Kind::float(GROUP_NORM)),
             (None, Op::GroupNorm { given: true, .. }) => work as f64 * HALF_NORM * self.rate(kind),
             (None, Op::ThenQuantize { op, .. }) if matches!(**op, Op::GroupNorm { given: true, .. }) => {
                 work as f64 * HALF_NORM * self.rate(kind)
@@ -135,7 +142,7 @@ impl Rates {
 
     /// Of a kind that was not measured, that of a sum, which moves memory and does little else.
     fn rate(&self, kind: Kind) -> f64 {
-        let sum = Kind { op: Op::Add.name(), integer: false };
+        let sum = Kind::float(Op::Add.name());
         self.seconds.get(&kind).or_else(|| self.seconds.get(&sum)).copied().unwrap_or(0.0)
     }
 }
@@ -143,7 +150,7 @@ impl Rates {
 /// [`Op::name`] of a group norm.
 const GROUP_NORM: &str = "group norm";
 
-fn kind(prepared: &Prepared<'_>, node: &Node) -> Kind {
+fn kind(pool: &Pool, prepared: &Prepared<'_>, node: &Node) -> Kind {
     let integer = match node.op {
         Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
             matches!(prepared.weights.product(weight), Product::Integer(_))
@@ -151,7 +158,7 @@ fn kind(prepared: &Prepared<'_>, node: &Node) -> Kind {
         Op::QuantizedAttention { .. } => true,
         _ => false,
     };
-    Kind { op: node.op.name(), integer }
+    Kind { op: node.op.name(), integer, winograd: prepared.step(pool, node).is_winograd() }
 }
 
 /// Multiply-adds, or elements of an op that has none.
@@ -224,7 +231,8 @@ fn block() -> Graph {
     let scaled = graph.affine(0.5, 0.5, both);
     let large = graph.upsample_nearest(active, (2 * SIDE, 2 * SIDE));
     let larger = graph.conv2d("larger", large, 32, Window::SAME_3X3, None);
-    for (name, tensor) in [("scaled", scaled), ("larger", larger)] {
+    let shortcut = graph.conv2d("shortcut", normed, CHANNELS, Window::POINT, None);
+    for (name, tensor) in [("scaled", scaled), ("larger", larger), ("shortcut", shortcut)] {
         graph.output(name, tensor);
     }
     graph.finish()

@@ -229,3 +229,59 @@ fn find(ports: &[Port], kept: &[Port], name: &str) -> TensorId {
     let port = ports.iter().chain(kept).find(|port| port.name == name);
     port.unwrap_or_else(|| panic!("the graph has no input or output `{name}`")).tensor
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::{
+        GraphBuilder, Window,
+        strips::{INPUT, OUTPUT, Piece, ROW_STEP, Target, cuts},
+    };
+    use bind::Blank;
+
+    /// Convolutions in 2x2 pixels are the only ops that look at rows together, and the models that tests convert are too
+    /// narrow for them.
+    #[test]
+    fn strips_of_wide_convolutions_are_those_of_the_whole() {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input(INPUT, &[1, 13, 17, 128]);
+        let hidden = graph.conv2d("first", x, 128, Window::SAME_3X3, None);
+        let hidden = graph.conv2d("second", hidden, 144, Window::SAME_3X3, None);
+        let large = graph.upsample_nearest(hidden, (26, 34));
+        let y = graph.conv2d("third", large, 128, Window::SAME_3X3, None);
+        graph.output(OUTPUT, y);
+        let graph = graph.finish();
+        let all = cuts(&graph);
+        let piece = Piece::new(&graph, all[0], all[all.len() - 1]);
+        let blank = Blank::new(144 * 144 * 9);
+        let pool = Arc::new(Pool::new(NonZeroUsize::new(2)).unwrap());
+        let run = |graph: Graph, rows: &[f32]| {
+            let weights = BoundWeights::blank(&graph.weights, true, &blank);
+            let mut executable =
+                CpuExecutable::new(pool.clone(), Prepared::with_weights(graph, weights)).unwrap();
+            let prepared = &executable.prepared;
+            let convolutions =
+                prepared.graph.nodes.iter().filter(|node| matches!(node.op, Op::Conv2d { .. }));
+            assert!(convolutions.clone().all(|node| prepared.step(&pool, node).is_winograd()));
+            executable.set_input(INPUT, rows);
+            executable.run().unwrap();
+            executable.output(OUTPUT).to_vec()
+        };
+        let line = 17 * 128;
+        let x: Vec<f32> = (0..13 * line).map(|i| ((i * 7919) % 2003) as f32 / 1001.0 - 1.0).collect();
+        let expected = run(piece.whole(), &x);
+        let reach = piece.reach(Target::Output).unwrap();
+        for rows in [ROW_STEP, 2 * ROW_STEP] {
+            for start in (0..13).step_by(rows) {
+                let own = start..13.min(start + rows);
+                let seen = own.start.saturating_sub(reach)..13.min(own.end + reach);
+                let inner = own.start - seen.start..own.end - seen.start;
+                let graph = piece.strip(Target::Output, seen.len(), inner.clone());
+                let found = run(graph, &x[seen.start * line..seen.end * line]);
+                let out_line = 4 * line;
+                let found = &found[inner.start * out_line..inner.end * out_line];
+                assert!(found == &expected[own.start * out_line..own.end * out_line], "rows {own:?}");
+            }
+        }
+    }
+}

@@ -127,9 +127,15 @@ impl Step<'_> {
         match self.node.op {
             Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
                 let rows = self.rows(self.node.output);
-                match self.weights.product(weight) {
-                    Product::Float(weight) => kernels::gemm_scratch(self.pool, rows, weight.n(), weight.k()),
-                    Product::Integer(weight) => kernels::gemm_u8s8_scratch(self.pool, rows, weight),
+                match (self.weights.product(weight), &self.node.op) {
+                    (Product::Float(weight), _) => {
+                        kernels::gemm_scratch(self.pool, rows, weight.n(), weight.k())
+                    }
+                    (Product::Integer(weight), Op::Conv2d { window, .. }) => {
+                        let shape = self.conv_shape(window, weight.channels());
+                        kernels::conv2d_u8s8_scratch(self.pool, &shape, weight)
+                    }
+                    (Product::Integer(weight), _) => kernels::matmul_u8s8_scratch(self.pool, rows, weight),
                 }
             }
             Op::Attention { heads, .. } => {
@@ -145,6 +151,19 @@ impl Step<'_> {
                 self.norm_scratch(op).plus(kernels::row_output_scratch(self.layout().channels()))
             }
             ref op => self.norm_scratch(op),
+        }
+    }
+
+    /// Whether it is a convolution that is done with fewer multiplications.
+    pub(super) fn is_winograd(&self) -> bool {
+        match self.node.op {
+            Op::Conv2d { weight, ref window, .. } => match self.weights.product(weight) {
+                Product::Integer(weight) => {
+                    kernels::is_winograd(&self.conv_shape(window, weight.channels()), weight)
+                }
+                Product::Float(_) => false,
+            },
+            _ => false,
         }
     }
 

@@ -45,25 +45,36 @@ impl Epilogue<'_> {
     ) {
         let (rows, first_column) = (out.rows.len(), out.columns.start);
         for row in 0..rows {
-            let global_row = out.rows.start + row;
-            let channel_bias = self.channel_bias_row(global_row, n, rows_per_batch);
-            let residual = self.residual.map(|residual| &residual[global_row * n..][..n]);
+            let ending = self.of_row(out.rows.start + row, n, rows_per_batch);
             for (p, out) in out.row_mut(row).chunks_mut(LANES).enumerate() {
-                let first = first_column + p * LANES;
-                let columns = first..first + out.len();
-                let mut value = isa.load(&sums[p * rows + row]);
-                if let Some(bias) = self.bias {
-                    value = isa.add(value, isa.load_partial(&bias[columns.clone()]));
-                }
-                if let Some(channel_bias) = channel_bias {
-                    value = isa.add(value, isa.load_partial(&channel_bias[columns.clone()]));
-                }
-                if let Some(residual) = residual {
-                    value = isa.add(value, isa.load_partial(&residual[columns]));
-                }
-                isa.store_partial(value, out);
+                ending.finish_vector(isa, isa.load(&sums[p * rows + row]), first_column + p * LANES, out);
             }
         }
+    }
+
+    /// The parts for row `row` of an output `[m, n]` alone.
+    #[inline(always)]
+    pub(super) fn of_row(&self, row: usize, n: usize, rows_per_batch: usize) -> Epilogue<'_> {
+        Epilogue {
+            bias: self.bias,
+            channel_bias: self.channel_bias_row(row, n, rows_per_batch),
+            residual: self.residual.map(|residual| &residual[row * n..][..n]),
+        }
+    }
+
+    /// Ends `value`, of columns `first_column` and following of the only row, and stores it in `out`.
+    #[inline(always)]
+    pub(super) fn finish_vector<S: Simd>(
+        &self,
+        isa: S,
+        mut value: S::Vector,
+        first_column: usize,
+        out: &mut [f32],
+    ) {
+        for part in [self.bias, self.channel_bias, self.residual].into_iter().flatten() {
+            value = isa.add(value, isa.load_partial(&part[first_column..][..out.len()]));
+        }
+        isa.store_partial(value, out);
     }
 
     /// The row of `channel_bias` for the image that holds output row `row`.

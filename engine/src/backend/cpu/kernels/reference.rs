@@ -243,20 +243,24 @@ pub(super) fn quantize_rows(x: &[f32], layout: &RowLayout) -> (Vec<u8>, Vec<[f32
     let (mut values, mut factors) = (Vec::new(), Vec::new());
     for row in x.chunks_exact(layout.channels()) {
         for (channels, padded) in layout.block_channels() {
-            let block = &row[channels];
-            let low = block.iter().copied().fold(f32::INFINITY, f32::min);
-            let high = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let scale = (high - low) / 255.0;
-            let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
             let start = values.len();
-            values.extend(
-                block.iter().map(|x| ((x - low) * inverse).clamp(0.0, 255.0).round_ties_even() as u8),
-            );
+            let (bytes, block_factors) = quantize_block(&row[channels]);
+            values.extend(bytes);
             values.resize(start + padded, 0);
-            factors.push([scale, low]);
+            factors.push(block_factors);
         }
     }
     (values, factors)
+}
+
+/// Bytes of a block of values, and their scale and offset.
+pub(super) fn quantize_block(block: &[f32]) -> (Vec<u8>, [f32; 2]) {
+    let low = block.iter().copied().fold(f32::INFINITY, f32::min);
+    let high = block.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let scale = (high - low) / 255.0;
+    let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };
+    let round = |x: &f32| ((x - low) * inverse).clamp(0.0, 255.0).round_ties_even() as u8;
+    (block.iter().map(round).collect(), [scale, low])
 }
 
 /// Runs a kernel on every instruction set of the machine and on 1, 2 and 3 threads: results must lie within

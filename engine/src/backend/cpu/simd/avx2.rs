@@ -86,6 +86,16 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
     }
 
     #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> Self::Vector {
+        // SAFETY: `self` exists only where AVX2 does, and `from` holds the sixteen bytes read.
+        unsafe {
+            let bytes = _mm_loadu_si128(from.as_ptr().cast());
+            let (low, high) = (_mm256_cvtepu8_epi32(bytes), _mm256_cvtepu8_epi32(_mm_srli_si128::<8>(bytes)));
+            [_mm256_cvtepi32_ps(low), _mm256_cvtepi32_ps(high)]
+        }
+    }
+
+    #[inline(always)]
     fn store(self, value: Self::Vector, to: &mut Lanes) {
         // SAFETY: `self` exists only where AVX2 does, and `to` has room for the sixteen elements written.
         unsafe {

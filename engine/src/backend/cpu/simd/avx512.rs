@@ -83,6 +83,12 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
     }
 
     #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> __m512 {
+        // SAFETY: `self` exists only where AVX-512F does, and `from` holds the sixteen bytes read.
+        unsafe { _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(from.as_ptr().cast()))) }
+    }
+
+    #[inline(always)]
     fn store(self, value: __m512, to: &mut Lanes) {
         // SAFETY: `self` exists only where AVX-512F does, and `to` has room for the sixteen elements written.
         unsafe { _mm512_storeu_ps(to.as_mut_ptr(), value) }

@@ -62,6 +62,8 @@ pub trait Simd: Copy + Send + Sync {
     fn load(self, from: &Lanes) -> Self::Vector;
     /// Sixteen half-precision elements from memory, widened exactly.
     fn load_f16(self, from: &[f16; LANES]) -> Self::Vector;
+    /// Sixteen bytes from memory, as `0.0..=255.0`.
+    fn load_u8(self, from: &[u8; LANES]) -> Self::Vector;
     /// Sixteen elements to memory.
     fn store(self, value: Self::Vector, to: &mut Lanes);
     /// `a + b`

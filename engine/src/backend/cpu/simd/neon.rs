@@ -171,6 +171,21 @@ impl<const DOT: u8> Simd for Neon<DOT> {
     }
 
     #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> Self::Vector {
+        // SAFETY: `self` exists only where NEON does, and `from` holds the sixteen bytes read.
+        unsafe {
+            let bytes = vld1q_u8(from.as_ptr());
+            let (low, high) = (vmovl_u8(vget_low_u8(bytes)), vmovl_high_u8(bytes));
+            [
+                vcvtq_f32_u32(vmovl_u16(vget_low_u16(low))),
+                vcvtq_f32_u32(vmovl_high_u16(low)),
+                vcvtq_f32_u32(vmovl_u16(vget_low_u16(high))),
+                vcvtq_f32_u32(vmovl_high_u16(high)),
+            ]
+        }
+    }
+
+    #[inline(always)]
     fn store(self, value: Self::Vector, to: &mut Lanes) {
         let to = to.as_mut_ptr();
         // SAFETY: `to` has room for the sixteen elements written.

@@ -37,6 +37,11 @@ impl Simd for Scalar {
     }
 
     #[inline(always)]
+    fn load_u8(self, from: &[u8; LANES]) -> Lanes {
+        from.map(f32::from)
+    }
+
+    #[inline(always)]
     fn store(self, value: Lanes, to: &mut Lanes) {
         *to = value;
     }

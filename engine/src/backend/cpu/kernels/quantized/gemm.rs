@@ -18,21 +18,22 @@ use super::super::scratch::{Scratch, ScratchUse};
 use super::super::strips::{Strips, for_each_strip};
 use super::super::tiles::{Grid, Tile, for_each_tile};
 use super::matrix::QuantizedMatrix;
+use super::winograd;
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::tile::{Sums, dot_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};
 use crate::backend::row_layout::{BLOCK, Factors};
 
 /// Blocks per slab at most.
-const SLAB_BLOCKS: usize = 8;
+pub(super) const SLAB_BLOCKS: usize = 8;
 
 /// Columns per slab at most: two panels of them, unpacked, fill half of a 32 KiB first-level cache.
 const SLAB: usize = SLAB_BLOCKS * BLOCK;
 
 /// One row of a task's left operand within a slab.
-type SlabRow = [u8; SLAB];
+pub(super) type SlabRow = [u8; SLAB];
 /// Its scales and offsets.
-type SlabFactors = [Factors; SLAB_BLOCKS];
+pub(super) type SlabFactors = [Factors; SLAB_BLOCKS];
 
 /// `out = epilogue(x * weightᵀ)`: `x` is `[m, channels]` as [`quantize_rows`](super::quantize_rows) leaves it, `weight`
 /// `[n, channels]`, `out` `[m, n]`.
@@ -80,6 +81,9 @@ pub fn conv2d_u8s8(
     let (values, factors) = weight.layout.split(x);
     let in_pixels = shape.batch * shape.in_height * shape.in_width;
     assert_eq!(values.len(), in_pixels * weight.layout.width, "input length");
+    if winograd::is_winograd(shape, weight) {
+        return winograd::conv2d_winograd_u8s8(pool, (values, factors), shape, weight, epilogue, out);
+    }
     let values_shape = ConvShape { in_channels: weight.layout.width, ..*shape };
     let factors_shape = ConvShape { in_channels: weight.layout.blocks.len(), ..*shape };
     let left = Left {
@@ -137,11 +141,19 @@ impl TaskLines {
     }
 }
 
-/// Working memory of a product of `m` rows with `weight`.
-pub fn gemm_u8s8_scratch(pool: &Pool, m: usize, weight: &QuantizedMatrix) -> ScratchUse {
+/// Working memory of [`matmul_u8s8`] with `m` rows.
+pub fn matmul_u8s8_scratch(pool: &Pool, m: usize, weight: &QuantizedMatrix) -> ScratchUse {
     let n = weight.n();
     let threads = pool.threads_for_products(m * n * weight.columns().padded());
     task_scratch(m, n, threads, |rows, panels| TaskLines::new(rows, panels).total())
+}
+
+/// Working memory of [`conv2d_u8s8`].
+pub fn conv2d_u8s8_scratch(pool: &Pool, shape: &ConvShape, weight: &QuantizedMatrix) -> ScratchUse {
+    if winograd::is_winograd(shape, weight) {
+        return winograd::scratch(pool, shape, weight);
+    }
+    matmul_u8s8_scratch(pool, shape.batch * shape.out_height * shape.out_width, weight)
 }
 
 /// One tile of the output.
@@ -254,31 +266,32 @@ impl Slab<'_> {
 
 /// A block's columns of some panels.
 #[derive(Clone, Copy)]
-struct BlockOfPanels<'a, const PANELS: usize> {
+pub(super) struct BlockOfPanels<'a, const PANELS: usize> {
     /// Where the block starts in its slab.
-    first_column: usize,
-    quads: [&'a [Quads]; PANELS],
+    pub(super) first_column: usize,
+    pub(super) quads: [&'a [Quads]; PANELS],
     /// `Σ w` of each feature.
-    column_sums: [Lanes; PANELS],
+    pub(super) column_sums: [Lanes; PANELS],
 }
 
 impl<const PANELS: usize> BlockOfPanels<'_, PANELS> {
-    const EMPTY: Self = Self { first_column: 0, quads: [&[]; PANELS], column_sums: [[0.0; LANES]; PANELS] };
+    pub(super) const EMPTY: Self =
+        Self { first_column: 0, quads: [&[]; PANELS], column_sums: [[0.0; LANES]; PANELS] };
 }
 
 /// The register tiles below one another in one or two panels.
-struct PanelStrips<'a, const PANELS: usize> {
-    values: &'a [SlabRow],
-    factors: &'a [SlabFactors],
+pub(super) struct PanelStrips<'a, const PANELS: usize> {
+    pub(super) values: &'a [SlabRow],
+    pub(super) factors: &'a [SlabFactors],
     /// Blocks of one input.
-    blocks: &'a [BlockOfPanels<'a, PANELS>],
+    pub(super) blocks: &'a [BlockOfPanels<'a, PANELS>],
     /// The first of them, counted within the slab.
-    first_block: usize,
+    pub(super) first_block: usize,
     /// Of each feature for that input.
-    scales: [&'a Lanes; PANELS],
-    no_sums_yet: bool,
+    pub(super) scales: [&'a Lanes; PANELS],
+    pub(super) no_sums_yet: bool,
     /// `[PANELS, rows]`
-    sums: &'a mut [Lanes],
+    pub(super) sums: &'a mut [Lanes],
 }
 
 impl<S: Simd, const PANELS: usize> Strips<S> for PanelStrips<'_, PANELS> {

@@ -20,10 +20,12 @@ mod matrix;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 pub use attention::{attention_i8i16, attention_i8i16_scratch};
-pub use gemm::{conv2d_u8s8, gemm_u8s8_scratch, matmul_u8s8};
+pub use gemm::{conv2d_u8s8, conv2d_u8s8_scratch, matmul_u8s8, matmul_u8s8_scratch};
 pub use keys::{KeyLayout, quantize_keys, quantize_keys_scratch};
 pub use matrix::{Integers, QuantizedMatrix};
 pub(super) use rows::quantize_row;
 pub use rows::quantize_rows;
+pub use winograd::is_winograd;

@@ -51,10 +51,16 @@ pub(in super::super) fn quantize_row<S: Simd>(
     factors: &mut [Factors],
 ) {
     for (factors, block) in factors.iter_mut().zip(&layout.blocks) {
-        let x = &row[block.channels.clone()];
-        *factors = factors_of(isa, x);
-        round_block(isa, x, *factors, &mut values[block.columns.clone()]);
+        *factors = quantize_block(isa, &row[block.channels.clone()], &mut values[block.columns.clone()]);
     }
+}
+
+/// Quantizes a block of values, at least one, to bytes; those beyond its length become zero.
+#[inline(always)]
+pub(super) fn quantize_block<S: Simd>(isa: S, x: &[f32], out: &mut [u8]) -> Factors {
+    let factors = factors_of(isa, x);
+    round_block(isa, x, factors, out);
+    factors
 }
 
 /// Scale and offset of a block of values, at least one.

@@ -14,12 +14,13 @@ use super::*;
 use crate::backend::row_layout::RowLayout;
 
 /// A weight of integers, owned.
-struct Owned {
+#[derive(Clone)]
+pub(super) struct Owned {
     spec: WeightSpec,
     columns: Columns,
     values: Vec<u8>,
     multipliers: Option<Vec<u8>>,
-    scales: Vec<f32>,
+    pub(super) scales: Vec<f32>,
 }
 
 /// Integers that use the whole range, with sums of neighbours up to 128 and down to -128.
@@ -32,7 +33,7 @@ fn q8_integer(seed: f32, column: usize) -> i8 {
 
 impl Owned {
     /// `q8`, or `q4`, of `shape` reading `inputs`, with scales of one if `plain`.
-    fn new(q4: bool, shape: &[usize], inputs: &[usize], plain: bool) -> Owned {
+    pub(super) fn new(q4: bool, shape: &[usize], inputs: &[usize], plain: bool) -> Owned {
         let role = if shape.len() == 2 { WeightRole::Matrix } else { WeightRole::Conv };
         let inputs = if inputs.len() > 1 { inputs.to_vec() } else { Vec::new() };
         let spec = WeightSpec { inputs, ..WeightSpec::new("w", role, shape) };
@@ -70,7 +71,7 @@ impl Owned {
         Owned { spec, columns, values, multipliers: q4.then_some(multipliers), scales }
     }
 
-    fn matrix(&self) -> QuantizedMatrix<'_> {
+    pub(super) fn matrix(&self) -> QuantizedMatrix<'_> {
         let integers = match &self.multipliers {
             Some(multipliers) => Integers::Q4 { values: &self.values, multipliers },
             None => Integers::Q8(bytemuck::cast_slice(&self.values)),
@@ -79,7 +80,7 @@ impl Owned {
     }
 
     /// `[n, tap, channel]`, what the integers stand for.
-    fn decoded(&self) -> Vec<f32> {
+    pub(super) fn decoded(&self) -> Vec<f32> {
         let data = match &self.multipliers {
             Some(multipliers) => WeightData::Q4 { values: &self.values, multipliers, scales: &self.scales },
             None => WeightData::Q8 { values: bytemuck::cast_slice(&self.values), scales: &self.scales },
@@ -95,7 +96,7 @@ impl Owned {
 }
 
 /// `x` `[rows, channels]` as the bytes have it.
-fn rounded(x: &[f32], layout: &RowLayout) -> Vec<f32> {
+pub(super) fn rounded(x: &[f32], layout: &RowLayout) -> Vec<f32> {
     let (values, factors) = reference::quantize_rows(x, layout);
     let mut values = values.into_iter();
     let mut factors = factors.into_iter();
@@ -125,7 +126,7 @@ fn bytes(rows: usize, layout: &RowLayout) -> Vec<f32> {
     x
 }
 
-fn quantized(x: &[f32], layout: &RowLayout, pool: &crate::backend::cpu::pool::Pool) -> Vec<f32> {
+pub(super) fn quantized(x: &[f32], layout: &RowLayout, pool: &crate::backend::cpu::pool::Pool) -> Vec<f32> {
     let mut rows = vec![0.0; x.len() / layout.channels() * layout.row_elements()];
     quantize_rows(pool, x, layout, &mut rows);
     rows
