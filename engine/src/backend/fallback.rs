@@ -118,6 +118,11 @@ impl Backend for WithFallback {
         self.current().cost(graph, weights)
     }
 
+    fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
+        // The second may have to go on with the strips of the first.
+        Ok(self.first.row_step(graph.clone(), weights)?.max(self.second.row_step(graph, weights)?))
+    }
+
     fn limits(&self) -> Result<Limits, Error> {
         self.current().limits()
     }

@@ -97,6 +97,15 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// When a weight is missing or of another shape.
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error>;
 
+    /// Rows of a picture that convolutions of `graph` take together, and round together: a strip that is to become what
+    /// it would in the whole picture begins at a multiple of it.
+    ///
+    /// # Errors
+    /// When a weight is missing or of another shape.
+    fn row_step(&self, _graph: Graph, _weights: &WeightSource<'_>) -> Result<usize, Error> {
+        Ok(1)
+    }
+
     /// Whether floats are rounded to halves before they are multiplied with each other.
     fn rounds_to_halves(&self) -> bool {
         false

@@ -10,8 +10,8 @@
 //! and so on. Sums go on from strip to strip in the order in which they would be taken at once, so the result is the same
 //! bit for bit.
 //!
-//! A backend may take [`ROW_STEP`] rows of a convolution together, and round what it makes of them together. So strips
-//! begin and end between such rows, and reach out to whole steps: the same rows stay together.
+//! A backend may take some rows of a convolution together, and round what it makes of them together. Then strips begin and
+//! end between such rows, and reach out to whole steps: the same rows stay together.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -19,9 +19,6 @@ use super::{Graph, Node, Op, PAIR_VALUES, Padding, Port, TensorId, WeightId};
 
 /// Name of a piece's input, `[1, height, width, channels]`.
 pub const INPUT: &str = "input";
-/// Strips begin at multiples of so many rows, in every convolution of the piece.
-pub const ROW_STEP: usize = 2;
-
 /// Name of a piece's output, a picture or `[1, groups, 6]` [`GroupSums`](super::GroupSums).
 pub const OUTPUT: &str = "output";
 
@@ -76,14 +73,17 @@ pub struct Piece<'g> {
     graph: &'g Graph,
     from: TensorId,
     to: TensorId,
+    /// Strips begin at multiples of so many rows, in every convolution.
+    row_step: usize,
     /// Indices of the nodes that are group norms.
     norms: Vec<usize>,
 }
 
 impl<'g> Piece<'g> {
-    /// What `graph` does from `from` to `to`, two of its [`cuts`].
-    pub fn new(graph: &'g Graph, from: TensorId, to: TensorId) -> Piece<'g> {
-        let mut piece = Piece { graph, from, to, norms: Vec::new() };
+    /// What `graph` does from `from` to `to`, two of its [`cuts`], for a backend that takes so many rows together (see
+    /// [`Backend::row_step`](crate::backend::Backend::row_step)).
+    pub fn new(graph: &'g Graph, from: TensorId, to: TensorId, row_step: usize) -> Piece<'g> {
+        let mut piece = Piece { graph, from, to, row_step, norms: Vec::new() };
         let nodes = piece.nodes_before(to);
         piece.norms =
             nodes.into_iter().filter(|&node| matches!(graph.nodes[node].op, Op::GroupNorm { .. })).collect();
@@ -141,7 +141,7 @@ impl<'g> Piece<'g> {
     }
 
     /// Rows of the input that the rows of `target` reach beyond those that they lie on, above and below, in whole
-    /// [steps](ROW_STEP). `None` if an op on the way needs the whole picture, or moves rows other than to whole multiples.
+    /// steps. `None` if an op on the way needs the whole picture, or moves rows other than to whole multiples.
     pub fn reach(&self, target: Target) -> Option<usize> {
         let end = self.tensor(target);
         let mut reaches = HashMap::from([(end, 0_usize)]);
@@ -153,7 +153,7 @@ impl<'g> Piece<'g> {
                 Op::Conv2d { window, channel_bias: false, .. } => {
                     let side = window.kernel / 2;
                     let same = window.kernel % 2 == 1 && window.padding == Padding::same(side);
-                    (same && window.stride == 1).then_some(reach.next_multiple_of(ROW_STEP) + side)?
+                    (same && window.stride == 1).then_some(reach.next_multiple_of(self.row_step) + side)?
                 }
                 Op::UpsampleNearest { .. } => {
                     out_height.is_multiple_of(in_height).then_some(reach.div_ceil(out_height / in_height))?
@@ -173,7 +173,7 @@ impl<'g> Piece<'g> {
                 *known = reach.max(*known);
             }
         }
-        reaches.get(&self.from).map(|reach| reach.next_multiple_of(ROW_STEP))
+        reaches.get(&self.from).map(|reach| reach.next_multiple_of(self.row_step))
     }
 
     fn tensor(&self, target: Target) -> TensorId {
@@ -320,16 +320,18 @@ mod tests {
     #[test]
     fn reach_shrinks_with_upsampling() {
         let (graph, [x, block, wide, y]) = decoder();
-        let reach = |from, to| Piece::new(&graph, from, to).reach(Target::Output);
-        // One row of the finer picture lies within one of the coarser; steps are whole at both ends of the next convolution.
-        assert_eq!([reach(wide, y), reach(block, y), reach(x, y)], [Some(2), Some(2), Some(4)]);
-        assert_eq!(Piece::new(&graph, x, y).reach(Target::Sums(0)), Some(0));
+        let reach = |from, to, row_step| Piece::new(&graph, from, to, row_step).reach(Target::Output);
+        // One row of the finer picture lies within one of the coarser.
+        assert_eq!([reach(wide, y, 1), reach(block, y, 1), reach(x, y, 1)], [Some(1), Some(1), Some(2)]);
+        // Steps are whole at both ends of the next convolution.
+        assert_eq!([reach(wide, y, 2), reach(block, y, 2), reach(x, y, 2)], [Some(2), Some(2), Some(4)]);
+        assert_eq!(Piece::new(&graph, x, y, 2).reach(Target::Sums(0)), Some(0));
     }
 
     #[test]
     fn a_strip_has_its_own_heights_and_only_the_weights_it_reads() {
         let (graph, [_, block, _, y]) = decoder();
-        let strip = Piece::new(&graph, block, y).strip(Target::Output, 3, 1..2);
+        let strip = Piece::new(&graph, block, y, 1).strip(Target::Output, 3, 1..2);
         assert_eq!(strip.tensors, [vec![1, 3, 5, 4], vec![1, 6, 10, 4], vec![1, 6, 10, 3]]);
         let names: Vec<&str> = strip.weights.iter().map(|weight| weight.name.as_str()).collect();
         assert_eq!(names, ["out.weight", "out.bias"]);
@@ -344,7 +346,7 @@ mod tests {
         let y = graph.group_norm("norm", wide, 2, 1e-6, false);
         graph.output("y", y);
         let graph = graph.finish();
-        let strip = Piece::new(&graph, x, y).strip(Target::Sums(0), 4, 1..3);
+        let strip = Piece::new(&graph, x, y, 1).strip(Target::Sums(0), 4, 1..3);
         assert_eq!(strip.nodes[1].op, Op::GroupSums { groups: 2, rows: 2..6 });
         assert_eq!(strip.inputs.iter().map(|port| port.name.as_str()).collect::<Vec<_>>(), [INPUT, SUMS]);
     }
@@ -359,7 +361,7 @@ mod tests {
         let y = graph.activation(Activation::Silu, half);
         graph.output("y", y);
         let graph = graph.finish();
-        let reach = |from, to| Piece::new(&graph, from, to).reach(Target::Output);
+        let reach = |from, to| Piece::new(&graph, from, to, 1).reach(Target::Output);
         assert_eq!([reach(x, attended), reach(attended, half), reach(half, y)], [None, None, Some(0)]);
     }
 }

@@ -127,6 +127,10 @@ impl Backend for Watching {
         self.inner.cost(graph, weights)
     }
 
+    fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
+        self.inner.row_step(graph, weights)
+    }
+
     fn limits(&self) -> Result<Limits, Error> {
         self.inner.limits()
     }

@@ -86,12 +86,7 @@ impl Decoder<'_> {
             return Ok(executable.output(vae::PIXELS));
         }
         self.pixels = None;
-        let stager = Stager {
-            graph: &self.graph,
-            backend: &*self.pipeline.backend,
-            weights: &self.weights,
-            scratch: 0,
-        };
+        let stager = Stager::new(&self.graph, &*self.pipeline.backend, &self.weights, 0)?;
         let pixels = self.pixels.insert(stager.run(&self.stages, &channels_last)?);
         Ok(&pixels[..self.width * self.height * 3])
     }
@@ -112,7 +107,7 @@ impl Pipeline {
         choose: impl FnOnce(&Stager<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let graph = vae::decoder(&self.model.vae, 1, height, width);
-        choose(&Stager { graph: &graph, backend: &*self.backend, weights: &self.component("vae")?, scratch })
+        choose(&Stager::new(&graph, &*self.backend, &self.component("vae")?, scratch)?)
     }
 
     /// The decoder in stages that were chosen for this size.

@@ -131,7 +131,8 @@ impl Pipeline {
     /// that has.
     pub(super) fn memory_limit(&self) -> Option<u64> {
         let left = self.backend.memory_left();
-        let device = left.map(|left| left.saturating_add(memory::held()));
+        // What the process has come to hold since it opened the model is not the device's.
+        let device = left.map(|left| left.saturating_add(self.held));
         let system = || Some(memory::available()?.saturating_add(memory::held()));
         match self.max_memory {
             Some(limit) => Some(device.map_or(limit, |device| device.min(limit))),

@@ -11,7 +11,7 @@ use crate::{
     backend::{Backend, Executable, Footprint, WeightSource},
     graph::{
         ELEMENT_WORK, Graph, GroupSums, Statistics, TensorId,
-        strips::{INPUT, OUTPUT, Piece, ROW_STEP, SUMS, Target, cuts, statistics_input},
+        strips::{INPUT, OUTPUT, Piece, SUMS, Target, cuts, statistics_input},
     },
     pages::Pages,
 };
@@ -49,14 +49,27 @@ impl Stages {
 /// Cuts graphs, and runs what it cut.
 #[derive(Clone, Copy)]
 pub(super) struct Stager<'a> {
-    pub(super) graph: &'a Graph,
-    pub(super) backend: &'a dyn Backend,
-    pub(super) weights: &'a WeightSource<'a>,
+    graph: &'a Graph,
+    backend: &'a dyn Backend,
+    weights: &'a WeightSource<'a>,
     /// Bytes of working memory that the backend holds anyway.
-    pub(super) scratch: u64,
+    scratch: u64,
+    /// See [`Backend::row_step`].
+    row_step: usize,
 }
 
-impl Stager<'_> {
+impl<'a> Stager<'a> {
+    /// Cuts `graph` for `backend`, which holds `scratch` bytes of working memory anyway.
+    pub(super) fn new(
+        graph: &'a Graph,
+        backend: &'a dyn Backend,
+        weights: &'a WeightSource<'a>,
+        scratch: u64,
+    ) -> Result<Stager<'a>, Error> {
+        let row_step = backend.row_step(graph.clone(), weights)?;
+        Ok(Stager { graph, backend, weights, scratch, row_step })
+    }
+
     /// Everything at once.
     pub(super) fn whole(&self) -> Result<Stages, Error> {
         let cuts = cuts(self.graph);
@@ -73,8 +86,9 @@ impl Stager<'_> {
         let smallest = self.best(
             |from, to| {
                 let whole = self.at_once(from, to)?;
-                let strips =
-                    self.in_strips(from, to, ROW_STEP)?.filter(|strips| strips.memory() < whole.memory());
+                let strips = self
+                    .in_strips(from, to, self.row_step)?
+                    .filter(|strips| strips.memory() < whole.memory());
                 Ok(Some(strips.unwrap_or(whole)))
             },
             |a, b| (a.memory(), a.work) < (b.memory(), b.work),
@@ -112,9 +126,9 @@ impl Stager<'_> {
         if whole.memory() <= limit {
             return Ok(Some(whole));
         }
-        let height = Piece::new(self.graph, from, to).input_size()[0];
-        let most = height.div_ceil(2).next_multiple_of(ROW_STEP);
-        let Some(least) = self.in_strips(from, to, ROW_STEP)?.filter(|strips| strips.memory() <= limit)
+        let height = Piece::new(self.graph, from, to, self.row_step).input_size()[0];
+        let most = height.div_ceil(2).next_multiple_of(self.row_step);
+        let Some(least) = self.in_strips(from, to, self.row_step)?.filter(|strips| strips.memory() <= limit)
         else {
             return Ok(None);
         };
@@ -124,11 +138,11 @@ impl Stager<'_> {
         }
         // Memory grows with the rows, nearly in proportion.
         let growth = half.memory().saturating_sub(least.memory()).max(1);
-        let slope = growth as f64 / most.saturating_sub(ROW_STEP).max(1) as f64;
-        let mut rows = ROW_STEP + ((limit - least.memory()) as f64 / slope) as usize;
-        while rows > ROW_STEP {
+        let slope = growth as f64 / most.saturating_sub(self.row_step).max(1) as f64;
+        let mut rows = self.row_step + ((limit - least.memory()) as f64 / slope) as usize;
+        while rows > self.row_step {
             // As many strips, all of a height.
-            let alike = height.div_ceil(height.div_ceil(rows)).next_multiple_of(ROW_STEP);
+            let alike = height.div_ceil(height.div_ceil(rows)).next_multiple_of(self.row_step);
             if let Some(strips) = self.in_strips(from, to, alike)?.filter(|strips| strips.memory() <= limit) {
                 return Ok(Some(strips));
             }
@@ -138,7 +152,7 @@ impl Stager<'_> {
     }
 
     fn at_once(&self, from: TensorId, to: TensorId) -> Result<Stages, Error> {
-        let piece = Piece::new(self.graph, from, to);
+        let piece = Piece::new(self.graph, from, to, self.row_step);
         let [input, output] = [elements(piece.input_size()), elements(piece.output_size())];
         let graph = piece.whole();
         let work = graph.work() + ELEMENT_WORK as u64 * (input + output);
@@ -157,7 +171,7 @@ impl Stager<'_> {
     }
 
     fn in_strips(&self, from: TensorId, to: TensorId, rows: usize) -> Result<Option<Stages>, Error> {
-        let piece = Piece::new(self.graph, from, to);
+        let piece = Piece::new(self.graph, from, to, self.row_step);
         let [height, width, channels] = piece.input_size();
         let mut footprint = Footprint::default();
         let mut work = 0;
@@ -190,7 +204,7 @@ impl Stager<'_> {
     pub(super) fn run(&self, stages: &Stages, picture: &[f32]) -> Result<Pages, Error> {
         let mut buffer = self.buffer(stages, 0, picture)?;
         for (index, stage) in stages.stages.iter().enumerate() {
-            let piece = Piece::new(self.graph, stage.from, stage.to);
+            let piece = Piece::new(self.graph, stage.from, stage.to, self.row_step);
             let input = elements(piece.input_size()) as usize;
             match stage.rows {
                 None => {
@@ -217,7 +231,7 @@ impl Stager<'_> {
     pub(super) fn seconds(&self, stages: &Stages) -> Result<f64, Error> {
         let mut seconds = 0.0;
         for stage in &stages.stages {
-            let piece = Piece::new(self.graph, stage.from, stage.to);
+            let piece = Piece::new(self.graph, stage.from, stage.to, self.row_step);
             let Some(rows) = stage.rows else {
                 seconds += self.backend.cost(piece.whole(), self.weights)?.once();
                 continue;

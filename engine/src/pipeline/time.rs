@@ -278,6 +278,6 @@ impl Pipeline {
     fn decoder_seconds(&self, (height, width): (usize, usize), stages: &Stages) -> Result<f64, Error> {
         let graph = vae::decoder(&self.model.vae, 1, height, width);
         let weights = self.component("vae")?;
-        Stager { graph: &graph, backend: &*self.backend, weights: &weights, scratch: 0 }.seconds(stages)
+        Stager::new(&graph, &*self.backend, &weights, 0)?.seconds(stages)
     }
 }

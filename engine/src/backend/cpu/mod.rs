@@ -102,6 +102,12 @@ impl Backend for CpuBackend {
         Ok(rates.cost(&self.pool, &prepared))
     }
 
+    fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
+        let prepared = Prepared::new(graph, weights)?;
+        let mut steps = prepared.graph.nodes.iter().map(|node| prepared.step(&self.pool, node));
+        Ok(if steps.any(|step| step.is_winograd()) { kernels::WINOGRAD_ROWS } else { 1 })
+    }
+
     fn limits(&self) -> Result<Limits, Error> {
         Ok(limits::measure(&self.pool))
     }
@@ -235,7 +241,7 @@ mod tests {
     use super::*;
     use crate::graph::{
         GraphBuilder, Window,
-        strips::{INPUT, OUTPUT, Piece, ROW_STEP, Target, cuts},
+        strips::{INPUT, OUTPUT, Piece, Target, cuts},
     };
     use bind::Blank;
 
@@ -252,7 +258,7 @@ mod tests {
         graph.output(OUTPUT, y);
         let graph = graph.finish();
         let all = cuts(&graph);
-        let piece = Piece::new(&graph, all[0], all[all.len() - 1]);
+        let piece = Piece::new(&graph, all[0], all[all.len() - 1], kernels::WINOGRAD_ROWS);
         let blank = Blank::new(144 * 144 * 9);
         let pool = Arc::new(Pool::new(NonZeroUsize::new(2)).unwrap());
         let run = |graph: Graph, rows: &[f32]| {
@@ -271,7 +277,7 @@ mod tests {
         let x: Vec<f32> = (0..13 * line).map(|i| ((i * 7919) % 2003) as f32 / 1001.0 - 1.0).collect();
         let expected = run(piece.whole(), &x);
         let reach = piece.reach(Target::Output).unwrap();
-        for rows in [ROW_STEP, 2 * ROW_STEP] {
+        for rows in [kernels::WINOGRAD_ROWS, 2 * kernels::WINOGRAD_ROWS] {
             for start in (0..13).step_by(rows) {
                 let own = start..13.min(start + rows);
                 let seen = own.start.saturating_sub(reach)..13.min(own.end + reach);

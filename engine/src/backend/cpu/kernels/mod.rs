@@ -35,9 +35,9 @@ pub use matmul::matmul;
 pub use norm::{group_norm, group_norm_scratch, group_norm_with, group_sums};
 pub use packed::{PackedMatrix, Panels};
 pub use quantized::{
-    Integers, KeyLayout, QuantizedMatrix, attention_i8i16, attention_i8i16_scratch, conv2d_u8s8,
-    conv2d_u8s8_scratch, is_winograd, matmul_u8s8, matmul_u8s8_scratch, quantize_keys, quantize_keys_scratch,
-    quantize_rows,
+    Integers, KeyLayout, QuantizedMatrix, WINOGRAD_ROWS, attention_i8i16, attention_i8i16_scratch,
+    conv2d_u8s8, conv2d_u8s8_scratch, is_winograd, matmul_u8s8, matmul_u8s8_scratch, quantize_keys,
+    quantize_keys_scratch, quantize_rows,
 };
 pub use row_output::{RowOutput, row_output_scratch};
 pub use rows::{UpsampleShape, concat_channels, upsample_nearest};

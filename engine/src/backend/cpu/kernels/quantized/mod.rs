@@ -28,4 +28,4 @@ pub use keys::{KeyLayout, quantize_keys, quantize_keys_scratch};
 pub use matrix::{Integers, QuantizedMatrix};
 pub(super) use rows::quantize_row;
 pub use rows::quantize_rows;
-pub use winograd::is_winograd;
+pub use winograd::{WINOGRAD_ROWS, is_winograd};

@@ -38,6 +38,8 @@ use sdq_formats::layout::PANEL;
 
 /// Side of what one patch becomes.
 const OUT_SIDE: usize = 2;
+/// Rows of the output that [`conv2d_winograd_u8s8`] rounds together.
+pub const WINOGRAD_ROWS: usize = OUT_SIDE;
 /// Side of a patch.
 const PATCH_SIDE: usize = 4;
 /// Points of a patch.
