@@ -1,4 +1,4 @@
-//! The blocked product of bytes and integers behind [`matmul_u8s8`] and [`conv2d_u8s8`].
+//! The blocked product of bytes and integers behind [`matmul_u8s8`] and [`conv2d_u8s8`](super::conv2d_u8s8).
 //!
 //! Built like its twin in floats (`kernels/gemm.rs`): a task is a tile of the output and goes through the columns in
 //! slabs, whose rows it gathers side by side; then it takes the weights one or two panels at a time, unpacks them where
@@ -10,7 +10,6 @@ use std::ops::Range;
 
 use sdq_formats::layout::PANEL;
 
-use super::super::conv::{ConvShape, Patches};
 use super::super::epilogue::Epilogue;
 use super::super::gemm::{RowSource, task_scratch, task_size};
 use super::super::matmul::DenseRows;
@@ -18,7 +17,6 @@ use super::super::scratch::{Scratch, ScratchUse};
 use super::super::strips::{Strips, for_each_strip};
 use super::super::tiles::{Grid, Tile, for_each_tile};
 use super::matrix::QuantizedMatrix;
-use super::winograd;
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::tile::{Sums, dot_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};
@@ -62,44 +60,14 @@ pub fn matmul_u8s8(
     gemm(pool, &left, m, weight, rows_per_batch, epilogue, out);
 }
 
-/// Convolves `x` `[batch, in_height, in_width, in_channels]`, as [`quantize_rows`](super::quantize_rows) leaves it, into
-/// `out` `[batch, out_height, out_width, n]`.
-///
-/// # Panics
-/// If the lengths disagree.
-pub fn conv2d_u8s8(
-    pool: &Pool,
-    x: &[f32],
-    shape: &ConvShape,
-    weight: &QuantizedMatrix,
-    epilogue: &Epilogue,
-    out: &mut [f32],
-) {
-    let pixels = shape.out_height * shape.out_width;
-    assert_eq!(weight.columns().taps(), shape.kernel.0 * shape.kernel.1, "taps of the weight");
-    assert_eq!(weight.channels(), shape.in_channels, "input channels of the weight");
-    let (values, factors) = weight.layout.split(x);
-    let in_pixels = shape.batch * shape.in_height * shape.in_width;
-    assert_eq!(values.len(), in_pixels * weight.layout.width, "input length");
-    if winograd::is_winograd(shape, weight) {
-        return winograd::conv2d_winograd_u8s8(pool, (values, factors), shape, weight, epilogue, out);
-    }
-    let values_shape = ConvShape { in_channels: weight.layout.width, ..*shape };
-    let factors_shape = ConvShape { in_channels: weight.layout.blocks.len(), ..*shape };
-    let left = Left {
-        values: Patches { x: values, shape: &values_shape },
-        factors: Patches { x: factors, shape: &factors_shape },
-    };
-    gemm(pool, &left, shape.batch * pixels, weight, pixels, epilogue, out);
-}
-
 /// The rows of the left operand, bytes and factors.
-struct Left<V, F> {
-    values: V,
-    factors: F,
+pub(super) struct Left<V, F> {
+    pub(super) values: V,
+    pub(super) factors: F,
 }
 
-fn gemm<V: RowSource<u8>, F: RowSource<Factors>>(
+/// `out = epilogue(left * weightᵀ)` for `m` rows.
+pub(super) fn gemm<V: RowSource<u8>, F: RowSource<Factors>>(
     pool: &Pool,
     left: &Left<V, F>,
     m: usize,
@@ -146,14 +114,6 @@ pub fn matmul_u8s8_scratch(pool: &Pool, m: usize, weight: &QuantizedMatrix) -> S
     let n = weight.n();
     let threads = pool.threads_for_products(m * n * weight.columns().padded());
     task_scratch(m, n, threads, |rows, panels| TaskLines::new(rows, panels).total())
-}
-
-/// Working memory of [`conv2d_u8s8`].
-pub fn conv2d_u8s8_scratch(pool: &Pool, shape: &ConvShape, weight: &QuantizedMatrix) -> ScratchUse {
-    if winograd::is_winograd(shape, weight) {
-        return winograd::scratch(pool, shape, weight);
-    }
-    matmul_u8s8_scratch(pool, shape.batch * shape.out_height * shape.out_width, weight)
 }
 
 /// One tile of the output.

@@ -12,8 +12,11 @@
 //! Both inner sums are exact, whatever the instruction set. Ranges are found at run time, so no calibration is needed,
 //! and rows and blocks with large values do not spoil the others. Offsets let one-sided values (what SiLU leaves) use
 //! all of a byte, and padding around a picture is exact: a block whose scale and offset are zero.
+//!
+//! Wide convolutions of 3x3 taps are done with fewer multiplications, see [`winograd`].
 
 mod attention;
+mod conv;
 mod gemm;
 mod keys;
 mod matrix;
@@ -23,7 +26,8 @@ mod tests;
 mod winograd;
 
 pub use attention::{attention_i8i16, attention_i8i16_scratch};
-pub use gemm::{conv2d_u8s8, conv2d_u8s8_scratch, matmul_u8s8, matmul_u8s8_scratch};
+pub use conv::{conv2d_u8s8, conv2d_u8s8_scratch};
+pub use gemm::{matmul_u8s8, matmul_u8s8_scratch};
 pub use keys::{KeyLayout, quantize_keys, quantize_keys_scratch};
 pub use matrix::{Integers, QuantizedMatrix};
 pub(super) use rows::quantize_row;

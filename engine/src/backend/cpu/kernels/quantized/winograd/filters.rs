@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use super::super::matrix::QuantizedMatrix;
-use super::{BLOCK_PAIR, PATCH_SIDE, POINTS, TAPS, slabs};
+use super::points::{BLOCK_PAIR, PATCH_SIDE, POINTS, TAPS, slabs};
 use crate::backend::cpu::kernels::tiles::{Grid, Tile, for_each_tile};
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};

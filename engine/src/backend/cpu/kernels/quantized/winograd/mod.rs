@@ -19,8 +19,13 @@
 
 mod filters;
 mod patches;
+mod points;
 #[cfg(test)]
 mod tests;
+
+use std::ops::Range;
+
+use sdq_formats::layout::PANEL;
 
 use super::super::conv::ConvShape;
 use super::super::epilogue::Epilogue;
@@ -31,26 +36,13 @@ use super::gemm::{BlockOfPanels, PanelStrips, SLAB_BLOCKS, SlabFactors, SlabRow}
 use super::matrix::QuantizedMatrix;
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
-use crate::backend::row_layout::{Block, Factors, RowLayout};
+use crate::backend::row_layout::Factors;
 use filters::{FilterLines, Filters};
 use patches::Picture;
-use sdq_formats::layout::PANEL;
+use points::{BLOCK_PAIR, OUT_SIDE, PATCH_SIDE, POINTS, TAPS, slabs};
 
-/// Side of what one patch becomes.
-const OUT_SIDE: usize = 2;
-/// Rows of the output that [`conv2d_winograd_u8s8`] rounds together.
+/// Rows of the output that are rounded together where a convolution [is done this way](is_winograd).
 pub const WINOGRAD_ROWS: usize = OUT_SIDE;
-/// Side of a patch.
-const PATCH_SIDE: usize = 4;
-/// Points of a patch.
-const POINTS: usize = PATCH_SIDE * PATCH_SIDE;
-/// Taps of a filter.
-const TAPS: usize = 9;
-
-/// Blocks of channels that share a range once they are transformed.
-///
-/// Twice as many as before: it costs nothing that can be measured, and the sums leave integers half as often.
-const BLOCK_PAIR: usize = 2;
 
 /// Transformed filters at one time, so that all threads find them in a shared cache and they hardly count as memory.
 const PASS_BYTES: usize = 10 << 20;
@@ -85,11 +77,6 @@ pub fn is_winograd(shape: &ConvShape, weight: &QuantizedMatrix) -> bool {
 fn can(weight: &QuantizedMatrix) -> bool {
     weight.columns().taps() == TAPS
         && weight.layout.blocks.iter().all(|block| block.channels.len().is_multiple_of(LANES))
-}
-
-/// The blocks of rows in runs that one slab holds, each of one input.
-fn slabs(layout: &RowLayout) -> impl Iterator<Item = &[Block]> {
-    layout.blocks.chunk_by(|a, b| a.input == b.input).flat_map(|input| input.chunks(SLAB_BLOCKS))
 }
 
 /// How the work is divided.
@@ -304,7 +291,7 @@ impl Task<'_> {
         &mut self,
         isa: S,
         panel: usize,
-        strip: std::ops::Range<usize>,
+        strip: Range<usize>,
         sums: &[Lanes],
     ) {
         let (rows, out_width, n) = (strip.len(), self.picture.shape.out_width, self.n);

@@ -2,7 +2,7 @@
 
 use super::super::gemm::{SLAB_BLOCKS, SlabFactors, SlabRow};
 use super::super::rows::quantize_block;
-use super::{BLOCK_PAIR, PATCH_SIDE, POINTS, slabs};
+use super::points::{BLOCK_PAIR, PATCH_SIDE, POINTS, slabs};
 use crate::backend::cpu::kernels::conv::ConvShape;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd};
 use crate::backend::row_layout::{BLOCK, Block, Factors, RowLayout};
