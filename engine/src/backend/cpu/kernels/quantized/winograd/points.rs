@@ -14,7 +14,7 @@ pub(super) const TAPS: usize = 9;
 
 /// Blocks of channels that share a range once they are transformed.
 ///
-/// Twice as many as before: it costs nothing that can be measured, and the sums leave integers half as often.
+/// Twice as many as in rows of activations: it costs nothing that can be measured, and the sums leave integers half as often.
 pub(super) const BLOCK_PAIR: usize = 2;
 
 /// The blocks of rows in runs that one slab holds, each of one input.
