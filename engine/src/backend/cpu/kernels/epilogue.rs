@@ -71,8 +71,15 @@ impl Epilogue<'_> {
         first_column: usize,
         out: &mut [f32],
     ) {
-        for part in [self.bias, self.channel_bias, self.residual].into_iter().flatten() {
-            value = isa.add(value, isa.load_partial(&part[first_column..][..out.len()]));
+        let columns = first_column..first_column + out.len();
+        if let Some(bias) = self.bias {
+            value = isa.add(value, isa.load_partial(&bias[columns.clone()]));
+        }
+        if let Some(channel_bias) = self.channel_bias {
+            value = isa.add(value, isa.load_partial(&channel_bias[columns.clone()]));
+        }
+        if let Some(residual) = self.residual {
+            value = isa.add(value, isa.load_partial(&residual[columns]));
         }
         isa.store_partial(value, out);
     }
