@@ -13,9 +13,9 @@
 //! for each point, feature and input. So both sides are rounded twice, which costs about 2 dB of what a picture in q8
 //! differs from one in floats; see docs/kernels.md.
 //!
-//! Filters are transformed anew in every run, for all threads, a pass of features at a time: kept, they would take 16/9
-//! of the file's size in memory that the file can be mapped into. Then each thread takes strips of patches, transforms
-//! them once and goes through the features.
+//! Filters are transformed anew in every run, for all threads, a pass of features at a time: kept, they would take memory
+//! of the process's own, 16/9 of what the mapped file has for them. Then each thread takes strips of patches, transforms them
+//! once and goes through the features.
 
 mod filters;
 mod patches;
