@@ -32,7 +32,7 @@ const TASK_ROWS: usize = 192;
 const TASK_COLUMNS: usize = 640;
 
 /// Tasks per thread, where there is enough work, so that none waits long for the last.
-const TASKS_PER_THREAD: usize = 4;
+pub(super) const TASKS_PER_THREAD: usize = 4;
 
 /// Where the rows of the left operand come from.
 pub(super) trait RowSource<T>: Sync {

@@ -29,6 +29,7 @@ use sdq_formats::layout::PANEL;
 
 use super::super::conv::ConvShape;
 use super::super::epilogue::Epilogue;
+use super::super::gemm::TASKS_PER_THREAD;
 use super::super::scratch::{Scratch, ScratchUse};
 use super::super::strips::for_each_strip;
 use super::super::tiles::{Grid, Tile, for_each_tile};
@@ -52,9 +53,6 @@ const STRIP_BYTES: usize = 512 << 10;
 
 /// Patches of a strip are a multiple of this, which every register tile divides.
 const STRIP_STEP: usize = 12;
-
-/// Tasks per thread, where there is enough work, so that none waits long for the last.
-const TASKS_PER_THREAD: usize = 4;
 
 /// Channels and features from which on fewer multiplications are worth the transforms.
 const LEAST_CHANNELS: usize = 128;
@@ -88,7 +86,7 @@ struct Division {
     rows: usize,
     /// Patches in a strip of it at most.
     strip: usize,
-    /// Tasks of a pass.
+    /// Tasks of all passes.
     tasks: usize,
     /// Panels of features in a pass.
     panels: usize,
@@ -113,7 +111,8 @@ impl Division {
         let panel_bytes = FilterLines::new(weight).panel() * size_of::<Lanes>();
         let passes = all_panels.div_ceil((PASS_BYTES / panel_bytes).max(1));
         let panels = all_panels.div_ceil(passes).next_multiple_of(2).min(all_panels);
-        Division { across, rows, strip, tasks: down.div_ceil(rows) * shape.batch, panels, slabs }
+        let tasks = down.div_ceil(rows) * shape.batch * all_panels.div_ceil(panels);
+        Division { across, rows, strip, tasks, panels, slabs }
     }
 
     /// Vectors of working memory for a task.
