@@ -43,17 +43,17 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     // Guidance is only of use where the prompt says something.
     let request = Request { prompt: "a red apple".to_owned(), width, height, ..Request::default() };
     let settings = pipeline.settings(&request)?;
+    let run = pipeline.run_plan(&request)?;
     let limits = pipeline.limits()?;
     let wanted = |part: &Part| args.part == PartArg::All || args.part == PartArg::of(*part);
     let parts = Part::ALL.into_iter().filter(wanted);
     let measured = parts
         .map(|part| measure(pipeline.part(part, &request)?, part, &limits, args))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    // A picture takes both prompts' states, every step, and its decoding.
+    // A picture takes the states of its prompts, every step, and its decoding.
     let picture = (args.part == PartArg::All).then(|| {
         let [text, step, decoder] = [0, 1, 2].map(|part| measured[part].median());
-        let prompts = if settings.guided() { 2.0 } else { 1.0 };
-        (settings.evaluations, prompts * text + settings.evaluations as f64 * step + decoder)
+        (run.evaluations, run.prompts as f64 * text + run.evaluations as f64 * step + decoder)
     });
     let size = (settings.width, settings.height);
     match args.json {

@@ -10,7 +10,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let (request, add_ons) = job::request(args)?;
     let pipeline = add_ons.apply(pipeline)?;
     let plan = pipeline.plan(&request)?;
-    let time = pipeline.predict_time(&request, &plan)?;
+    let time = pipeline.predict_time(&plan)?;
     match args.run.json {
         true => say!("{:#}", describe(&plan, &time)),
         false => print(&plan, &time),

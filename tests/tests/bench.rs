@@ -18,7 +18,7 @@ const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
 
 fn predict(pipeline: &Pipeline, request: &Request) -> TimePlan {
     let plan = pipeline.plan(request).unwrap();
-    pipeline.predict_time(request, &plan).unwrap()
+    pipeline.predict_time(&plan).unwrap()
 }
 
 #[test]

@@ -46,6 +46,13 @@ impl Moments {
         }
         latents
     }
+
+    /// Advances `noise` as [`sample`](Moments::sample) does, without a sample.
+    pub(super) fn skip_sample(&self, noise: &mut dyn NoiseSource) {
+        if let Some(std) = &self.std {
+            noise.fill_standard_normal(&mut vec![0.0; std.values().len()]);
+        }
+    }
 }
 
 /// Bounds of the logarithm of the variance; diffusers' `DiagonalGaussianDistribution` clamps the same way.

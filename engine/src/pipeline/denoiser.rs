@@ -1,15 +1,13 @@
 //! Latents and a step → predicted noise: the U-Net with everything that does not change over the steps done once.
 
 use super::{
-    Pipeline, Settings, caching::CacheSchedule, drawing::Drawing, guidance::Guidance, text::Conditioning,
+    Pipeline, Settings, caching::CacheSchedule, drawing::Drawing, guidance::Guidance, run_plan::DenoiserPlan,
+    text::Conditioning,
 };
 use crate::{
     Error, Tensor,
     backend::Executable,
-    models::{
-        config::UNetConfig,
-        unet::{self, UNetGraphs, UNetShape},
-    },
+    models::{config::UNetConfig, unet},
     pages::Pages,
     tensor::write_channels_first,
 };
@@ -26,6 +24,11 @@ pub struct Batching {
 impl Batching {
     /// One picture, all branches at once.
     pub(super) const ONE: Batching = Batching { pictures: 1, split_guidance: false };
+
+    /// Evaluations that a step takes for so many branches of guidance.
+    pub(super) fn groups(self, branches: usize) -> usize {
+        if self.split_guidance { branches } else { 1 }
+    }
 }
 
 /// The U-Net for one prompt, one list of timesteps and one size.
@@ -67,35 +70,32 @@ struct Layout {
 }
 
 impl<'w> Denoiser<'w> {
-    /// `conditioning` has a row for each branch of `guidance`. `size` is height and width of the latents.
+    /// The denoiser as `plan` says, whose branches are the rows of `conditioning` and whose schedule is `timesteps`.
     pub(super) fn new(
         pipeline: &'w Pipeline,
         conditioning: &Conditioning,
-        (guidance, schedule): (Guidance, CacheSchedule),
+        guidance: Guidance,
         timesteps: &[f64],
-        (height, width): (usize, usize),
-        batching: Batching,
+        plan: DenoiserPlan,
     ) -> Result<Denoiser<'w>, Error> {
         let config = &pipeline.model.unet;
-        let [branches, tokens] = check(conditioning, config)?;
-        let component = pipeline.component("unet")?;
-        let groups = if batching.split_guidance { branches } else { 1 };
-        let batch = batching.pictures * branches / groups;
-        let shape = UNetShape { batch, height, width, tokens, steps: timesteps.len() };
-        let UNetGraphs { time, prompt, denoise } = unet::graphs(config, &shape, schedule.caching.deep_skip());
+        check(conditioning, config)?;
+        let DenoiserPlan { batching, branches, cache_schedule, shape, schedule, prompt, step } = plan;
+        let groups = batching.groups(branches);
+        let component = pipeline.component(step.component)?;
 
-        let mut time = pipeline.backend.compile(time, &component)?;
+        let mut time = pipeline.backend.compile(schedule.graph, &component)?;
         set_timesteps(&mut *time, config, conditioning, timesteps, shape.time_batch(config));
         let added = conditioning.added.as_ref().map(|added| repeat_rows(added, batching.pictures));
-        let time_biases = time_biases(&mut *time, added.as_deref(), groups, timesteps.len())?;
+        let time_biases = time_biases(&mut *time, added.as_deref(), schedule.runs, timesteps.len())?;
         drop(time);
 
-        let prompt = pipeline.backend.compile(prompt, &component)?;
+        let prompt = pipeline.backend.compile(prompt.graph, &component)?;
         let text_states = repeat_rows(&conditioning.text_states, batching.pictures);
         // Until it runs, it holds no more than its inputs.
-        let mut executable = pipeline.backend.compile(denoise, &component)?;
+        let mut executable = pipeline.backend.compile(step.graph, &component)?;
         let text_projections = project_text(prompt, &text_states, groups, &mut *executable)?;
-        let deep_states = match schedule.caching.deep_skip() {
+        let deep_states = match cache_schedule.caching.deep_skip() {
             Some(_) if groups > 1 => {
                 let length = executable.output(unet::DEEP_STATES).len();
                 (0..groups).map(|_| Pages::zeros(length)).collect::<Result<_, _>>()?
@@ -106,15 +106,15 @@ impl<'w> Denoiser<'w> {
             latent_channels: pipeline.model.vae.latent_channels(),
             in_channels: config.in_channels,
             out_channels: config.out_channels,
-            pixels: height * width,
+            pixels: shape.height * shape.width,
             center_input_sample: config.center_input_sample,
         };
         let predicted = batching.pictures * layout.out_channels * layout.pixels;
-        let added = if schedule.caching.splits_guidance() { predicted } else { 0 };
+        let added = if cache_schedule.caching.splits_guidance() { predicted } else { 0 };
         Ok(Denoiser {
             executable,
             deep_states,
-            schedule,
+            schedule: cache_schedule,
             time_biases,
             text_projections,
             guidance,
@@ -163,7 +163,7 @@ impl<'w> Denoiser<'w> {
         let full = self.schedule.is_full(step);
         let cached_guidance = self.schedule.caching.splits_guidance();
         let prompt_branch = self.guidance.prompt_branch();
-        let groups = if self.batching.split_guidance { self.branches } else { 1 };
+        let groups = self.batching.groups(self.branches);
         for group in (0..groups).filter(|&group| full || !cached_guidance || group == prompt_branch) {
             self.evaluate_branches(latents, group, step)?;
         }
@@ -277,19 +277,19 @@ impl Layout {
 }
 
 /// Rows and tokens of `conditioning`, if it is what the U-Net reads.
-fn check(conditioning: &Conditioning, config: &UNetConfig) -> Result<[usize; 2], Error> {
+fn check(conditioning: &Conditioning, config: &UNetConfig) -> Result<(usize, usize), Error> {
     let error = |field, found: String, expected: String| Error::Request { field, found, expected };
     let shape = conditioning.text_states.shape();
     let sizes = match *shape {
         [rows, tokens, width] if width == config.cross_attention_dim && rows > 0 && tokens > 0 => {
-            [rows, tokens]
+            (rows, tokens)
         }
         _ => {
             let expected = format!("[branches, tokens, {}]", config.cross_attention_dim);
             return Err(error("text states", format!("{shape:?}"), expected));
         }
     };
-    let expected = config.addition_embedding.map(|addition| vec![sizes[0], addition.input_dim]);
+    let expected = config.addition_embedding.map(|addition| vec![sizes.0, addition.input_dim]);
     let found = conditioning.added.as_ref().map(|added| added.shape().to_vec());
     if found != expected {
         return Err(error("added condition", format!("{found:?}"), format!("{expected:?}")));
@@ -388,8 +388,20 @@ impl Pipeline {
         timesteps: &[f64],
     ) -> Result<Denoiser<'_>, Error> {
         let size = settings.latent_size(&self.model.vae);
-        let guidance = (settings.guidance, CacheSchedule::NONE);
-        Denoiser::new(self, conditioning, guidance, timesteps, size, Batching::ONE)
+        self.denoiser_of(conditioning, settings.guidance, timesteps, size)
+    }
+
+    /// The U-Net for latents of `size`, the rows of `conditioning` and any timesteps, every evaluation in full.
+    fn denoiser_of(
+        &self,
+        conditioning: &Conditioning,
+        guidance: Guidance,
+        timesteps: &[f64],
+        size: (usize, usize),
+    ) -> Result<Denoiser<'_>, Error> {
+        let rows = check(conditioning, &self.model.unet)?;
+        let plan = DenoiserPlan::new(self, rows, timesteps.len(), size, Batching::ONE, CacheSchedule::NONE);
+        Denoiser::new(self, conditioning, guidance, timesteps, plan)
     }
 
     /// One evaluation of the U-Net: `latents [batch, in_channels, h, w]`, what it is shown beside them included, and
@@ -412,9 +424,7 @@ impl Pipeline {
                 expected: format!("rows for {batch} latents"),
             });
         }
-        let size = (height, width);
-        let guidance = (Guidance::None, CacheSchedule::NONE);
-        let mut denoiser = Denoiser::new(self, conditioning, guidance, &[timestep], size, Batching::ONE)?;
+        let mut denoiser = self.denoiser_of(conditioning, Guidance::None, &[timestep], (height, width))?;
         let rows = latents.values().chunks_exact(latents.values().len() / batch);
         denoiser.evaluate(rows.map(|row| (row, None)), 0, 0)?;
         Tensor::new(vec![batch, self.model.unet.out_channels, height, width], denoiser.branch_preds)

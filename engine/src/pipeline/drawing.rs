@@ -2,7 +2,11 @@
 
 use sdq_schedulers::{NoiseSource, Scheduler};
 
-use super::{Pipeline, Settings, Variation, caching::CacheSchedule, start::Start};
+use super::{
+    Pipeline, Settings, Variation,
+    caching::CacheSchedule,
+    start::{LatentMask, Start},
+};
 use crate::{Error, Tensor, rng::TorchCpuGenerator};
 
 /// A picture on its way from noise.
@@ -69,20 +73,21 @@ impl Drawing {
         }
         let (extra_channels, kept) = match &start.mask {
             None => (start.edited.clone(), None),
-            Some(mask) => {
-                let masked = mask.image.sample(&mut generator);
-                match original.filter(|_| mask.blend) {
-                    Some(original) => {
-                        let (original, noise) = (tensor(original)?, tensor(noise)?);
-                        let noised = original.values().to_vec();
-                        (None, Some(Kept { original, noise, mask: mask.values.clone(), noised }))
-                    }
-                    None => {
-                        let channels = 1 + masked.len() / mask.values.len();
-                        let shape = vec![1, channels, shape[2], shape[3]];
-                        (Some(Tensor::new(shape, [&mask.values[..], &masked].concat())?), None)
-                    }
-                }
+            Some(LatentMask { values, masked: Some(masked) }) => {
+                let masked = masked.sample(&mut generator);
+                let channels = 1 + masked.len() / values.len();
+                let shape = vec![1, channels, shape[2], shape[3]];
+                (Some(Tensor::new(shape, [&values[..], &masked].concat())?), None)
+            }
+            Some(LatentMask { values, masked: None }) => {
+                let (Some(image), Some(original)) = (&start.image, original) else {
+                    return Err(Error::MissingComponent { component: "vae" });
+                };
+                // diffusers draws the masked picture's latents here for every model, also where no network reads them.
+                image.skip_sample(&mut generator);
+                let (original, noise) = (tensor(original)?, tensor(noise)?);
+                let noised = original.values().to_vec();
+                (None, Some(Kept { original, noise, mask: values.clone(), noised }))
             }
         };
         let latents = tensor(latents)?;
@@ -129,7 +134,8 @@ impl Pipeline {
     /// The first picture of `settings` before its first step.
     pub(super) fn begin(&self, settings: &Settings) -> Result<[Drawing; 1], Error> {
         let size = settings.latent_size(&self.model.vae);
-        Ok([Drawing::new(settings, &self.start(settings)?, 0, self.latents_shape(size))?])
+        let start = self.start(settings, &self.run_plan_of(settings)?)?;
+        Ok([Drawing::new(settings, &start, 0, self.latents_shape(size))?])
     }
 }
 

@@ -15,6 +15,7 @@ mod plan;
 mod preview;
 mod probe;
 mod request;
+mod run_plan;
 mod settings;
 mod stages;
 mod start;
@@ -45,6 +46,7 @@ pub use plan::{Decoding, MemoryPlan, Phase};
 pub use preview::Preview;
 pub use probe::Probe;
 pub use request::{Request, Variation};
+pub use run_plan::{EncodedPicture, RunPlan};
 pub use settings::{Defaults, Job, Settings};
 pub use text::{Conditioning, EncodedPrompts};
 pub use time::{OpTime, Part, PartRun, TimePlan};
@@ -234,11 +236,11 @@ impl Pipeline {
         {
             return other.run(settings, progress, observer);
         }
-        let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
+        let mut observer = Teller { observer, step: 0, steps: plan.run.evaluations };
 
         let conditioning = self.condition(settings)?;
         observer.tell(Event::Encoded)?;
-        let finished = self.denoise(settings, &conditioning, plan.batching, progress, &mut observer)?;
+        let finished = self.denoise(settings, &conditioning, &plan, progress, &mut observer)?;
 
         let mut decoder = self.decoder_in_stages(settings.latent_size(&self.model.vae), plan.stages)?;
         let mut pictures = Vec::new();
@@ -255,20 +257,20 @@ impl Pipeline {
         &self,
         settings: &Settings,
         conditioning: &Conditioning,
-        batching: Batching,
+        plan: &MemoryPlan,
         Progress { mut finished, mut begun }: Progress,
         observer: &mut Teller<'_>,
     ) -> Result<Vec<Tensor>, Error> {
         let size = settings.latent_size(&self.model.vae);
         let some_to_begin = finished.len() + begun.len() < settings.count;
-        let start = if some_to_begin { self.start(settings)? } else { Start::default() };
+        let start = if some_to_begin { self.start(settings, &plan.run)? } else { Start::default() };
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
         let checkpoint = |finished: &[Tensor], begun: [&[Drawing]; 2], observer: &mut Teller<'_>| {
             observer.tell(Event::Saveable(&Checkpoint::new(self, settings, finished, begun)))
         };
         let mut denoiser: Option<Denoiser<'_>> = None;
         while finished.len() < settings.count {
-            let together = batching.pictures;
+            let together = plan.batching.pictures;
             if begun.is_empty() {
                 for image in (finished.len()..settings.count).take(together) {
                     begun.push(Drawing::new(settings, &start, image, self.latents_shape(size))?);
@@ -276,14 +278,14 @@ impl Pipeline {
             }
             let later = begun.split_off(together.min(begun.len()));
             let mut batch = std::mem::replace(&mut begun, later);
-            let batching = Batching { pictures: batch.len(), ..batching };
+            let batching = Batching { pictures: batch.len(), ..plan.batching };
             let denoiser = match &mut denoiser {
                 Some(denoiser) if denoiser.batching() == batching => denoiser,
                 other => {
                     // What the old one holds goes before the new one comes.
                     drop(other.take());
-                    let guidance = (settings.guidance, settings.cache_schedule());
-                    other.insert(Denoiser::new(self, conditioning, guidance, &timesteps, size, batching)?)
+                    let denoiser = plan.run.denoiser(self, batching);
+                    other.insert(Denoiser::new(self, conditioning, settings.guidance, &timesteps, denoiser)?)
                 }
             };
             denoiser.take_up(&batch)?;

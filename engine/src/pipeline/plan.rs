@@ -5,8 +5,9 @@
 //! mapped file and are not.
 
 use super::{
-    Job, Pipeline, Request, Settings,
+    Job, Pipeline, Request, RunPlan, Settings,
     denoiser::Batching,
+    run_plan::PlannedGraph,
     stages::{Stager, Stages},
 };
 use crate::{
@@ -14,15 +15,13 @@ use crate::{
     backend::Footprint,
     graph::{Graph, Port},
     memory,
-    models::{
-        unet::{self, UNetGraphs, UNetShape},
-        vae,
-    },
 };
 
 /// The memory of a run, before it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemoryPlan {
+    /// What the run consists of.
+    pub run: RunPlan,
     /// Most bytes that the process may hold; `None` if neither the caller nor the system sets a bound.
     pub limit: Option<u64>,
     /// The phases in order; each holds what it needs from those before it.
@@ -145,57 +144,58 @@ impl Pipeline {
 struct Planner<'p> {
     pipeline: &'p Pipeline,
     settings: &'p Settings,
-    /// Height and width of the latents.
-    size: (usize, usize),
-    /// Evaluations of the U-Net for one picture.
-    steps: usize,
-    /// Prompts that the U-Net sees.
-    branches: usize,
-    /// Of a prompt.
-    tokens: usize,
-    text: Footprint,
-    /// Bytes of the text states.
-    text_states: u64,
+    run: RunPlan,
+    /// The phases before the denoiser's.
+    before_denoiser: Phases,
 }
 
-/// What a picture that is being drawn holds, in latents: its own, those that the model aims at, what it keeps or reads
+/// Bytes that a picture holds while it is drawn, in latents: its own, those that the model aims at, what it keeps or reads
 /// beside them, and what its scheduler remembers and uses on the way.
 const DRAWING_LATENTS: u64 = 8;
 
 impl<'p> Planner<'p> {
     fn new(pipeline: &'p Pipeline, settings: &'p Settings) -> Result<Planner<'p>, Error> {
-        let Pipeline { model, backend, .. } = pipeline;
-        let branches = settings.branches().len();
-        let chunks = pipeline.chunks_of(settings)?;
-        let tokens = chunks * model.text_encoders[0].tokenizer.length();
-        let mut text = Footprint::default();
-        for encoder in &model.text_encoders {
-            let weights = pipeline.component(encoder.component)?;
-            let mut executable = 0;
-            for graph in pipeline.text_graphs_of(encoder, branches, chunks, settings.reading) {
-                let footprint = backend.footprint(graph, &weights)?;
-                executable += footprint.executable;
-                text.scratch = text.scratch.max(footprint.scratch);
-            }
-            text.executable = text.executable.max(executable);
+        let run = pipeline.run_plan_of(settings)?;
+        let open = Phase { name: "open", bytes: pipeline.held };
+        let before_denoiser = Phases { phases: vec![open], scratch: 0 };
+        let mut planner = Planner { pipeline, settings, run, before_denoiser };
+        let mut phases = planner.before_denoiser.clone();
+        planner.add(&mut phases, "text encoder", planner.run.text(pipeline))?;
+        if let Some(encoder) = planner.run.encoder(pipeline) {
+            planner.add(&mut phases, "VAE encoder", [encoder])?;
         }
-        let width = model.unet.cross_attention_dim;
-        Ok(Planner {
-            pipeline,
-            settings,
-            size: settings.latent_size(&model.vae),
-            steps: settings.new_scheduler()?.timesteps().len(),
-            branches,
-            tokens,
-            text,
-            // Those of several encoders are joined into new ones.
-            text_states: floats([branches, tokens, width]) * model.text_encoders.len().min(2) as u64,
-        })
+        planner.before_denoiser = phases;
+        Ok(planner)
+    }
+
+    /// Adds the phase in which these graphs run one after the other.
+    fn add(
+        &self,
+        before: &mut Phases,
+        name: &'static str,
+        graphs: impl IntoIterator<Item = PlannedGraph>,
+    ) -> Result<(), Error> {
+        let (mut most, mut previous) = (0, 0);
+        for PlannedGraph { component, graph, beside, with_previous, .. } in graphs {
+            let weights = self.pipeline.component(component)?;
+            let Footprint { executable, scratch } = self.pipeline.backend.footprint(graph, &weights)?;
+            previous = executable + if with_previous { previous } else { 0 };
+            most = most.max(previous + beside);
+            before.scratch = before.scratch.max(scratch);
+        }
+        let bytes = self.beside_phases() + before.scratch + most;
+        before.phases.push(Phase { name, bytes });
+        Ok(())
+    }
+
+    /// Bytes that are held in every phase up to the finished latents, from the prompt on.
+    fn beside_phases(&self) -> u64 {
+        self.pipeline.held + self.given() + self.run.text_states_bytes(self.pipeline)
     }
 
     fn batchings(&self) -> impl Iterator<Item = Batching> {
-        let split = self.settings.cache_schedule().caching.splits_guidance();
-        batchings(self.settings.count, self.branches, split)
+        let split = self.run.cache_schedule.caching.splits_guidance();
+        batchings(self.run.pictures, self.run.prompts, split)
     }
 
     /// The fastest plan within `limit`.
@@ -232,7 +232,7 @@ impl<'p> Planner<'p> {
         &self,
         limit: Option<u64>,
         batching: Batching,
-        before: Before,
+        before: Phases,
         stages: Stages,
     ) -> Result<MemoryPlan, Error> {
         let whole = self.decoder_stages(0, |stager| stager.whole())?;
@@ -244,26 +244,27 @@ impl<'p> Planner<'p> {
         let mut phases = before.phases;
         phases.push(Phase { name: "VAE decoder", bytes: self.beside_decoder() + stages.memory() });
         let mapped = self.pipeline.mapped_bytes();
-        Ok(MemoryPlan { limit, phases, batching, decoding, mapped, on_fallback: false, stages })
+        Ok(MemoryPlan {
+            run: self.run.clone(),
+            limit,
+            phases,
+            batching,
+            decoding,
+            mapped,
+            on_fallback: false,
+            stages,
+        })
     }
 
     /// The phases up to the finished latents.
-    fn before_decoder(&self, batching: Batching) -> Result<Before, Error> {
-        let held = self.pipeline.held;
-        let mut phases = vec![Phase { name: "open", bytes: held }];
-        let mut scratch = 0;
-        let mut add = |name, footprint: Footprint| {
-            scratch = footprint.scratch.max(scratch);
-            let bytes = held + self.given() + self.text_states + scratch + footprint.executable;
-            phases.push(Phase { name, bytes });
-        };
-        add("text encoder", self.text);
-        if let Some(encoder) = self.encoder()? {
-            add("VAE encoder", encoder);
-        }
-        let Footprint { executable, scratch: own } = self.unet(batching)?;
-        add("U-Net", Footprint { executable: executable + self.latents(batching), scratch: own });
-        Ok(Before { phases, scratch })
+    fn before_decoder(&self, batching: Batching) -> Result<Phases, Error> {
+        let mut phases = self.before_denoiser.clone();
+        let denoiser = self.run.denoiser(self.pipeline, batching);
+        let latents = self.latents(batching);
+        let graphs = [denoiser.schedule, denoiser.prompt, denoiser.step]
+            .map(|graph| PlannedGraph { beside: graph.beside + latents, ..graph });
+        self.add(&mut phases, "U-Net", graphs)?;
+        Ok(phases)
     }
 
     fn decoder_stages<T>(
@@ -271,54 +272,7 @@ impl<'p> Planner<'p> {
         scratch: u64,
         choose: impl FnOnce(&Stager<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.pipeline.decoder_stages(self.size, scratch, choose)
-    }
-
-    fn unet(&self, batching: Batching) -> Result<Footprint, Error> {
-        let Planner { pipeline, steps, branches, size: (height, width), .. } = *self;
-        let groups = if batching.split_guidance { branches } else { 1 };
-        let batch = batching.pictures * branches / groups;
-        let tokens = self.tokens;
-        let shape = UNetShape { batch, height, width, tokens, steps };
-        let schedule = self.settings.cache_schedule();
-        let UNetGraphs { time, prompt, denoise } =
-            unet::graphs(&pipeline.model.unet, &shape, schedule.caching.deep_skip());
-        let weights = pipeline.component("unet")?;
-        let graphs = [&time, &prompt, &denoise].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
-        // What branches that take turns keep waits outside too.
-        let kept = if groups > 1 { groups as u64 * port_bytes(&denoise, &denoise.kept) } else { 0 };
-        let turns = if pipeline.model.unet.addition_embedding.is_some() { groups } else { 1 };
-        let biases = turns as u64 * port_bytes(&time, &time.outputs);
-        let projections = port_bytes(&prompt, &prompt.outputs);
-        let [time, prompt, denoise] =
-            [time, prompt, denoise].map(|graph| pipeline.backend.footprint(graph, &weights));
-        let (time, prompt, denoise) = (time?, prompt?, denoise?);
-        // Groups of branches take turns in the denoising graph, and their projections wait outside.
-        let waiting = if groups > 1 { groups as u64 * projections } else { 0 };
-        // The projections are copied into a graph of which nothing else has been touched by then.
-        let copied = if groups > 1 { waiting } else { projections };
-        let before = (time.executable + biases).max(prompt.executable + biases + copied);
-        Ok(Footprint {
-            executable: (before + graphs).max(denoise.executable + biases + waiting + kept),
-            scratch: time.scratch.max(prompt.scratch).max(denoise.scratch),
-        })
-    }
-
-    /// The encoder for what the run starts from, pixels on their way into it counted.
-    fn encoder(&self) -> Result<Option<Footprint>, Error> {
-        let copies = match self.settings.job {
-            Job::TextToImage => return Ok(None),
-            Job::ImageToImage { .. } | Job::Editing { .. } => 2,
-            // With the picture without its drawn part.
-            Job::Inpainting { .. } => 3,
-        };
-        let Settings { width, height, .. } = *self.settings;
-        let vae = &self.pipeline.model.vae;
-        let graph = vae::encoder(vae, 1, height, width);
-        let Footprint { executable, scratch } =
-            self.pipeline.backend.footprint(graph, &self.pipeline.component("vae")?)?;
-        let pixels = floats([3, height, width]);
-        Ok(Some(Footprint { executable: executable + copies * pixels, scratch }))
+        self.pipeline.decoder_stages(self.run.size, scratch, choose)
     }
 
     /// Latents on the way through a step, those finished, and what the scheduler remembers.
@@ -326,18 +280,17 @@ impl<'p> Planner<'p> {
         let one = self.latents_of_one();
         let pictures = batching.pictures as u64;
         // Model input, predictions of each branch and guided.
-        let step = pictures * (2 + self.branches as u64);
+        let step = pictures * (2 + self.run.prompts as u64);
         // What the model read at the last full evaluation, and what guidance added then.
-        let caches = if self.settings.cache_schedule().caches() { 2 * pictures } else { 0 };
-        (step + caches + pictures * DRAWING_LATENTS + self.settings.count as u64) * one
+        let caches = if self.run.cache_schedule.caches() { 2 * pictures } else { 0 };
+        (step + caches + pictures * DRAWING_LATENTS + self.run.pictures as u64) * one
     }
 
     /// What is held while a picture is decoded, the decoder aside: all latents and pictures among them.
     fn beside_decoder(&self) -> u64 {
         let Settings { width, height, count, .. } = *self.settings;
         let pictures = (3 * width * height * count) as u64;
-        let beside = self.pipeline.held + self.given() + self.text_states + pictures;
-        beside + (count as u64 + 1) * self.latents_of_one()
+        self.beside_phases() + pictures + (count as u64 + 1) * self.latents_of_one()
     }
 
     /// The picture and the mask to start from, as the caller holds them and as the settings do.
@@ -351,7 +304,7 @@ impl<'p> Planner<'p> {
     }
 
     fn latents_of_one(&self) -> u64 {
-        let (height, width) = self.size;
+        let (height, width) = self.run.size;
         floats([self.pipeline.model.vae.latent_channels(), height, width])
     }
 
@@ -390,20 +343,21 @@ impl<'p> Planner<'p> {
     }
 }
 
-/// A run up to the finished latents.
-struct Before {
+/// Phases of a run.
+#[derive(Clone)]
+struct Phases {
     phases: Vec<Phase>,
     /// Bytes of working memory that the backend holds by then.
     scratch: u64,
 }
 
 /// Bytes of these tensors of a graph.
-fn port_bytes(graph: &Graph, ports: &[Port]) -> u64 {
+pub(super) fn port_bytes(graph: &Graph, ports: &[Port]) -> u64 {
     floats([ports.iter().map(|port| graph.elements(port.tensor)).sum()])
 }
 
 /// Bytes of f32 values in this shape.
-fn floats<const AXES: usize>(shape: [usize; AXES]) -> u64 {
+pub(super) fn floats<const AXES: usize>(shape: [usize; AXES]) -> u64 {
     let elements = shape.iter().fold(1_u64, |elements, &axis| elements.saturating_mul(axis as u64));
     elements.saturating_mul(size_of::<f32>() as u64)
 }

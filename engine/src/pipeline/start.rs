@@ -1,7 +1,7 @@
 //! What a run starts from: the request's picture and mask → latents, once for all pictures of the run.
 
-use super::{Job, Moments, Pipeline, Settings};
-use crate::{Error, ExtraInput, Mask, Tensor};
+use super::{EncodedPicture, Job, Moments, Pipeline, RunPlan, Settings};
+use crate::{Error, Mask, Tensor};
 
 /// The parts of a run's start that its pictures share. Empty for text to image.
 #[derive(Default)]
@@ -16,39 +16,43 @@ pub(super) struct Start {
     pub(super) edited: Option<Tensor>,
 }
 
-/// A mask, and what it leaves of the picture.
+/// The part of a picture to draw.
 pub(super) struct LatentMask {
     /// 1 where the picture is drawn anew, `[h, w]`.
     pub(super) values: Vec<f32>,
-    /// The picture with grey in place of what is drawn anew.
-    pub(super) image: Moments,
-    /// Whether the kept part is put back at every step, for want of channels in which the model could read it.
-    pub(super) blend: bool,
+    /// The picture with grey in place of the part to be drawn, where the model reads it. For other models the kept part is
+    /// put back at every step.
+    pub(super) masked: Option<Moments>,
 }
 
 impl Pipeline {
-    /// Encodes what `settings` start from, as diffusers' pipelines of the same jobs do.
-    pub(super) fn start(&self, settings: &Settings) -> Result<Start, Error> {
-        match &settings.job {
-            Job::TextToImage => Ok(Start::default()),
-            Job::ImageToImage { image, .. } => {
-                Ok(Start { image: Some(self.scaled_moments(&image.to_tensor()?)?), ..Start::default() })
-            }
-            Job::Inpainting { image, mask, strength } => {
-                let blend = self.model.extra_input == ExtraInput::None;
-                let from_noise_alone = *strength == 1.0;
-                let pixels = image.to_tensor()?;
-                let start_image = (blend || !from_noise_alone).then(|| self.scaled_moments(&pixels));
-                let masked = self.scaled_moments(&without_drawn(pixels.clone(), mask))?;
-                let values = mask.of_latents(settings.latent_size(&self.model.vae));
-                let mask = Some(LatentMask { values, image: masked, blend });
-                Ok(Start { image: start_image.transpose()?, from_noise_alone, mask, edited: None })
-            }
-            // As they come from the encoder: the model was trained on unscaled ones.
-            Job::Editing { image } => {
-                Ok(Start { edited: Some(self.encode_pixels(&image.to_tensor()?)?.mean), ..Start::default() })
+    /// Encodes the pictures that `plan` lists, as diffusers' pipelines of the same jobs do.
+    pub(super) fn start(&self, settings: &Settings, plan: &RunPlan) -> Result<Start, Error> {
+        let mut start = Start::default();
+        let image = match &settings.job {
+            Job::TextToImage => return Ok(start),
+            Job::ImageToImage { image, .. } | Job::Editing { image } | Job::Inpainting { image, .. } => image,
+        };
+        if let Job::Inpainting { mask, strength, .. } = &settings.job {
+            let values = mask.of_latents(settings.latent_size(&self.model.vae));
+            start.mask = Some(LatentMask { values, masked: None });
+            start.from_noise_alone = *strength == 1.0;
+        }
+        let pixels = image.to_tensor()?;
+        for picture in &plan.encodes {
+            match (picture, &settings.job, &mut start.mask) {
+                (EncodedPicture::Masked, Job::Inpainting { mask, .. }, Some(latent_mask)) => {
+                    let masked = without_drawn(pixels.clone(), mask);
+                    latent_mask.masked = Some(self.scaled_moments(&masked)?);
+                }
+                // As it comes from the encoder: the model was trained on unscaled latents.
+                (EncodedPicture::Edited, ..) => start.edited = Some(self.encode_pixels(&pixels)?.mean),
+                (EncodedPicture::Start | EncodedPicture::Masked, ..) => {
+                    start.image = Some(self.scaled_moments(&pixels)?);
+                }
             }
         }
+        Ok(start)
     }
 
     /// Moments of the latents of `pixels [1, 3, height, width]`, scaled as the U-Net reads them.

@@ -1,12 +1,13 @@
 //! Prompt → token ids → text states, and what else a U-Net is told of the picture.
 
-use super::{Pipeline, Settings, guidance::Branch};
+use super::{
+    Pipeline, Settings,
+    guidance::Branch,
+    run_plan::{self, PlannedGraph},
+};
 use crate::{
     Error, PromptReading, PromptSyntax, Tensor, TextEncoder,
-    models::{
-        text_encoder::{self, TextShape},
-        unet,
-    },
+    models::{text_encoder, unet},
     prompt,
 };
 
@@ -126,13 +127,12 @@ impl Pipeline {
             own.resize_with(count, || prompt::empty_chunk(tokenizer));
             chunks.extend(own);
         }
-        let (batch, tokens) = (chunks.len(), tokenizer.length());
+        let tokens = tokenizer.length();
         let component = self.component(encoder.component)?;
-        let layer = self.model.index.layer();
-        let shape =
-            TextShape { skipped: layer.skipped(reading.clip_skip), batch, tokens, words: self.words.count() };
-        let mut executable = self.backend.compile(text_encoder::graph(config, layer, &shape), &component)?;
-        if shape.words > 0 {
+        let mut graphs = run_plan::text(self, encoder, (prompts.len(), count), reading).into_iter();
+        let (states, projection) = (graphs.next().expect("states are the first graph"), graphs.next());
+        let mut executable = self.backend.compile(states.graph, &component)?;
+        if self.words.count() > 0 {
             let place =
                 self.model.text_encoders.iter().position(|other| other.component == encoder.component);
             executable.set_input(text_encoder::WORDS, &self.words.values(place.unwrap_or(0)));
@@ -148,7 +148,7 @@ impl Pipeline {
         }
 
         let batch = prompts.len();
-        let Some(graph) = text_encoder::projection(config, batch) else { return Ok((states, None)) };
+        let Some(PlannedGraph { graph, .. }) = projection else { return Ok((states, None)) };
         let last = executable.output(text_encoder::LAST_STATES);
         let end_states = chunks.iter().enumerate().step_by(count).flat_map(|(index, chunk)| {
             // The end of a prompt is found among the vocabulary's own ids.

@@ -3,19 +3,14 @@
 use std::time::Duration;
 
 use super::{
-    Job, MemoryPlan, Pipeline, Request, Settings,
-    denoiser::Batching,
-    stages::{Stager, Stages},
+    MemoryPlan, Pipeline, Request, RunPlan, caching::CacheSchedule, denoiser::Batching,
+    run_plan::PlannedGraph, stages::Stager,
 };
 use crate::{
-    Error, PromptReading, TextEncoder,
+    Error,
     backend::{Cost, Executable},
     graph::Graph,
-    models::{
-        text_encoder::{self, TextShape},
-        unet::{self, UNetGraphs, UNetShape},
-        vae,
-    },
+    models::text_encoder,
 };
 
 /// The time of a run, before it runs, in seconds. Opening the model and writing files are not in it.
@@ -126,42 +121,47 @@ impl PartRun<'_> {
 }
 
 impl Pipeline {
-    /// How long [`generate`](Pipeline::generate) will take for `request` when it follows `plan`. The first call measures
-    /// the machine, some tenths of a second.
+    /// How long [`generate`](Pipeline::generate) will take when it follows `plan`. The first call measures the machine, which
+    /// takes some tenths of a second.
     ///
     /// # Errors
-    /// As [`plan`](Pipeline::plan).
-    pub fn predict_time(&self, request: &Request, plan: &MemoryPlan) -> Result<TimePlan, Error> {
+    /// When the device fails.
+    pub fn predict_time(&self, plan: &MemoryPlan) -> Result<TimePlan, Error> {
         if plan.on_fallback
             && let Some(other) = self.on_fallback()
         {
-            return other.predict_time(request, &MemoryPlan { on_fallback: false, ..plan.clone() });
+            return other.predict_time(&MemoryPlan { on_fallback: false, ..plan.clone() });
         }
-        let settings = self.settings(request)?;
+        let run = &plan.run;
+        let decoder = run.decoder(self);
+        let weights = self.component(decoder.component)?;
+        let stager = Stager::new(&decoder.graph, &*self.backend, &weights, 0)?;
         let mut time = TimePlan {
-            text_encoder: 0.0,
-            vae_encoder: self.encoder_seconds(&settings)?,
+            text_encoder: self.seconds(run.text(self))?,
+            vae_encoder: self.seconds(run.encoder(self))?,
             unet_once: 0.0,
             step: 0.0,
             steps: 0.0,
-            vae_decoder: settings.count as f64
-                * self.decoder_seconds(settings.latent_size(&self.model.vae), &plan.stages)?,
+            vae_decoder: run.pictures as f64 * stager.seconds(&plan.stages)?,
         };
-        let chunks = self.chunks_of(&settings)?;
-        for (component, graph) in self.text_graphs(settings.branches().len(), chunks, settings.reading) {
-            time.text_encoder += self.cost(component, graph)?.once();
-        }
-        let together = plan.batching.pictures;
-        // Those drawn together, full batches first, and how often.
-        let batches = [(together, settings.count / together), (settings.count % together, 1)];
-        for (pictures, times) in batches.into_iter().filter(|&(pictures, times)| pictures > 0 && times > 0) {
-            let batching = Batching { pictures, ..plan.batching };
-            let [once, step] = self.unet_seconds(&settings, batching)?;
-            time.unet_once += once;
+        for (batching, times) in run.batches(plan.batching) {
+            let denoiser = run.denoiser(self, batching);
+            let cost = self.cost(denoiser.step.component, denoiser.step.graph)?;
+            let step = denoiser.step.runs as f64 * cost.seconds;
+            time.unet_once += self.seconds([denoiser.schedule, denoiser.prompt])? + cost.first;
             time.step = time.step.max(step);
-            time.steps += times as f64 * settings.evaluations as f64 * step;
+            time.steps += times as f64 * run.evaluations as f64 * step;
         }
         Ok(time)
+    }
+
+    /// Seconds that these graphs take, compiled and run as often as planned.
+    fn seconds(&self, graphs: impl IntoIterator<Item = PlannedGraph>) -> Result<f64, Error> {
+        let each = graphs.into_iter().map(|PlannedGraph { component, graph, compiles, runs, .. }| {
+            let cost = self.cost(component, graph)?;
+            Ok(compiles as f64 * (cost.first + runs as f64 * cost.seconds))
+        });
+        each.sum()
     }
 
     /// `part` for a picture as `request` asks for, ready to run.
@@ -169,18 +169,17 @@ impl Pipeline {
     /// # Errors
     /// When the request cannot be met or memory runs out.
     pub fn part(&self, part: Part, request: &Request) -> Result<PartRun<'_>, Error> {
-        let settings = self.settings(request)?;
-        let (height, width) = settings.latent_size(&self.model.vae);
+        let plan = self.run_plan(request)?;
         let graphs = match part {
-            Part::TextEncoder => self.text_graphs(1, 1, settings.reading),
+            Part::TextEncoder => RunPlan { prompts: 1, chunks: 1, ..plan }.text(self),
             Part::UNet => {
-                let graphs = self.unet_graphs(&settings, settings.branches().len())?;
-                vec![("unet", graphs.denoise)]
+                let plan = RunPlan { cache_schedule: CacheSchedule::NONE, ..plan };
+                vec![plan.denoiser(self, Batching::ONE).step]
             }
-            Part::VaeDecoder => vec![("vae", vae::decoder(&self.model.vae, 1, height, width))],
+            Part::VaeDecoder => vec![plan.decoder(self)],
         };
         let mut run = PartRun { executables: Vec::new(), cost: Cost::default() };
-        for (component, graph) in graphs {
+        for PlannedGraph { component, graph, .. } in graphs {
             let cost = self.cost(component, graph.clone())?;
             run.cost.integer += cost.integer;
             run.cost.float += cost.float;
@@ -201,83 +200,7 @@ impl Pipeline {
         Ok(run)
     }
 
-    /// Chunks in which the prompts of `settings` are read.
-    pub(super) fn chunks_of(&self, settings: &Settings) -> Result<usize, Error> {
-        let branches = settings.branches();
-        let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
-        self.chunk_count(&prompts, settings.reading.syntax)
-    }
-
-    /// Graphs of all text encoders, by component, for prompts of so many chunks.
-    pub(super) fn text_graphs(
-        &self,
-        prompts: usize,
-        chunks: usize,
-        reading: PromptReading,
-    ) -> Vec<(&'static str, Graph)> {
-        let of = |encoder| self.text_graphs_of(encoder, prompts, chunks, reading);
-        let encoders = self.model.text_encoders.iter();
-        encoders.flat_map(|encoder| of(encoder).into_iter().map(|graph| (encoder.component, graph))).collect()
-    }
-
-    /// The graphs of one of them: states, and the pooled prompt where there is one.
-    pub(super) fn text_graphs_of(
-        &self,
-        encoder: &TextEncoder,
-        prompts: usize,
-        chunks: usize,
-        reading: PromptReading,
-    ) -> Vec<Graph> {
-        let (tokens, layer) = (encoder.tokenizer.length(), self.model.index.layer());
-        let shape = TextShape {
-            skipped: layer.skipped(reading.clip_skip),
-            batch: prompts * chunks,
-            tokens,
-            words: self.words.count(),
-        };
-        let states = text_encoder::graph(&encoder.config, layer, &shape);
-        [Some(states), text_encoder::projection(&encoder.config, prompts)].into_iter().flatten().collect()
-    }
-
-    fn unet_graphs(&self, settings: &Settings, batch: usize) -> Result<UNetGraphs, Error> {
-        let (height, width) = settings.latent_size(&self.model.vae);
-        let tokens = self.chunks_of(settings)? * self.model.text_encoders[0].tokenizer.length();
-        let steps = settings.first_step + settings.evaluations;
-        Ok(unet::graphs(&self.model.unet, &UNetShape { batch, height, width, tokens, steps }, None))
-    }
-
     fn cost(&self, component: &'static str, graph: Graph) -> Result<Cost, Error> {
         self.backend.cost(graph, &self.component(component)?)
-    }
-
-    /// Seconds once for all steps, and of a step.
-    fn unet_seconds(&self, settings: &Settings, batching: Batching) -> Result<[f64; 2], Error> {
-        let branches = settings.branches().len();
-        let groups = if batching.split_guidance { branches } else { 1 };
-        let graphs = self.unet_graphs(settings, batching.pictures * branches / groups)?;
-        let [time, prompt, denoise] =
-            [graphs.time, graphs.prompt, graphs.denoise].map(|graph| self.cost("unet", graph));
-        let (time, prompt, denoise) = (time?, prompt?, denoise?);
-        let turns = if self.model.unet.addition_embedding.is_some() { groups } else { 1 };
-        let once = turns as f64 * time.seconds + groups as f64 * prompt.seconds;
-        Ok([once + time.first + prompt.first + denoise.first, groups as f64 * denoise.seconds])
-    }
-
-    fn encoder_seconds(&self, settings: &Settings) -> Result<f64, Error> {
-        let pictures = match settings.job {
-            Job::TextToImage => return Ok(0.0),
-            Job::ImageToImage { .. } | Job::Editing { .. } => 1.0,
-            // With the picture without its drawn part, where the model reads it.
-            Job::Inpainting { .. } if self.model.unet.in_channels > self.model.vae.latent_channels() => 2.0,
-            Job::Inpainting { .. } => 1.0,
-        };
-        let graph = vae::encoder(&self.model.vae, 1, settings.height, settings.width);
-        Ok(pictures * self.cost("vae", graph)?.once())
-    }
-
-    fn decoder_seconds(&self, (height, width): (usize, usize), stages: &Stages) -> Result<f64, Error> {
-        let graph = vae::decoder(&self.model.vae, 1, height, width);
-        let weights = self.component("vae")?;
-        Stager::new(&graph, &*self.backend, &weights, 0)?.seconds(stages)
     }
 }

@@ -1,0 +1,261 @@
+//! What a run consists of: the graphs of its networks, how often each of them runs, and what is held meanwhile.
+//!
+//! This is the only place that counts prompts, encoded pictures and evaluations. Running a request, predicting its memory
+//! ([`plan`](super::plan)) and its time ([`time`](super::time)), and reporting its progress all read it from here.
+
+use super::{
+    Job, Pipeline, Settings,
+    caching::CacheSchedule,
+    denoiser::Batching,
+    plan::{floats, port_bytes},
+};
+use crate::{
+    Error, ExtraInput, PromptReading, TextEncoder,
+    graph::Graph,
+    models::{
+        text_encoder::{self, TextShape},
+        unet::{self, UNetGraphs, UNetShape},
+        vae,
+    },
+};
+
+/// What a run consists of, before memory decides how it is cut.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunPlan {
+    /// Prompts that the text encoders read: one for each branch of guidance.
+    pub prompts: usize,
+    /// Chunks of each prompt; a chunk has as many tokens as the text encoders read at once.
+    pub chunks: usize,
+    /// Pictures that the autoencoder encodes before the first step, in this order.
+    pub encodes: Vec<EncodedPicture>,
+    /// Pictures that are drawn.
+    pub pictures: usize,
+    /// Evaluations of the denoiser for each picture, all branches of guidance counted as one.
+    pub evaluations: usize,
+    /// Entries of the schedule: those before the first evaluation, which a run that starts from a picture leaves out, and
+    /// one for each evaluation.
+    pub(super) timesteps: usize,
+    /// Height and width of the latents.
+    pub(super) size: (usize, usize),
+    pub(super) reading: PromptReading,
+    pub(super) cache_schedule: CacheSchedule,
+}
+
+/// A picture that is encoded before the first step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncodedPicture {
+    /// The picture that the run starts from.
+    Start,
+    /// The same, with grey in place of the part to be drawn: an inpainting model reads it at every step.
+    Masked,
+    /// The picture that an editing model reads at every step.
+    Edited,
+}
+
+/// A graph of a run, and how often it runs.
+pub(super) struct PlannedGraph {
+    /// The component that has its weights.
+    pub(super) component: &'static str,
+    pub(super) graph: Graph,
+    /// How often it is compiled.
+    pub(super) compiles: usize,
+    /// How often it runs after it was compiled. The step graph of a denoiser: in each step.
+    pub(super) runs: usize,
+    /// Bytes that the run holds beside the executable.
+    pub(super) beside: u64,
+    /// Whether the executable of the graph before it is still held.
+    pub(super) with_previous: bool,
+}
+
+/// The denoiser for pictures that are drawn together.
+pub(super) struct DenoiserPlan {
+    pub(super) batching: Batching,
+    /// Branches of guidance.
+    pub(super) branches: usize,
+    pub(super) cache_schedule: CacheSchedule,
+    pub(super) shape: UNetShape,
+    /// Timesteps to what the step graph reads of them.
+    pub(super) schedule: PlannedGraph,
+    /// Text states to what the step graph reads of them.
+    pub(super) prompt: PlannedGraph,
+    pub(super) step: PlannedGraph,
+}
+
+impl RunPlan {
+    fn new(pipeline: &Pipeline, settings: &Settings) -> Result<RunPlan, Error> {
+        let branches = settings.branches();
+        let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
+        Ok(RunPlan {
+            prompts: prompts.len(),
+            chunks: pipeline.chunk_count(&prompts, settings.reading.syntax)?,
+            encodes: encodes(&settings.job, pipeline.model.extra_input),
+            pictures: settings.count,
+            evaluations: settings.evaluations,
+            timesteps: settings.first_step + settings.evaluations,
+            size: settings.latent_size(&pipeline.model.vae),
+            reading: settings.reading,
+            cache_schedule: settings.cache_schedule(),
+        })
+    }
+
+    /// Steps of all pictures.
+    pub fn steps(&self) -> usize {
+        self.evaluations.saturating_mul(self.pictures)
+    }
+
+    /// Tokens of a prompt's text states.
+    fn tokens(&self, pipeline: &Pipeline) -> usize {
+        self.chunks * pipeline.model.text_encoders[0].tokenizer.length()
+    }
+
+    /// Bytes of the text states of all prompts. Those of several encoders are joined into new ones.
+    pub(super) fn text_states_bytes(&self, pipeline: &Pipeline) -> u64 {
+        let width = pipeline.model.unet.cross_attention_dim;
+        let copies = pipeline.model.text_encoders.len().min(2) as u64;
+        copies * floats([self.prompts, self.tokens(pipeline), width])
+    }
+
+    /// The graphs of all text encoders.
+    pub(super) fn text(&self, pipeline: &Pipeline) -> Vec<PlannedGraph> {
+        let encoders = pipeline.model.text_encoders.iter();
+        let prompts = (self.prompts, self.chunks);
+        encoders.flat_map(|encoder| text(pipeline, encoder, prompts, self.reading)).collect()
+    }
+
+    /// The autoencoder's encoder, where the run encodes a picture.
+    pub(super) fn encoder(&self, pipeline: &Pipeline) -> Option<PlannedGraph> {
+        let times = self.encodes.len();
+        let factor = pipeline.model.vae.scale_factor();
+        let (height, width) = (self.size.0 * factor, self.size.1 * factor);
+        // The picture, a copy of it without the part to be drawn, and pixels on their way into the graph.
+        let copies = if self.encodes.contains(&EncodedPicture::Masked) { 3 } else { 2 };
+        (times > 0).then(|| PlannedGraph {
+            compiles: times,
+            beside: copies * floats([3, height, width]),
+            ..PlannedGraph::once("vae", vae::encoder(&pipeline.model.vae, 1, height, width))
+        })
+    }
+
+    /// The autoencoder's decoder, all at once.
+    pub(super) fn decoder(&self, pipeline: &Pipeline) -> PlannedGraph {
+        let (height, width) = self.size;
+        let graph = vae::decoder(&pipeline.model.vae, 1, height, width);
+        PlannedGraph { runs: self.pictures, ..PlannedGraph::once("vae", graph) }
+    }
+
+    /// How many pictures are drawn together, and how often so many are: full batches first.
+    pub(super) fn batches(&self, batching: Batching) -> impl Iterator<Item = (Batching, usize)> {
+        let together = batching.pictures;
+        let batches = [(together, self.pictures / together), (self.pictures % together, 1)];
+        batches
+            .into_iter()
+            .filter(|&(pictures, times)| pictures > 0 && times > 0)
+            .map(move |(pictures, times)| (Batching { pictures, ..batching }, times))
+    }
+
+    /// The denoiser for pictures that are drawn together as `batching` says.
+    pub(super) fn denoiser(&self, pipeline: &Pipeline, batching: Batching) -> DenoiserPlan {
+        let (size, tokens) = (self.size, self.tokens(pipeline));
+        DenoiserPlan::new(
+            pipeline,
+            (self.prompts, tokens),
+            self.timesteps,
+            size,
+            batching,
+            self.cache_schedule,
+        )
+    }
+}
+
+impl PlannedGraph {
+    fn once(component: &'static str, graph: Graph) -> PlannedGraph {
+        PlannedGraph { component, graph, compiles: 1, runs: 1, beside: 0, with_previous: false }
+    }
+}
+
+impl DenoiserPlan {
+    /// `branches` of guidance with `tokens` each, `timesteps` entries of a schedule, and latents of `height x width`.
+    pub(super) fn new(
+        pipeline: &Pipeline,
+        (branches, tokens): (usize, usize),
+        timesteps: usize,
+        (height, width): (usize, usize),
+        batching: Batching,
+        cache_schedule: CacheSchedule,
+    ) -> DenoiserPlan {
+        let config = &pipeline.model.unet;
+        let groups = batching.groups(branches);
+        let batch = batching.pictures * branches / groups;
+        let shape = UNetShape { batch, height, width, tokens, steps: timesteps };
+        let graphs = unet::graphs(config, &shape, cache_schedule.caching.deep_skip());
+        let UNetGraphs { time, prompt, denoise } = graphs;
+        let turns = if config.addition_embedding.is_some() { groups } else { 1 };
+        let graphs = [&time, &prompt, &denoise].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
+        let biases = turns as u64 * port_bytes(&time, &time.outputs);
+        let projections = port_bytes(&prompt, &prompt.outputs);
+        // Branches that take turns in the step graph have their projections and what they keep outside of it.
+        let waiting = if groups > 1 { groups as u64 * projections } else { 0 };
+        let kept = if groups > 1 { groups as u64 * port_bytes(&denoise, &denoise.kept) } else { 0 };
+        // The projections of a single group are copied into a step graph of which nothing else has been touched by then.
+        let copied = if groups > 1 { waiting } else { projections };
+        let planned =
+            |graph, runs, beside| PlannedGraph { runs, beside, ..PlannedGraph::once("unet", graph) };
+        DenoiserPlan {
+            batching,
+            branches,
+            cache_schedule,
+            shape,
+            schedule: planned(time, turns, biases + graphs),
+            prompt: planned(prompt, groups, biases + copied + graphs),
+            step: planned(denoise, groups, biases + waiting + kept),
+        }
+    }
+}
+
+/// The graphs of one text encoder for so many prompts of so many chunks: text states, then the pooled prompts where the
+/// encoder has them.
+pub(super) fn text(
+    pipeline: &Pipeline,
+    encoder: &TextEncoder,
+    (prompts, chunks): (usize, usize),
+    reading: PromptReading,
+) -> Vec<PlannedGraph> {
+    let layer = pipeline.model.index.layer();
+    let shape = TextShape {
+        skipped: layer.skipped(reading.clip_skip),
+        batch: prompts * chunks,
+        tokens: encoder.tokenizer.length(),
+        words: pipeline.words.count(),
+    };
+    let states = PlannedGraph::once(encoder.component, text_encoder::graph(&encoder.config, layer, &shape));
+    let pooled = text_encoder::projection(&encoder.config, prompts)
+        .map(|graph| PlannedGraph { with_previous: true, ..PlannedGraph::once(encoder.component, graph) });
+    std::iter::once(states).chain(pooled).collect()
+}
+
+/// The pictures that a run of `job` encodes.
+fn encodes(job: &Job, extra_input: ExtraInput) -> Vec<EncodedPicture> {
+    match job {
+        Job::TextToImage => vec![],
+        Job::ImageToImage { .. } => vec![EncodedPicture::Start],
+        // The kept part is put back at every step, whatever the run starts from.
+        Job::Inpainting { .. } if extra_input == ExtraInput::None => vec![EncodedPicture::Start],
+        Job::Inpainting { strength, .. } if *strength == 1.0 => vec![EncodedPicture::Masked],
+        Job::Inpainting { .. } => vec![EncodedPicture::Start, EncodedPicture::Masked],
+        Job::Editing { .. } => vec![EncodedPicture::Edited],
+    }
+}
+
+impl Pipeline {
+    /// What a run of `request` consists of.
+    ///
+    /// # Errors
+    /// As [`settings`](Pipeline::settings), and when a prompt cannot be read.
+    pub fn run_plan(&self, request: &super::Request) -> Result<RunPlan, Error> {
+        self.run_plan_of(&self.settings(request)?)
+    }
+
+    pub(super) fn run_plan_of(&self, settings: &Settings) -> Result<RunPlan, Error> {
+        RunPlan::new(self, settings)
+    }
+}
