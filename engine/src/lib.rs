@@ -21,21 +21,25 @@ pub mod metrics;
 mod model;
 mod model_index;
 pub mod models;
+mod network;
 mod pages;
 mod picture;
 pub mod pipeline;
 mod prompt;
 pub mod rng;
+pub mod roles;
 mod tensor;
 pub mod tokenizer;
 mod words;
 
 pub use error::Error;
-pub use model::{ExtraInput, Model, TextEncoder};
+pub use model::{ExtraInput, JoinedTextStates, Model};
 pub use model_index::ModelIndex;
+pub use network::Network;
 pub use picture::{Mask, Picture};
 pub use pipeline::{
     Checkpoint, Defaults, Event, Generated, Pipeline, PipelineOptions, Preview, Request, SavedRun, Variation,
 };
 pub use prompt::{PromptReading, PromptSyntax};
 pub use tensor::Tensor;
+pub use words::ExtraWords;

@@ -11,10 +11,11 @@ use crate::{
     Error,
     model_index::ModelIndex,
     models::{
+        clip::ClipTextEncoder,
         config::{TextEncoderConfig, UNetConfig, VaeConfig},
-        text_encoder::{self, Layer},
-        unet, vae,
+        text_encoder::Layer,
     },
+    roles::{Autoencoder, DenoiserNetwork, PromptEncoder, StepNetwork},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -26,32 +27,35 @@ const ADDED_NUMBERS_WITH_SCORE: usize = 5;
 /// The text encoders there can be, each with its tokenizer's folder.
 const TEXT_ENCODERS: [(&str, &str); 2] = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
 
-/// The parts of a model that belong together.
+/// An arrangement of networks: which plays which role, and how they work together.
 #[derive(Debug)]
 pub struct Model {
     /// Prompt → text states; SDXL has two, its refiner only the second of them.
-    pub text_encoders: Vec<TextEncoder>,
+    pub text_encoders: Vec<Box<dyn PromptEncoder>>,
+    /// How the text states of several encoders become one tensor.
+    pub joined_text_states: JoinedTextStates,
     /// Latents → predicted noise.
-    pub unet: UNetConfig,
+    pub denoiser: Box<dyn DenoiserNetwork>,
+    /// Networks that run beside the denoiser in each step.
+    pub companions: Vec<Box<dyn StepNetwork>>,
     /// Latents ↔ pixels.
-    pub vae: VaeConfig,
-    /// How the U-Net was trained and is to be sampled.
+    pub autoencoder: Box<dyn Autoencoder>,
+    /// How the denoiser was trained and is to be sampled.
     pub scheduler: SchedulerConfig,
-    /// How the parts work together.
+    /// Facts of the pipeline class.
     pub index: ModelIndex,
-    /// What the U-Net is shown beside the latents.
+    /// What the denoiser is shown beside the latents.
     pub extra_input: ExtraInput,
 }
 
-/// A text encoder and the tokenizer that it reads.
-#[derive(Debug)]
-pub struct TextEncoder {
-    /// Name of the component that has its weights.
-    pub component: &'static str,
-    /// Prompt → token ids.
-    pub tokenizer: Tokenizer,
-    /// Token ids → text states.
-    pub config: TextEncoderConfig,
+/// How the text states of several encoders become one tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinedTextStates {
+    /// Token by token, channels side by side: the encoders read the same number of tokens. SDXL; Podell et al. 2023,
+    /// arXiv:2307.01952, section 2.1.
+    Channels,
+    /// One encoder's tokens after the other's: the encoders have the same width.
+    Tokens,
 }
 
 /// Channels of the U-Net's input that come after the latents'.
@@ -86,17 +90,61 @@ impl Model {
         let extra_input = extra_input(&index, &unet, &vae)?;
         let scheduler = SchedulerConfig::from_json(text("scheduler/scheduler_config.json").unwrap_or("{}"))?;
         let scheduler = index.corrected(scheduler)?;
-        Ok(Model { text_encoders, unet, vae, scheduler, index, extra_input })
+        let text_encoders = text_encoders.into_iter().map(|encoder| Box::new(encoder) as _).collect();
+        Ok(Model {
+            text_encoders,
+            joined_text_states: JoinedTextStates::Channels,
+            denoiser: Box::new(unet),
+            companions: Vec::new(),
+            autoencoder: Box::new(vae),
+            scheduler,
+            index,
+            extra_input,
+        })
+    }
+
+    /// Tokens and channels of a prompt's text states where it is read in so many chunks.
+    pub fn text_states_shape(&self, chunks: usize) -> [usize; 2] {
+        let tokens = self.text_encoders.iter().map(|encoder| chunks * encoder.chunk_tokens());
+        let widths = self.text_encoders.iter().map(|encoder| encoder.width());
+        match self.joined_text_states {
+            JoinedTextStates::Channels => [tokens.max().unwrap_or(0), widths.sum()],
+            JoinedTextStates::Tokens => [tokens.sum(), widths.max().unwrap_or(0)],
+        }
+    }
+
+    /// The text states of each encoder, `[prompts, tokens, channels]`, as one tensor.
+    pub(crate) fn join_text_states(&self, states: &[&[f32]], prompts: usize) -> Vec<f32> {
+        let length = states.iter().map(|states| states.len()).sum();
+        let mut joined = Vec::with_capacity(length);
+        match self.joined_text_states {
+            JoinedTextStates::Channels => {
+                let tokens = states[0].len() / self.text_encoders[0].width();
+                for token in 0..tokens {
+                    for (encoder, states) in self.text_encoders.iter().zip(states) {
+                        joined.extend_from_slice(&states[token * encoder.width()..][..encoder.width()]);
+                    }
+                }
+            }
+            JoinedTextStates::Tokens => {
+                for prompt in 0..prompts {
+                    for states in states {
+                        let each = states.len() / prompts;
+                        joined.extend_from_slice(&states[prompt * each..][..each]);
+                    }
+                }
+            }
+        }
+        joined
     }
 
     /// The weights that each component reads, in reading order; components in the order in which a run reads them.
     pub fn weights(&self) -> Vec<(&'static str, Vec<WeightSpec>)> {
-        let text_encoders = self
-            .text_encoders
-            .iter()
-            .map(|encoder| (encoder.component, text_encoder::weights(&encoder.config)));
-        let others = [("unet", unet::weights(&self.unet)), ("vae", vae::weights(&self.vae))];
-        text_encoders.chain(others).collect()
+        let text_encoders = self.text_encoders.iter().map(|encoder| (encoder.component(), encoder.weights()));
+        let companions = self.companions.iter().map(|network| (network.component(), network.weights()));
+        let denoiser = (self.denoiser.component(), self.denoiser.weights());
+        let autoencoder = (self.autoencoder.component(), self.autoencoder.weights());
+        text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
     }
 
     /// The weights of an autoencoder by itself, by its `config.json`.
@@ -104,13 +152,15 @@ impl Model {
     /// # Errors
     /// Names the key whose value cannot be run.
     pub fn vae_weights(config: &Value) -> Result<Vec<WeightSpec>, Error> {
-        Ok(vae::weights(&VaeConfig::from_json(config)?))
+        Ok(VaeConfig::from_json(config)?.weights())
     }
 
     /// Names of the components, in the order in which a run reads them.
     pub fn components(&self) -> Vec<&'static str> {
-        let text_encoders = self.text_encoders.iter().map(|encoder| encoder.component);
-        text_encoders.chain(["unet", "vae"]).collect()
+        let text_encoders = self.text_encoders.iter().map(|encoder| encoder.component());
+        let companions = self.companions.iter().map(|network| network.component());
+        let (denoiser, autoencoder) = (self.denoiser.component(), self.autoencoder.component());
+        text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
     }
 }
 
@@ -118,7 +168,7 @@ fn text_encoders<'a>(
     index: &ModelIndex,
     config: impl Fn(&str) -> Option<&'a Value>,
     text: impl Fn(&str) -> Option<&'a str>,
-) -> Result<Vec<TextEncoder>, Error> {
+) -> Result<Vec<ClipTextEncoder>, Error> {
     // All but SDXL's pipelines know the first alone.
     let known = if index.layer() == Layer::Last { &TEXT_ENCODERS[..1] } else { &TEXT_ENCODERS[..] };
     let mut encoders = Vec::new();
@@ -134,7 +184,7 @@ fn text_encoders<'a>(
             special_tokens: file("special_tokens_map.json"),
         };
         let tokenizer = Tokenizer::new(&files, config.max_position_embeddings, config.vocab_size)?;
-        encoders.push(TextEncoder { component, tokenizer, config });
+        encoders.push(ClipTextEncoder { component, tokenizer, config, layer: index.layer() });
     }
     let (Some(first), Some(last)) = (encoders.first(), encoders.last()) else {
         return Err(Error::MissingComponent { component: known[known.len() - 1].0 });
@@ -150,7 +200,7 @@ fn text_encoders<'a>(
 /// What one part hands on, the next must take.
 fn check_widths(
     index: &ModelIndex,
-    text_encoders: &[TextEncoder],
+    text_encoders: &[ClipTextEncoder],
     unet: &UNetConfig,
     vae: &VaeConfig,
 ) -> Result<(), Error> {

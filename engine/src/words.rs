@@ -2,15 +2,15 @@
 
 use sdq_formats::embedding::WordVectors;
 
-use crate::{Error, TextEncoder};
+use crate::{Error, roles::PromptEncoder};
 
-/// Words beside a model's vocabulary.
+/// Words beside a model's vocabulary, each of which stands for vectors of its own.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct ExtraWords(Vec<ExtraWord>);
+pub struct ExtraWords(Vec<ExtraWord>);
 
 /// A word and the vectors that stand for it.
 #[derive(Clone, Debug)]
-pub(crate) struct ExtraWord {
+struct ExtraWord {
     word: String,
     /// Vectors; as many for every encoder.
     count: usize,
@@ -27,12 +27,12 @@ impl ExtraWords {
         &self,
         word: &str,
         vectors: &[WordVectors],
-        encoders: &[TextEncoder],
+        encoders: &[Box<dyn PromptEncoder>],
     ) -> Result<ExtraWords, Error> {
         let mut values: Vec<Vec<f32>> = Vec::with_capacity(encoders.len());
         let mut count = None;
         for encoder in encoders {
-            let width = encoder.config.hidden_size;
+            let width = encoder.width();
             let own = vectors.iter().find(|vectors| vectors.width == width);
             let counts =
                 own.map(|own| own.values.len() / width).filter(|own| count.is_none_or(|count| count == *own));
@@ -45,12 +45,12 @@ impl ExtraWords {
                     what: format!("vectors of the word `{word}`"),
                     expected: format!(
                         "a width of {width}, that of `{}`, and one number of them",
-                        encoder.component
+                        encoder.component()
                     ),
                     found: format!("{found:?} (number, width)"),
                 });
             };
-            let room = encoder.tokenizer.length() - 2;
+            let room = encoder.chunk_tokens() - 2;
             if of_this > room {
                 return Err(Error::Mismatch {
                     what: format!("vectors of the word `{word}`"),

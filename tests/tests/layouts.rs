@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeMap, fs};
 
+use sdq_engine::models::config::UNetConfig;
 use sdq_formats::{
     WeightType,
     checkpoint::Checkpoint,
@@ -91,18 +92,16 @@ fn configs_are_those_of_the_published_directories() {
         let model = Published::new(&rows(family)).open();
         let described = described(&model);
         let scheduler = described.scheduler.class_name.clone().unwrap();
-        let encoders = described.text_encoders.iter().map(|encoder| encoder.config.num_attention_heads);
-        let layers = described
-            .text_encoders
-            .iter()
-            .map(|encoder| encoder.config.num_hidden_layers)
-            .collect::<Vec<_>>();
+        let config = |name: &str| model.component(name).unwrap().config();
+        let encoders = described.text_encoders.iter().map(|encoder| config(encoder.component()));
+        let heads = encoders.map(|config| config["num_attention_heads"].as_u64().unwrap());
+        let layers: Vec<usize> = described.text_encoders.iter().map(|encoder| encoder.blocks()).collect();
         (
-            described.unet.num_attention_heads.clone(),
-            encoders.collect::<Vec<_>>(),
+            UNetConfig::from_json(config("unet")).unwrap().num_attention_heads,
+            heads.collect::<Vec<_>>(),
             layers,
             scheduler,
-            described.vae.scaling_factor(),
+            described.autoencoder.scaling_factor(),
         )
     };
     assert_eq!(heads("sd15"), (vec![8; 4], vec![12], vec![12], "PNDMScheduler".to_owned(), 0.18215));
@@ -114,7 +113,7 @@ fn configs_are_those_of_the_published_directories() {
 #[test]
 fn the_size_goes_with_the_prediction() {
     let mut model = Published::new(&rows("sd21")).open();
-    let size = |model: &PublishedModel| described(model).unet.sample_size;
+    let size = |model: &PublishedModel| described(model).denoiser.sample_size();
     assert_eq!(size(&model), Some((96, 96)));
     model.set_prediction(Prediction::Epsilon, Certainty::Measured);
     assert_eq!(size(&model), Some((64, 64)));

@@ -6,15 +6,10 @@ use super::{
     config::AutoencoderConfig,
     layers::{ResidualBlock, conv1x1, conv3x3},
 };
-use crate::graph::{Graph, GraphBuilder, Padding, TensorId, Window};
-
-/// Name of the decoder's input and, in the encoder, of nothing: `[batch, h/f, w/f, latent_channels]`, divided by
-/// the scaling factor.
-pub const LATENTS: &str = "latents";
-/// Name of the decoder's output and the encoder's input: `[batch, h, w, 3]` in -1..=1.
-pub const PIXELS: &str = "pixels";
-/// Name of the encoder's output `[batch, h/f, w/f, 2 * latent_channels]`: means, then logarithms of variances.
-pub const MOMENTS: &str = "moments";
+use crate::{
+    graph::{Graph, GraphBuilder, Padding, TensorId, Window},
+    roles::{LATENTS, MOMENTS, PIXELS},
+};
 
 /// Added to every variance; diffusers fixes it.
 const EPS: f32 = 1e-6;

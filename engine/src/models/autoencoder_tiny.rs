@@ -3,12 +3,11 @@
 
 use sdq_formats::WeightSpec;
 
-use super::{
-    autoencoder::{LATENTS, PIXELS},
-    config::AutoencoderTinyConfig,
-    layers::conv3x3,
+use super::{config::AutoencoderTinyConfig, layers::conv3x3};
+use crate::{
+    graph::{Activation, Graph, GraphBuilder, TensorId, Window},
+    roles::{LATENTS, PIXELS},
 };
-use crate::graph::{Activation, Graph, GraphBuilder, TensorId, Window};
 
 /// Latents → pixels, for latents of `height x width`; input and output as in the KL autoencoder's decoder.
 pub fn decoder(config: &AutoencoderTinyConfig, batch: usize, height: usize, width: usize) -> Graph {

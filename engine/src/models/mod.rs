@@ -5,6 +5,7 @@
 
 pub mod autoencoder;
 pub mod autoencoder_tiny;
+pub mod clip;
 pub mod config;
 mod layers;
 pub mod text_encoder;

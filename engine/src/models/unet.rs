@@ -1,13 +1,9 @@
 //! The conditional U-Net: noisy latents, a timestep and text states → predicted noise.
 //! Rombach et al. 2022, arXiv:2112.10752, section 3.3.
 //!
-//! One walk over the network writes three graphs, because its parts change at different rates:
-//! - [`UNetGraphs::time`] depends on the timesteps, and in some models on what else is added to their embedding, and runs
-//!   once per schedule, all steps as rows;
-//! - [`UNetGraphs::prompt`] depends on the text alone (keys and values of the cross-attentions) and runs once per
-//!   prompt;
-//! - [`UNetGraphs::denoise`] is everything else and runs every step. Outputs of the first two are its inputs,
-//!   under the same names.
+//! One walk over the network writes its three [`StepGraphs`]: timesteps (and in some models an added condition) become one bias
+//! for each residual block, text states become keys and values of the cross-attentions, and everything else runs in each
+//! step.
 
 use sdq_formats::WeightSpec;
 
@@ -15,73 +11,32 @@ use super::{
     config::{AdditionEmbedding, LevelKind, UNetConfig},
     layers::{ResidualBlock, conv1x1, conv3x3},
 };
-use crate::graph::{Activation, Graph, GraphBuilder, TensorId, Window};
+use crate::{
+    graph::{Activation, GraphBuilder, TensorId, Window},
+    roles::{
+        ADDED_CONDITION, DEEP_STATES, DenoiserNetwork, LATENTS, NOISE_PRED, StepGraphs, StepNetwork,
+        StepShape, TEXT_STATES,
+    },
+};
 
-/// Name of the denoising graph's input `[batch, height, width, in_channels]`.
-pub const LATENTS: &str = "latents";
-/// Name of the denoising graph's output `[batch, height, width, out_channels]`.
-pub const NOISE_PRED: &str = "noise_pred";
-/// Name of what the denoising graph keeps where it is asked to: `[batch, height, width, channels]` that the depths of the
-/// network hand up, see [`graphs`].
-pub const DEEP_STATES: &str = "deep_states";
 /// Name of the time graph's input `[rows, block_out_channels[0]]`, see [`timestep_embedding`].
 pub const TIMESTEP_EMBEDDING: &str = "timestep_embedding";
 /// Name of the time graph's input `[rows, time_cond_proj_dim]`, see [`guidance_embedding`]; only in models that read it.
 pub const GUIDANCE_EMBEDDING: &str = "guidance_embedding";
-/// Name of the time graph's input `[rows, input_dim]` of the config's addition embedding: pooled prompt, then
-/// [`addition_time_embedding`]; only in models that read it.
-pub const ADDED_CONDITION: &str = "added_condition";
-/// Name of the prompt graph's input `[batch, tokens, cross_attention_dim]`.
-pub const TEXT_STATES: &str = "text_states";
-
 /// Epsilon of the norms inside a transformer; diffusers fixes both.
 const TRANSFORMER_GROUP_NORM_EPS: f32 = 1e-6;
 const TRANSFORMER_LAYER_NORM_EPS: f32 = 1e-5;
 
-/// Size of one evaluation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UNetShape {
-    /// Latents evaluated together, both halves of guidance counted.
-    pub batch: usize,
-    /// Height of the latents, in latent pixels.
-    pub height: usize,
-    /// Width of the latents, in latent pixels.
-    pub width: usize,
-    /// Tokens of the text states.
-    pub tokens: usize,
-    /// Steps that the time graph evaluates together.
-    pub steps: usize,
-}
-
-impl UNetShape {
-    /// Rows of the time graph for each step: one for each latents of the batch where what is added to the timestep's
-    /// embedding differs between them.
-    pub fn time_batch(&self, config: &UNetConfig) -> usize {
-        if config.addition_embedding.is_some() { self.batch } else { 1 }
-    }
-}
-
-/// The U-Net, cut by how often its parts have to run.
-#[derive(Clone, Debug)]
-pub struct UNetGraphs {
-    /// Timestep → one bias per residual block, [`UNetShape::time_batch`] rows for each step.
-    pub time: Graph,
-    /// Text states → keys and values of every cross-attention.
-    pub prompt: Graph,
-    /// Latents → predicted noise, given the other two.
-    pub denoise: Graph,
-}
-
 /// Writes the network down for one size. With `deep_skip`, what its depths hand up is kept: the result of the layers on the
 /// way down after the one that makes this skip, counted from 0, the first convolution's; of the middle; and of the layers
 /// on the way up before the one that reads it. Ma et al. 2023, arXiv:2312.00858, section 3.2, where skips are branches.
-pub fn graphs(config: &UNetConfig, shape: &UNetShape, deep_skip: Option<usize>) -> UNetGraphs {
+pub fn graphs(config: &UNetConfig, shape: &StepShape, deep_skip: Option<usize>) -> StepGraphs {
     let mut time = GraphBuilder::new();
     let mut prompt = GraphBuilder::new();
     let mut denoise = GraphBuilder::new();
 
-    let time_batch = shape.time_batch(config);
-    let time_states = time_states(config, &mut time, shape.steps * time_batch);
+    let time_batch = config.schedule_rows(shape.batch);
+    let time_states = time_states(config, &mut time, shape.timesteps * time_batch);
     let text_states = prompt.input(TEXT_STATES, &[shape.batch, shape.tokens, config.cross_attention_dim]);
     let latents = denoise.input(LATENTS, &[shape.batch, shape.height, shape.width, config.in_channels]);
 
@@ -89,10 +44,10 @@ pub fn graphs(config: &UNetConfig, shape: &UNetShape, deep_skip: Option<usize>) 
         UNetBuilder { config, deep_skip, time, prompt, denoise, time_states, time_batch, text_states };
     let noise_pred = builder.network(latents);
     builder.denoise.output(NOISE_PRED, noise_pred);
-    UNetGraphs {
-        time: builder.time.finish(),
+    StepGraphs {
+        schedule: builder.time.finish(),
         prompt: builder.prompt.finish(),
-        denoise: builder.denoise.finish(),
+        step: builder.denoise.finish(),
     }
 }
 
@@ -131,9 +86,9 @@ fn time_states(config: &UNetConfig, time: &mut GraphBuilder, rows: usize) -> Ten
 pub fn weights(config: &UNetConfig) -> Vec<WeightSpec> {
     // The weights do not depend on the size; the smallest latents that every level can halve will do.
     let side = 1 << (config.block_out_channels.len() - 1);
-    let shape = UNetShape { batch: 1, height: side, width: side, tokens: 1, steps: 1 };
-    let UNetGraphs { time, prompt, denoise } = graphs(config, &shape, None);
-    [time.weights, prompt.weights, denoise.weights].concat()
+    let shape = StepShape { batch: 1, height: side, width: side, tokens: 1, timesteps: 1 };
+    let StepGraphs { schedule, prompt, step } = graphs(config, &shape, None);
+    [schedule.weights, prompt.weights, step.weights].concat()
 }
 
 /// Sines and cosines of `timestep` (on the training clock) in `block_out_channels[0]` values.
@@ -170,6 +125,78 @@ pub fn guidance_embedding(guidance_scale: f32, width: usize) -> Vec<f32> {
     let mut embedding = [sines, cosines].concat();
     embedding.resize(width, 0.0);
     embedding
+}
+
+impl StepNetwork for UNetConfig {
+    fn component(&self) -> &'static str {
+        "unet"
+    }
+
+    fn label(&self) -> &'static str {
+        "U-Net"
+    }
+
+    fn weights(&self) -> Vec<WeightSpec> {
+        weights(self)
+    }
+
+    fn in_channels(&self) -> usize {
+        self.in_channels
+    }
+
+    fn center_input_sample(&self) -> bool {
+        self.center_input_sample
+    }
+
+    fn text_width(&self) -> usize {
+        self.cross_attention_dim
+    }
+
+    fn added_width(&self) -> Option<usize> {
+        self.addition_embedding.map(|addition| addition.input_dim)
+    }
+
+    fn reads_guidance_scale(&self) -> bool {
+        self.time_cond_proj_dim.is_some()
+    }
+
+    fn graphs(&self, shape: &StepShape, deep_skip: Option<usize>) -> StepGraphs {
+        graphs(self, shape, deep_skip)
+    }
+
+    fn schedule_inputs(
+        &self,
+        timesteps: &[f64],
+        rows: usize,
+        guidance_scale: Option<f32>,
+    ) -> Vec<(&'static str, Vec<f32>)> {
+        let embed = |&timestep: &f64| timestep_embedding(self, timestep as f32).repeat(rows);
+        let mut inputs = vec![(TIMESTEP_EMBEDDING, timesteps.iter().flat_map(embed).collect())];
+        if let (Some(scale), Some(width)) = (guidance_scale, self.time_cond_proj_dim) {
+            let embedding = guidance_embedding(scale, width).repeat(timesteps.len() * rows);
+            inputs.push((GUIDANCE_EMBEDDING, embedding));
+        }
+        inputs
+    }
+}
+
+impl DenoiserNetwork for UNetConfig {
+    fn out_channels(&self) -> usize {
+        self.out_channels
+    }
+
+    fn sample_size(&self) -> Option<(usize, usize)> {
+        self.sample_size
+    }
+
+    fn deep_skips(&self) -> usize {
+        deep_skips(self)
+    }
+
+    fn embed_number(&self, number: f32) -> Vec<f32> {
+        let embed = |addition| addition_time_embedding(self, &addition, number);
+        self.addition_embedding.map(embed).unwrap_or_default()
+    }
 }
 
 struct UNetBuilder<'a> {

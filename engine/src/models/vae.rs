@@ -1,33 +1,91 @@
-//! The network between pixels and latents, whichever a model has.
+//! The autoencoder in its role, whichever a model has.
 
 use sdq_formats::WeightSpec;
 
 use super::{autoencoder, autoencoder_tiny, config::VaeConfig};
-use crate::graph::Graph;
+use crate::{graph::Graph, roles::Autoencoder};
 
-pub use autoencoder::{LATENTS, MOMENTS, PIXELS};
+impl Autoencoder for VaeConfig {
+    fn component(&self) -> &'static str {
+        "vae"
+    }
 
-/// Latents → pixels, for latents of `height x width`: [`LATENTS`] to [`PIXELS`].
-pub fn decoder(config: &VaeConfig, batch: usize, height: usize, width: usize) -> Graph {
-    match config {
-        VaeConfig::Kl(config) => autoencoder::decoder(config, batch, height, width),
-        VaeConfig::Tiny(config) => autoencoder_tiny::decoder(config, batch, height, width),
+    fn weights(&self) -> Vec<WeightSpec> {
+        match self {
+            VaeConfig::Kl(config) => autoencoder::weights(config),
+            VaeConfig::Tiny(config) => autoencoder_tiny::weights(config),
+        }
+    }
+
+    fn latent_channels(&self) -> usize {
+        match self {
+            VaeConfig::Kl(config) => config.latent_channels,
+            VaeConfig::Tiny(config) => config.latent_channels,
+        }
+    }
+
+    fn scale_factor(&self) -> usize {
+        match self {
+            VaeConfig::Kl(config) => config.scale_factor(),
+            VaeConfig::Tiny(config) => config.scale_factor(),
+        }
+    }
+
+    fn scaling_factor(&self) -> f32 {
+        match self {
+            VaeConfig::Kl(config) => config.scaling_factor,
+            VaeConfig::Tiny(config) => config.scaling_factor,
+        }
+    }
+
+    fn is_distribution(&self) -> bool {
+        matches!(self, VaeConfig::Kl(_))
+    }
+
+    fn encoder(&self, batch: usize, height: usize, width: usize) -> Graph {
+        match self {
+            VaeConfig::Kl(config) => autoencoder::encoder(config, batch, height, width),
+            VaeConfig::Tiny(config) => autoencoder_tiny::encoder(config, batch, height, width),
+        }
+    }
+
+    fn decoder(&self, batch: usize, height: usize, width: usize) -> Graph {
+        match self {
+            VaeConfig::Kl(config) => autoencoder::decoder(config, batch, height, width),
+            VaeConfig::Tiny(config) => autoencoder_tiny::decoder(config, batch, height, width),
+        }
+    }
+
+    fn scale_latents(&self, latents: &mut [f32], pixels: usize) {
+        let factor = self.scaling_factor();
+        each_channel(self, latents, pixels, |value, mean, std| (value - mean) * factor / std);
+    }
+
+    fn scale_deviations(&self, deviations: &mut [f32], pixels: usize) {
+        let factor = self.scaling_factor();
+        each_channel(self, deviations, pixels, |value, _, std| value * factor / std);
+    }
+
+    fn unscale_latents(&self, latents: &mut [f32], pixels: usize) {
+        let factor = self.scaling_factor();
+        each_channel(self, latents, pixels, |value, mean, std| value * std / factor + mean);
     }
 }
 
-/// Pixels → latents, for pictures of `height x width`: [`PIXELS`] to [`MOMENTS`], or to [`LATENTS`] where the network
-/// gives no distribution.
-pub fn encoder(config: &VaeConfig, batch: usize, height: usize, width: usize) -> Graph {
-    match config {
-        VaeConfig::Kl(config) => autoencoder::encoder(config, batch, height, width),
-        VaeConfig::Tiny(config) => autoencoder_tiny::encoder(config, batch, height, width),
-    }
-}
-
-/// The weights of encoder and decoder, in reading order.
-pub fn weights(config: &VaeConfig) -> Vec<WeightSpec> {
-    match config {
-        VaeConfig::Kl(config) => autoencoder::weights(config),
-        VaeConfig::Tiny(config) => autoencoder_tiny::weights(config),
+/// Applies `change` to every value of planes of `pixels` values, with the mean and standard deviation of its channel.
+fn each_channel(
+    config: &VaeConfig,
+    latents: &mut [f32],
+    pixels: usize,
+    change: impl Fn(f32, f32, f32) -> f32,
+) {
+    let statistics = match config {
+        VaeConfig::Kl(config) => config.latents_statistics.as_ref(),
+        VaeConfig::Tiny(_) => None,
+    };
+    for (plane, values) in latents.chunks_exact_mut(pixels).enumerate() {
+        let channel = plane % config.latent_channels();
+        let (mean, std) = statistics.map_or((0.0, 1.0), |all| (all.mean[channel], all.std[channel]));
+        values.iter_mut().for_each(|value| *value = change(*value, mean, std));
     }
 }

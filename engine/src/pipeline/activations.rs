@@ -55,7 +55,7 @@ impl Pipeline {
     ) -> Result<ActivationMoments, Error> {
         let sums = Arc::new(Mutex::new(Sums::default()));
         let backend = Watching { inner: self.backend.clone(), sums: sums.clone() };
-        let watched = Pipeline { backend: Arc::new(backend), ..self.clone() };
+        let watched = self.on_backend(Arc::new(backend));
         for (index, request) in requests.iter().enumerate() {
             watched.generate(request, &mut |event| observer(index, event))?;
         }

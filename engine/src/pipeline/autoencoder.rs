@@ -7,11 +7,11 @@ use super::{
     stages::{Stager, Stages},
 };
 use crate::{
-    Error, Picture, Tensor,
-    backend::{Executable, WeightSource},
+    Error, Network, Picture, Tensor,
+    backend::Executable,
     graph::Graph,
-    models::{config::VaeConfig, vae},
     pages::Pages,
+    roles::{Autoencoder, LATENTS, MOMENTS, PIXELS},
     tensor::{channels_first, channels_last},
 };
 
@@ -26,11 +26,11 @@ pub struct Moments {
 
 impl Moments {
     /// The moments of the latents as the U-Net reads them.
-    pub(super) fn scaled(mut self, vae: &VaeConfig) -> Moments {
+    pub(super) fn scaled(mut self, autoencoder: &dyn Autoencoder) -> Moments {
         let pixels = self.mean.shape()[2..].iter().product();
-        vae.scale_latents(self.mean.values_mut(), pixels);
+        autoencoder.scale_latents(self.mean.values_mut(), pixels);
         if let Some(std) = &mut self.std {
-            vae.scale_deviations(std.values_mut(), pixels);
+            autoencoder.scale_deviations(std.values_mut(), pixels);
         }
         self
     }
@@ -60,8 +60,8 @@ const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
 
 /// The VAE's decoder for one size.
 pub(super) struct Decoder<'w> {
-    pipeline: &'w Pipeline,
-    weights: WeightSource<'w>,
+    autoencoder: &'w dyn Autoencoder,
+    network: &'w Network,
     graph: Graph,
     stages: Stages,
     /// Everything at once, where memory is enough for that.
@@ -81,19 +81,19 @@ impl Decoder<'_> {
 
     /// The same before it becomes bytes: `[height, width, 3]`, mostly in -1..=1.
     pub(super) fn pixels(&mut self, latents: &[f32]) -> Result<&[f32], Error> {
-        let config = &self.pipeline.model.vae;
+        let autoencoder = self.autoencoder;
         let mut unscaled = latents.to_vec();
-        let pixels = unscaled.len() / config.latent_channels();
-        config.unscale_latents(&mut unscaled, pixels);
-        let channels_last = channels_last(&unscaled, config.latent_channels(), pixels);
+        let pixels = unscaled.len() / autoencoder.latent_channels();
+        autoencoder.unscale_latents(&mut unscaled, pixels);
+        let channels_last = channels_last(&unscaled, autoencoder.latent_channels(), pixels);
         drop(unscaled);
         if let Some(executable) = &mut self.whole {
-            executable.set_input(vae::LATENTS, &channels_last);
+            executable.set_input(LATENTS, &channels_last);
             executable.run()?;
-            return Ok(executable.output(vae::PIXELS));
+            return Ok(executable.output(PIXELS));
         }
         self.pixels = None;
-        let stager = Stager::new(&self.graph, &*self.pipeline.backend, &self.weights, 0)?;
+        let stager = Stager::new(&self.graph, self.network, 0)?;
         let pixels = self.pixels.insert(stager.run(&self.stages, &channels_last)?);
         Ok(&pixels[..self.width * self.height * 3])
     }
@@ -113,8 +113,9 @@ impl Pipeline {
         scratch: u64,
         choose: impl FnOnce(&Stager<'_>) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        let graph = vae::decoder(&self.model.vae, 1, height, width);
-        choose(&Stager::new(&graph, &*self.backend, &self.component("vae")?, scratch)?)
+        let autoencoder = &self.model.autoencoder;
+        let graph = autoencoder.decoder(1, height, width);
+        choose(&Stager::new(&graph, self.network(autoencoder.component())?, scratch)?)
     }
 
     /// The decoder in stages that were chosen for this size.
@@ -123,15 +124,16 @@ impl Pipeline {
         (height, width): (usize, usize),
         stages: Stages,
     ) -> Result<Decoder<'_>, Error> {
-        let graph = vae::decoder(&self.model.vae, 1, height, width);
-        let weights = self.component("vae")?;
+        let autoencoder = &*self.model.autoencoder;
+        let graph = autoencoder.decoder(1, height, width);
+        let network = self.network(autoencoder.component())?;
         let whole = match stages.is_whole() {
-            true => Some(self.backend.compile(graph.clone(), &weights)?),
+            true => Some(network.compile(graph.clone())?),
             false => None,
         };
-        let factor = self.model.vae.scale_factor();
+        let factor = self.scale_factor();
         let (width, height) = (width * factor, height * factor);
-        Ok(Decoder { pipeline: self, weights, graph, stages, whole, pixels: None, width, height })
+        Ok(Decoder { autoencoder, network, graph, stages, whole, pixels: None, width, height })
     }
 
     /// Pictures from `latents [batch, latent_channels, h, w]`, scaling factor still applied.
@@ -140,7 +142,8 @@ impl Pipeline {
     /// When the shape is not that of latents, values are not finite, or there is not enough memory however the picture
     /// is cut.
     pub fn decode_latents(&self, latents: &Tensor) -> Result<Vec<Picture>, Error> {
-        let [batch, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels())?;
+        let [batch, _, height, width] =
+            latents.picture_shape("latents", self.model.autoencoder.latent_channels())?;
         let stages = match self.fitting_stages((height, width), batch) {
             Err(error @ Error::DoesNotFit { .. }) => {
                 return self.on_fallback().ok_or(error)?.decode_latents(latents);
@@ -157,7 +160,7 @@ impl Pipeline {
     /// When the sides are not multiples of the VAE's scale factor, or memory runs out.
     pub fn encode_pixels(&self, pixels: &Tensor) -> Result<Moments, Error> {
         let [batch, channels, height, width] = pixels.picture_shape("pixels", 3)?;
-        let factor = self.model.vae.scale_factor();
+        let factor = self.scale_factor();
         if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
             return Err(Error::Request {
                 field: "pixels",
@@ -165,21 +168,22 @@ impl Pipeline {
                 expected: format!("a picture with sides divisible by {factor}"),
             });
         }
-        let graph = vae::encoder(&self.model.vae, batch, height, width);
-        let mut executable = self.backend.compile(graph, &self.component("vae")?)?;
-        executable.set_input(vae::PIXELS, &channels_last(pixels.values(), channels, height * width));
+        let autoencoder = &self.model.autoencoder;
+        let graph = autoencoder.encoder(batch, height, width);
+        let mut executable = self.network(autoencoder.component())?.compile(graph)?;
+        executable.set_input(PIXELS, &channels_last(pixels.values(), channels, height * width));
         executable.run()?;
 
         let (height, width) = (height / factor, width / factor);
-        let latent_channels = self.model.vae.latent_channels();
+        let latent_channels = self.model.autoencoder.latent_channels();
         let shape = vec![batch, latent_channels, height, width];
         let output =
             |name: &str, channels: usize| channels_first(executable.output(name), channels, height * width);
-        if let VaeConfig::Tiny(_) = self.model.vae {
-            let mean = Tensor::new(shape, output(vae::LATENTS, latent_channels))?;
+        if !autoencoder.is_distribution() {
+            let mean = Tensor::new(shape, output(LATENTS, latent_channels))?;
             return Ok(Moments { mean, std: None });
         }
-        let moments = output(vae::MOMENTS, 2 * latent_channels);
+        let moments = output(MOMENTS, 2 * latent_channels);
         let (mut mean, mut std) = (Vec::new(), Vec::new());
         for image in moments.chunks_exact(moments.len() / batch) {
             let (means, log_variances) = image.split_at(image.len() / 2);

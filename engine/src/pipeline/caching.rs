@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use super::{Pipeline, Settings, guidance::Guidance};
-use crate::{Error, models::unet};
+use crate::Error;
 
 /// What most evaluations of the U-Net do without. Evaluation 0 of a run and every `every`-th after it are full and fill
 /// the cache that the others read. Read and written as `deepcache:EVERY`, `deepcache:EVERY:SKIP` and `guidance:EVERY`.
@@ -124,7 +124,7 @@ impl Pipeline {
             let (found, expected) = (caching.to_string(), expected.to_owned());
             Err(Error::Request { field: "cache", found, expected })
         };
-        let deep_skips = unet::deep_skips(&self.model.unet);
+        let deep_skips = self.model.denoiser.deep_skips();
         match caching {
             Caching::Deep { every: 0 | 1, .. } | Caching::Guidance { every: 0 | 1 } => {
                 refused("at least 2 evaluations from one full one to the next")

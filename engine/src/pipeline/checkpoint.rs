@@ -223,7 +223,7 @@ impl SavedRun {
             )));
         }
         let settings = pipeline.settings(&self.request)?;
-        let shape = pipeline.latents_shape(settings.latent_size(&pipeline.model.vae));
+        let shape = pipeline.latents_shape(settings.latent_size(pipeline.scale_factor()));
         let (finished, begun) = (self.count("finished")?, self.count("begun")?);
         if finished.saturating_add(begun) > settings.count || begun > MAX_BEGUN {
             return Err(self.error(format!("it has {finished} + {begun} of {} pictures", settings.count)));
@@ -266,7 +266,7 @@ impl SavedRun {
             generator.ok_or_else(|| self.error(format!("`{}` is no generator", name("generator"))))?;
 
         let [_, _, height, width] = shape;
-        let extra = pipeline.model.unet.in_channels - pipeline.model.vae.latent_channels();
+        let extra = pipeline.model.denoiser.in_channels() - pipeline.model.autoencoder.latent_channels();
         let extra_channels = match extra {
             0 => None,
             _ => Some(self.tensor(&name("extra_channels"), &[1, extra, height, width])?),

@@ -59,7 +59,7 @@ pub fn compare(
     let latents = run(other, &settings, &condition, &mut observer)?;
     observer.tell(Event::Denoised { image: 1, latents: &latents })?;
 
-    let size = settings.latent_size(&reference.model.vae);
+    let size = settings.latent_size(reference.scale_factor());
     let expected_picture = reference.decoder(size)?.decode(expected_latents.values())?;
     observer.tell(Event::Decoded { image: 0, picture: &expected_picture })?;
     let mut decoder = other.decoder(size)?;

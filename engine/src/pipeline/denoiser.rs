@@ -1,14 +1,18 @@
 //! Latents and a step → predicted noise: the U-Net with everything that does not change over the steps done once.
 
 use super::{
-    Pipeline, Settings, caching::CacheSchedule, drawing::Drawing, guidance::Guidance, run_plan::DenoiserPlan,
+    Pipeline, Settings,
+    caching::CacheSchedule,
+    drawing::Drawing,
+    guidance::Guidance,
+    run_plan::{DenoiserPlan, StepNetworkPlan},
+    step_network::{Setup, StepRun},
     text::Conditioning,
 };
 use crate::{
-    Error, Tensor,
-    backend::Executable,
-    models::{config::UNetConfig, unet},
+    Error, Model, Tensor,
     pages::Pages,
+    roles::{DEEP_STATES, DenoiserNetwork, NOISE_PRED, StepNetwork},
     tensor::write_channels_first,
 };
 
@@ -31,32 +35,28 @@ impl Batching {
     }
 }
 
-/// The U-Net for one prompt, one list of timesteps and one size.
+/// The denoiser for one prompt, one list of timesteps and one size.
 pub(super) struct Denoiser<'w> {
-    executable: Box<dyn Executable + 'w>,
-    /// Of every evaluation of a step, where there are several: what the depths of the network last handed up.
+    network: StepRun<'w>,
+    /// The networks that run beside it.
+    companions: Vec<StepRun<'w>>,
+    label: &'static str,
+    /// For each evaluation of a step, where there are several: what the inner layers made last.
     deep_states: Vec<Pages>,
     schedule: CacheSchedule,
-    /// Of every evaluation of a step, or once for all: the name of each residual block and its biases for every step.
-    time_biases: Vec<NamedValues>,
-    /// Of every evaluation of a step: names and values of what the prompt graph computed for its branches.
-    text_projections: Vec<NamedValues>,
     guidance: Guidance,
     steps: usize,
     batching: Batching,
     /// Rows of the conditioning.
     branches: usize,
     layout: Layout,
-    /// What is read beside the latents, `[pictures, extra channels, h, w]`.
+    /// Channels beside the latents, `[pictures, extra channels, h, w]`.
     extra_channels: Vec<f32>,
-    /// What the branches predicted, `[branches, pictures, out_channels, h, w]`.
+    /// Predictions of the branches, `[branches, pictures, out_channels, h, w]`.
     branch_preds: Vec<f32>,
     /// What guidance last added to the prompt's branch, `[pictures, out_channels, h, w]`.
     guidance_added: Vec<f32>,
 }
-
-/// Names of a graph's ports, and their values.
-type NamedValues = Vec<(String, Vec<f32>)>;
 
 /// Channels and pixels of what goes in and comes out.
 #[derive(Clone, Copy)]
@@ -66,7 +66,6 @@ struct Layout {
     out_channels: usize,
     /// Of the latents.
     pixels: usize,
-    center_input_sample: bool,
 }
 
 impl<'w> Denoiser<'w> {
@@ -78,45 +77,38 @@ impl<'w> Denoiser<'w> {
         timesteps: &[f64],
         plan: DenoiserPlan,
     ) -> Result<Denoiser<'w>, Error> {
-        let config = &pipeline.model.unet;
-        check(conditioning, config)?;
-        let DenoiserPlan { batching, branches, cache_schedule, shape, schedule, prompt, step } = plan;
+        let Model { denoiser, companions, autoencoder, .. } = &*pipeline.model;
+        check(conditioning, &**denoiser)?;
+        let DenoiserPlan { batching, branches, cache_schedule, shape, .. } = plan;
+        let setup = Setup { conditioning, timesteps, shape, batching };
+        let run = |role: &dyn StepNetwork, plan: StepNetworkPlan| {
+            StepRun::new(pipeline.network(role.component())?, role, plan, setup)
+        };
+        let companions = companions.iter().zip(plan.companions).map(|(role, plan)| run(&**role, plan));
+        let companions = companions.collect::<Result<_, _>>()?;
+        let network = run(&**denoiser, plan.denoiser)?;
         let groups = batching.groups(branches);
-        let component = pipeline.component(step.component)?;
-
-        let mut time = pipeline.backend.compile(schedule.graph, &component)?;
-        set_timesteps(&mut *time, config, conditioning, timesteps, shape.time_batch(config));
-        let added = conditioning.added.as_ref().map(|added| repeat_rows(added, batching.pictures));
-        let time_biases = time_biases(&mut *time, added.as_deref(), schedule.runs, timesteps.len())?;
-        drop(time);
-
-        let prompt = pipeline.backend.compile(prompt.graph, &component)?;
-        let text_states = repeat_rows(&conditioning.text_states, batching.pictures);
-        // Until it runs, it holds no more than its inputs.
-        let mut executable = pipeline.backend.compile(step.graph, &component)?;
-        let text_projections = project_text(prompt, &text_states, groups, &mut *executable)?;
         let deep_states = match cache_schedule.caching.deep_skip() {
             Some(_) if groups > 1 => {
-                let length = executable.output(unet::DEEP_STATES).len();
+                let length = network.executable.output(DEEP_STATES).len();
                 (0..groups).map(|_| Pages::zeros(length)).collect::<Result<_, _>>()?
             }
             _ => Vec::new(),
         };
         let layout = Layout {
-            latent_channels: pipeline.model.vae.latent_channels(),
-            in_channels: config.in_channels,
-            out_channels: config.out_channels,
+            latent_channels: autoencoder.latent_channels(),
+            in_channels: denoiser.in_channels(),
+            out_channels: denoiser.out_channels(),
             pixels: shape.height * shape.width,
-            center_input_sample: config.center_input_sample,
         };
         let predicted = batching.pictures * layout.out_channels * layout.pixels;
         let added = if cache_schedule.caching.splits_guidance() { predicted } else { 0 };
         Ok(Denoiser {
-            executable,
+            network,
+            companions,
+            label: denoiser.label(),
             deep_states,
             schedule: cache_schedule,
-            time_biases,
-            text_projections,
             guidance,
             steps: timesteps.len(),
             batching,
@@ -213,91 +205,68 @@ impl<'w> Denoiser<'w> {
         result
     }
 
-    /// The network itself, on `rows` as [`Layout::write`] takes them → their place in the branches' predictions. `group`
+    /// The network itself, after its companions, on `rows` as [`StepRun::set_latents`] takes them → their place in the branches' predictions. `group`
     /// is the number of the evaluation in its step.
     fn evaluate<'r>(
         &mut self,
-        rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)>,
+        rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)> + Clone,
         group: usize,
         step: usize,
     ) -> Result<(), Error> {
-        let Denoiser { executable, layout, .. } = self;
-        layout.write(rows, executable.input_mut(unet::LATENTS));
-        for (name, biases) in &self.time_biases[group.min(self.time_biases.len() - 1)] {
-            let width = biases.len() / self.steps;
-            executable.set_input(name, &biases[step * width..][..width]);
+        for companion in &mut self.companions {
+            companion.set_latents(rows.clone());
+            companion.set_step(group, step);
+            companion.executable.run()?;
+            for name in companion.executable.output_names() {
+                self.network.executable.set_input(&name, companion.executable.output(&name));
+            }
         }
-        for (name, values) in self.text_projections.get(group).into_iter().flatten() {
-            executable.set_input(name, values);
-        }
+        self.network.set_latents(rows);
+        self.network.set_step(group, step);
+        let Denoiser { network: StepRun { executable, .. }, layout, .. } = self;
         match (self.schedule.is_full(step), self.deep_states.get_mut(group)) {
             (true, None) => executable.run()?,
             (true, Some(deep_states)) => {
                 executable.run()?;
-                deep_states.copy_from_slice(executable.output(unet::DEEP_STATES));
+                deep_states.copy_from_slice(executable.output(DEEP_STATES));
             }
             (false, deep_states) => {
                 if let Some(deep_states) = deep_states {
-                    executable.set_input(unet::DEEP_STATES, deep_states);
+                    executable.set_input(DEEP_STATES, deep_states);
                 }
                 executable.run_beside_kept()?;
             }
         }
-        let predicted = executable.output(unet::NOISE_PRED);
+        let predicted = executable.output(NOISE_PRED);
         let noise_pred = &mut self.branch_preds[group * predicted.len()..][..predicted.len()];
         write_channels_first(predicted, layout.out_channels, layout.pixels, noise_pred);
         match noise_pred.iter().all(|value| value.is_finite()) {
             true => Ok(()),
-            false => Err(Error::NotFinite { stage: format!("the U-Net at step {step}") }),
-        }
-    }
-}
-
-impl Layout {
-    /// Fills what the network reads, `[batch, h, w, in_channels]`, with `rows`: for each of the batch its own channels,
-    /// `[channels, h, w]`, and what it is shown beside them, likewise; zeros where that is nothing.
-    fn write<'r>(self, rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)>, input: &mut [f32]) {
-        let Layout { in_channels, pixels, .. } = self;
-        for (input, (own, extra)) in input.chunks_exact_mut(in_channels * pixels).zip(rows) {
-            if extra.is_none() {
-                input.fill(0.0);
-            }
-            let planes =
-                [own, extra.unwrap_or_default()].into_iter().flat_map(|part| part.chunks_exact(pixels));
-            for (channel, plane) in planes.enumerate() {
-                for (pixel, value) in input.chunks_exact_mut(in_channels).zip(plane) {
-                    pixel[channel] = *value;
-                }
-            }
-        }
-        if self.center_input_sample {
-            input.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
+            false => Err(Error::NotFinite { stage: format!("the {} at step {step}", self.label) }),
         }
     }
 }
 
 /// Rows and tokens of `conditioning`, if it is what the U-Net reads.
-fn check(conditioning: &Conditioning, config: &UNetConfig) -> Result<(usize, usize), Error> {
+fn check(conditioning: &Conditioning, denoiser: &dyn DenoiserNetwork) -> Result<(usize, usize), Error> {
     let error = |field, found: String, expected: String| Error::Request { field, found, expected };
     let shape = conditioning.text_states.shape();
     let sizes = match *shape {
-        [rows, tokens, width] if width == config.cross_attention_dim && rows > 0 && tokens > 0 => {
-            (rows, tokens)
-        }
+        [rows, tokens, width] if width == denoiser.text_width() && rows > 0 && tokens > 0 => (rows, tokens),
         _ => {
-            let expected = format!("[branches, tokens, {}]", config.cross_attention_dim);
+            let expected = format!("[branches, tokens, {}]", denoiser.text_width());
             return Err(error("text states", format!("{shape:?}"), expected));
         }
     };
-    let expected = config.addition_embedding.map(|addition| vec![sizes.0, addition.input_dim]);
+    let expected = denoiser.added_width().map(|width| vec![sizes.0, width]);
     let found = conditioning.added.as_ref().map(|added| added.shape().to_vec());
     if found != expected {
         return Err(error("added condition", format!("{found:?}"), format!("{expected:?}")));
     }
-    if conditioning.guidance_scale.is_some() != config.time_cond_proj_dim.is_some() {
-        let expected = match config.time_cond_proj_dim {
-            Some(_) => "a number, which the model is told",
-            None => "absent, as the model is not told it",
+    if conditioning.guidance_scale.is_some() != denoiser.reads_guidance_scale() {
+        let expected = match denoiser.reads_guidance_scale() {
+            true => "a number, which the model is told",
+            false => "absent, as the model is not told it",
         };
         return Err(error(
             "guidance scale",
@@ -308,77 +277,6 @@ fn check(conditioning: &Conditioning, config: &UNetConfig) -> Result<(usize, usi
     Ok(sizes)
 }
 
-/// Sets what the time graph reads, but for the added condition.
-fn set_timesteps(
-    time: &mut dyn Executable,
-    config: &UNetConfig,
-    conditioning: &Conditioning,
-    timesteps: &[f64],
-    time_batch: usize,
-) {
-    let embeddings = timesteps
-        .iter()
-        .flat_map(|&timestep| unet::timestep_embedding(config, timestep as f32).repeat(time_batch));
-    time.set_input(unet::TIMESTEP_EMBEDDING, &embeddings.collect::<Vec<_>>());
-    if let (Some(scale), Some(width)) = (conditioning.guidance_scale, config.time_cond_proj_dim) {
-        let embedding = unet::guidance_embedding(scale, width);
-        time.set_input(unet::GUIDANCE_EMBEDDING, &embedding.repeat(timesteps.len() * time_batch));
-    }
-}
-
-/// The biases of all steps, for each of `groups` evaluations of a step if there is an added condition `[rows, ..]`.
-fn time_biases(
-    time: &mut dyn Executable,
-    added: Option<&[f32]>,
-    groups: usize,
-    steps: usize,
-) -> Result<Vec<NamedValues>, Error> {
-    let Some(added) = added else {
-        time.run()?;
-        return Ok(vec![outputs(time)]);
-    };
-    let each = added.chunks_exact(added.len() / groups).map(|group| {
-        time.set_input(unet::ADDED_CONDITION, &group.repeat(steps));
-        time.run()?;
-        Ok(outputs(time))
-    });
-    each.collect()
-}
-
-/// Keys and values of the prompts for each of `groups` evaluations of a step; where there is one, they go to `denoise` at once.
-fn project_text(
-    mut prompt: Box<dyn Executable + '_>,
-    text_states: &[f32],
-    groups: usize,
-    denoise: &mut dyn Executable,
-) -> Result<Vec<NamedValues>, Error> {
-    let mut text_projections = Vec::new();
-    for group in text_states.chunks_exact(text_states.len() / groups) {
-        prompt.set_input(unet::TEXT_STATES, group);
-        prompt.run()?;
-        match groups {
-            1 => {
-                let names = prompt.output_names();
-                names.iter().for_each(|name| denoise.set_input(name, prompt.output(name)));
-            }
-            _ => text_projections.push(outputs(&*prompt)),
-        }
-    }
-    Ok(text_projections)
-}
-
-/// `[rows, ..]` → `[rows, pictures, ..]`.
-fn repeat_rows(tensor: &Tensor, pictures: usize) -> Vec<f32> {
-    let rows = tensor.values().chunks_exact(tensor.values().len() / tensor.shape()[0]);
-    rows.flat_map(|row| row.repeat(pictures)).collect()
-}
-
-/// All outputs of a graph that has run, by name.
-fn outputs(executable: &dyn Executable) -> NamedValues {
-    let names = executable.output_names().into_iter();
-    names.map(|name| (name.clone(), executable.output(&name).to_vec())).collect()
-}
-
 impl Pipeline {
     /// The U-Net for one picture of `settings`, every evaluation in full: its callers ask about the model.
     pub(super) fn denoiser(
@@ -387,7 +285,7 @@ impl Pipeline {
         conditioning: &Conditioning,
         timesteps: &[f64],
     ) -> Result<Denoiser<'_>, Error> {
-        let size = settings.latent_size(&self.model.vae);
+        let size = settings.latent_size(self.scale_factor());
         self.denoiser_of(conditioning, settings.guidance, timesteps, size)
     }
 
@@ -399,8 +297,9 @@ impl Pipeline {
         timesteps: &[f64],
         size: (usize, usize),
     ) -> Result<Denoiser<'_>, Error> {
-        let rows = check(conditioning, &self.model.unet)?;
-        let plan = DenoiserPlan::new(self, rows, timesteps.len(), size, Batching::ONE, CacheSchedule::NONE);
+        let rows = check(conditioning, &*self.model.denoiser)?;
+        let plan =
+            DenoiserPlan::new(&self.model, rows, timesteps.len(), size, Batching::ONE, CacheSchedule::NONE);
         Denoiser::new(self, conditioning, guidance, timesteps, plan)
     }
 
@@ -415,7 +314,8 @@ impl Pipeline {
         timestep: f64,
         conditioning: &Conditioning,
     ) -> Result<Tensor, Error> {
-        let [batch, _, height, width] = latents.picture_shape("latents", self.model.unet.in_channels)?;
+        let [batch, _, height, width] =
+            latents.picture_shape("latents", self.model.denoiser.in_channels())?;
         let found = conditioning.text_states.shape();
         if found.first() != Some(&batch) {
             return Err(Error::Request {
@@ -427,6 +327,6 @@ impl Pipeline {
         let mut denoiser = self.denoiser_of(conditioning, Guidance::None, &[timestep], (height, width))?;
         let rows = latents.values().chunks_exact(latents.values().len() / batch);
         denoiser.evaluate(rows.map(|row| (row, None)), 0, 0)?;
-        Tensor::new(vec![batch, self.model.unet.out_channels, height, width], denoiser.branch_preds)
+        Tensor::new(vec![batch, self.model.denoiser.out_channels(), height, width], denoiser.branch_preds)
     }
 }

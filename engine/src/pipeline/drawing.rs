@@ -133,7 +133,7 @@ impl Drawing {
 impl Pipeline {
     /// The first picture of `settings` before its first step.
     pub(super) fn begin(&self, settings: &Settings) -> Result<[Drawing; 1], Error> {
-        let size = settings.latent_size(&self.model.vae);
+        let size = settings.latent_size(self.scale_factor());
         let start = self.start(settings, &self.run_plan_of(settings)?)?;
         Ok([Drawing::new(settings, &start, 0, self.latents_shape(size))?])
     }

@@ -84,7 +84,7 @@ impl Pipeline {
         let scale = settings.guidance_scale;
         let same_prompts = settings.prompt == settings.negative_prompt;
         let zeroed = index.force_zeros_for_empty_prompt && settings.negative_prompt.is_empty();
-        if scale <= 1.0 || self.model.unet.time_cond_proj_dim.is_some() {
+        if scale <= 1.0 || self.model.denoiser.reads_guidance_scale() {
             return Guidance::None;
         }
         match index.image_guidance() {

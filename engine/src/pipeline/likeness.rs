@@ -29,8 +29,8 @@ impl Pipeline {
         let conditioning = self.condition(&settings)?;
         let last = self.model.scheduler.num_train_timesteps.saturating_sub(1) as f64;
         let mut denoiser = self.denoiser(&settings, &conditioning, &[last])?;
-        let (height, width) = settings.latent_size(&self.model.vae);
-        let mut noise = vec![0.0; self.model.vae.latent_channels() * height * width];
+        let (height, width) = settings.latent_size(self.scale_factor());
+        let mut noise = vec![0.0; self.model.autoencoder.latent_channels() * height * width];
         TorchCpuGenerator::new(settings.seed).fill_standard_normal(&mut noise);
         let mut prediction = vec![0.0; noise.len()];
         denoiser.predict(&noise, 0, &mut prediction)?;

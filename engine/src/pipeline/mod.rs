@@ -19,6 +19,7 @@ mod run_plan;
 mod settings;
 mod stages;
 mod start;
+mod step_network;
 mod text;
 mod time;
 
@@ -52,8 +53,8 @@ pub use text::{Conditioning, EncodedPrompts};
 pub use time::{OpTime, Part, PartRun, TimePlan};
 
 use crate::{
-    Error, Model, Picture, Tensor,
-    backend::{Backend, Limits, WeightSource, cpu::CpuBackend},
+    Error, Model, Network, Picture, Tensor,
+    backend::{Backend, Limits, cpu::CpuBackend},
     memory,
     words::ExtraWords,
 };
@@ -110,14 +111,10 @@ pub struct Pipeline {
     file: Arc<SdqFile>,
     backend: Arc<dyn Backend>,
     model: Arc<Model>,
-    /// Files that some weights are read from instead, by `component.weight`; the last one that has a weight counts.
-    overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
-    /// What runs beside its products.
-    branches: Option<Arc<SdqFile>>,
+    /// The networks of the model, in the order of its components.
+    networks: Vec<Network>,
     /// Beside its vocabulary.
     words: Arc<ExtraWords>,
-    /// The file whose autoencoder takes the place of the model's own.
-    vae: Option<Arc<SdqFile>>,
     /// For previews, once they are asked for.
     latent_colors: Arc<OnceLock<LatentColors>>,
     max_memory: Option<u64>,
@@ -145,25 +142,46 @@ impl Pipeline {
     fn new(file: SdqFile, options: &PipelineOptions) -> Result<Pipeline, Error> {
         let config = |component: &str| file.component(component).map(|component| component.config());
         let model = Model::new(config, |name| file.text(name))?;
-        for (name, weights) in model.weights() {
-            component(&file, name)?.check(&weights)?;
-        }
+        Pipeline::arranged(model, Arc::new(file), options)
+    }
+
+    /// The networks of `model` with their weights from `file`.
+    pub(crate) fn arranged(
+        model: Model,
+        file: Arc<SdqFile>,
+        options: &PipelineOptions,
+    ) -> Result<Pipeline, Error> {
         let backend = match &options.backend {
             Some(backend) => backend.clone(),
             None => Arc::new(CpuBackend::new(options.threads)?),
         };
+        let network = |(name, weights): (&'static str, Vec<WeightSpec>)| {
+            Network::open(file.clone(), name, &weights, backend.clone())
+        };
+        let networks = model.weights().into_iter().map(network).collect::<Result<_, _>>()?;
         Ok(Pipeline {
-            file: Arc::new(file),
+            file,
             backend,
             model: Arc::new(model),
-            overlays: Vec::new(),
-            branches: None,
+            networks,
             words: Arc::default(),
-            vae: None,
             latent_colors: Arc::default(),
             max_memory: options.max_memory,
             held: memory::held(),
         })
+    }
+
+    /// This model on another backend.
+    pub(crate) fn on_backend(&self, backend: Arc<dyn Backend>) -> Pipeline {
+        self.clone().with_networks(|network| network.on(backend.clone())).with_backend(backend)
+    }
+
+    fn with_backend(self, backend: Arc<dyn Backend>) -> Pipeline {
+        Pipeline { backend, ..self }
+    }
+
+    fn with_networks(self, change: impl Fn(Network) -> Network) -> Pipeline {
+        Pipeline { networks: self.networks.into_iter().map(change).collect(), ..self }
     }
 
     /// This model under another bound, see [`PipelineOptions::max_memory`].
@@ -178,9 +196,11 @@ impl Pipeline {
 
     /// Tells models apart by their weights, configs and texts.
     pub fn fingerprint(&self) -> String {
-        let overlays = self.overlays.iter().map(|(file, _)| file);
-        let own = std::iter::once(&self.file).chain(overlays).chain(&self.branches).chain(&self.vae);
-        let files = own.map(|file| format!("{:08x}", file.fingerprint()));
+        // All networks have the same overlays and branches; a few may have a file of their own.
+        let added = self.networks.iter().take(1).flat_map(Network::added_files);
+        let own = self.networks.iter().map(Network::file).filter(|file| !Arc::ptr_eq(file, &self.file));
+        let files = std::iter::once(&self.file).chain(added).chain(own);
+        let files = files.map(|file| format!("{:08x}", file.fingerprint()));
         files.chain(self.words.fingerprint()).collect::<Vec<_>>().join("+")
     }
 
@@ -242,7 +262,7 @@ impl Pipeline {
         observer.tell(Event::Encoded)?;
         let finished = self.denoise(settings, &conditioning, &plan, progress, &mut observer)?;
 
-        let mut decoder = self.decoder_in_stages(settings.latent_size(&self.model.vae), plan.stages)?;
+        let mut decoder = self.decoder_in_stages(settings.latent_size(self.scale_factor()), plan.stages)?;
         let mut pictures = Vec::new();
         for (image, latents) in finished.iter().enumerate() {
             let picture = decoder.decode(latents.values())?;
@@ -261,7 +281,7 @@ impl Pipeline {
         Progress { mut finished, mut begun }: Progress,
         observer: &mut Teller<'_>,
     ) -> Result<Vec<Tensor>, Error> {
-        let size = settings.latent_size(&self.model.vae);
+        let size = settings.latent_size(self.scale_factor());
         let some_to_begin = finished.len() + begun.len() < settings.count;
         let start = if some_to_begin { self.start(settings, &plan.run)? } else { Start::default() };
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
@@ -315,9 +335,11 @@ impl Pipeline {
     /// [`Error::Mismatch`] when the models have other weights.
     pub fn with_overlay(&self, other: &Pipeline, weights: HashSet<String>) -> Result<Pipeline, Error> {
         compare::check_weights(self, other)?;
-        let mut overlaid = self.clone();
-        overlaid.overlays.push((other.file.clone(), Arc::new(weights)));
-        Ok(overlaid)
+        let weights = Arc::new(weights);
+        for network in &self.networks {
+            component(&other.file, network.component())?;
+        }
+        Ok(self.clone().with_networks(|network| network.with_overlay(other.file.clone(), weights.clone())))
     }
 
     /// This model with the low-rank branches of `file` beside its products, see [`sdq_formats::lora::write`].
@@ -325,9 +347,10 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Mismatch`] when a branch does not fit its product.
     pub fn with_branches(&self, file: SdqFile) -> Result<Pipeline, Error> {
-        let adapted = Pipeline { branches: Some(Arc::new(file)), ..self.clone() };
+        let file = Arc::new(file);
+        let adapted = self.clone().with_networks(|network| network.with_branches(file.clone()));
         for (component, specs) in adapted.weights() {
-            let source = adapted.component(component)?;
+            let source = adapted.network(component)?.weights();
             for spec in &specs {
                 if let Some(branch) = source.branches(spec).iter().find(|branch| !branch.fits(spec)) {
                     return Err(Error::Mismatch {
@@ -360,16 +383,23 @@ impl Pipeline {
             _ => self.file.component(name).map(|component| component.config()),
         };
         let model = Model::new(config, |name| self.file.text(name))?;
-        for (name, weights) in model.weights().into_iter().filter(|(name, _)| *name == "vae") {
-            component(&file, name)?.check(&weights)?;
-        }
-        let (model, vae, latent_colors) = (Arc::new(model), Some(Arc::new(file)), Arc::default());
-        Ok(Pipeline { model, vae, latent_colors, ..self.clone() })
+        let autoencoder = &model.autoencoder;
+        let own = Network::open(
+            Arc::new(file),
+            autoencoder.component(),
+            &autoencoder.weights(),
+            self.backend.clone(),
+        )?;
+        let replaced = self.clone().with_networks(|network| match network.component() {
+            component if component == own.component() => own.clone(),
+            _ => network,
+        });
+        Ok(Pipeline { model: Arc::new(model), latent_colors: Arc::default(), ..replaced })
     }
 
     /// What latents are multiplied by before they are noised.
     pub fn scaling_factor(&self) -> f32 {
-        self.model.vae.scaling_factor()
+        self.model.autoencoder.scaling_factor()
     }
 
     /// The weights of each component, in the order in which a run reads them.
@@ -379,30 +409,23 @@ impl Pipeline {
 
     /// Shape of one picture's latents of `height x width`.
     fn latents_shape(&self, (height, width): (usize, usize)) -> [usize; 4] {
-        [1, self.model.vae.latent_channels(), height, width]
+        [1, self.model.autoencoder.latent_channels(), height, width]
     }
 
     /// Bytes of weights that are read where they lie in their files.
     fn mapped_bytes(&self) -> u64 {
-        self.file
-            .components()
-            .flat_map(|component| component.weights())
-            .map(|weight| weight.stored_bytes() as u64)
-            .sum()
+        self.networks.iter().map(Network::mapped_bytes).sum()
     }
 
-    fn component(&self, name: &'static str) -> Result<WeightSource<'_>, Error> {
-        if let Some(vae) = self.vae.as_ref().filter(|_| name == "vae") {
-            return Ok(WeightSource::new(component(vae, name)?));
-        }
-        let mut source = WeightSource::new(component(&self.file, name)?);
-        for (file, weights) in &self.overlays {
-            source.overlay(component(file, name)?, weights);
-        }
-        if let Some(branches) = self.branches.as_ref().and_then(|file| file.component(name)) {
-            source.add_branches(branches);
-        }
-        Ok(source)
+    /// The network with the weights of `component`.
+    fn network(&self, component: &'static str) -> Result<&Network, Error> {
+        let network = self.networks.iter().find(|network| network.component() == component);
+        network.ok_or(Error::MissingComponent { component })
+    }
+
+    /// Pixels per latent pixel along each axis.
+    fn scale_factor(&self) -> usize {
+        self.model.autoencoder.scale_factor()
     }
 }
 

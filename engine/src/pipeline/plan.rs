@@ -98,7 +98,7 @@ impl Pipeline {
 
     /// This model on what may hold a run that its device does not; `None` where there is nothing else.
     pub(super) fn on_fallback(&self) -> Option<Pipeline> {
-        Some(Pipeline { backend: self.backend.fallback()?, ..self.clone() })
+        Some(self.on_backend(self.backend.fallback()?))
     }
 
     /// The stages of the decoder alone, for `count` pictures from latents of `height x width`.
@@ -107,11 +107,11 @@ impl Pipeline {
             return self.decoder_stages(size, 0, |stager| stager.whole());
         };
         let (height, width) = size;
-        let factor = self.model.vae.scale_factor();
+        let factor = self.scale_factor();
         let pixels = (height * factor).saturating_mul(width * factor) as u64;
         // Pictures in bytes, and latents as they were given.
         let pictures = (count as u64).saturating_mul(3).saturating_mul(pixels);
-        let latents = floats([count + 1, self.model.vae.latent_channels(), height, width]);
+        let latents = floats([count + 1, self.model.autoencoder.latent_channels(), height, width]);
         let beside = self.held.saturating_add(pictures).saturating_add(latents);
         let room = limit.saturating_sub(beside);
         if let Some(stages) = self.decoder_stages(size, 0, |stager| stager.cheapest(room))? {
@@ -175,13 +175,19 @@ impl<'p> Planner<'p> {
         name: &'static str,
         graphs: impl IntoIterator<Item = PlannedGraph>,
     ) -> Result<(), Error> {
-        let (mut most, mut previous) = (0, 0);
-        for PlannedGraph { component, graph, beside, with_previous, .. } in graphs {
-            let weights = self.pipeline.component(component)?;
-            let Footprint { executable, scratch } = self.pipeline.backend.footprint(graph, &weights)?;
-            previous = executable + if with_previous { previous } else { 0 };
-            most = most.max(previous + beside);
+        let mut most = 0;
+        // Bytes of the executables that are held, and for how many more graphs.
+        let mut held: Vec<(u64, usize)> = Vec::new();
+        for PlannedGraph { component, graph, beside, held_for, .. } in graphs {
+            let Footprint { executable, scratch } = self.pipeline.network(component)?.footprint(graph)?;
+            let bytes: u64 = held.iter().map(|(bytes, _)| bytes).sum();
+            most = most.max(bytes + executable + beside);
             before.scratch = before.scratch.max(scratch);
+            held.push((executable, held_for + 1));
+            held.retain_mut(|(_, graphs)| {
+                *graphs -= 1;
+                *graphs > 0
+            });
         }
         let bytes = self.beside_phases() + before.scratch + most;
         before.phases.push(Phase { name, bytes });
@@ -261,9 +267,9 @@ impl<'p> Planner<'p> {
         let mut phases = self.before_denoiser.clone();
         let denoiser = self.run.denoiser(self.pipeline, batching);
         let latents = self.latents(batching);
-        let graphs = [denoiser.schedule, denoiser.prompt, denoiser.step]
-            .map(|graph| PlannedGraph { beside: graph.beside + latents, ..graph });
-        self.add(&mut phases, "U-Net", graphs)?;
+        let graphs = denoiser.into_graphs();
+        let graphs = graphs.map(|graph| PlannedGraph { beside: graph.beside + latents, ..graph });
+        self.add(&mut phases, self.pipeline.model.denoiser.label(), graphs)?;
         Ok(phases)
     }
 
@@ -305,7 +311,7 @@ impl<'p> Planner<'p> {
 
     fn latents_of_one(&self) -> u64 {
         let (height, width) = self.run.size;
-        floats([self.pipeline.model.vae.latent_channels(), height, width])
+        floats([self.pipeline.model.autoencoder.latent_channels(), height, width])
     }
 
     /// The refusal, with what would do instead.

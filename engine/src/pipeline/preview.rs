@@ -107,7 +107,8 @@ fn solve(system: &mut [Vec<f64>]) {
 impl Pipeline {
     /// A picture of `latents [1, channels, h, w]`, one pixel for each of theirs.
     fn preview(&self, latents: &Tensor) -> Result<Picture, Error> {
-        let [_, _, height, width] = latents.picture_shape("latents", self.model.vae.latent_channels())?;
+        let [_, _, height, width] =
+            latents.picture_shape("latents", self.model.autoencoder.latent_channels())?;
         let pixels = self.latent_colors()?.pixels(latents.values(), height * width);
         Picture::from_pixels(&pixels, width, height)
     }
@@ -116,13 +117,13 @@ impl Pipeline {
         if let Some(colors) = self.latent_colors.get() {
             return Ok(colors);
         }
-        let channels = self.model.vae.latent_channels();
+        let channels = self.model.autoencoder.latent_channels();
         let latents = squares(channels);
         // The U-Net holds its memory meanwhile, and the plan leaves room for little more.
         let size = (SIDE, SIDE);
         let stages = self.decoder_stages(size, 0, |stager| stager.smallest())?;
         let decoded = self.decoder_in_stages(size, stages)?.pixels(&latents)?.to_vec();
-        let colors = shrink(&decoded, SIDE, self.model.vae.scale_factor());
+        let colors = shrink(&decoded, SIDE, self.scale_factor());
         Ok(self.latent_colors.get_or_init(|| LatentColors::fit(&latents, &colors, channels)))
     }
 }

@@ -66,7 +66,7 @@ impl Probe {
             observer.tell_step(reference, &drawing[0], step - settings.first_step)
         })?;
         let [Drawing { latents, extra_channels, .. }] = drawing;
-        let size = settings.latent_size(&reference.model.vae);
+        let size = settings.latent_size(reference.scale_factor());
         let pixels = reference.decoder(size)?.pixels(latents.values())?.to_vec();
         Ok(Probe { settings, conditioning, points, extra_channels, latents, pixels })
     }
@@ -77,9 +77,11 @@ impl Probe {
     /// # Errors
     /// When `component` is none of [`crate::Model::components`], memory runs out, or values are not finite.
     pub fn error(&self, changed: &Pipeline, component: &str) -> Result<f64, Error> {
-        let size = self.settings.latent_size(&changed.model.vae);
+        let size = self.settings.latent_size(changed.scale_factor());
         match component {
-            component if changed.model.text_encoders.iter().any(|encoder| encoder.component == component) => {
+            component
+                if changed.model.text_encoders.iter().any(|encoder| encoder.component() == component) =>
+            {
                 let found = changed.condition(&self.settings)?;
                 Ok(relative_error(&found.values(), &self.conditioning.values()).powi(2))
             }

@@ -10,13 +10,9 @@ use super::{
     plan::{floats, port_bytes},
 };
 use crate::{
-    Error, ExtraInput, PromptReading, TextEncoder,
+    Error, ExtraInput, Model, PromptReading,
     graph::Graph,
-    models::{
-        text_encoder::{self, TextShape},
-        unet::{self, UNetGraphs, UNetShape},
-        vae,
-    },
+    roles::{PromptShape, StepGraphs, StepNetwork, StepShape},
 };
 
 /// What a run consists of, before memory decides how it is cut.
@@ -63,20 +59,27 @@ pub(super) struct PlannedGraph {
     pub(super) runs: usize,
     /// Bytes that the run holds beside the executable.
     pub(super) beside: u64,
-    /// Whether the executable of the graph before it is still held.
-    pub(super) with_previous: bool,
+    /// How many of the graphs after it run while its executable is still held.
+    pub(super) held_for: usize,
 }
 
-/// The denoiser for pictures that are drawn together.
+/// The denoiser and its companions for pictures that are drawn together.
 pub(super) struct DenoiserPlan {
     pub(super) batching: Batching,
     /// Branches of guidance.
     pub(super) branches: usize,
     pub(super) cache_schedule: CacheSchedule,
-    pub(super) shape: UNetShape,
-    /// Timesteps to what the step graph reads of them.
+    pub(super) shape: StepShape,
+    /// In the order of the model's companions.
+    pub(super) companions: Vec<StepNetworkPlan>,
+    pub(super) denoiser: StepNetworkPlan,
+}
+
+/// A network that runs in each step.
+pub(super) struct StepNetworkPlan {
+    /// Timesteps to values that the step graph reads.
     pub(super) schedule: PlannedGraph,
-    /// Text states to what the step graph reads of them.
+    /// Text states to values that the step graph reads.
     pub(super) prompt: PlannedGraph,
     pub(super) step: PlannedGraph,
 }
@@ -92,7 +95,7 @@ impl RunPlan {
             pictures: settings.count,
             evaluations: settings.evaluations,
             timesteps: settings.first_step + settings.evaluations,
-            size: settings.latent_size(&pipeline.model.vae),
+            size: settings.latent_size(pipeline.scale_factor()),
             reading: settings.reading,
             cache_schedule: settings.cache_schedule(),
         })
@@ -103,44 +106,54 @@ impl RunPlan {
         self.evaluations.saturating_mul(self.pictures)
     }
 
-    /// Tokens of a prompt's text states.
-    fn tokens(&self, pipeline: &Pipeline) -> usize {
-        self.chunks * pipeline.model.text_encoders[0].tokenizer.length()
-    }
-
     /// Bytes of the text states of all prompts. Those of several encoders are joined into new ones.
     pub(super) fn text_states_bytes(&self, pipeline: &Pipeline) -> u64 {
-        let width = pipeline.model.unet.cross_attention_dim;
+        let [tokens, width] = pipeline.model.text_states_shape(self.chunks);
         let copies = pipeline.model.text_encoders.len().min(2) as u64;
-        copies * floats([self.prompts, self.tokens(pipeline), width])
+        copies * floats([self.prompts, tokens, width])
     }
 
     /// The graphs of all text encoders.
     pub(super) fn text(&self, pipeline: &Pipeline) -> Vec<PlannedGraph> {
-        let encoders = pipeline.model.text_encoders.iter();
-        let prompts = (self.prompts, self.chunks);
-        encoders.flat_map(|encoder| text(pipeline, encoder, prompts, self.reading)).collect()
+        let shape = PromptShape {
+            prompts: self.prompts,
+            chunks: self.chunks,
+            words: pipeline.words.count(),
+            clip_skip: self.reading.clip_skip,
+        };
+        let graphs = pipeline.model.text_encoders.iter().flat_map(|encoder| {
+            let graphs = encoder.graphs(&shape);
+            let last = graphs.len().saturating_sub(1);
+            // All graphs of an encoder are compiled together and dropped together.
+            graphs.into_iter().enumerate().map(move |(index, graph)| PlannedGraph {
+                held_for: last - index,
+                ..PlannedGraph::once(encoder.component(), graph)
+            })
+        });
+        graphs.collect()
     }
 
     /// The autoencoder's encoder, where the run encodes a picture.
     pub(super) fn encoder(&self, pipeline: &Pipeline) -> Option<PlannedGraph> {
         let times = self.encodes.len();
-        let factor = pipeline.model.vae.scale_factor();
+        let factor = pipeline.scale_factor();
         let (height, width) = (self.size.0 * factor, self.size.1 * factor);
         // The picture, a copy of it without the part to be drawn, and pixels on their way into the graph.
         let copies = if self.encodes.contains(&EncodedPicture::Masked) { 3 } else { 2 };
+        let autoencoder = &pipeline.model.autoencoder;
         (times > 0).then(|| PlannedGraph {
             compiles: times,
             beside: copies * floats([3, height, width]),
-            ..PlannedGraph::once("vae", vae::encoder(&pipeline.model.vae, 1, height, width))
+            ..PlannedGraph::once(autoencoder.component(), autoencoder.encoder(1, height, width))
         })
     }
 
     /// The autoencoder's decoder, all at once.
     pub(super) fn decoder(&self, pipeline: &Pipeline) -> PlannedGraph {
         let (height, width) = self.size;
-        let graph = vae::decoder(&pipeline.model.vae, 1, height, width);
-        PlannedGraph { runs: self.pictures, ..PlannedGraph::once("vae", graph) }
+        let autoencoder = &pipeline.model.autoencoder;
+        let graph = autoencoder.decoder(1, height, width);
+        PlannedGraph { runs: self.pictures, ..PlannedGraph::once(autoencoder.component(), graph) }
     }
 
     /// How many pictures are drawn together, and how often so many are: full batches first.
@@ -155,82 +168,87 @@ impl RunPlan {
 
     /// The denoiser for pictures that are drawn together as `batching` says.
     pub(super) fn denoiser(&self, pipeline: &Pipeline, batching: Batching) -> DenoiserPlan {
-        let (size, tokens) = (self.size, self.tokens(pipeline));
-        DenoiserPlan::new(
-            pipeline,
-            (self.prompts, tokens),
-            self.timesteps,
-            size,
-            batching,
-            self.cache_schedule,
-        )
+        let [tokens, _] = pipeline.model.text_states_shape(self.chunks);
+        let rows = (self.prompts, tokens);
+        DenoiserPlan::new(&pipeline.model, rows, self.timesteps, self.size, batching, self.cache_schedule)
     }
 }
 
 impl PlannedGraph {
     fn once(component: &'static str, graph: Graph) -> PlannedGraph {
-        PlannedGraph { component, graph, compiles: 1, runs: 1, beside: 0, with_previous: false }
+        PlannedGraph { component, graph, compiles: 1, runs: 1, beside: 0, held_for: 0 }
     }
 }
 
 impl DenoiserPlan {
     /// `branches` of guidance with `tokens` each, `timesteps` entries of a schedule, and latents of `height x width`.
     pub(super) fn new(
-        pipeline: &Pipeline,
+        model: &Model,
         (branches, tokens): (usize, usize),
         timesteps: usize,
         (height, width): (usize, usize),
         batching: Batching,
         cache_schedule: CacheSchedule,
     ) -> DenoiserPlan {
-        let config = &pipeline.model.unet;
         let groups = batching.groups(branches);
         let batch = batching.pictures * branches / groups;
-        let shape = UNetShape { batch, height, width, tokens, steps: timesteps };
-        let graphs = unet::graphs(config, &shape, cache_schedule.caching.deep_skip());
-        let UNetGraphs { time, prompt, denoise } = graphs;
-        let turns = if config.addition_embedding.is_some() { groups } else { 1 };
-        let graphs = [&time, &prompt, &denoise].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
-        let biases = turns as u64 * port_bytes(&time, &time.outputs);
-        let projections = port_bytes(&prompt, &prompt.outputs);
-        // Branches that take turns in the step graph have their projections and what they keep outside of it.
-        let waiting = if groups > 1 { groups as u64 * projections } else { 0 };
-        let kept = if groups > 1 { groups as u64 * port_bytes(&denoise, &denoise.kept) } else { 0 };
-        // The projections of a single group are copied into a step graph of which nothing else has been touched by then.
-        let copied = if groups > 1 { waiting } else { projections };
-        let planned =
-            |graph, runs, beside| PlannedGraph { runs, beside, ..PlannedGraph::once("unet", graph) };
-        DenoiserPlan {
-            batching,
-            branches,
-            cache_schedule,
-            shape,
-            schedule: planned(time, turns, biases + graphs),
-            prompt: planned(prompt, groups, biases + copied + graphs),
-            step: planned(denoise, groups, biases + waiting + kept),
+        let shape = StepShape { batch, height, width, tokens, timesteps };
+        let deep_skip = cache_schedule.caching.deep_skip();
+        let denoiser = StepNetworkPlan::new(&*model.denoiser, &shape, deep_skip, groups);
+        let mut companions: Vec<StepNetworkPlan> = Vec::with_capacity(model.companions.len());
+        for companion in &model.companions {
+            // Their step graphs stay while the networks after them are set up and run.
+            companions.iter_mut().for_each(|earlier| earlier.step.held_for += GRAPHS);
+            let mut plan = StepNetworkPlan::new(&**companion, &shape, None, groups);
+            plan.step.held_for = GRAPHS;
+            companions.push(plan);
         }
+        DenoiserPlan { batching, branches, cache_schedule, shape, companions, denoiser }
+    }
+
+    /// The networks in the order in which they are set up.
+    pub(super) fn into_networks(self) -> impl Iterator<Item = StepNetworkPlan> {
+        self.companions.into_iter().chain([self.denoiser])
+    }
+
+    /// All graphs, in the order in which they are compiled.
+    pub(super) fn into_graphs(self) -> impl Iterator<Item = PlannedGraph> {
+        self.into_networks().flat_map(|network| [network.schedule, network.prompt, network.step])
     }
 }
 
-/// The graphs of one text encoder for so many prompts of so many chunks: text states, then the pooled prompts where the
-/// encoder has them.
-pub(super) fn text(
-    pipeline: &Pipeline,
-    encoder: &TextEncoder,
-    (prompts, chunks): (usize, usize),
-    reading: PromptReading,
-) -> Vec<PlannedGraph> {
-    let layer = pipeline.model.index.layer();
-    let shape = TextShape {
-        skipped: layer.skipped(reading.clip_skip),
-        batch: prompts * chunks,
-        tokens: encoder.tokenizer.length(),
-        words: pipeline.words.count(),
-    };
-    let states = PlannedGraph::once(encoder.component, text_encoder::graph(&encoder.config, layer, &shape));
-    let pooled = text_encoder::projection(&encoder.config, prompts)
-        .map(|graph| PlannedGraph { with_previous: true, ..PlannedGraph::once(encoder.component, graph) });
-    std::iter::once(states).chain(pooled).collect()
+/// Graphs of a network that runs in each step.
+const GRAPHS: usize = 3;
+
+impl StepNetworkPlan {
+    /// A network whose step takes `groups` evaluations.
+    fn new<N: StepNetwork + ?Sized>(
+        network: &N,
+        shape: &StepShape,
+        deep_skip: Option<usize>,
+        groups: usize,
+    ) -> StepNetworkPlan {
+        let StepGraphs { schedule, prompt, step } = network.graphs(shape, deep_skip);
+        let turns = if network.added_width().is_some() { groups } else { 1 };
+        let graphs = [&schedule, &prompt, &step].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
+        let biases = turns as u64 * port_bytes(&schedule, &schedule.outputs);
+        let projections = port_bytes(&prompt, &prompt.outputs);
+        // Branches that take turns in the step graph have their projections and what they keep outside of it.
+        let waiting = if groups > 1 { groups as u64 * projections } else { 0 };
+        let kept = if groups > 1 { groups as u64 * port_bytes(&step, &step.kept) } else { 0 };
+        // The projections of a single group are copied into a step graph of which nothing else has been touched by then.
+        let copied = if groups > 1 { waiting } else { projections };
+        let planned = |graph, runs, beside| PlannedGraph {
+            runs,
+            beside,
+            ..PlannedGraph::once(network.component(), graph)
+        };
+        StepNetworkPlan {
+            schedule: planned(schedule, turns, biases + graphs),
+            prompt: planned(prompt, groups, biases + copied + graphs),
+            step: planned(step, groups, biases + waiting + kept),
+        }
+    }
 }
 
 /// The pictures that a run of `job` encodes.

@@ -4,7 +4,7 @@ use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
 use super::{Caching, Pipeline, Request, Variation, guidance::Guidance};
-use crate::{Error, ExtraInput, Mask, Picture, PromptReading, models::config::VaeConfig};
+use crate::{Error, ExtraInput, Mask, Picture, PromptReading};
 
 /// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
 /// both or in neither.
@@ -183,9 +183,9 @@ impl Settings {
         }
     }
 
-    /// Height and width of the latents.
-    pub(super) fn latent_size(&self, vae: &VaeConfig) -> (usize, usize) {
-        (self.height / vae.scale_factor(), self.width / vae.scale_factor())
+    /// Height and width of the latents, each of which stands for `scale_factor` pixels along each axis.
+    pub(super) fn latent_size(&self, scale_factor: usize) -> (usize, usize) {
+        (self.height / scale_factor, self.width / scale_factor)
     }
 }
 
@@ -195,8 +195,8 @@ impl Pipeline {
     /// # Errors
     /// When the file's defaults are of the wrong kind.
     pub fn defaults(&self) -> Result<Defaults, Error> {
-        let (height, width) = self.model.unet.sample_size.unwrap_or((SAMPLE_SIZE, SAMPLE_SIZE));
-        let pixels = |side: usize| side.saturating_mul(self.model.vae.scale_factor());
+        let (height, width) = self.model.denoiser.sample_size().unwrap_or((SAMPLE_SIZE, SAMPLE_SIZE));
+        let pixels = |side: usize| side.saturating_mul(self.scale_factor());
         let class = self.model.scheduler.class_name.as_deref();
         let scheduler = class.and_then(sdq_schedulers::default_for_class).unwrap_or(SCHEDULER);
         let from_file = FileDefaults(&self.manifest().defaults);
@@ -212,7 +212,7 @@ impl Pipeline {
 
     /// A block that counts as the last has to be there, in every text encoder.
     fn checked_reading(&self, reading: PromptReading) -> Result<PromptReading, Error> {
-        let layers = self.model.text_encoders.iter().map(|encoder| encoder.config.num_hidden_layers).min();
+        let layers = self.model.text_encoders.iter().map(|encoder| encoder.blocks()).min();
         let layers = layers.unwrap_or(0);
         match reading.clip_skip {
             Some(count) if !(1..=layers).contains(&count) => Err(Error::Request {
@@ -317,7 +317,7 @@ impl Pipeline {
 
     /// What both sides of a picture must divide by.
     pub(super) fn size_step(&self) -> usize {
-        SIZE_STEP.max(self.model.vae.scale_factor())
+        SIZE_STEP.max(self.scale_factor())
     }
 
     fn side(&self, field: &'static str, pixels: usize) -> Result<usize, Error> {

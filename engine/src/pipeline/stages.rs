@@ -7,8 +7,8 @@
 use std::ops::Range;
 
 use crate::{
-    Error,
-    backend::{Backend, Executable, Footprint, WeightSource},
+    Error, Network,
+    backend::{Executable, Footprint},
     graph::{
         ELEMENT_WORK, Graph, GroupSums, Statistics, TensorId,
         strips::{INPUT, OUTPUT, Piece, SUMS, Target, cuts, statistics_input},
@@ -50,8 +50,7 @@ impl Stages {
 #[derive(Clone, Copy)]
 pub(super) struct Stager<'a> {
     graph: &'a Graph,
-    backend: &'a dyn Backend,
-    weights: &'a WeightSource<'a>,
+    network: &'a Network,
     /// Bytes of working memory that the backend holds anyway.
     scratch: u64,
     /// See [`Backend::row_step`].
@@ -59,15 +58,10 @@ pub(super) struct Stager<'a> {
 }
 
 impl<'a> Stager<'a> {
-    /// Cuts `graph` for `backend`, which holds `scratch` bytes of working memory anyway.
-    pub(super) fn new(
-        graph: &'a Graph,
-        backend: &'a dyn Backend,
-        weights: &'a WeightSource<'a>,
-        scratch: u64,
-    ) -> Result<Stager<'a>, Error> {
-        let row_step = backend.row_step(graph.clone(), weights)?;
-        Ok(Stager { graph, backend, weights, scratch, row_step })
+    /// Cuts `graph`, one of `network`'s, whose backend holds `scratch` bytes of working memory anyway.
+    pub(super) fn new(graph: &'a Graph, network: &'a Network, scratch: u64) -> Result<Stager<'a>, Error> {
+        let row_step = network.row_step(graph.clone())?;
+        Ok(Stager { graph, network, scratch, row_step })
     }
 
     /// Everything at once.
@@ -156,7 +150,7 @@ impl<'a> Stager<'a> {
         let [input, output] = [elements(piece.input_size()), elements(piece.output_size())];
         let graph = piece.whole();
         let work = graph.work() + ELEMENT_WORK as u64 * (input + output);
-        let Footprint { executable, scratch } = self.backend.footprint(graph, self.weights)?;
+        let Footprint { executable, scratch } = self.network.footprint(graph)?;
         let cuts = cuts(self.graph);
         // The input is dropped once it has been handed over, before the output is copied. If there is but one stage, the
         // output is read where it lies.
@@ -181,7 +175,7 @@ impl<'a> Stager<'a> {
             let tallest = (rows + 2 * reach).min(height);
             let graph = piece.strip(target, tallest, 0..rows.min(tallest));
             work += graph.work() * height.div_ceil(rows) as u64;
-            let Footprint { executable, scratch } = self.backend.footprint(graph, self.weights)?;
+            let Footprint { executable, scratch } = self.network.footprint(graph)?;
             footprint.executable = footprint.executable.max(executable);
             footprint.scratch = footprint.scratch.max(scratch);
             kept_rows = reach;
@@ -208,7 +202,7 @@ impl<'a> Stager<'a> {
             let input = elements(piece.input_size()) as usize;
             match stage.rows {
                 None => {
-                    let mut executable = self.backend.compile(piece.whole(), self.weights)?;
+                    let mut executable = self.network.compile(piece.whole())?;
                     executable.set_input(INPUT, &buffer[..input]);
                     drop(buffer);
                     executable.run()?;
@@ -233,7 +227,7 @@ impl<'a> Stager<'a> {
         for stage in &stages.stages {
             let piece = Piece::new(self.graph, stage.from, stage.to, self.row_step);
             let Some(rows) = stage.rows else {
-                seconds += self.backend.cost(piece.whole(), self.weights)?.once();
+                seconds += self.network.cost(piece.whole())?.once();
                 continue;
             };
             let run = StripRun { stager: self, piece, rows, statistics: Vec::new() };
@@ -241,7 +235,7 @@ impl<'a> Stager<'a> {
                 // Strips of one shape follow each other and share an executable.
                 for alike in run.strips(target).chunk_by(|a, b| a.shape() == b.shape()) {
                     let (height, own) = alike[0].shape();
-                    let cost = self.backend.cost(run.piece.strip(target, height, own), self.weights)?;
+                    let cost = self.network.cost(run.piece.strip(target, height, own))?;
                     seconds += cost.first + alike.len() as f64 * cost.seconds;
                 }
             }
@@ -467,7 +461,7 @@ impl<'w> Current<'w> {
             self.executable = None;
             let graph = run.piece.strip(target, shape.0, shape.1.clone());
             let given: Vec<String> = graph.inputs.iter().skip(1).map(|port| port.name.clone()).collect();
-            let mut executable = run.stager.backend.compile(graph, run.stager.weights)?;
+            let mut executable = run.stager.network.compile(graph)?;
             for (norm, statistics) in run.statistics.iter().enumerate() {
                 let name = statistics_input(norm);
                 if given.contains(&name) {

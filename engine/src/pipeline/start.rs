@@ -34,7 +34,7 @@ impl Pipeline {
             Job::ImageToImage { image, .. } | Job::Editing { image } | Job::Inpainting { image, .. } => image,
         };
         if let Job::Inpainting { mask, strength, .. } = &settings.job {
-            let values = mask.of_latents(settings.latent_size(&self.model.vae));
+            let values = mask.of_latents(settings.latent_size(self.scale_factor()));
             start.mask = Some(LatentMask { values, masked: None });
             start.from_noise_alone = *strength == 1.0;
         }
@@ -55,9 +55,9 @@ impl Pipeline {
         Ok(start)
     }
 
-    /// Moments of the latents of `pixels [1, 3, height, width]`, scaled as the U-Net reads them.
+    /// Moments of the latents of `pixels [1, 3, height, width]`, scaled as the denoiser reads them.
     fn scaled_moments(&self, pixels: &Tensor) -> Result<Moments, Error> {
-        Ok(self.encode_pixels(pixels)?.scaled(&self.model.vae))
+        Ok(self.encode_pixels(pixels)?.scaled(&*self.model.autoencoder))
     }
 }
 

@@ -134,8 +134,7 @@ impl Pipeline {
         }
         let run = &plan.run;
         let decoder = run.decoder(self);
-        let weights = self.component(decoder.component)?;
-        let stager = Stager::new(&decoder.graph, &*self.backend, &weights, 0)?;
+        let stager = Stager::new(&decoder.graph, self.network(decoder.component)?, 0)?;
         let mut time = TimePlan {
             text_encoder: self.seconds(run.text(self))?,
             vae_encoder: self.seconds(run.encoder(self))?,
@@ -145,10 +144,12 @@ impl Pipeline {
             vae_decoder: run.pictures as f64 * stager.seconds(&plan.stages)?,
         };
         for (batching, times) in run.batches(plan.batching) {
-            let denoiser = run.denoiser(self, batching);
-            let cost = self.cost(denoiser.step.component, denoiser.step.graph)?;
-            let step = denoiser.step.runs as f64 * cost.seconds;
-            time.unet_once += self.seconds([denoiser.schedule, denoiser.prompt])? + cost.first;
+            let mut step = 0.0;
+            for network in run.denoiser(self, batching).into_networks() {
+                let cost = self.cost(network.step.component, network.step.graph)?;
+                step += network.step.runs as f64 * cost.seconds;
+                time.unet_once += self.seconds([network.schedule, network.prompt])? + cost.first;
+            }
             time.step = time.step.max(step);
             time.steps += times as f64 * run.evaluations as f64 * step;
         }
@@ -174,7 +175,7 @@ impl Pipeline {
             Part::TextEncoder => RunPlan { prompts: 1, chunks: 1, ..plan }.text(self),
             Part::UNet => {
                 let plan = RunPlan { cache_schedule: CacheSchedule::NONE, ..plan };
-                vec![plan.denoiser(self, Batching::ONE).step]
+                plan.denoiser(self, Batching::ONE).into_networks().map(|network| network.step).collect()
             }
             Part::VaeDecoder => vec![plan.decoder(self)],
         };
@@ -186,7 +187,7 @@ impl Pipeline {
             run.cost.seconds += cost.seconds;
             run.cost.first += cost.first;
             let ports = graph.inputs.clone();
-            let mut executable = self.backend.compile(graph, &self.component(component)?)?;
+            let mut executable = self.network(component)?.compile(graph)?;
             for port in ports {
                 // Tokens are whole numbers; to everything else any value between is as good.
                 let modulus = if port.name == text_encoder::TOKEN_IDS { 256 } else { 2003 };
@@ -201,6 +202,6 @@ impl Pipeline {
     }
 
     fn cost(&self, component: &'static str, graph: Graph) -> Result<Cost, Error> {
-        self.backend.cost(graph, &self.component(component)?)
+        self.network(component)?.cost(graph)
     }
 }

@@ -5,6 +5,7 @@ use super::*;
 use crate::{
     backend::conformance::{Case, Conformance, Kind},
     models::{config::UNetConfig, unet},
+    roles::StepShape,
 };
 use schedule::{Counters, Schedule};
 
@@ -156,8 +157,8 @@ fn sd15_unet(bounds: &Bounds) -> (Prepared<'static>, Lowered) {
         "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"]
     });
     let config = UNetConfig::from_json(&config).unwrap();
-    let shape = unet::UNetShape { batch: 2, height: 64, width: 64, tokens: 77, steps: 20 };
-    let graph = unet::graphs(&config, &shape, None).denoise;
+    let shape = StepShape { batch: 2, height: 64, width: 64, tokens: 77, timesteps: 20 };
+    let graph = unet::graphs(&config, &shape, None).step;
     let zeros = vec![0.0; 2560 * 1280 * 9 / 4].leak();
     let blank = Placement::blank(&graph.weights, true, zeros);
     let prepared = Prepared::with_weights(graph, blank);

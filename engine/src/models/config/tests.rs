@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::models;
+use crate::{models, roles::Autoencoder as _};
 
 /// The keys that shape the network, from stable-diffusion-v1-5's files.
 fn unet() -> Value {
@@ -116,7 +116,7 @@ fn other_families_have_their_numbers_of_weights() {
         assert_eq!(elements(&models::unet::weights(&config)), expected, "{name}");
     }
     let tiny = VaeConfig::from_json(&json!({"_class_name": "AutoencoderTiny"})).unwrap();
-    assert_eq!(elements(&models::vae::weights(&tiny)), 2_445_063);
+    assert_eq!(elements(&tiny.weights()), 2_445_063);
 }
 
 #[test]

@@ -37,65 +37,11 @@ impl VaeConfig {
         }
     }
 
-    /// Channels of the latents.
-    pub fn latent_channels(&self) -> usize {
-        match self {
-            VaeConfig::Kl(config) => config.latent_channels,
-            VaeConfig::Tiny(config) => config.latent_channels,
-        }
-    }
-
-    /// Pixels per latent pixel along each axis.
-    pub fn scale_factor(&self) -> usize {
-        match self {
-            VaeConfig::Kl(config) => config.scale_factor(),
-            VaeConfig::Tiny(config) => config.scale_factor(),
-        }
-    }
-
-    /// Latents are multiplied by it before they are noised.
-    pub fn scaling_factor(&self) -> f32 {
-        match self {
-            VaeConfig::Kl(config) => config.scaling_factor,
-            VaeConfig::Tiny(config) => config.scaling_factor,
-        }
-    }
-
     /// The same network, its latents not normalised: most pipelines do not read the statistics.
     pub fn without_statistics(self) -> VaeConfig {
         match self {
             VaeConfig::Kl(config) => VaeConfig::Kl(AutoencoderConfig { latents_statistics: None, ..config }),
             tiny @ VaeConfig::Tiny(_) => tiny,
-        }
-    }
-
-    /// Moves `latents [batch, channels, h, w]` as the encoder gives them to where the U-Net works.
-    pub fn scale_latents(&self, latents: &mut [f32], pixels: usize) {
-        let factor = self.scaling_factor();
-        self.each_channel(latents, pixels, |value, mean, std| (value - mean) * factor / std);
-    }
-
-    /// Standard deviations of such latents, moved with them.
-    pub fn scale_deviations(&self, deviations: &mut [f32], pixels: usize) {
-        let factor = self.scaling_factor();
-        self.each_channel(deviations, pixels, |value, _, std| value * factor / std);
-    }
-
-    /// The way back, to what the decoder takes.
-    pub fn unscale_latents(&self, latents: &mut [f32], pixels: usize) {
-        let factor = self.scaling_factor();
-        self.each_channel(latents, pixels, |value, mean, std| value * std / factor + mean);
-    }
-
-    fn each_channel(&self, latents: &mut [f32], pixels: usize, change: impl Fn(f32, f32, f32) -> f32) {
-        let statistics = match self {
-            VaeConfig::Kl(config) => config.latents_statistics.as_ref(),
-            VaeConfig::Tiny(_) => None,
-        };
-        for (plane, values) in latents.chunks_exact_mut(pixels).enumerate() {
-            let channel = plane % self.latent_channels();
-            let (mean, std) = statistics.map_or((0.0, 1.0), |all| (all.mean[channel], all.std[channel]));
-            values.iter_mut().for_each(|value| *value = change(*value, mean, std));
         }
     }
 }

@@ -1,0 +1,134 @@
+//! One network of a model: its weights, and the backend that runs graphs over them.
+//!
+//! A network knows no pipeline. Any component of an `.sdq` file becomes one, is held to the list of weights that its
+//! config calls for, and runs whatever graph reads those weights.
+
+use std::{collections::HashSet, sync::Arc};
+
+use sdq_formats::{WeightSpec, sdq::SdqFile};
+
+use crate::{
+    Error,
+    backend::{Backend, Cost, Executable, Footprint, WeightSource},
+    graph::Graph,
+};
+
+/// A network that is ready to run. A clone shares everything with its original.
+#[derive(Clone, Debug)]
+pub struct Network {
+    component: &'static str,
+    file: Arc<SdqFile>,
+    /// Files of the same model that some weights are read from instead, by `component.weight`; the last one that has a
+    /// weight counts.
+    overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
+    /// Low-rank branches that run beside its products.
+    branches: Option<Arc<SdqFile>>,
+    backend: Arc<dyn Backend>,
+}
+
+impl Network {
+    /// The network in `component` of `file`, which must hold all of `weights` and no others.
+    ///
+    /// # Errors
+    /// [`Error::MissingComponent`], or the first weight that is missing, of another shape, or surplus.
+    pub fn open(
+        file: Arc<SdqFile>,
+        component: &'static str,
+        weights: &[WeightSpec],
+        backend: Arc<dyn Backend>,
+    ) -> Result<Network, Error> {
+        file.component(component).ok_or(Error::MissingComponent { component })?.check(weights)?;
+        Ok(Network { component, file, overlays: Vec::new(), branches: None, backend })
+    }
+
+    /// Name of the component that has its weights.
+    pub fn component(&self) -> &'static str {
+        self.component
+    }
+
+    /// The file that has its weights.
+    pub(crate) fn file(&self) -> &Arc<SdqFile> {
+        &self.file
+    }
+
+    /// The other files that weights and branches come from.
+    pub(crate) fn added_files(&self) -> impl Iterator<Item = &Arc<SdqFile>> {
+        self.overlays.iter().map(|(file, _)| file).chain(&self.branches)
+    }
+
+    /// The same network with `weights`, by their `component.weight` names, from `file`. Files without the component change
+    /// nothing.
+    pub(crate) fn with_overlay(mut self, file: Arc<SdqFile>, weights: Arc<HashSet<String>>) -> Network {
+        self.overlays.push((file, weights));
+        self
+    }
+
+    /// The same network with the branches in `file` beside its products.
+    pub(crate) fn with_branches(self, file: Arc<SdqFile>) -> Network {
+        Network { branches: Some(file), ..self }
+    }
+
+    /// The same network on another backend.
+    pub(crate) fn on(self, backend: Arc<dyn Backend>) -> Network {
+        Network { backend, ..self }
+    }
+
+    /// What runs it.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Where its weights come from.
+    pub fn weights(&self) -> WeightSource<'_> {
+        let own = self.file.component(self.component).expect("`open` found the component");
+        let mut source = WeightSource::new(own);
+        for (file, weights) in &self.overlays {
+            if let Some(component) = file.component(self.component) {
+                source.overlay(component, weights);
+            }
+        }
+        if let Some(branches) = self.branches.as_ref().and_then(|file| file.component(self.component)) {
+            source.add_branches(branches);
+        }
+        source
+    }
+
+    /// Makes `graph` runnable over the network's weights.
+    ///
+    /// # Errors
+    /// As [`Backend::compile`].
+    pub fn compile(&self, graph: Graph) -> Result<Box<dyn Executable + '_>, Error> {
+        self.backend.compile(graph, &self.weights())
+    }
+
+    /// Memory that [`compile`](Network::compile) and runs of the result take.
+    ///
+    /// # Errors
+    /// As [`Backend::footprint`].
+    pub fn footprint(&self, graph: Graph) -> Result<Footprint, Error> {
+        self.backend.footprint(graph, &self.weights())
+    }
+
+    /// Time that runs of `graph` take.
+    ///
+    /// # Errors
+    /// As [`Backend::cost`].
+    pub fn cost(&self, graph: Graph) -> Result<Cost, Error> {
+        self.backend.cost(graph, &self.weights())
+    }
+
+    /// Rows of a picture that must stay together for strips of it to be bit-identical, see [`Backend::row_step`].
+    ///
+    /// # Errors
+    /// As [`Backend::row_step`].
+    pub fn row_step(&self, graph: Graph) -> Result<usize, Error> {
+        self.backend.row_step(graph, &self.weights())
+    }
+
+    /// Bytes of weights that are read in place from the mapped file.
+    pub(crate) fn mapped_bytes(&self) -> u64 {
+        let weights =
+            self.file.component(self.component).into_iter().flat_map(|component| component.weights());
+        weights.map(|weight| weight.stored_bytes() as u64).sum()
+    }
+}

@@ -1,0 +1,163 @@
+//! A network that runs in each step, with everything that does not change over the steps done once.
+
+use super::{denoiser::Batching, run_plan::StepNetworkPlan, text::Conditioning};
+use crate::{
+    Error, Network, Tensor,
+    backend::Executable,
+    roles::{ADDED_CONDITION, LATENTS, StepNetwork, StepShape, TEXT_STATES},
+};
+
+/// A network for one prompt, one schedule and one size.
+pub(super) struct StepRun<'w> {
+    pub(super) executable: Box<dyn Executable + 'w>,
+    in_channels: usize,
+    center_input_sample: bool,
+    /// Latent pixels of a picture.
+    pixels: usize,
+    timesteps: usize,
+    /// For each evaluation of a step, or once for all: outputs of the schedule graph, for every timestep.
+    schedule_values: Vec<NamedValues>,
+    /// For each evaluation of a step: outputs of the prompt graph for its branches. Empty where there is only one, whose
+    /// values the step graph has already.
+    prompt_values: Vec<NamedValues>,
+}
+
+/// Names of a graph's outputs, and their values.
+type NamedValues = Vec<(String, Vec<f32>)>;
+
+/// The values that a network is set up with.
+#[derive(Clone, Copy)]
+pub(super) struct Setup<'a> {
+    /// A row for each branch of guidance.
+    pub(super) conditioning: &'a Conditioning,
+    /// On the training clock.
+    pub(super) timesteps: &'a [f64],
+    pub(super) shape: StepShape,
+    pub(super) batching: Batching,
+}
+
+impl<'w> StepRun<'w> {
+    pub(super) fn new(
+        network: &'w Network,
+        role: &dyn StepNetwork,
+        plan: StepNetworkPlan,
+        setup: Setup<'_>,
+    ) -> Result<StepRun<'w>, Error> {
+        let Setup { conditioning, timesteps, shape, batching } = setup;
+        let StepNetworkPlan { schedule, prompt, step } = plan;
+
+        let mut executable = network.compile(schedule.graph)?;
+        let rows = role.schedule_rows(shape.batch);
+        for (name, values) in role.schedule_inputs(timesteps, rows, conditioning.guidance_scale) {
+            executable.set_input(name, &values);
+        }
+        let added = conditioning.added.as_ref().filter(|_| role.added_width().is_some());
+        let added = added.map(|added| repeat_rows(added, batching.pictures));
+        let schedule_values =
+            schedule_values(&mut *executable, added.as_deref(), schedule.runs, timesteps.len())?;
+        drop(executable);
+
+        let prompt_executable = network.compile(prompt.graph)?;
+        let text_states = repeat_rows(&conditioning.text_states, batching.pictures);
+        // Until it runs, it holds no more than its inputs.
+        let mut executable = network.compile(step.graph)?;
+        let prompt_values = prompt_values(prompt_executable, &text_states, prompt.runs, &mut *executable)?;
+        Ok(StepRun {
+            executable,
+            in_channels: role.in_channels(),
+            center_input_sample: role.center_input_sample(),
+            pixels: shape.height * shape.width,
+            timesteps: timesteps.len(),
+            schedule_values,
+            prompt_values,
+        })
+    }
+
+    /// Sets what evaluation `group` of `step` reads beside the latents.
+    pub(super) fn set_step(&mut self, group: usize, step: usize) {
+        let StepRun { executable, schedule_values, prompt_values, .. } = self;
+        for (name, values) in &schedule_values[group.min(schedule_values.len() - 1)] {
+            let width = values.len() / self.timesteps;
+            executable.set_input(name, &values[step * width..][..width]);
+        }
+        for (name, values) in prompt_values.get(group).into_iter().flatten() {
+            executable.set_input(name, values);
+        }
+    }
+
+    /// Fills the network's latents, `[batch, h, w, in_channels]`, with `rows`: for each of the batch its own channels,
+    /// `[channels, h, w]`, and those shown beside them, likewise; zeros where nothing is shown.
+    pub(super) fn set_latents<'r>(&mut self, rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)>) {
+        let (channels, pixels) = (self.in_channels, self.pixels);
+        let input = self.executable.input_mut(LATENTS);
+        for (input, (own, extra)) in input.chunks_exact_mut(channels * pixels).zip(rows) {
+            if extra.is_none() {
+                input.fill(0.0);
+            }
+            let planes =
+                [own, extra.unwrap_or_default()].into_iter().flat_map(|part| part.chunks_exact(pixels));
+            for (channel, plane) in planes.enumerate().take(channels) {
+                for (pixel, value) in input.chunks_exact_mut(channels).zip(plane) {
+                    pixel[channel] = *value;
+                }
+            }
+        }
+        if self.center_input_sample {
+            input.iter_mut().for_each(|value| *value = 2.0 * *value - 1.0);
+        }
+    }
+}
+
+/// The schedule graph's outputs for all timesteps, for each of `runs` evaluations of a step if there is an added condition
+/// `[rows, ..]`.
+fn schedule_values(
+    executable: &mut dyn Executable,
+    added: Option<&[f32]>,
+    runs: usize,
+    timesteps: usize,
+) -> Result<Vec<NamedValues>, Error> {
+    let Some(added) = added else {
+        executable.run()?;
+        return Ok(vec![outputs(executable)]);
+    };
+    let each = added.chunks_exact(added.len() / runs).map(|group| {
+        executable.set_input(ADDED_CONDITION, &group.repeat(timesteps));
+        executable.run()?;
+        Ok(outputs(executable))
+    });
+    each.collect()
+}
+
+/// The prompt graph's outputs for each of `groups` evaluations of a step; where there is one, they go to `step` at once.
+fn prompt_values(
+    mut prompt: Box<dyn Executable + '_>,
+    text_states: &[f32],
+    groups: usize,
+    step: &mut dyn Executable,
+) -> Result<Vec<NamedValues>, Error> {
+    let mut values = Vec::new();
+    for group in text_states.chunks_exact(text_states.len() / groups) {
+        prompt.set_input(TEXT_STATES, group);
+        prompt.run()?;
+        match groups {
+            1 => {
+                let names = prompt.output_names();
+                names.iter().for_each(|name| step.set_input(name, prompt.output(name)));
+            }
+            _ => values.push(outputs(&*prompt)),
+        }
+    }
+    Ok(values)
+}
+
+/// `[rows, ..]` → `[rows, pictures, ..]`.
+fn repeat_rows(tensor: &Tensor, pictures: usize) -> Vec<f32> {
+    let rows = tensor.values().chunks_exact(tensor.values().len() / tensor.shape()[0]);
+    rows.flat_map(|row| row.repeat(pictures)).collect()
+}
+
+/// All outputs of a graph that has run, by name.
+fn outputs(executable: &dyn Executable) -> NamedValues {
+    let names = executable.output_names().into_iter();
+    names.map(|name| (name.clone(), executable.output(&name).to_vec())).collect()
+}

@@ -1,0 +1,49 @@
+//! The role between pixels and latents.
+
+use std::fmt::Debug;
+
+use sdq_formats::WeightSpec;
+
+use crate::graph::Graph;
+
+/// Name of the encoder's input and of the decoder's output: `[batch, height, width, 3]`, in -1..=1.
+pub const PIXELS: &str = "pixels";
+/// Name of the output of encoders that give a distribution: means, then logarithms of variances,
+/// `[batch, h, w, 2 * latent_channels]`.
+pub const MOMENTS: &str = "moments";
+
+/// Pixels ↔ latents.
+pub trait Autoencoder: Debug + Send + Sync {
+    /// Name of the component that has its weights.
+    fn component(&self) -> &'static str;
+
+    /// The weights of encoder and decoder, in reading order.
+    fn weights(&self) -> Vec<WeightSpec>;
+
+    /// Channels of the latents.
+    fn latent_channels(&self) -> usize;
+
+    /// Pixels per latent pixel along each axis.
+    fn scale_factor(&self) -> usize;
+
+    /// Latents are multiplied by it before they are noised.
+    fn scaling_factor(&self) -> f32;
+
+    /// Whether the encoder's output is [`MOMENTS`] of a distribution, and not [`LATENTS`](super::LATENTS).
+    fn is_distribution(&self) -> bool;
+
+    /// [`PIXELS`] → latents, for pictures of `height x width` pixels.
+    fn encoder(&self, batch: usize, height: usize, width: usize) -> Graph;
+
+    /// [`LATENTS`](super::LATENTS) → [`PIXELS`], for latents of `height x width` latent pixels.
+    fn decoder(&self, batch: usize, height: usize, width: usize) -> Graph;
+
+    /// Moves latents, planes of `pixels` values each, from the encoder's range to the denoiser's.
+    fn scale_latents(&self, latents: &mut [f32], pixels: usize);
+
+    /// Moves standard deviations of such latents with them.
+    fn scale_deviations(&self, deviations: &mut [f32], pixels: usize);
+
+    /// Moves latents back to the decoder's range.
+    fn unscale_latents(&self, latents: &mut [f32], pixels: usize);
+}

@@ -1,0 +1,110 @@
+//! The role that reads prompts.
+
+use std::fmt::Debug;
+
+use sdq_formats::WeightSpec;
+
+use crate::{
+    Error, PromptReading, PromptSyntax, Tensor, backend::Executable, graph::Graph, words::ExtraWords,
+};
+
+/// Prompts → text states.
+pub trait PromptEncoder: Debug + Send + Sync {
+    /// Name of the component that has its weights.
+    fn component(&self) -> &'static str;
+
+    /// Its weights, in reading order.
+    fn weights(&self) -> Vec<WeightSpec>;
+
+    /// Channels of its text states.
+    fn width(&self) -> usize;
+
+    /// Channels of a pooled prompt; `None` if it does not pool.
+    fn pooled_width(&self) -> Option<usize>;
+
+    /// Tokens of a chunk. A prompt is read in one chunk or several.
+    fn chunk_tokens(&self) -> usize;
+
+    /// Transformer blocks, of which `clip_skip` leaves out the last ones.
+    fn blocks(&self) -> usize;
+
+    /// The prompt's first chunk, taken as it stands: [`chunk_tokens`](PromptEncoder::chunk_tokens) ids.
+    ///
+    /// # Errors
+    /// When the vocabulary does not cover the prompt.
+    fn token_ids(&self, prompt: &str) -> Result<Vec<u32>, Error>;
+
+    /// Tokens of the prompt that its first chunk has no room for.
+    ///
+    /// # Errors
+    /// When the vocabulary does not cover the prompt.
+    fn surplus_tokens(&self, prompt: &str) -> Result<usize, Error>;
+
+    /// Chunks that the prompt becomes, at least 1.
+    ///
+    /// # Errors
+    /// When the vocabulary does not cover the prompt, or it cannot be read so.
+    fn chunk_count(&self, prompt: &str, syntax: PromptSyntax, words: &ExtraWords) -> Result<usize, Error>;
+
+    /// The graphs that [`encode`](PromptEncoder::encode) runs.
+    fn graphs(&self, shape: &PromptShape) -> Vec<Graph>;
+
+    /// Runs the compiled [`graphs`](PromptEncoder::graphs) on `prompts`.
+    ///
+    /// # Errors
+    /// As [`chunk_count`](PromptEncoder::chunk_count), and when the device fails.
+    fn encode(
+        &self,
+        executables: &mut [Box<dyn Executable + '_>],
+        prompts: &Prompts<'_>,
+    ) -> Result<EncodedText, Error>;
+}
+
+/// Sizes of the graphs of a [`PromptEncoder`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptShape {
+    /// Prompts that are read together.
+    pub prompts: usize,
+    /// Chunks of each prompt.
+    pub chunks: usize,
+    /// Vectors of added words, whose ids come after the vocabulary's own.
+    pub words: usize,
+    /// See [`PromptReading::clip_skip`].
+    pub clip_skip: Option<usize>,
+}
+
+/// Prompts to encode.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompts<'a> {
+    /// The texts.
+    pub texts: &'a [&'a str],
+    /// Chunks that each becomes: short prompts are followed by empty chunks.
+    pub chunks: usize,
+    /// How they are read.
+    pub reading: PromptReading,
+    /// Added words.
+    pub words: &'a ExtraWords,
+    /// Position of the encoder among the model's, from 0: each has vectors of its own for an added word.
+    pub position: usize,
+}
+
+impl Prompts<'_> {
+    /// The sizes of the graphs for them.
+    pub fn shape(&self) -> PromptShape {
+        PromptShape {
+            prompts: self.texts.len(),
+            chunks: self.chunks,
+            words: self.words.count(),
+            clip_skip: self.reading.clip_skip,
+        }
+    }
+}
+
+/// What a [`PromptEncoder`] makes of prompts.
+#[derive(Clone, Debug)]
+pub struct EncodedText {
+    /// `[prompts, chunks * chunk_tokens, width]`.
+    pub states: Vec<f32>,
+    /// `[prompts, pooled_width]`, where it pools.
+    pub pooled: Option<Tensor>,
+}
