@@ -14,13 +14,18 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// From the decoder's output `[height, width, 3]` in -1..=1; what lies outside is clamped.
+    /// From the output of `stage`, `[height, width, 3]` in -1..=1. Values outside are clamped.
     ///
     /// # Errors
     /// When a value is NaN or infinite: a damaged model must not pass for a black picture.
-    pub(crate) fn from_pixels(pixels: &[f32], width: usize, height: usize) -> Result<Picture, Error> {
+    pub(crate) fn from_pixels(
+        stage: &str,
+        pixels: &[f32],
+        width: usize,
+        height: usize,
+    ) -> Result<Picture, Error> {
         if pixels.iter().any(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { stage: "the VAE decoder".to_owned() });
+            return Err(Error::NotFinite { stage: stage.to_owned() });
         }
         // Half to even, as numpy rounds in diffusers' postprocessing.
         let to_byte = |value: &f32| ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
@@ -86,13 +91,14 @@ mod tests {
     fn pixels_are_clamped_and_rounded_half_to_even() {
         // 0.5 / 255 and 1.5 / 255 as the decoder would give them.
         let half = |n: f32| (n + 0.5) / 255.0 * 2.0 - 1.0;
-        let picture = Picture::from_pixels(&[-2.0, 0.0, 2.0, half(0.0), half(2.0), 1.0], 2, 1).unwrap();
+        let picture =
+            Picture::from_pixels("a test", &[-2.0, 0.0, 2.0, half(0.0), half(2.0), 1.0], 2, 1).unwrap();
         assert_eq!(picture.rgb, [0, 128, 255, 0, 2, 255]);
     }
 
     #[test]
     fn a_value_that_is_not_a_number_is_noticed() {
-        assert!(Picture::from_pixels(&[0.0, f32::NAN, 0.0], 1, 1).is_err());
+        assert!(Picture::from_pixels("a test", &[0.0, f32::NAN, 0.0], 1, 1).is_err());
     }
 
     #[test]
@@ -101,7 +107,7 @@ mod tests {
         let tensor = picture.to_tensor().unwrap();
         assert_eq!(tensor.shape(), [1, 3, 2, 2]);
         let pixels = crate::tensor::channels_last(tensor.values(), 3, 4);
-        assert_eq!(Picture::from_pixels(&pixels, 2, 2).unwrap(), picture);
+        assert_eq!(Picture::from_pixels("a test", &pixels, 2, 2).unwrap(), picture);
         assert!(Picture { width: 3, ..picture }.to_tensor().is_err());
     }
 }

@@ -76,7 +76,7 @@ impl Decoder<'_> {
     /// `latents [latent_channels, h, w]` as the loop left them → picture.
     pub(super) fn decode(&mut self, latents: &[f32]) -> Result<Picture, Error> {
         let (width, height) = (self.width, self.height);
-        Picture::from_pixels(self.pixels(latents)?, width, height)
+        Picture::from_pixels("the VAE decoder", self.pixels(latents)?, width, height)
     }
 
     /// The same before it becomes bytes: `[height, width, 3]`, mostly in -1..=1.

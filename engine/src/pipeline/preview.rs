@@ -110,7 +110,7 @@ impl Pipeline {
         let [_, _, height, width] =
             latents.picture_shape("latents", self.model.autoencoder.latent_channels())?;
         let pixels = self.latent_colors()?.pixels(latents.values(), height * width);
-        Picture::from_pixels(&pixels, width, height)
+        Picture::from_pixels("the preview", &pixels, width, height)
     }
 
     fn latent_colors(&self) -> Result<&LatentColors, Error> {

@@ -1,0 +1,39 @@
+//! Picture → picture by a network of its own, cut into strips where memory is short.
+
+use super::stages::Stager;
+use crate::{Error, Network, Picture, roles::PictureNetwork, tensor::channels_last};
+
+/// What `role`, whose weights `network` has, makes of `picture`, in at most `max_memory` bytes beside the two pictures. The
+/// result does not depend on how the work is cut.
+///
+/// # Errors
+/// [`Error::DoesNotFit`] when no cut fits, or when the device fails.
+pub fn map_picture(
+    network: &Network,
+    role: &dyn PictureNetwork,
+    picture: &Picture,
+    max_memory: Option<u64>,
+) -> Result<Picture, Error> {
+    let (height, width, scale) = (picture.height, picture.width, role.scale());
+    let graph = role.graph(height, width);
+    let stager = Stager::new(&graph, network, 0)?;
+    let stages = match max_memory {
+        None => stager.whole()?,
+        Some(limit) => match stager.cheapest(limit)? {
+            Some(stages) => stages,
+            None => {
+                return Err(Error::DoesNotFit {
+                    size: format!("{width}x{height}"),
+                    limit,
+                    needed: stager.smallest()?.memory(),
+                    advice: "give it a smaller picture".to_owned(),
+                });
+            }
+        },
+    };
+    let pixels = picture.to_tensor()?;
+    let pixels = channels_last(pixels.values(), 3, height * width);
+    let (height, width) = (scale * height, scale * width);
+    let mapped = stager.run(&stages, &pixels)?;
+    Picture::from_pixels(role.component(), &mapped[..3 * height * width], width, height)
+}
