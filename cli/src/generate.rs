@@ -27,7 +27,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         mask: args.job.mask.clone(),
         add_ons: add_ons.absolute()?,
     };
-    files.check(settings.count)?;
+    files.check(settings.request.count)?;
     for prompt in [&request.prompt, &request.negative_prompt] {
         let surplus = pipeline.surplus_tokens(prompt)?;
         if args.plain_prompt && surplus > 0 {

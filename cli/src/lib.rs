@@ -139,7 +139,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     }
     match error.downcast_ref::<EngineError>() {
         Some(EngineError::Cancelled { .. }) => EXIT_INTERRUPTED,
-        Some(EngineError::Request { .. }) => EXIT_USAGE,
+        Some(EngineError::Request { .. } | EngineError::Job(_)) => EXIT_USAGE,
         Some(EngineError::Scheduler(error)) if usage(error) => EXIT_USAGE,
         _ => EXIT_FAILED,
     }

@@ -3,10 +3,7 @@
 use std::{fmt::Write as _, path::Path};
 
 use anyhow::Context as _;
-use sdq_engine::{
-    PromptSyntax,
-    pipeline::{Caching, Job, Settings},
-};
+use sdq_engine::{Request, pipeline::as_typed};
 use sdq_formats::picture;
 use serde_json::{Value, json};
 
@@ -18,53 +15,15 @@ pub(crate) struct Recipe {
 }
 
 impl Recipe {
-    /// The recipe of the picture that `settings` draw alone with `model`. `init_image` and `mask` are the files that
-    /// the job starts from.
+    /// The recipe of the picture that `request` draws with `model`. `init_image` and `mask` are the files that the job
+    /// starts from.
     pub(crate) fn new(
-        settings: &Settings,
+        request: &Request,
         model: &str,
         init_image: Option<&Path>,
         mask: Option<&Path>,
     ) -> Recipe {
-        let options =
-            settings.scheduler_options.iter().map(|(key, value)| (key.clone(), value.clone().into()));
-        let options: serde_json::Map<String, Value> = options.collect();
-        let mut json = json!({
-            "prompt": settings.prompt,
-            "negative_prompt": settings.negative_prompt,
-            "width": settings.width,
-            "height": settings.height,
-            "steps": settings.steps,
-            "scheduler": settings.scheduler,
-            "scheduler_options": options,
-            "guidance_scale": as_written(settings.guidance_scale),
-            "seed": settings.seed,
-        });
-        if settings.reading.syntax == PromptSyntax::Plain {
-            json["plain_prompt"] = true.into();
-        }
-        if let Some(clip_skip) = settings.reading.clip_skip {
-            json["clip_skip"] = clip_skip.into();
-        }
-        if settings.guidance_rescale > 0.0 {
-            json["guidance_rescale"] = as_written(settings.guidance_rescale).into();
-        }
-        if let Some(variation) = settings.variation {
-            json["variation_seed"] = variation.seed.into();
-            json["variation_strength"] = variation.strength.into();
-        }
-        if settings.caching != Caching::None {
-            json["cache"] = settings.caching.to_string().into();
-        }
-        match settings.job {
-            Job::TextToImage => {}
-            Job::ImageToImage { strength, .. } | Job::Inpainting { strength, .. } => {
-                json["strength"] = strength.into();
-            }
-            Job::Editing { .. } => {
-                json["image_guidance_scale"] = as_written(settings.image_guidance_scale).into();
-            }
-        }
+        let mut json = serde_json::to_value(request).unwrap_or_default();
         for (key, file) in [("init_image", init_image), ("mask", mask)] {
             if let Some(name) = file.and_then(Path::file_name) {
                 json[key] = name.to_string_lossy().into();
@@ -79,7 +38,7 @@ impl Recipe {
     pub(crate) fn with_add_ons(mut self, add_ons: &AddOns) -> Recipe {
         let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let loras = add_ons.loras.iter().map(|lora| {
-            json!({ "file": name(&lora.path), "strength": as_written(lora.strength), "tag": lora.to_string() })
+            json!({ "file": name(&lora.path), "strength": as_typed(lora.strength), "tag": lora.to_string() })
         });
         let embeddings = add_ons
             .embeddings
@@ -152,22 +111,5 @@ impl Recipe {
         }
         let _ = write!(out, ", Version: {}", text("version"));
         out
-    }
-}
-
-/// The number a person typed: 7.1 and not the 7.099999904632568 that the nearest f32 is in f64.
-pub(crate) fn as_written(number: f32) -> f64 {
-    number.to_string().parse().unwrap_or(f64::from(number))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::as_written;
-
-    #[test]
-    fn numbers_read_as_they_were_typed() {
-        for (number, text) in [(7.1, "7.1"), (7.5, "7.5"), (3.0, "3.0"), (-0.1, "-0.1")] {
-            assert_eq!(serde_json::json!(as_written(number)).to_string(), text);
-        }
     }
 }

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     let pipeline = model::open(files.model.as_deref(), &args.run.options()?)?;
     let pipeline = files.add_ons.apply(pipeline)?;
     let settings = pipeline.settings(saved.request())?;
-    files.check(settings.count)?;
+    files.check(settings.request.count)?;
     let done = saved.steps_done(&settings)?;
     run::run(&pipeline, &settings, &files, &args.run, done, |observer| pipeline.resume(&saved, observer))?;
     // With --output the run went on beside the new one.

@@ -108,9 +108,9 @@ pub(crate) fn run(
         settings,
         model_name: &pipeline.manifest().name,
         files,
-        outputs: files.pictures(settings.count)?,
+        outputs: files.pictures(settings.request.count)?,
         notes: serde_json::to_string(files)?,
-        progress: Progress::new("step", (settings.evaluations * settings.count) as u64),
+        progress: Progress::new("step", (settings.evaluations * settings.request.count) as u64),
         steps_done,
         previews: args.preview_every.map(|every| (every.get(), Previews::new())),
         previewer: add_ons::vae::previewer(pipeline, &args.preview_vae)?,
@@ -214,10 +214,10 @@ impl Run<'_> {
     fn denoised(&mut self, image: usize, latents: &Tensor) -> anyhow::Result<()> {
         let Some(path) = &self.files.save_latents else { return Ok(()) };
         self.latents.extend_from_slice(latents.values());
-        if image + 1 < self.settings.count {
+        if image + 1 < self.settings.request.count {
             return Ok(());
         }
-        let shape = [&[self.settings.count], &latents.shape()[1..]].concat();
+        let shape = [&[self.settings.request.count], &latents.shape()[1..]].concat();
         let bytes: Vec<u8> = self.latents.iter().flat_map(|value| value.to_le_bytes()).collect();
         let tensor = TensorView { name: LATENTS.to_owned(), dtype: DType::F32, shape, bytes: &bytes };
         interrupt::while_writing(|| safetensors::write(path, &[tensor], &[]))?;
@@ -227,8 +227,8 @@ impl Run<'_> {
     fn decoded(&mut self, image: usize, picture: &Picture) -> anyhow::Result<()> {
         let path = &self.outputs[image];
         let Files { init_image, mask, add_ons, .. } = self.files;
-        let settings = self.settings.of_image(image);
-        let recipe = Recipe::new(&settings, self.model_name, init_image.as_deref(), mask.as_deref());
+        let request = self.settings.request_of_image(image);
+        let recipe = Recipe::new(&request, self.model_name, init_image.as_deref(), mask.as_deref());
         let recipe = recipe.with_add_ons(add_ons);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));

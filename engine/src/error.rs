@@ -48,7 +48,7 @@ pub enum Error {
     #[error("tokenizer: {0}")]
     Tokenizer(String),
     /// A value of the request cannot be used.
-    #[error("{field}: {found} is not {expected}")]
+    #[error("{field} is {found}, expected {expected}")]
     Request {
         /// Name of the request's field, as on the command line.
         field: &'static str,
@@ -57,6 +57,9 @@ pub enum Error {
         /// What would work.
         expected: String,
     },
+    /// The request's picture, mask and strength do not make a job for the model.
+    #[error(transparent)]
+    Job(JobProblem),
     /// Two models that are no versions of one.
     #[error(
         "the two models are not versions of one model: {what}: {expected} in the first, {found} in the second"
@@ -128,6 +131,42 @@ pub enum Error {
         /// Steps asked for.
         steps: usize,
     },
+}
+
+/// Why a request's picture, mask and strength do not make a job. Names are those of the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobProblem {
+    /// A model that works on a picture got none.
+    #[error("this model works on a picture; give it one as init-image")]
+    NoPicture,
+    /// An inpainting model got no mask.
+    #[error("this model draws a part of a picture anew; give it that part as mask")]
+    NoMask,
+    /// There is no picture for the mask.
+    #[error("a mask marks a part of a picture to start from; give that picture as init-image")]
+    MaskWithoutPicture,
+    /// There is no picture for the strength.
+    #[error("strength says how much of a picture to start from changes; give that picture as init-image")]
+    StrengthWithoutPicture,
+    /// An editing model got a mask.
+    #[error("this model edits the whole picture and cannot use a mask")]
+    MaskForEditing,
+    /// An editing model got a strength.
+    #[error("this model starts from noise and cannot use strength")]
+    StrengthForEditing,
+}
+
+impl JobProblem {
+    /// Name of the request's field that is to be given or left out.
+    pub fn field(self) -> &'static str {
+        match self {
+            JobProblem::NoPicture | JobProblem::MaskWithoutPicture | JobProblem::StrengthWithoutPicture => {
+                "init-image"
+            }
+            JobProblem::NoMask | JobProblem::MaskForEditing => "mask",
+            JobProblem::StrengthForEditing => "strength",
+        }
+    }
 }
 
 /// Bytes as people read them, rounded up.

@@ -32,7 +32,7 @@ mod tensor;
 pub mod tokenizer;
 mod words;
 
-pub use error::Error;
+pub use error::{Error, JobProblem};
 pub use model::{ExtraInput, JoinedTextStates, Model};
 pub use model_index::ModelIndex;
 pub use network::Network;

@@ -172,11 +172,11 @@ fn models_that_need_a_picture_say_so() {
     let mask = Mask { width: 64, height: 64, values: vec![255; 64 * 64] };
     let (alone, pictured) = (Request::new("x"), Request::new("x").init_image(picture));
     for (name, request, words) in [
-        ("inpaint", alone.clone(), "init-image: none is not a picture"),
-        ("pix2pix", alone, "init-image: none is not a picture"),
-        ("inpaint", pictured.clone(), "mask: none is not the part"),
-        ("pix2pix", pictured.clone().mask(mask), "mask: a picture is not of use"),
-        ("pix2pix", pictured.strength(0.5), "strength: a number is not of use"),
+        ("inpaint", alone.clone(), "this model works on a picture"),
+        ("pix2pix", alone, "this model works on a picture"),
+        ("inpaint", pictured.clone(), "draws a part of a picture anew"),
+        ("pix2pix", pictured.clone().mask(mask), "cannot use a mask"),
+        ("pix2pix", pictured.strength(0.5), "cannot use strength"),
     ] {
         let error = Model::convert(name, WeightType::F32).open(1).settings(&request).unwrap_err().to_string();
         assert!(error.starts_with(words), "{name}: {error}");

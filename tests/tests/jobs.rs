@@ -118,6 +118,7 @@ fn jobs_that_cannot_be_are_named() {
     ] {
         match pipeline.settings(&request) {
             Err(Error::Request { field: found, .. }) => assert_eq!(found, field),
+            Err(Error::Job(problem)) => assert_eq!(problem.field(), field),
             other => panic!("{field}: {other:?}"),
         }
     }

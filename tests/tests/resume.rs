@@ -82,7 +82,7 @@ fn every_job_goes_on_from_every_step() {
         for (place, path) in save_everywhere(&pipeline, &request, folder.path()).iter().enumerate() {
             let saved = SavedRun::open(path).unwrap();
             assert_eq!(saved.note("note"), Some("of the test"));
-            assert_eq!(*saved.request(), pipeline.settings(&request).unwrap().to_request());
+            assert_eq!(*saved.request(), pipeline.settings(&request).unwrap().complete_request());
             assert_equal(&resume(&pipeline, path), &expected, &format!("{model} from {place}"));
         }
     }
@@ -115,7 +115,7 @@ fn what_is_no_run_of_the_model_is_refused() {
         ("\\\"finished\\\":0", "\\\"finished\\\":1", "of 1 pictures"),
         ("\\\"step\\\":1", "\\\"step\\\":9", "step"),
         ("\\\"width\\\":16", "\\\"width\\\":24", "latents"),
-        ("\\\"version\\\":2", "\\\"version\\\":7", "version"),
+        ("\\\"version\\\":3", "\\\"version\\\":7", "version"),
         ("begun.0.generator", "begun.0.generaton", "generator"),
     ] {
         let text: Vec<u8> = replace(&bytes, from.as_bytes(), to.as_bytes());

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use sdq_engine::pipeline::{Comparison, Settings};
 use serde_json::{Value, json};
 
-use crate::{prompts::Prompt, recipe::as_written};
+use sdq_engine::pipeline::as_typed;
+
+use crate::prompts::Prompt;
 
 /// One measure over all prompts. Infinite values are ratios of equal pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -121,7 +123,7 @@ impl<'a> Report<'a> {
             "height": height,
             "steps": steps,
             "scheduler": scheduler,
-            "guidance_scale": as_written(*guidance_scale),
+            "guidance_scale": as_typed(*guidance_scale),
             "psnr": self.summary(Good::High, |row| row.psnr).json(),
             "ssim": self.summary(Good::High, |row| row.ssim).json(),
             "decoder_psnr": self.summary(Good::High, |row| row.decoder_psnr).json(),

@@ -110,7 +110,7 @@ impl CacheSchedule {
 
 impl Settings {
     pub(super) fn cache_schedule(&self) -> CacheSchedule {
-        match (self.caching, self.guidance) {
+        match (self.request.caching, self.guidance) {
             (Caching::Guidance { .. }, Guidance::None) => CacheSchedule::NONE,
             (caching, _) => CacheSchedule { caching, first_step: self.first_step },
         }
@@ -118,8 +118,8 @@ impl Settings {
 }
 
 impl Pipeline {
-    /// `caching`, if this model can do it.
-    pub(super) fn checked_caching(&self, caching: Caching) -> Result<Caching, Error> {
+    /// Fails where this model cannot do it.
+    pub(super) fn check_caching(&self, caching: Caching) -> Result<(), Error> {
         let refused = |expected: &str| {
             let (found, expected) = (caching.to_string(), expected.to_owned());
             Err(Error::Request { field: "cache", found, expected })
@@ -133,7 +133,7 @@ impl Pipeline {
                 Some(deepest) => refused(&format!("a skip up to {deepest}, below which there are layers")),
                 None => refused("another kind of caching, as this model has no layers below a skip"),
             },
-            caching => Ok(caching),
+            _ => Ok(()),
         }
     }
 }

@@ -13,15 +13,15 @@ use sdq_formats::{
 use serde_json::{Value, json};
 
 use super::{
-    Caching, Job, Pipeline, Request, Settings, Variation,
+    Job, Pipeline, Request, Settings,
     drawing::{Drawing, Kept},
 };
-use crate::{Error, Mask, Picture, PromptReading, PromptSyntax, Tensor, rng::TorchCpuGenerator};
+use crate::{Error, Mask, Picture, Tensor, rng::TorchCpuGenerator};
 
 /// Key of the metadata that describe the run; the caller's notes stand beside it.
 const RUN: &str = "sdq.run";
-/// Version of what is stored under it.
-const VERSION: u64 = 2;
+/// Version of what is written under it. Version 2, which spelled the request otherwise, is still read.
+const VERSION: u64 = 3;
 /// Most pictures that a run may have in work.
 const MAX_BEGUN: usize = 1024;
 /// Most tensors that a scheduler may remember.
@@ -67,7 +67,7 @@ impl<'a> Checkpoint<'a> {
 
     /// Whether all latents are there, so that only decoding is left.
     pub fn is_denoised(&self) -> bool {
-        self.finished.len() == self.settings.count
+        self.finished.len() == self.settings.request.count
     }
 
     /// Writes the run to `path`: beside it first, then renamed. `notes` are kept for the caller, names and texts.
@@ -82,7 +82,7 @@ impl<'a> Checkpoint<'a> {
         for (index, drawing) in self.begun().enumerate() {
             tensors.drawing(index, drawing);
         }
-        let request = self.settings.to_request();
+        let request = self.settings.complete_request();
         if let Some(image) = &request.init_image {
             tensors.bytes("init_image".to_owned(), vec![image.height, image.width, 3], image.rgb.clone());
         }
@@ -92,7 +92,7 @@ impl<'a> Checkpoint<'a> {
         let run = json!({
             "version": VERSION,
             "model": { "name": self.pipeline.manifest().name, "fingerprint": self.pipeline.fingerprint() },
-            "request": request_json(&request),
+            "request": request,
             "finished": self.finished.len(),
             "begun": self.begun().count(),
             "step": self.begun().next().map(|drawing| drawing.step),
@@ -184,11 +184,13 @@ impl SavedRun {
         let file = SafetensorsFile::open(path).map_err(|error| failed(reason(&error)))?;
         let run = metadata(&file, RUN).ok_or_else(|| failed("it holds no run of sdq".to_owned()))?;
         let run: Value = serde_json::from_str(run).map_err(|error| failed(error.to_string()))?;
-        if run["version"] != VERSION {
-            return Err(failed(format!("its version is {}, this sdq reads {VERSION}", run["version"])));
-        }
+        let version = run["version"].as_u64().filter(|version| (2..=VERSION).contains(version));
+        let Some(version) = version else {
+            let message = format!("its version is {}, this sdq reads 2 to {VERSION}", run["version"]);
+            return Err(failed(message));
+        };
         let mut saved = SavedRun { path: path.to_owned(), file, run, request: Request::default() };
-        saved.request = saved.read_request()?;
+        saved.request = saved.read_request(version)?;
         Ok(saved)
     }
 
@@ -225,8 +227,10 @@ impl SavedRun {
         let settings = pipeline.settings(&self.request)?;
         let shape = pipeline.latents_shape(settings.latent_size(pipeline.scale_factor()));
         let (finished, begun) = (self.count("finished")?, self.count("begun")?);
-        if finished.saturating_add(begun) > settings.count || begun > MAX_BEGUN {
-            return Err(self.error(format!("it has {finished} + {begun} of {} pictures", settings.count)));
+        if finished.saturating_add(begun) > settings.request.count || begun > MAX_BEGUN {
+            return Err(
+                self.error(format!("it has {finished} + {begun} of {} pictures", settings.request.count))
+            );
         }
         let finished = (0..finished)
             .map(|image| self.tensor(&format!("finished.{image}"), &shape))
@@ -298,9 +302,10 @@ impl SavedRun {
         })
     }
 
-    fn read_request(&self) -> Result<Request, Error> {
-        let mut request = request_from_json(&self.run["request"])
-            .ok_or_else(|| self.error("its request cannot be read".to_owned()))?;
+    fn read_request(&self, version: u64) -> Result<Request, Error> {
+        let request = upgraded(self.run["request"].clone(), version);
+        let mut request: Request = serde_json::from_value(request)
+            .map_err(|error| self.error(format!("its request cannot be read: {error}")))?;
         if let Some(view) = self.view("init_image", DType::U8) {
             let &[height, width, 3] = view.shape.as_slice() else {
                 return Err(self.error(format!("its picture is {:?}", view.shape)));
@@ -345,93 +350,51 @@ impl SavedRun {
     }
 }
 
-/// A request but for its pictures.
-fn request_json(request: &Request) -> Value {
-    json!({
-        "prompt": request.prompt,
-        "negative_prompt": request.negative_prompt,
-        "plain_prompt": request.reading.syntax == PromptSyntax::Plain,
-        "clip_skip": request.reading.clip_skip,
-        "width": request.width,
-        "height": request.height,
-        "steps": request.steps,
-        "scheduler": request.scheduler,
-        "scheduler_options": request.scheduler_options,
-        "guidance_scale": request.guidance_scale,
-        "guidance_rescale": request.guidance_rescale,
-        "image_guidance_scale": request.image_guidance_scale,
-        "seed": request.seed,
-        "variation": request.variation.map(|variation| json!([variation.seed, variation.strength])),
-        "count": request.count,
-        "strength": request.strength,
-        "cache": (request.caching != Caching::None).then(|| request.caching.to_string()),
-    })
-}
-
-/// `None` where [`request_json`] wrote something else.
-fn request_from_json(json: &Value) -> Option<Request> {
-    let text = |key: &str| json[key].as_str().map(str::to_owned);
-    let size = |key: &str| json[key].as_u64().and_then(|size| usize::try_from(size).ok());
-    // Written from f32, so that the way back through f64 is exact.
-    let float = |key: &str| json[key].as_f64().map(|value| value as f32);
-    let variation = match &json["variation"] {
-        Value::Null => None,
-        variation => Some(Variation { seed: variation[0].as_u64()?, strength: variation[1].as_f64()? }),
-    };
-    Some(Request {
-        prompt: text("prompt")?,
-        negative_prompt: text("negative_prompt")?,
-        reading: PromptReading {
-            // Runs of older versions were all read so.
-            syntax: match json["plain_prompt"].as_bool() {
-                Some(false) => PromptSyntax::Weighted,
-                Some(true) | None => PromptSyntax::Plain,
-            },
-            clip_skip: size("clip_skip"),
-        },
-        width: Some(size("width")?),
-        height: Some(size("height")?),
-        steps: Some(size("steps")?),
-        scheduler: Some(text("scheduler")?),
-        scheduler_options: serde_json::from_value(json["scheduler_options"].clone()).ok()?,
-        guidance_scale: Some(float("guidance_scale")?),
-        guidance_rescale: float("guidance_rescale")?,
-        image_guidance_scale: Some(float("image_guidance_scale")?),
-        seed: json["seed"].as_u64()?,
-        variation,
-        count: size("count")?,
-        init_image: None,
-        strength: json["strength"].as_f64(),
-        mask: None,
-        caching: match &json["cache"] {
-            Value::Null => Caching::None,
-            caching => caching.as_str()?.parse().ok()?,
-        },
-    })
+/// The request of a saved run as [`Request`] spells it now. Version 2 wrote all of its fields, wrote a variation as a list,
+/// and took prompts as plain where it did not say.
+fn upgraded(mut request: Value, version: u64) -> Value {
+    if version == 2
+        && let Some(fields) = request.as_object_mut()
+    {
+        fields.entry("plain_prompt").or_insert(true.into());
+        if let Some(Value::Array(variation)) = fields.remove("variation") {
+            let mut parts = variation.into_iter();
+            for key in ["variation_seed", "variation_strength"] {
+                fields.insert(key.to_owned(), parts.next().unwrap_or(Value::Null));
+            }
+        }
+    }
+    request
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{PromptReading, PromptSyntax};
 
     #[test]
-    fn a_request_comes_back_as_it_was() {
-        let request = Request::new("a \"quoted\" fox, 狐")
-            .negative_prompt("x")
+    fn requests_of_version_2_are_read() {
+        let old = json!({
+            "prompt": "a fox", "negative_prompt": "", "plain_prompt": false, "clip_skip": null, "width": 512,
+            "height": 768, "steps": 30, "scheduler": "ddim", "scheduler_options": [["eta", "0.5"]],
+            "guidance_scale": 7.099_999_904_632_568, "guidance_rescale": 0.0, "image_guidance_scale": 1.5,
+            "seed": u64::MAX, "variation": [7, 0.25], "count": 3, "strength": null, "cache": null,
+        });
+        let expected = Request::new("a fox")
+            .reading(PromptReading { syntax: PromptSyntax::Weighted, clip_skip: None })
             .size(512, 768)
             .steps(30)
             .scheduler("ddim")
             .scheduler_option("eta", "0.5")
             .guidance_scale(7.1)
-            .guidance_rescale(0.7)
-            .image_guidance_scale(1.3)
+            .image_guidance_scale(1.5)
             .seed(u64::MAX)
-            .variation(u64::MAX - 1, 0.1)
-            .count(3)
-            .strength(0.7)
-            .caching(Caching::Deep { every: 3, skip: 1 });
-        let text = request_json(&request).to_string();
-        let found = request_from_json(&serde_json::from_str(&text).unwrap());
-        assert_eq!(found, Some(request));
+            .variation(7, 0.25)
+            .count(3);
+        let read = |request: Value| serde_json::from_value::<Request>(upgraded(request, 2)).unwrap();
+        assert_eq!(read(old.clone()), expected);
+        let mut older = old;
+        older.as_object_mut().unwrap().remove("plain_prompt");
+        assert_eq!(read(older).reading.syntax, PromptSyntax::Plain);
     }
 }

@@ -46,7 +46,7 @@ pub fn compare(
     observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
 ) -> Result<Comparison, Error> {
     check_weights(reference, other)?;
-    let settings = Settings { count: 1, ..reference.settings(request)? };
+    let settings = reference.settings(&Request { count: 1, ..request.clone() })?;
     check_tokens(reference, other, &settings)?;
     let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
     let expected_condition = reference.condition(&settings)?;

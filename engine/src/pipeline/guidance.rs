@@ -1,6 +1,6 @@
 //! Guidance: what is evaluated for one picture, and what is made of it.
 
-use super::{Pipeline, Settings};
+use super::{Pipeline, Request, Settings};
 
 /// One evaluation for one picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,14 +82,15 @@ impl Pipeline {
     pub(super) fn guidance(&self, settings: &Settings) -> Guidance {
         let index = &self.model.index;
         let scale = settings.guidance_scale;
-        let same_prompts = settings.prompt == settings.negative_prompt;
-        let zeroed = index.force_zeros_for_empty_prompt && settings.negative_prompt.is_empty();
+        let Request { prompt, negative_prompt, guidance_rescale, .. } = &settings.request;
+        let same_prompts = prompt == negative_prompt;
+        let zeroed = index.force_zeros_for_empty_prompt && negative_prompt.is_empty();
         if scale <= 1.0 || self.model.denoiser.reads_guidance_scale() {
             return Guidance::None;
         }
         match index.image_guidance() {
             false if same_prompts && !zeroed && !index.requires_aesthetics_score => Guidance::None,
-            false => Guidance::Prompt { scale, rescale: settings.guidance_rescale },
+            false => Guidance::Prompt { scale, rescale: *guidance_rescale },
             true if settings.image_guidance_scale >= 1.0 => {
                 Guidance::PromptAndPicture { scale, image_scale: settings.image_guidance_scale }
             }
@@ -101,8 +102,8 @@ impl Pipeline {
 impl Settings {
     /// What is evaluated for one picture, in diffusers' order.
     pub(super) fn branches(&self) -> Vec<Branch<'_>> {
-        let cond = Branch { prompt: &self.prompt, negative: false };
-        let uncond = Branch { prompt: &self.negative_prompt, negative: true };
+        let cond = Branch { prompt: &self.request.prompt, negative: false };
+        let uncond = Branch { prompt: &self.request.negative_prompt, negative: true };
         match self.guidance {
             Guidance::None => vec![cond],
             Guidance::Prompt { .. } => vec![uncond, cond],

@@ -31,7 +31,7 @@ impl Pipeline {
         let mut denoiser = self.denoiser(&settings, &conditioning, &[last])?;
         let (height, width) = settings.latent_size(self.scale_factor());
         let mut noise = vec![0.0; self.model.autoencoder.latent_channels() * height * width];
-        TorchCpuGenerator::new(settings.seed).fill_standard_normal(&mut noise);
+        TorchCpuGenerator::new(settings.request.seed).fill_standard_normal(&mut noise);
         let mut prediction = vec![0.0; noise.len()];
         denoiser.predict(&noise, 0, &mut prediction)?;
         let dot = |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum() };

@@ -50,7 +50,7 @@ pub use picture_run::map_picture;
 pub use plan::{Decoding, MemoryPlan, Phase};
 pub use preview::Preview;
 pub use probe::Probe;
-pub use request::{Request, Variation};
+pub use request::{Request, Variation, as_typed};
 pub use run_plan::{EncodedPicture, RunPlan};
 pub use settings::{Defaults, Job, Settings};
 pub use text::{Conditioning, EncodedPrompts};
@@ -286,17 +286,17 @@ impl Pipeline {
         observer: &mut Teller<'_>,
     ) -> Result<Vec<Tensor>, Error> {
         let size = settings.latent_size(self.scale_factor());
-        let some_to_begin = finished.len() + begun.len() < settings.count;
+        let some_to_begin = finished.len() + begun.len() < settings.request.count;
         let start = if some_to_begin { self.start(settings, &plan.run)? } else { Start::default() };
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
         let checkpoint = |finished: &[Tensor], begun: [&[Drawing]; 2], observer: &mut Teller<'_>| {
             observer.tell(Event::Saveable(&Checkpoint::new(self, settings, finished, begun)))
         };
         let mut denoiser: Option<Denoiser<'_>> = None;
-        while finished.len() < settings.count {
+        while finished.len() < settings.request.count {
             let together = plan.batching.pictures;
             if begun.is_empty() {
-                for image in (finished.len()..settings.count).take(together) {
+                for image in (finished.len()..settings.request.count).take(together) {
                     begun.push(Drawing::new(settings, &start, image, self.latents_shape(size))?);
                 }
             }

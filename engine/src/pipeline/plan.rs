@@ -5,7 +5,7 @@
 //! mapped file and are not.
 
 use super::{
-    Job, Pipeline, Request, RunPlan, Settings,
+    Pipeline, Request, RunPlan, Settings,
     denoiser::Batching,
     run_plan::PlannedGraph,
     stages::{Stager, Stages},
@@ -294,18 +294,16 @@ impl<'p> Planner<'p> {
 
     /// What is held while a picture is decoded, the decoder aside: all latents and pictures among them.
     fn beside_decoder(&self) -> u64 {
-        let Settings { width, height, count, .. } = *self.settings;
+        let Settings { width, height, .. } = *self.settings;
+        let count = self.run.pictures;
         let pictures = (3 * width * height * count) as u64;
         self.beside_phases() + pictures + (count as u64 + 1) * self.latents_of_one()
     }
 
     /// The picture and the mask to start from, as the caller holds them and as the settings do.
     fn given(&self) -> u64 {
-        let channels = match self.settings.job {
-            Job::TextToImage => 0,
-            Job::ImageToImage { .. } | Job::Editing { .. } => 3,
-            Job::Inpainting { .. } => 4,
-        };
+        let Request { init_image, mask, .. } = &self.settings.request;
+        let channels = if init_image.is_some() { 3 } else { 0 } + usize::from(mask.is_some());
         2 * (channels * self.settings.width * self.settings.height) as u64
     }
 

@@ -41,7 +41,7 @@ impl Probe {
         points: usize,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Probe, Error> {
-        let settings = Settings { count: 1, ..reference.settings(request)? };
+        let settings = reference.settings(&Request { count: 1, ..request.clone() })?;
         let mut observer = Teller { observer, step: 0, steps: settings.evaluations };
         let conditioning = reference.condition(&settings)?;
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();

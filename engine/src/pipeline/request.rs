@@ -1,9 +1,15 @@
-//! What to draw, in the words of the user.
+//! What to draw, in the words of the user, and its one spelling as JSON.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::Caching;
-use crate::{Mask, Picture, PromptReading};
+use crate::{Mask, Picture, PromptReading, PromptSyntax};
 
 /// What to draw. `None` takes the model's default.
+///
+/// As JSON it is one flat object: saved runs hold it, recipes in pictures begin with it, and servers can take it. Fields that
+/// are left open or off are absent. The start picture and the mask are not part of it.
 ///
 /// ```
 /// use sdq_engine::Request;
@@ -11,52 +17,70 @@ use crate::{Mask, Picture, PromptReading};
 /// let request = Request::new("a red apple on a blue background").steps(30).seed(7).count(4);
 /// assert_eq!(request.seed, 7);
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Request {
     /// What the picture shows.
     pub prompt: String,
     /// What it does not show; read only where guidance is on.
     pub negative_prompt: String,
-    /// How both are read.
-    pub reading: PromptReading,
     /// In pixels, divisible by 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
     /// In pixels, divisible by 8.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
     /// Denoising steps of a run from noise alone; one that starts from a picture takes its `strength`'s share of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
     /// Name or alias of a registered scheduler.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<String>,
     /// Keys of the model's scheduler config to override, such as `("eta", "0.5")`.
+    #[serde(with = "options")]
     pub scheduler_options: Vec<(String, String)>,
     /// How strongly the prompt pulls; 1 and less switch guidance off, and with it the negative prompt.
+    #[serde(with = "decimal_option", skip_serializing_if = "Option::is_none")]
     pub guidance_scale: Option<f32>,
-    /// How much of the contrast that guidance adds is taken back, 0 to 1.
-    pub guidance_rescale: f32,
-    /// How strongly an editing model's picture pulls.
-    pub image_guidance_scale: Option<f32>,
     /// Of the first picture; each further one takes the next number, so that any of them can be drawn alone.
     pub seed: u64,
+    /// How both prompts are read.
+    #[serde(flatten, with = "reading")]
+    pub reading: PromptReading,
+    /// How much of the contrast that guidance adds is taken back, 0 to 1.
+    #[serde(with = "decimal", skip_serializing_if = "is_zero")]
+    pub guidance_rescale: f32,
     /// Bends the noise of `seed` towards another: pictures alike but not the same.
+    #[serde(flatten)]
     pub variation: Option<Variation>,
+    /// What evaluations of the denoiser take from earlier ones: faster, and not quite the same picture.
+    #[serde(rename = "cache", with = "caching", skip_serializing_if = "is_not_cached")]
+    pub caching: Caching,
+    /// How much of `init_image` is drawn anew: from 0, nothing, to 1, everything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strength: Option<f64>,
+    /// How strongly an editing model's picture pulls.
+    #[serde(with = "decimal_option", skip_serializing_if = "Option::is_none")]
+    pub image_guidance_scale: Option<f32>,
     /// Number of pictures.
+    #[serde(skip_serializing_if = "is_one")]
     pub count: usize,
     /// The picture to start from, as large as the one to be drawn.
+    #[serde(skip)]
     pub init_image: Option<Picture>,
-    /// How much of `init_image` is drawn anew: from 0, nothing, to 1, everything.
-    pub strength: Option<f64>,
     /// The part of `init_image` to be drawn anew, of its size.
+    #[serde(skip)]
     pub mask: Option<Mask>,
-    /// What evaluations of the U-Net take from earlier ones: faster, and not quite the same picture.
-    pub caching: Caching,
 }
 
 /// Another seed, and the way towards it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Variation {
     /// Of the first picture; each further one takes the next number, while the request's own seed stays.
+    #[serde(rename = "variation_seed")]
     pub seed: u64,
     /// From 0, the noise of the request's seed, to 1, that of this one.
+    #[serde(rename = "variation_strength")]
     pub strength: f64,
 }
 
@@ -175,5 +199,214 @@ impl Request {
     #[must_use]
     pub fn caching(self, caching: Caching) -> Request {
         Request { caching, ..self }
+    }
+}
+
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
+}
+
+fn is_one(count: &usize) -> bool {
+    *count == 1
+}
+
+fn is_not_cached(caching: &Caching) -> bool {
+    *caching == Caching::None
+}
+
+/// The number a person typed: 7.1 and not the 7.099999904632568 that the nearest f32 is in f64. The way back is exact.
+pub fn as_typed(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
+}
+
+/// An f32 as the decimal number that was typed.
+mod decimal {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_f64(as_typed(*value))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f32, D::Error> {
+        f64::deserialize(deserializer).map(|value| value as f32)
+    }
+}
+
+/// The same where it may be left open.
+mod decimal_option {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(value: &Option<f32>, serializer: S) -> Result<S::Ok, S::Error> {
+        value.map(as_typed).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f32>, D::Error> {
+        Ok(Option::<f64>::deserialize(deserializer)?.map(|value| value as f32))
+    }
+}
+
+/// Scheduler options: an object of texts. Numbers and flags are taken too, and the list of pairs that saved runs once held.
+mod options {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        options: &[(String, String)],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(options.iter().map(|(key, value)| (key, value)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<(String, String)>, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Spelling {
+            Object(Map<String, Value>),
+            Pairs(Vec<(String, String)>),
+        }
+        let text = |value: Value| match value {
+            Value::String(text) => text,
+            other => other.to_string(),
+        };
+        Ok(match Spelling::deserialize(deserializer)? {
+            Spelling::Object(object) => object.into_iter().map(|(key, value)| (key, text(value))).collect(),
+            Spelling::Pairs(pairs) => pairs,
+        })
+    }
+}
+
+/// How prompts are read: `plain_prompt` and `clip_skip`.
+mod reading {
+    use super::*;
+
+    #[derive(Serialize, Deserialize)]
+    struct Spelling {
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        plain_prompt: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        clip_skip: Option<usize>,
+    }
+
+    pub(super) fn serialize<S: Serializer>(
+        reading: &PromptReading,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let plain_prompt = reading.syntax == PromptSyntax::Plain;
+        Spelling { plain_prompt, clip_skip: reading.clip_skip }.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PromptReading, D::Error> {
+        let Spelling { plain_prompt, clip_skip } = Spelling::deserialize(deserializer)?;
+        let syntax = if plain_prompt { PromptSyntax::Plain } else { PromptSyntax::Weighted };
+        Ok(PromptReading { syntax, clip_skip })
+    }
+}
+
+/// Step caching as on the command line.
+mod caching {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(caching: &Caching, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(caching)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Caching, D::Error> {
+        match Option::<String>::deserialize(deserializer)? {
+            None => Ok(Caching::None),
+            Some(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Any request without pictures.
+    fn requests() -> impl Strategy<Value = Request> {
+        let texts = (".{0,20}", ".{0,20}", proptest::option::of("[a-z0-9_]{1,8}"));
+        let sizes = proptest::option::of(0..100_000_usize);
+        let float = || proptest::option::of(proptest::num::f32::NORMAL | proptest::num::f32::ZERO);
+        let reading = (any::<bool>(), proptest::option::of(0..40_usize));
+        let variation = proptest::option::of((any::<u64>(), -1.0..2.0_f64));
+        let caching = prop_oneof![
+            Just(Caching::None),
+            (2..9_usize, 0..9_usize).prop_map(|(every, skip)| Caching::Deep { every, skip }),
+            (2..9_usize).prop_map(|every| Caching::Guidance { every }),
+        ];
+        let options = proptest::collection::vec(("[a-z]{1,9}", ".{0,9}"), 0..4);
+        let numbers = (sizes.clone(), sizes.clone(), sizes, any::<u64>(), 1..9_usize);
+        let scales = (float(), float(), float(), proptest::option::of(0.0..1.0_f64));
+        (texts, numbers, scales, reading, variation, caching, options).prop_map(
+            |(texts, numbers, scales, (plain, clip_skip), variation, caching, mut options)| {
+                options.sort();
+                options.dedup_by(|a, b| a.0 == b.0);
+                Request {
+                    prompt: texts.0,
+                    negative_prompt: texts.1,
+                    scheduler: texts.2,
+                    width: numbers.0,
+                    height: numbers.1,
+                    steps: numbers.2,
+                    seed: numbers.3,
+                    count: numbers.4,
+                    guidance_scale: scales.0,
+                    image_guidance_scale: scales.1,
+                    guidance_rescale: scales.2.unwrap_or(0.0),
+                    strength: scales.3,
+                    reading: PromptReading {
+                        syntax: if plain { PromptSyntax::Plain } else { PromptSyntax::Weighted },
+                        clip_skip,
+                    },
+                    variation: variation.map(|(seed, strength)| Variation { seed, strength }),
+                    caching,
+                    scheduler_options: options,
+                    init_image: None,
+                    mask: None,
+                }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_comes_back_as_it_was(request in requests()) {
+            let text = serde_json::to_string(&request).unwrap();
+            prop_assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request);
+        }
+    }
+
+    #[test]
+    fn the_spelling_stays_as_it_is() {
+        let request = Request::new("a \"quoted\" fox, 狐")
+            .negative_prompt("x")
+            .reading(PromptReading { syntax: PromptSyntax::Weighted, clip_skip: Some(2) })
+            .size(512, 768)
+            .steps(30)
+            .scheduler("ddim")
+            .scheduler_option("eta", "0.5")
+            .guidance_scale(7.1)
+            .guidance_rescale(0.7)
+            .seed(u64::MAX)
+            .variation(3, 0.1)
+            .caching(Caching::Deep { every: 3, skip: 1 });
+        let expected = json!({
+            "prompt": "a \"quoted\" fox, 狐", "negative_prompt": "x", "width": 512, "height": 768, "steps": 30,
+            "scheduler": "ddim", "scheduler_options": { "eta": "0.5" }, "guidance_scale": 7.1, "seed": u64::MAX,
+            "clip_skip": 2, "guidance_rescale": 0.7, "variation_seed": 3, "variation_strength": 0.1,
+            "cache": "deepcache:3:1",
+        });
+        assert_eq!(serde_json::to_value(&request).unwrap(), expected);
+        // Options as numbers, and as the pairs of older saved runs.
+        for options in [json!({ "eta": 0.5 }), json!([["eta", "0.5"]])] {
+            let mut older = expected.clone();
+            older["scheduler_options"] = options;
+            older["strength"] = Value::Null;
+            assert_eq!(serde_json::from_value::<Request>(older).unwrap(), request);
+        }
     }
 }

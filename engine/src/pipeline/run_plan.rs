@@ -90,13 +90,13 @@ impl RunPlan {
         let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
         Ok(RunPlan {
             prompts: prompts.len(),
-            chunks: pipeline.chunk_count(&prompts, settings.reading.syntax)?,
-            encodes: encodes(&settings.job, pipeline.model.extra_input),
-            pictures: settings.count,
+            chunks: pipeline.chunk_count(&prompts, settings.request.reading.syntax)?,
+            encodes: encodes(settings.job, pipeline.model.extra_input),
+            pictures: settings.request.count,
             evaluations: settings.evaluations,
             timesteps: settings.first_step + settings.evaluations,
             size: settings.latent_size(pipeline.scale_factor()),
-            reading: settings.reading,
+            reading: settings.request.reading,
             cache_schedule: settings.cache_schedule(),
         })
     }
@@ -252,15 +252,15 @@ impl StepNetworkPlan {
 }
 
 /// The pictures that a run of `job` encodes.
-fn encodes(job: &Job, extra_input: ExtraInput) -> Vec<EncodedPicture> {
+fn encodes(job: Job, extra_input: ExtraInput) -> Vec<EncodedPicture> {
     match job {
         Job::TextToImage => vec![],
         Job::ImageToImage { .. } => vec![EncodedPicture::Start],
         // The kept part is put back at every step, whatever the run starts from.
         Job::Inpainting { .. } if extra_input == ExtraInput::None => vec![EncodedPicture::Start],
-        Job::Inpainting { strength, .. } if *strength == 1.0 => vec![EncodedPicture::Masked],
+        Job::Inpainting { strength: 1.0 } => vec![EncodedPicture::Masked],
         Job::Inpainting { .. } => vec![EncodedPicture::Start, EncodedPicture::Masked],
-        Job::Editing { .. } => vec![EncodedPicture::Edited],
+        Job::Editing => vec![EncodedPicture::Edited],
     }
 }
 

@@ -3,8 +3,8 @@
 use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
-use super::{Caching, Pipeline, Request, Variation, guidance::Guidance};
-use crate::{Error, ExtraInput, Mask, Picture, PromptReading};
+use super::{Pipeline, Request, Variation, guidance::Guidance};
+use crate::{Error, ExtraInput, JobProblem, PromptReading};
 
 /// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
 /// both or in neither.
@@ -42,53 +42,45 @@ pub struct Defaults {
     pub image_guidance_scale: f32,
 }
 
-/// What a run starts from.
-#[derive(Clone, Debug, PartialEq)]
+/// What a run starts from. The picture and the mask are the request's.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Job {
     /// Noise alone.
     TextToImage,
     /// A picture of which the noise of `strength` leaves something.
     ImageToImage {
-        /// The picture.
-        image: Picture,
         /// From 0, keep all, to 1.
         strength: f64,
     },
     /// A picture of which a part is drawn anew.
     Inpainting {
-        /// The picture.
-        image: Picture,
-        /// The part.
-        mask: Mask,
         /// From 0, keep all, to 1, start from noise alone.
         strength: f64,
     },
-    /// Noise, beside a picture that an editing model looks at.
-    Editing {
-        /// The picture.
-        image: Picture,
-    },
+    /// Noise, beside a picture that an editing model reads.
+    Editing,
 }
 
 impl Job {
-    /// Of the steps, the share that is taken.
-    fn strength(&self) -> f64 {
-        match *self {
-            Job::TextToImage | Job::Editing { .. } => 1.0,
-            Job::ImageToImage { strength, .. } | Job::Inpainting { strength, .. } => strength,
+    /// The share of the steps that is taken.
+    fn share_of_steps(self) -> f64 {
+        self.strength().unwrap_or(1.0)
+    }
+
+    /// How much of the picture is drawn anew, in jobs where that is a choice.
+    pub fn strength(self) -> Option<f64> {
+        match self {
+            Job::TextToImage | Job::Editing => None,
+            Job::ImageToImage { strength } | Job::Inpainting { strength } => Some(strength),
         }
     }
 }
 
-/// A request with nothing left open.
+/// A request and everything that follows from it for a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// What the picture shows.
-    pub prompt: String,
-    /// What it does not show.
-    pub negative_prompt: String,
-    /// How both are read.
-    pub reading: PromptReading,
+    /// What was asked for.
+    pub request: Request,
     /// In pixels.
     pub width: usize,
     /// In pixels.
@@ -97,40 +89,23 @@ pub struct Settings {
     pub steps: usize,
     /// Canonical name of the scheduler.
     pub scheduler: String,
-    /// The request's overrides of the model's scheduler config.
-    pub scheduler_options: Vec<(String, String)>,
-    /// The model's scheduler config with the overrides.
+    /// The model's scheduler config with the request's options.
     pub scheduler_config: SchedulerConfig,
     /// How strongly the prompt pulls.
     pub guidance_scale: f32,
-    /// How much of the contrast that guidance adds is taken back.
-    pub guidance_rescale: f32,
     /// How strongly an editing model's picture pulls.
     pub image_guidance_scale: f32,
-    /// Of the first picture.
-    pub seed: u64,
-    /// Where the noise is bent to.
-    pub variation: Option<Variation>,
-    /// Number of pictures.
-    pub count: usize,
     /// What the run starts from.
     pub job: Job,
-    /// What evaluations of the U-Net take from earlier ones.
-    pub caching: Caching,
-    /// Evaluations of the U-Net that are left out, because the job starts with less noise.
+    /// Evaluations of the denoiser that are left out, because the job starts with less noise.
     pub first_step: usize,
-    /// Evaluations of the U-Net for each picture, all branches of guidance counted as one.
+    /// Evaluations of the denoiser for each picture, all branches of guidance counted as one.
     pub evaluations: usize,
-    /// What is evaluated, and what is made of it.
+    /// Which branches are evaluated, and how they become one prediction.
     pub(super) guidance: Guidance,
 }
 
 impl Settings {
-    /// Whether the U-Net is evaluated without the prompt too.
-    pub fn guided(&self) -> bool {
-        self.guidance != Guidance::None
-    }
-
     /// A scheduler that has not stepped yet.
     pub(super) fn new_scheduler(&self) -> Result<Box<dyn Scheduler>, Error> {
         Ok(sdq_schedulers::create(&self.scheduler, &self.scheduler_config, self.steps)?)
@@ -138,48 +113,34 @@ impl Settings {
 
     /// The seed of every picture, and that of its variation.
     pub(super) fn seeds(&self, image: usize) -> (u64, Option<Variation>) {
-        match self.variation {
-            None => (self.seed.wrapping_add(image as u64), None),
+        let Request { seed, variation, .. } = self.request;
+        match variation {
+            None => (seed.wrapping_add(image as u64), None),
             Some(variation) => {
-                let seed = variation.seed.wrapping_add(image as u64);
-                (self.seed, Some(Variation { seed, ..variation }))
+                let varied = variation.seed.wrapping_add(image as u64);
+                (seed, Some(Variation { seed: varied, ..variation }))
             }
         }
     }
 
-    /// The settings of picture `image` alone.
-    pub fn of_image(&self, image: usize) -> Settings {
+    /// The request for picture `image` alone, with nothing left open: it draws the same picture where the model's defaults
+    /// are others.
+    pub fn request_of_image(&self, image: usize) -> Request {
         let (seed, variation) = self.seeds(image);
-        Settings { seed, variation, count: 1, ..self.clone() }
+        Request { seed, variation, count: 1, ..self.complete_request() }
     }
 
-    /// A request for just this.
-    pub fn to_request(&self) -> Request {
-        let (init_image, mask, strength) = match self.job.clone() {
-            Job::TextToImage => (None, None, None),
-            Job::ImageToImage { image, strength } => (Some(image), None, Some(strength)),
-            Job::Inpainting { image, mask, strength } => (Some(image), Some(mask), Some(strength)),
-            Job::Editing { image } => (Some(image), None, None),
-        };
+    /// The request with nothing left open.
+    pub fn complete_request(&self) -> Request {
         Request {
-            prompt: self.prompt.clone(),
-            negative_prompt: self.negative_prompt.clone(),
-            reading: self.reading,
             width: Some(self.width),
             height: Some(self.height),
             steps: Some(self.steps),
             scheduler: Some(self.scheduler.clone()),
-            scheduler_options: self.scheduler_options.clone(),
             guidance_scale: Some(self.guidance_scale),
-            guidance_rescale: self.guidance_rescale,
-            image_guidance_scale: Some(self.image_guidance_scale),
-            seed: self.seed,
-            variation: self.variation,
-            count: self.count,
-            init_image,
-            strength,
-            mask,
-            caching: self.caching,
+            image_guidance_scale: (self.job == Job::Editing).then_some(self.image_guidance_scale),
+            strength: self.job.strength(),
+            ..self.request.clone()
         }
     }
 
@@ -210,8 +171,8 @@ impl Pipeline {
         })
     }
 
-    /// A block that counts as the last has to be there, in every text encoder.
-    fn checked_reading(&self, reading: PromptReading) -> Result<PromptReading, Error> {
+    /// The block that `clip_skip` names must exist in every text encoder.
+    fn check_reading(&self, reading: PromptReading) -> Result<(), Error> {
         let layers = self.model.text_encoders.iter().map(|encoder| encoder.blocks()).min();
         let layers = layers.unwrap_or(0);
         match reading.clip_skip {
@@ -220,7 +181,7 @@ impl Pipeline {
                 found: count.to_string(),
                 expected: format!("from 1, the last block, to {layers}"),
             }),
-            _ => Ok(reading),
+            _ => Ok(()),
         }
     }
 
@@ -238,38 +199,28 @@ impl Pipeline {
             (width, height) = (image.width, image.height);
         }
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
+        self.check_reading(request.reading)?;
+        self.check_caching(request.caching)?;
+        share("guidance-rescale", request.guidance_rescale)?;
+        let count_fits = (1..=MAX_COUNT).contains(&request.count);
+        check("count", request.count, count_fits, &format!("from 1 to {MAX_COUNT}"))?;
+        let image_guidance_scale = request.image_guidance_scale.unwrap_or(defaults.image_guidance_scale);
         let mut settings = Settings {
-            prompt: request.prompt.clone(),
-            negative_prompt: request.negative_prompt.clone(),
-            reading: self.checked_reading(request.reading)?,
+            request: request.clone(),
             width: self.side("width", request.width.unwrap_or(width))?,
             height: self.side("height", request.height.unwrap_or(height))?,
             steps: request.steps.unwrap_or(defaults.steps),
             scheduler: entry.name.to_owned(),
-            scheduler_options: request.scheduler_options.clone(),
             scheduler_config,
             guidance_scale: finite("guidance-scale", guidance_scale)?,
-            guidance_rescale: share("guidance-rescale", request.guidance_rescale)?,
-            image_guidance_scale: finite(
-                "image-guidance-scale",
-                request.image_guidance_scale.unwrap_or(defaults.image_guidance_scale),
-            )?,
-            seed: request.seed,
-            variation: request.variation,
-            count: check(
-                "count",
-                request.count,
-                (1..=MAX_COUNT).contains(&request.count),
-                &format!("from 1 to {MAX_COUNT}"),
-            )?,
+            image_guidance_scale: finite("image-guidance-scale", image_guidance_scale)?,
             job: self.job(request)?,
-            caching: self.checked_caching(request.caching)?,
             first_step: 0,
             evaluations: 0,
             guidance: Guidance::None,
         };
         settings.guidance = self.guidance(&settings);
-        if let Some(variation) = settings.variation {
+        if let Some(variation) = request.variation {
             share("variation-strength", variation.strength)?;
         }
         check_sizes(&settings)?;
@@ -281,37 +232,27 @@ impl Pipeline {
     }
 
     fn job(&self, request: &Request) -> Result<Job, Error> {
-        // The field, what it was found to be and what it should be, wherever `wrong`.
-        let refused =
-            |wrong: bool, field, found: &str, expected| check(field, found, !wrong, expected).map(drop);
+        let (image, mask) = (request.init_image.is_some(), request.mask.is_some());
         let strength = |default| share("strength", request.strength.unwrap_or(default));
-        let (extra, mask) = (self.model.extra_input, request.mask.clone());
-        let Some(image) = request.init_image.clone() else {
-            for (wrong, expected) in [
-                (extra != ExtraInput::None, "a picture, which this model works on"),
-                (mask.is_some(), "a picture for the mask to lie on"),
-                (request.strength.is_some(), "a picture for strength to change"),
-            ] {
-                refused(wrong, "init-image", "none", expected)?;
+        match (self.model.extra_input, image, mask) {
+            (ExtraInput::None, false, _) if mask => Err(Error::Job(JobProblem::MaskWithoutPicture)),
+            (ExtraInput::None, false, _) if request.strength.is_some() => {
+                Err(Error::Job(JobProblem::StrengthWithoutPicture))
             }
-            return Ok(Job::TextToImage);
-        };
-        match (extra, mask) {
-            (ExtraInput::Picture, mask) => {
-                refused(mask.is_some(), "mask", "a picture", "of use: this model edits all of it")?;
-                let strength = request.strength;
-                refused(strength.is_some(), "strength", "a number", "of use: this model starts from noise")?;
-                Ok(Job::Editing { image })
+            (ExtraInput::None, false, _) => Ok(Job::TextToImage),
+            (ExtraInput::MaskedPicture | ExtraInput::Picture, false, _) => {
+                Err(Error::Job(JobProblem::NoPicture))
             }
-            (ExtraInput::None | ExtraInput::MaskedPicture, Some(mask)) => {
-                Ok(Job::Inpainting { image, mask, strength: strength(INPAINTING_STRENGTH)? })
+            (ExtraInput::Picture, true, true) => Err(Error::Job(JobProblem::MaskForEditing)),
+            (ExtraInput::Picture, true, false) if request.strength.is_some() => {
+                Err(Error::Job(JobProblem::StrengthForEditing))
             }
-            (ExtraInput::None, None) => Ok(Job::ImageToImage { image, strength: strength(STRENGTH)? }),
-            (ExtraInput::MaskedPicture, None) => Err(Error::Request {
-                field: "mask",
-                found: "none".to_owned(),
-                expected: "the part of the picture that this model is to draw anew".to_owned(),
-            }),
+            (ExtraInput::Picture, true, false) => Ok(Job::Editing),
+            (ExtraInput::None | ExtraInput::MaskedPicture, true, true) => {
+                Ok(Job::Inpainting { strength: strength(INPAINTING_STRENGTH)? })
+            }
+            (ExtraInput::None, true, false) => Ok(Job::ImageToImage { strength: strength(STRENGTH)? }),
+            (ExtraInput::MaskedPicture, true, false) => Err(Error::Job(JobProblem::NoMask)),
         }
     }
 
@@ -331,7 +272,7 @@ impl Pipeline {
 /// The evaluations before the noise level that the job's strength asks for, counted as diffusers'
 /// `StableDiffusionImg2ImgPipeline.get_timesteps` counts.
 fn first_step(settings: &Settings, scheduler: &dyn Scheduler) -> Result<usize, Error> {
-    let strength = settings.job.strength();
+    let strength = settings.job.share_of_steps();
     let taken = ((settings.steps as f64 * strength) as usize).min(settings.steps);
     let first_step = (settings.steps - taken) * scheduler.order();
     let some_left = taken > 0 && first_step < scheduler.timesteps().len();
@@ -348,14 +289,12 @@ fn check_sizes(settings: &Settings) -> Result<(), Error> {
         let found = format!("{}x{} ({values} values)", found.0, found.1);
         check(field, found, fits, &format!("{}x{} ({area} values)", expected.0, expected.1)).map(|_| ())
     };
-    let picture = |image: &Picture| check_size("init-image", (image.width, image.height), image.rgb.len(), 3);
-    match &settings.job {
-        Job::TextToImage => Ok(()),
-        Job::ImageToImage { image, .. } | Job::Editing { image } => picture(image),
-        Job::Inpainting { image, mask, .. } => {
-            picture(image)?;
-            check_size("mask", (mask.width, mask.height), mask.values.len(), 1)
-        }
+    if let Some(image) = &settings.request.init_image {
+        check_size("init-image", (image.width, image.height), image.rgb.len(), 3)?;
+    }
+    match &settings.request.mask {
+        Some(mask) => check_size("mask", (mask.width, mask.height), mask.values.len(), 1),
+        None => Ok(()),
     }
 }
 

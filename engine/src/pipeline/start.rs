@@ -1,6 +1,6 @@
 //! What a run starts from: the request's picture and mask → latents, once for all pictures of the run.
 
-use super::{EncodedPicture, Job, Moments, Pipeline, RunPlan, Settings};
+use super::{EncodedPicture, Job, Moments, Pipeline, Request, RunPlan, Settings};
 use crate::{Error, Mask, Tensor};
 
 /// The parts of a run's start that its pictures share. Empty for text to image.
@@ -29,19 +29,17 @@ impl Pipeline {
     /// Encodes the pictures that `plan` lists, as diffusers' pipelines of the same jobs do.
     pub(super) fn start(&self, settings: &Settings, plan: &RunPlan) -> Result<Start, Error> {
         let mut start = Start::default();
-        let image = match &settings.job {
-            Job::TextToImage => return Ok(start),
-            Job::ImageToImage { image, .. } | Job::Editing { image } | Job::Inpainting { image, .. } => image,
-        };
-        if let Job::Inpainting { mask, strength, .. } = &settings.job {
+        let Request { init_image, mask, .. } = &settings.request;
+        let Some(image) = init_image else { return Ok(start) };
+        if let Some(mask) = mask {
             let values = mask.of_latents(settings.latent_size(self.scale_factor()));
             start.mask = Some(LatentMask { values, masked: None });
-            start.from_noise_alone = *strength == 1.0;
+            start.from_noise_alone = settings.job == Job::Inpainting { strength: 1.0 };
         }
         let pixels = image.to_tensor()?;
         for picture in &plan.encodes {
-            match (picture, &settings.job, &mut start.mask) {
-                (EncodedPicture::Masked, Job::Inpainting { mask, .. }, Some(latent_mask)) => {
+            match (picture, mask, &mut start.mask) {
+                (EncodedPicture::Masked, Some(mask), Some(latent_mask)) => {
                     let masked = without_drawn(pixels.clone(), mask);
                     latent_mask.masked = Some(self.scaled_moments(&masked)?);
                 }

@@ -109,7 +109,7 @@ impl Pipeline {
     pub fn condition(&self, settings: &Settings) -> Result<Conditioning, Error> {
         let branches = settings.branches();
         let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
-        let mut encoded = self.encode_prompts_as(&prompts, settings.reading)?;
+        let mut encoded = self.encode_prompts_as(&prompts, settings.request.reading)?;
         let is_zero = |branch: &Branch<'_>| {
             self.model.index.force_zeros_for_empty_prompt && branch.negative && branch.prompt.is_empty()
         };
