@@ -6,6 +6,7 @@ mod weights;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use sdq::text::{printable, printable_json};
 use sdq_engine::PipelineOptions;
 use sdq_formats::{picture as picture_file, sdq::SdqFile, sniff::FileKind};
 use serde_json::{Value, json};
@@ -15,6 +16,9 @@ use crate::{
     model,
     recipe::Recipe,
 };
+
+/// Most characters of one text that are shown; the JSON has all of them.
+const SHOWN_CHARS: usize = 20_000;
 
 pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
     let description = match &args.file {
@@ -33,7 +37,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
         }
     };
     match args.json {
-        true => say!("{description:#}"),
+        true => say!("{}", printable_json(&format!("{description:#}"))),
         false => print_plainly(&description, 0),
     }
     Ok(())
@@ -145,12 +149,14 @@ fn print_plainly(value: &Value, depth: usize) {
                     Value::Object(inner) if inner.is_empty() => {}
                     Value::Array(inner) if inner.is_empty() => {}
                     Value::Object(_) | Value::Array(_) => {
-                        say!("{indent}{name}:");
+                        say!("{indent}{}:", printable(name, SHOWN_CHARS));
                         print_plainly(field, depth + 1);
                     }
                     Value::String(text) if text.is_empty() => {}
-                    Value::String(text) => say!("{indent}{name}: {text}"),
-                    other => say!("{indent}{name}: {other}"),
+                    Value::String(text) => {
+                        say!("{indent}{}: {}", printable(name, SHOWN_CHARS), printable(text, SHOWN_CHARS));
+                    }
+                    other => say!("{indent}{}: {other}", printable(name, SHOWN_CHARS)),
                 }
             }
         }
@@ -170,5 +176,6 @@ fn print_plainly(value: &Value, depth: usize) {
 }
 
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    printable(&text, SHOWN_CHARS).into_owned()
 }

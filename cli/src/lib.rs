@@ -104,7 +104,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note!("error: {error:#}");
+            note!("error: {}", sdq::text::printable(&format!("{error:#}"), usize::MAX));
             ExitCode::from(exit_code(&error))
         }
     }

@@ -243,7 +243,8 @@ fn report(files: &Files, args: &RunArgs, written: &[Value], started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
         let latents = files.save_latents.as_ref().map(|path| path.display().to_string());
-        say!("{:#}", json!({ "pictures": written, "latents": latents, "seconds": seconds }));
+        let report = json!({ "pictures": written, "latents": latents, "seconds": seconds });
+        say!("{}", sdq::text::printable_json(&format!("{report:#}")));
     } else {
         for picture in written {
             say!("{}", picture["file"].as_str().unwrap_or_default());

@@ -1,0 +1,83 @@
+//! Text from files and networks, made safe to print.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+
+/// Whether a terminal could take `character` for a command or show the text around it in another order: the C0 and C1
+/// controls, DEL, and the marks of bidirectional text.
+fn is_unsafe(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// `text` for a terminal: control characters are escaped as in Rust's literals, and what follows the first `max_chars`
+/// characters is replaced by `…`.
+///
+/// ```
+/// assert_eq!(sdq::text::printable("a\u{1b}[2Jb", 80), "a\\u{1b}[2Jb");
+/// assert_eq!(sdq::text::printable("abc", 2), "ab…");
+/// ```
+pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
+    let end = text.char_indices().nth(max_chars).map(|(place, _)| place);
+    if end.is_none() && !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut printed = String::with_capacity(text.len().min(max_chars));
+    for character in text[..end.unwrap_or(text.len())].chars() {
+        match is_unsafe(character) {
+            true => printed.extend(character.escape_default()),
+            false => printed.push(character),
+        }
+    }
+    if end.is_some() {
+        printed.push('…');
+    }
+    Cow::Owned(printed)
+}
+
+/// The same JSON without characters that drive a terminal. `serde_json` escapes C0 controls in strings; this escapes the
+/// others too. Outside of strings JSON has none of them, so the value stays what it was.
+pub fn printable_json(json: &str) -> Cow<'_, str> {
+    // Line breaks are the only controls that stand between values.
+    let is_unsafe = |character: char| character != '\n' && is_unsafe(character);
+    if !json.contains(is_unsafe) {
+        return Cow::Borrowed(json);
+    }
+    let mut printed = String::with_capacity(json.len() + 64);
+    for character in json.chars() {
+        match is_unsafe(character) {
+            // All of them are below U+FFFF.
+            true => {
+                let _ = write!(printed, "\\u{:04x}", u32::from(character));
+            }
+            false => printed.push(character),
+        }
+    }
+    Cow::Owned(printed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_control_character_is_printed() {
+        let text: String = (0..0x2100).filter_map(char::from_u32).collect();
+        let printed = printable(&text, usize::MAX);
+        assert!(!printed.contains(char::is_control) && !printed.contains('\u{202e}'));
+        assert!(printed.contains("\\u{1b}") && printed.contains("\\u{9b}") && printed.contains("\\u{7f}"));
+        assert!(printed.contains("é") && printed.contains("\\n"));
+        assert_eq!(printable("a fox, 狐", 80), "a fox, 狐");
+        assert_eq!(printable(&"é\u{7}".repeat(1000), 3), "é\\u{7}é…");
+    }
+
+    #[test]
+    fn json_keeps_its_value() {
+        let value = "a\u{7f}\u{9b}31m\u{1b}\n\"\u{202e}é☕";
+        let json = format!("{{\n  \"k\": {}\n}}", serde_json::to_string(value).unwrap());
+        let printed = printable_json(&json);
+        assert!(printed.chars().all(|c| c == '\n' || !is_unsafe(c)), "{printed}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap()["k"], value);
+        assert_eq!(printable_json("{\"a\": 1}"), "{\"a\": 1}");
+    }
+}
