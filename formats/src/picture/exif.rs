@@ -1,11 +1,16 @@
-//! Exif, as far as a recipe needs it: two texts in a TIFF structure. CIPA DC-008-2023; TIFF 6.0, section 2.
+//! Exif, as far as a recipe needs it: texts in a TIFF structure. CIPA DC-008-2023; TIFF 6.0, section 2.
 //!
 //! JPEG and WebP have no texts of their own. The web UI's line goes where other tools look for it, into `UserComment`;
 //! our JSON into `ImageDescription`.
 
+use std::marker::PhantomData;
+
 use byteorder::{BigEndian, ByteOrder, LittleEndian};
 
+use super::{GRAPH, PARAMETERS, RECIPE};
+
 const IMAGE_DESCRIPTION: u16 = 0x010e;
+const MODEL: u16 = 0x0110;
 const EXIF_DIRECTORY: u16 = 0x8769;
 const USER_COMMENT: u16 = 0x9286;
 
@@ -83,41 +88,150 @@ fn ascii_json(json: &str) -> String {
     ascii
 }
 
-/// The text that [`write`] stored as recipe. Whatever does not look like it is none.
-pub(super) fn recipe(exif: &[u8]) -> Option<String> {
-    match exif.get(..4)? {
-        b"II*\0" => description::<LittleEndian>(exif),
-        b"MM\0*" => description::<BigEndian>(exif),
-        _ => None,
+/// The texts about how the picture was made, under the keywords that PNG files have them under: those that [`write`]
+/// stores, and the comments of other programs. Whatever does not look like one is left out.
+pub(super) fn texts(exif: &[u8]) -> Vec<(String, String)> {
+    // WebP files of some programs repeat the mark of JPEG's segment.
+    let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    match tiff.get(..4) {
+        Some(b"II*\0") => Tiff::<LittleEndian>(tiff, PhantomData).texts(),
+        Some(b"MM\0*") => Tiff::<BigEndian>(tiff, PhantomData).texts(),
+        _ => Vec::new(),
     }
 }
 
-fn description<Order: ByteOrder>(exif: &[u8]) -> Option<String> {
-    let at = |start: usize, len: usize| exif.get(start..start.checked_add(len)?);
-    let directory = Order::read_u32(at(4, 4)?) as usize;
-    let entries = usize::from(Order::read_u16(at(directory, 2)?));
-    for index in 0..entries {
-        let entry = at(directory + 2 + index * ENTRY_LEN, ENTRY_LEN)?;
-        if Order::read_u16(entry) == IMAGE_DESCRIPTION && Order::read_u16(&entry[2..]) == ASCII {
-            let (len, start) = (Order::read_u32(&entry[4..]) as usize, Order::read_u32(&entry[8..]) as usize);
-            let text = at(start, len)?.strip_suffix(b"\0")?;
-            return String::from_utf8(text.to_vec()).ok();
-        }
+/// A TIFF structure whose numbers are written in `Order`.
+struct Tiff<'a, Order>(&'a [u8], PhantomData<Order>);
+
+impl<'a, Order: ByteOrder> Tiff<'a, Order> {
+    fn texts(&self) -> Vec<(String, String)> {
+        let main = self.at(4, 4).map(|place| Order::read_u32(place) as usize);
+        let entry = |tag| self.entry(main?, tag);
+        let ascii = |tag| {
+            String::from_utf8(self.value(entry(tag)?, ASCII)?.split(|&byte| byte == 0).next()?.to_vec()).ok()
+        };
+        let comment = entry(EXIF_DIRECTORY)
+            .and_then(|directory| self.entry(Order::read_u32(&directory[8..]) as usize, USER_COMMENT))
+            .and_then(|comment| user_comment(self.value(comment, UNDEFINED)?, Order::read_u16(&[0, 1]) == 1));
+        let recipe = ascii(IMAGE_DESCRIPTION).filter(|text| text.starts_with('{'));
+        // ComfyUI names its graph within the value.
+        let graph = ascii(MODEL).and_then(|text| text.strip_prefix("prompt:").map(str::to_owned));
+        [(RECIPE, recipe), (PARAMETERS, comment), (GRAPH, graph)]
+            .into_iter()
+            .filter_map(|(keyword, text)| Some((keyword.to_owned(), text?)))
+            .collect()
     }
-    None
+
+    /// The first entry for `tag` in the directory at `start`.
+    fn entry(&self, start: usize, tag: u16) -> Option<&'a [u8]> {
+        let count = usize::from(Order::read_u16(self.at(start, 2)?));
+        let entries = self.0.get(start + 2..)?.chunks_exact(ENTRY_LEN).take(count);
+        entries.into_iter().find(|entry| Order::read_u16(entry) == tag)
+    }
+
+    /// The value of an entry of type `kind`, one byte an element, where it lies outside of the entry.
+    fn value(&self, entry: &[u8], kind: u16) -> Option<&'a [u8]> {
+        let (len, start) = (Order::read_u32(&entry[4..]) as usize, Order::read_u32(&entry[8..]) as usize);
+        (Order::read_u16(&entry[2..]) == kind && len > 4).then(|| self.at(start, len))?
+    }
+
+    fn at(&self, start: usize, len: usize) -> Option<&'a [u8]> {
+        self.0.get(start..start.checked_add(len)?)
+    }
+}
+
+/// The text of a `UserComment`: eight bytes that name its character code, and the characters.
+fn user_comment(value: &[u8], big_endian: bool) -> Option<String> {
+    let (code, text) = value.split_at_checked(8)?;
+    let text = match code {
+        b"UNICODE\0" => utf16(text, big_endian),
+        // Some programs write UTF-8 under either name.
+        b"ASCII\0\0\0" | [0, 0, 0, 0, 0, 0, 0, 0] => String::from_utf8_lossy(text).into_owned(),
+        _ => return None,
+    };
+    let text = text.trim_end_matches(['\0', ' ']);
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// UTF-16 in the order of its mark. Without one it is the order in which more characters are ASCII: programs disagree
+/// whether the order of the file counts, which decides only where both have as many.
+fn utf16(bytes: &[u8], big_endian: bool) -> String {
+    let is_ascii = |high: u8, low: u8| usize::from(high == 0 && low.is_ascii());
+    let pairs = || bytes.chunks_exact(2).map(|pair| (pair[0], pair[1]));
+    let (big, little) = pairs().fold((0, 0), |(big, little), (first, second)| {
+        (big + is_ascii(first, second), little + is_ascii(second, first))
+    });
+    let (big_endian, bytes) = match bytes {
+        [0xfe, 0xff, rest @ ..] => (true, rest),
+        [0xff, 0xfe, rest @ ..] => (false, rest),
+        _ if big == little => (big_endian, bytes),
+        _ => (big > little, bytes),
+    };
+    let unit = |pair: &[u8]| match big_endian {
+        true => BigEndian::read_u16(pair),
+        false => LittleEndian::read_u16(pair),
+    };
+    let units = bytes.chunks_exact(2).map(unit);
+    char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn recipe(exif: &[u8]) -> Option<String> {
+        texts(exif).into_iter().find(|(keyword, _)| keyword == RECIPE).map(|(_, text)| text)
+    }
+
+    /// Exif of the given order that holds `comment` as its user comment.
+    fn with_comment(big_endian: bool, comment: &[u8]) -> Vec<u8> {
+        let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
+        let entry = |tag, kind, count: usize, value: u32| {
+            [&short(tag)[..], &short(kind), &long(count as u32), &long(value)].concat()
+        };
+        let start: &[u8] = if big_endian { b"MM\0*" } else { b"II*\0" };
+        let main = [&short(1)[..], &entry(EXIF_DIRECTORY, LONG, 1, 26), &long(0)].concat();
+        let inner = [&short(1)[..], &entry(USER_COMMENT, UNDEFINED, comment.len(), 44), &long(0)].concat();
+        [start, &long(8), &main, &inner, comment].concat()
+    }
+
+    #[test]
+    fn comments_are_read_in_every_encoding() {
+        let text = "a 狐, café\nSteps: 20";
+        let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
+        let (big, little) = (utf16(u16::to_be_bytes), utf16(u16::to_le_bytes));
+        for order in [false, true] {
+            for comment in [
+                [b"UNICODE\0", big.as_slice()].concat(),
+                [b"UNICODE\0", little.as_slice()].concat(),
+                [b"UNICODE\0\xfe\xff", big.as_slice()].concat(),
+                [b"UNICODE\0\xff\xfe", little.as_slice()].concat(),
+                [b"ASCII\0\0\0", text.as_bytes()].concat(),
+                [b"\0\0\0\0\0\0\0\0", text.as_bytes(), b"\0 \0"].concat(),
+            ] {
+                let exif = with_comment(order, &comment);
+                let expected = vec![(PARAMETERS.to_owned(), text.to_owned())];
+                assert_eq!(texts(&exif), expected, "{order} {comment:?}");
+                assert_eq!(texts(&[b"Exif\0\0", exif.as_slice()].concat()), expected);
+            }
+            for comment in [&b"JIS\0\0\0\0\0abcd"[..], b"ASCII\0\0\0", b"UNICODE\0", b"abcde"] {
+                assert_eq!(texts(&with_comment(order, comment)), [], "{comment:?}");
+            }
+        }
+        // Without ASCII characters the order of the file counts.
+        let fox: Vec<u8> = "狐".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        let exif = with_comment(false, &[b"UNICODE\0", fox.as_slice()].concat());
+        assert_eq!(texts(&exif)[0].1, "狐");
+    }
+
     #[test]
     fn texts_too_long_for_a_segment_are_left_out() {
         let long = "x".repeat(60_000);
-        let both = write(Some("{}"), Some("short")).unwrap();
-        let recipe_alone = write(Some("{}"), Some(&long)).unwrap();
+        let both = write(Some("{\"a\": 1}"), Some("short")).unwrap();
+        let recipe_alone = write(Some("{\"a\": 1}"), Some(&long)).unwrap();
         assert!(recipe_alone.len() < both.len());
-        assert_eq!(recipe(&recipe_alone).as_deref(), Some("{}"));
+        assert_eq!(recipe(&recipe_alone).as_deref(), Some("{\"a\": 1}"));
         assert_eq!(write(Some(&long.repeat(2)), None), None);
         assert_eq!(write(None, None), None);
     }

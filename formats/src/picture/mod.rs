@@ -23,6 +23,9 @@ pub const PARAMETERS: &str = "parameters";
 /// Keyword of our own text: the recipe as JSON.
 pub const RECIPE: &str = "sdq";
 
+/// Keyword of ComfyUI's text: the graph that was run, as JSON.
+pub const GRAPH: &str = "prompt";
+
 /// Longest side and largest size in memory of a picture that is read.
 const MAX_SIDE: u32 = 32_768;
 const MAX_BYTES: u64 = 1 << 30;
@@ -236,8 +239,8 @@ fn try_read(path: &Path) -> Result<Pixels, PictureProblem> {
     Ok(Pixels { width: width as usize, height: height as usize, rgb: picture.into_raw() })
 }
 
-/// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file,
-/// [`RECIPE`] of the others.
+/// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file;
+/// [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] of the others.
 ///
 /// # Errors
 /// When the file cannot be read, is not a picture, or its texts would take more than 16 MiB.
@@ -254,7 +257,7 @@ fn try_read_texts(path: &Path) -> Result<Vec<(String, String)>, PictureProblem> 
         return png::texts_of(file);
     }
     let exif = reader.into_decoder()?.exif_metadata()?.unwrap_or_default();
-    Ok(exif::recipe(&exif).map(|recipe| (RECIPE.to_owned(), recipe)).into_iter().collect())
+    Ok(exif::texts(&exif))
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, PictureProblem> {
