@@ -4,6 +4,8 @@ use sdq_schedulers::NoiseSource;
 
 use super::{
     Pipeline,
+    compiled::{Compiled, GraphKey},
+    run_plan,
     stages::{Stager, Stages},
 };
 use crate::{
@@ -65,14 +67,19 @@ pub(super) struct Decoder<'w> {
     graph: Graph,
     stages: Stages,
     /// Everything at once, where memory is enough for that.
-    whole: Option<Box<dyn Executable + 'w>>,
+    whole: Option<(GraphKey, Box<dyn Executable + 'w>)>,
     /// `[height, width, 3]` where it is not.
     pixels: Option<Pages>,
     width: usize,
     height: usize,
 }
 
-impl Decoder<'_> {
+impl<'w> Decoder<'w> {
+    /// Gives its graph back.
+    pub(super) fn finish(self, compiled: &mut Compiled<'w>) {
+        self.whole.into_iter().for_each(|graph| compiled.give_back(graph));
+    }
+
     /// `latents [latent_channels, h, w]` as the loop left them → picture.
     pub(super) fn decode(&mut self, latents: &[f32]) -> Result<Picture, Error> {
         let (width, height) = (self.width, self.height);
@@ -87,7 +94,7 @@ impl Decoder<'_> {
         autoencoder.unscale_latents(&mut unscaled, pixels);
         let channels_last = channels_last(&unscaled, autoencoder.latent_channels(), pixels);
         drop(unscaled);
-        if let Some(executable) = &mut self.whole {
+        if let Some((_, executable)) = &mut self.whole {
             executable.set_input(LATENTS, &channels_last);
             executable.run()?;
             return Ok(executable.output(PIXELS));
@@ -103,7 +110,7 @@ impl Pipeline {
     /// The decoder for latents of `height x width` latent pixels, all at once.
     pub(super) fn decoder(&self, size: (usize, usize)) -> Result<Decoder<'_>, Error> {
         let stages = self.decoder_stages(size, 0, |stager| stager.whole())?;
-        self.decoder_in_stages(size, stages)
+        self.decoder_in_stages(size, stages, &mut Compiled::dropped())
     }
 
     /// The decoder as `choose` wants it cut, beside `scratch` bytes that the backend holds anyway.
@@ -119,16 +126,17 @@ impl Pipeline {
     }
 
     /// The decoder in stages that were chosen for this size.
-    pub(super) fn decoder_in_stages(
-        &self,
+    pub(super) fn decoder_in_stages<'w>(
+        &'w self,
         (height, width): (usize, usize),
         stages: Stages,
-    ) -> Result<Decoder<'_>, Error> {
+        compiled: &mut Compiled<'w>,
+    ) -> Result<Decoder<'w>, Error> {
         let autoencoder = &*self.model.autoencoder;
-        let graph = autoencoder.decoder(1, height, width);
-        let network = self.network(autoencoder.component())?;
+        let planned = run_plan::decoder(autoencoder, height, width);
+        let (network, graph) = (self.network(autoencoder.component())?, planned.graph.clone());
         let whole = match stages.is_whole() {
-            true => Some(network.compile(graph.clone())?),
+            true => Some(compiled.take(network, planned)?),
             false => None,
         };
         let factor = self.scale_factor();
@@ -150,7 +158,7 @@ impl Pipeline {
             }
             stages => stages?,
         };
-        let mut decoder = self.decoder_in_stages((height, width), stages)?;
+        let mut decoder = self.decoder_in_stages((height, width), stages, &mut Compiled::dropped())?;
         latents.values().chunks_exact(latents.values().len() / batch).map(|one| decoder.decode(one)).collect()
     }
 
@@ -159,6 +167,14 @@ impl Pipeline {
     /// # Errors
     /// When the sides are not multiples of the VAE's scale factor, or memory runs out.
     pub fn encode_pixels(&self, pixels: &Tensor) -> Result<Moments, Error> {
+        self.encode_pixels_with(pixels, &mut Compiled::dropped())
+    }
+
+    pub(super) fn encode_pixels_with<'w>(
+        &'w self,
+        pixels: &Tensor,
+        compiled: &mut Compiled<'w>,
+    ) -> Result<Moments, Error> {
         let [batch, channels, height, width] = pixels.picture_shape("pixels", 3)?;
         let factor = self.scale_factor();
         if !height.is_multiple_of(factor) || !width.is_multiple_of(factor) {
@@ -168,9 +184,10 @@ impl Pipeline {
                 expected: format!("a picture with sides divisible by {factor}"),
             });
         }
-        let autoencoder = &self.model.autoencoder;
-        let graph = autoencoder.encoder(batch, height, width);
-        let mut executable = self.network(autoencoder.component())?.compile(graph)?;
+        let autoencoder = &*self.model.autoencoder;
+        let network = self.network(autoencoder.component())?;
+        let planned = run_plan::encoder(autoencoder, batch, height, width);
+        let (key, mut executable) = compiled.take(network, planned)?;
         executable.set_input(PIXELS, &channels_last(pixels.values(), channels, height * width));
         executable.run()?;
 
@@ -181,9 +198,11 @@ impl Pipeline {
             |name: &str, channels: usize| channels_first(executable.output(name), channels, height * width);
         if !autoencoder.is_distribution() {
             let mean = Tensor::new(shape, output(LATENTS, latent_channels))?;
+            compiled.give_back((key, executable));
             return Ok(Moments { mean, std: None });
         }
         let moments = output(MOMENTS, 2 * latent_channels);
+        compiled.give_back((key, executable));
         let (mut mean, mut std) = (Vec::new(), Vec::new());
         for image in moments.chunks_exact(moments.len() / batch) {
             let (means, log_variances) = image.split_at(image.len() / 2);

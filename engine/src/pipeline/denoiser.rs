@@ -3,6 +3,7 @@
 use super::{
     Pipeline, Settings,
     caching::CacheSchedule,
+    compiled::Compiled,
     drawing::Drawing,
     guidance::Guidance,
     run_plan::{DenoiserPlan, StepNetworkPlan},
@@ -76,13 +77,14 @@ impl<'w> Denoiser<'w> {
         guidance: Guidance,
         timesteps: &[f64],
         plan: DenoiserPlan,
+        compiled: &mut Compiled<'w>,
     ) -> Result<Denoiser<'w>, Error> {
         let Model { denoiser, companions, autoencoder, .. } = &*pipeline.model;
         check(conditioning, &**denoiser)?;
         let DenoiserPlan { batching, branches, cache_schedule, shape, .. } = plan;
         let setup = Setup { conditioning, timesteps, shape, batching };
-        let run = |role: &dyn StepNetwork, plan: StepNetworkPlan| {
-            StepRun::new(pipeline.network(role.component())?, role, plan, setup)
+        let mut run = |role: &dyn StepNetwork, plan: StepNetworkPlan| {
+            StepRun::new(pipeline.network(role.component())?, role, plan, setup, compiled)
         };
         let companions = companions.iter().zip(plan.companions).map(|(role, plan)| run(&**role, plan));
         let companions = companions.collect::<Result<_, _>>()?;
@@ -118,6 +120,11 @@ impl<'w> Denoiser<'w> {
             branch_preds: vec![0.0; branches * predicted],
             guidance_added: vec![0.0; added],
         })
+    }
+
+    /// Gives its graphs back.
+    pub(super) fn finish(self, compiled: &mut Compiled<'w>) {
+        self.companions.into_iter().chain([self.network]).for_each(|network| network.finish(compiled));
     }
 
     /// What it evaluates at once.
@@ -300,7 +307,7 @@ impl Pipeline {
         let rows = check(conditioning, &*self.model.denoiser)?;
         let plan =
             DenoiserPlan::new(&self.model, rows, timesteps.len(), size, Batching::ONE, CacheSchedule::NONE);
-        Denoiser::new(self, conditioning, guidance, timesteps, plan)
+        Denoiser::new(self, conditioning, guidance, timesteps, plan, &mut Compiled::dropped())
     }
 
     /// One evaluation of the U-Net: `latents [batch, in_channels, h, w]`, what it is shown beside them included, and

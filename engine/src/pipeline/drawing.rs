@@ -3,7 +3,7 @@
 use sdq_schedulers::{NoiseSource, Scheduler};
 
 use super::{
-    Pipeline, Settings, Variation,
+    Compiled, Pipeline, Settings, Variation,
     caching::CacheSchedule,
     start::{LatentMask, Start},
 };
@@ -134,7 +134,7 @@ impl Pipeline {
     /// The first picture of `settings` before its first step.
     pub(super) fn begin(&self, settings: &Settings) -> Result<[Drawing; 1], Error> {
         let size = settings.latent_size(self.scale_factor());
-        let start = self.start(settings, &self.run_plan_of(settings)?)?;
+        let start = self.start(settings, &self.run_plan_of(settings)?, &mut Compiled::dropped())?;
         Ok([Drawing::new(settings, &start, 0, self.latents_shape(size))?])
     }
 }

@@ -7,6 +7,7 @@ mod autoencoder;
 mod caching;
 mod checkpoint;
 mod compare;
+mod compiled;
 mod denoiser;
 mod drawing;
 mod guidance;
@@ -45,6 +46,7 @@ pub use autoencoder::Moments;
 pub use caching::Caching;
 pub use checkpoint::{Checkpoint, SavedRun};
 pub use compare::{Comparison, compare};
+pub use compiled::Compiled;
 pub use denoiser::Batching;
 pub use picture_run::map_picture;
 pub use plan::{Decoding, MemoryPlan, Phase};
@@ -232,7 +234,20 @@ impl Pipeline {
         request: &Request,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        self.run(&self.settings(request)?, Progress::default(), observer)
+        self.generate_with(request, &mut Compiled::dropped(), observer)
+    }
+
+    /// As [`generate`](Pipeline::generate), with graphs that earlier runs compiled, and those of this one for later runs.
+    ///
+    /// # Errors
+    /// As `generate`.
+    pub fn generate_with<'w>(
+        &'w self,
+        request: &Request,
+        compiled: &mut Compiled<'w>,
+        observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        self.run(&self.settings(request)?, Progress::default(), compiled, observer)
     }
 
     /// Finishes a run that was stopped, from where it was saved: the pictures are those that it would have drawn.
@@ -245,49 +260,67 @@ impl Pipeline {
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
         let (settings, progress) = saved.restore(self)?;
-        self.run(&settings, progress, observer)
+        self.run(&settings, progress, &mut Compiled::dropped(), observer)
     }
 
-    fn run(
-        &self,
+    fn run<'w>(
+        &'w self,
         settings: &Settings,
         progress: Progress,
+        compiled: &mut Compiled<'w>,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
         let plan = self.plan_settings(settings)?;
         if plan.on_fallback
             && let Some(other) = self.on_fallback()
         {
-            return other.run(settings, progress, observer);
+            return other.run(settings, progress, &mut Compiled::dropped(), observer);
         }
+        if compiled.keeps() {
+            let keys = self.graph_keys(&plan);
+            compiled.prepare(plan.may_keep_compiled(), |key| keys.contains(key));
+        }
+        self.run_planned(settings, progress, &plan, compiled, observer)
+    }
+
+    fn run_planned<'w>(
+        &'w self,
+        settings: &Settings,
+        progress: Progress,
+        plan: &MemoryPlan,
+        compiled: &mut Compiled<'w>,
+        observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
         let mut observer = Teller { observer, step: 0, steps: plan.run.evaluations };
 
-        let conditioning = self.condition(settings)?;
+        let conditioning = self.condition_with(settings, compiled)?;
         observer.tell(Event::Encoded)?;
-        let finished = self.denoise(settings, &conditioning, &plan, progress, &mut observer)?;
+        let finished = self.denoise(settings, &conditioning, plan, progress, compiled, &mut observer)?;
 
-        let mut decoder = self.decoder_in_stages(settings.latent_size(self.scale_factor()), plan.stages)?;
+        let mut decoder = self.decoder_in_stages(plan.run.size, plan.stages.clone(), compiled)?;
         let mut pictures = Vec::new();
         for (image, latents) in finished.iter().enumerate() {
             let picture = decoder.decode(latents.values())?;
             observer.tell(Event::Decoded { image, picture: &picture })?;
             pictures.push(picture);
         }
+        decoder.finish(compiled);
         Ok(Generated { pictures, latents: Tensor::stack(&finished)? })
     }
 
     /// All pictures of a run, as many together as memory allows: noise → latents `[1, channels, h, w]`.
-    fn denoise(
-        &self,
+    fn denoise<'w>(
+        &'w self,
         settings: &Settings,
         conditioning: &Conditioning,
         plan: &MemoryPlan,
         Progress { mut finished, mut begun }: Progress,
+        compiled: &mut Compiled<'w>,
         observer: &mut Teller<'_>,
     ) -> Result<Vec<Tensor>, Error> {
         let size = settings.latent_size(self.scale_factor());
         let some_to_begin = finished.len() + begun.len() < settings.request.count;
-        let start = if some_to_begin { self.start(settings, &plan.run)? } else { Start::default() };
+        let start = if some_to_begin { self.start(settings, &plan.run, compiled)? } else { Start::default() };
         let timesteps = settings.new_scheduler()?.timesteps().to_vec();
         let checkpoint = |finished: &[Tensor], begun: [&[Drawing]; 2], observer: &mut Teller<'_>| {
             observer.tell(Event::Saveable(&Checkpoint::new(self, settings, finished, begun)))
@@ -306,10 +339,12 @@ impl Pipeline {
             let denoiser = match &mut denoiser {
                 Some(denoiser) if denoiser.batching() == batching => denoiser,
                 other => {
-                    // What the old one holds goes before the new one comes.
-                    drop(other.take());
+                    // The old one goes before the new one comes, so that their memory does not add up.
+                    other.take().into_iter().for_each(|old| old.finish(compiled));
                     let denoiser = plan.run.denoiser(self, batching);
-                    other.insert(Denoiser::new(self, conditioning, settings.guidance, &timesteps, denoiser)?)
+                    let guidance = settings.guidance;
+                    let new = Denoiser::new(self, conditioning, guidance, &timesteps, denoiser, compiled)?;
+                    other.insert(new)
                 }
             };
             denoiser.take_up(&batch)?;
@@ -327,6 +362,7 @@ impl Pipeline {
                 finished.push(drawing.latents);
             }
         }
+        denoiser.into_iter().for_each(|denoiser| denoiser.finish(compiled));
         // Before decoding, which takes its own time and memory.
         checkpoint(&finished, [&[], &[]], observer)?;
         Ok(finished)

@@ -6,6 +6,7 @@
 
 use super::{
     Pipeline, Request, RunPlan, Settings,
+    compiled::GraphKey,
     denoiser::Batching,
     run_plan::PlannedGraph,
     stages::{Stager, Stages},
@@ -35,6 +36,8 @@ pub struct MemoryPlan {
     /// Whether the run does not fit on the device however it is cut, and goes to the processor instead.
     pub on_fallback: bool,
     pub(super) stages: Stages,
+    /// Bytes of all compiled graphs of the run together.
+    pub(super) executables: u64,
 }
 
 /// A part of a run.
@@ -61,6 +64,11 @@ impl MemoryPlan {
     /// Most bytes that the process holds at any time.
     pub fn peak(&self) -> u64 {
         self.phases.iter().map(|phase| phase.bytes).max().unwrap_or(0)
+    }
+
+    /// Whether the run may keep its compiled graphs for the next one.
+    pub(super) fn may_keep_compiled(&self) -> bool {
+        self.limit.is_none_or(|limit| self.peak().saturating_add(self.executables) <= limit)
     }
 }
 
@@ -94,6 +102,38 @@ impl Pipeline {
                 None => Err(planner.does_not_fit(limit.unwrap_or(u64::MAX))?),
             },
         }
+    }
+
+    /// All graphs of a run as planned, in the order in which they are compiled: the component, and how often the graph is
+    /// compiled and run. The decoder is among them where it is not cut.
+    pub fn planned_graphs(&self, plan: &MemoryPlan) -> Vec<(&'static str, usize, usize)> {
+        let graph = |(graph, runs): (PlannedGraph, usize)| (graph.key.component, graph.compiles, runs);
+        self.graphs_of(plan).into_iter().map(graph).collect()
+    }
+
+    /// The keys of all graphs that a run as planned compiles whole.
+    pub(super) fn graph_keys(&self, plan: &MemoryPlan) -> Vec<GraphKey> {
+        self.graphs_of(plan).into_iter().map(|(graph, _)| graph.key).collect()
+    }
+
+    /// All graphs of a run as planned, and how often each runs.
+    fn graphs_of(&self, plan: &MemoryPlan) -> Vec<(PlannedGraph, usize)> {
+        let run = &plan.run;
+        let often = |graph: PlannedGraph| {
+            let runs = graph.compiles * graph.runs;
+            (graph, runs)
+        };
+        let mut graphs: Vec<_> = run.text(self).into_iter().chain(run.encoder(self)).map(often).collect();
+        for (batching, times) in run.batches(plan.batching) {
+            for network in run.denoiser(self, batching).into_networks() {
+                let steps = times * run.evaluations * network.step.runs;
+                graphs.extend([often(network.schedule), often(network.prompt), (network.step, steps)]);
+            }
+        }
+        if plan.stages.is_whole() {
+            graphs.push(often(run.decoder(self)));
+        }
+        graphs
     }
 
     /// This model on what may hold a run that its device does not; `None` where there is nothing else.
@@ -157,7 +197,7 @@ impl<'p> Planner<'p> {
     fn new(pipeline: &'p Pipeline, settings: &'p Settings) -> Result<Planner<'p>, Error> {
         let run = pipeline.run_plan_of(settings)?;
         let open = Phase { name: "open", bytes: pipeline.held };
-        let before_denoiser = Phases { phases: vec![open], scratch: 0 };
+        let before_denoiser = Phases { phases: vec![open], scratch: 0, executables: 0 };
         let mut planner = Planner { pipeline, settings, run, before_denoiser };
         let mut phases = planner.before_denoiser.clone();
         planner.add(&mut phases, "text encoder", planner.run.text(pipeline))?;
@@ -178,10 +218,11 @@ impl<'p> Planner<'p> {
         let mut most = 0;
         // Bytes of the executables that are held, and for how many more graphs.
         let mut held: Vec<(u64, usize)> = Vec::new();
-        for PlannedGraph { component, graph, beside, held_for, .. } in graphs {
-            let Footprint { executable, scratch } = self.pipeline.network(component)?.footprint(graph)?;
+        for PlannedGraph { key, graph, beside, held_for, .. } in graphs {
+            let Footprint { executable, scratch } = self.pipeline.network(key.component)?.footprint(graph)?;
             let bytes: u64 = held.iter().map(|(bytes, _)| bytes).sum();
             most = most.max(bytes + executable + beside);
+            before.executables += executable;
             before.scratch = before.scratch.max(scratch);
             held.push((executable, held_for + 1));
             held.retain_mut(|(_, graphs)| {
@@ -247,6 +288,8 @@ impl<'p> Planner<'p> {
             stages: stages.stages.len(),
             work: stages.work as f64 / whole.work as f64,
         };
+        let decoder = if stages.is_whole() { stages.peak } else { 0 };
+        let executables = before.executables + decoder;
         let mut phases = before.phases;
         phases.push(Phase { name: "VAE decoder", bytes: self.beside_decoder() + stages.memory() });
         let mapped = self.pipeline.mapped_bytes();
@@ -259,6 +302,7 @@ impl<'p> Planner<'p> {
             mapped,
             on_fallback: false,
             stages,
+            executables,
         })
     }
 
@@ -353,6 +397,8 @@ struct Phases {
     phases: Vec<Phase>,
     /// Bytes of working memory that the backend holds by then.
     scratch: u64,
+    /// Bytes of all executables up to then.
+    executables: u64,
 }
 
 /// Bytes of these tensors of a graph.

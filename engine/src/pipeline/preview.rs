@@ -5,7 +5,7 @@
 //! put in place of the model's own. It costs one decode of a few hundred latent pixels; each preview after that costs
 //! microseconds. A decode at reduced size would show more, and cost as much as a step or two.
 
-use super::Pipeline;
+use super::{Compiled, Pipeline};
 use crate::{Error, Picture, Tensor, rng::TorchCpuGenerator};
 use sdq_schedulers::NoiseSource as _;
 
@@ -122,7 +122,8 @@ impl Pipeline {
         // The U-Net holds its memory meanwhile, and the plan leaves room for little more.
         let size = (SIDE, SIDE);
         let stages = self.decoder_stages(size, 0, |stager| stager.smallest())?;
-        let decoded = self.decoder_in_stages(size, stages)?.pixels(&latents)?.to_vec();
+        let decoded =
+            self.decoder_in_stages(size, stages, &mut Compiled::dropped())?.pixels(&latents)?.to_vec();
         let colors = shrink(&decoded, SIDE, self.scale_factor());
         Ok(self.latent_colors.get_or_init(|| LatentColors::fit(&latents, &colors, channels)))
     }

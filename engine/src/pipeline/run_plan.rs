@@ -6,13 +6,14 @@
 use super::{
     Job, Pipeline, Settings,
     caching::CacheSchedule,
+    compiled::GraphKey,
     denoiser::Batching,
     plan::{floats, port_bytes},
 };
 use crate::{
     Error, ExtraInput, Model, PromptReading,
     graph::Graph,
-    roles::{PromptShape, StepGraphs, StepNetwork, StepShape},
+    roles::{Autoencoder, PromptEncoder, PromptShape, StepGraphs, StepNetwork, StepShape},
 };
 
 /// What a run consists of, before memory decides how it is cut.
@@ -50,8 +51,7 @@ pub enum EncodedPicture {
 
 /// A graph of a run, and how often it runs.
 pub(super) struct PlannedGraph {
-    /// The component that has its weights.
-    pub(super) component: &'static str,
+    pub(super) key: GraphKey,
     pub(super) graph: Graph,
     /// How often it is compiled.
     pub(super) compiles: usize,
@@ -121,16 +121,8 @@ impl RunPlan {
             words: pipeline.words.count(),
             clip_skip: self.reading.clip_skip,
         };
-        let graphs = pipeline.model.text_encoders.iter().flat_map(|encoder| {
-            let graphs = encoder.graphs(&shape);
-            let last = graphs.len().saturating_sub(1);
-            // All graphs of an encoder are compiled together and dropped together.
-            graphs.into_iter().enumerate().map(move |(index, graph)| PlannedGraph {
-                held_for: last - index,
-                ..PlannedGraph::once(encoder.component(), graph)
-            })
-        });
-        graphs.collect()
+        let encoders = pipeline.model.text_encoders.iter();
+        encoders.flat_map(|encoder| text(&**encoder, &shape)).collect()
     }
 
     /// The autoencoder's encoder, where the run encodes a picture.
@@ -140,20 +132,17 @@ impl RunPlan {
         let (height, width) = (self.size.0 * factor, self.size.1 * factor);
         // The picture, a copy of it without the part to be drawn, and pixels on their way into the graph.
         let copies = if self.encodes.contains(&EncodedPicture::Masked) { 3 } else { 2 };
-        let autoencoder = &pipeline.model.autoencoder;
         (times > 0).then(|| PlannedGraph {
             compiles: times,
             beside: copies * floats([3, height, width]),
-            ..PlannedGraph::once(autoencoder.component(), autoencoder.encoder(1, height, width))
+            ..encoder(&*pipeline.model.autoencoder, 1, height, width)
         })
     }
 
     /// The autoencoder's decoder, all at once.
     pub(super) fn decoder(&self, pipeline: &Pipeline) -> PlannedGraph {
         let (height, width) = self.size;
-        let autoencoder = &pipeline.model.autoencoder;
-        let graph = autoencoder.decoder(1, height, width);
-        PlannedGraph { runs: self.pictures, ..PlannedGraph::once(autoencoder.component(), graph) }
+        PlannedGraph { runs: self.pictures, ..decoder(&*pipeline.model.autoencoder, height, width) }
     }
 
     /// How many pictures are drawn together, and how often so many are: full batches first.
@@ -175,8 +164,10 @@ impl RunPlan {
 }
 
 impl PlannedGraph {
-    fn once(component: &'static str, graph: Graph) -> PlannedGraph {
-        PlannedGraph { component, graph, compiles: 1, runs: 1, beside: 0, held_for: 0 }
+    /// Graph number `part` of a component, whose shapes depend on `sizes`.
+    fn once(component: &'static str, part: usize, sizes: &[usize], graph: Graph) -> PlannedGraph {
+        let key = GraphKey { component, part, sizes: sizes.to_vec() };
+        PlannedGraph { key, graph, compiles: 1, runs: 1, beside: 0, held_for: 0 }
     }
 }
 
@@ -238,17 +229,51 @@ impl StepNetworkPlan {
         let kept = if groups > 1 { groups as u64 * port_bytes(&step, &step.kept) } else { 0 };
         // The projections of a single group are copied into a step graph of which nothing else has been touched by then.
         let copied = if groups > 1 { waiting } else { projections };
-        let planned = |graph, runs, beside| PlannedGraph {
+        let &StepShape { batch, height, width, tokens, timesteps } = shape;
+        let deep_skip = deep_skip.map_or(0, |skip| skip + 1);
+        let sizes = [batch, height, width, tokens, timesteps, deep_skip];
+        let planned = |part, graph, runs, beside| PlannedGraph {
             runs,
             beside,
-            ..PlannedGraph::once(network.component(), graph)
+            ..PlannedGraph::once(network.component(), part, &sizes, graph)
         };
         StepNetworkPlan {
-            schedule: planned(schedule, turns, biases + graphs),
-            prompt: planned(prompt, groups, biases + copied + graphs),
-            step: planned(step, groups, biases + waiting + kept),
+            schedule: planned(0, schedule, turns, biases + graphs),
+            prompt: planned(1, prompt, groups, biases + copied + graphs),
+            step: planned(2, step, groups, biases + waiting + kept),
         }
     }
+}
+
+/// The graphs of one text encoder.
+pub(super) fn text(encoder: &dyn PromptEncoder, shape: &PromptShape) -> Vec<PlannedGraph> {
+    let graphs = encoder.graphs(shape);
+    let last = graphs.len().saturating_sub(1);
+    let clip_skip = shape.clip_skip.map_or(0, |blocks| blocks + 1);
+    let sizes = [shape.prompts, shape.chunks, shape.words, clip_skip];
+    // All graphs of an encoder are compiled together and dropped together.
+    let planned = |(part, graph)| PlannedGraph {
+        held_for: last - part,
+        ..PlannedGraph::once(encoder.component(), part, &sizes, graph)
+    };
+    graphs.into_iter().enumerate().map(planned).collect()
+}
+
+/// The autoencoder's encoder for pictures of `height x width` pixels.
+pub(super) fn encoder(
+    autoencoder: &dyn Autoencoder,
+    batch: usize,
+    height: usize,
+    width: usize,
+) -> PlannedGraph {
+    let graph = autoencoder.encoder(batch, height, width);
+    PlannedGraph::once(autoencoder.component(), 0, &[batch, height, width], graph)
+}
+
+/// The autoencoder's decoder for latents of `height x width`, all at once.
+pub(super) fn decoder(autoencoder: &dyn Autoencoder, height: usize, width: usize) -> PlannedGraph {
+    let graph = autoencoder.decoder(1, height, width);
+    PlannedGraph::once(autoencoder.component(), 1, &[height, width], graph)
 }
 
 /// The pictures that a run of `job` encodes.

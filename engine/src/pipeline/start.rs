@@ -1,6 +1,6 @@
 //! What a run starts from: the request's picture and mask → latents, once for all pictures of the run.
 
-use super::{EncodedPicture, Job, Moments, Pipeline, Request, RunPlan, Settings};
+use super::{Compiled, EncodedPicture, Job, Moments, Pipeline, Request, RunPlan, Settings};
 use crate::{Error, Mask, Tensor};
 
 /// The parts of a run's start that its pictures share. Empty for text to image.
@@ -27,7 +27,12 @@ pub(super) struct LatentMask {
 
 impl Pipeline {
     /// Encodes the pictures that `plan` lists, as diffusers' pipelines of the same jobs do.
-    pub(super) fn start(&self, settings: &Settings, plan: &RunPlan) -> Result<Start, Error> {
+    pub(super) fn start<'w>(
+        &'w self,
+        settings: &Settings,
+        plan: &RunPlan,
+        compiled: &mut Compiled<'w>,
+    ) -> Result<Start, Error> {
         let mut start = Start::default();
         let Request { init_image, mask, .. } = &settings.request;
         let Some(image) = init_image else { return Ok(start) };
@@ -41,12 +46,14 @@ impl Pipeline {
             match (picture, mask, &mut start.mask) {
                 (EncodedPicture::Masked, Some(mask), Some(latent_mask)) => {
                     let masked = without_drawn(pixels.clone(), mask);
-                    latent_mask.masked = Some(self.scaled_moments(&masked)?);
+                    latent_mask.masked = Some(self.scaled_moments(&masked, compiled)?);
                 }
                 // As it comes from the encoder: the model was trained on unscaled latents.
-                (EncodedPicture::Edited, ..) => start.edited = Some(self.encode_pixels(&pixels)?.mean),
+                (EncodedPicture::Edited, ..) => {
+                    start.edited = Some(self.encode_pixels_with(&pixels, compiled)?.mean)
+                }
                 (EncodedPicture::Start | EncodedPicture::Masked, ..) => {
-                    start.image = Some(self.scaled_moments(&pixels)?);
+                    start.image = Some(self.scaled_moments(&pixels, compiled)?);
                 }
             }
         }
@@ -54,8 +61,8 @@ impl Pipeline {
     }
 
     /// Moments of the latents of `pixels [1, 3, height, width]`, scaled as the denoiser reads them.
-    fn scaled_moments(&self, pixels: &Tensor) -> Result<Moments, Error> {
-        Ok(self.encode_pixels(pixels)?.scaled(&*self.model.autoencoder))
+    fn scaled_moments<'w>(&'w self, pixels: &Tensor, compiled: &mut Compiled<'w>) -> Result<Moments, Error> {
+        Ok(self.encode_pixels_with(pixels, compiled)?.scaled(&*self.model.autoencoder))
     }
 }
 

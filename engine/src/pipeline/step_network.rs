@@ -1,6 +1,11 @@
 //! A network that runs in each step, with everything that does not change over the steps done once.
 
-use super::{denoiser::Batching, run_plan::StepNetworkPlan, text::Conditioning};
+use super::{
+    compiled::{Compiled, GraphKey},
+    denoiser::Batching,
+    run_plan::StepNetworkPlan,
+    text::Conditioning,
+};
 use crate::{
     Error, Network, Tensor,
     backend::Executable,
@@ -10,6 +15,7 @@ use crate::{
 /// A network for one prompt, one schedule and one size.
 pub(super) struct StepRun<'w> {
     pub(super) executable: Box<dyn Executable + 'w>,
+    key: GraphKey,
     in_channels: usize,
     center_input_sample: bool,
     /// Latent pixels of a picture.
@@ -42,11 +48,13 @@ impl<'w> StepRun<'w> {
         role: &dyn StepNetwork,
         plan: StepNetworkPlan,
         setup: Setup<'_>,
+        compiled: &mut Compiled<'w>,
     ) -> Result<StepRun<'w>, Error> {
         let Setup { conditioning, timesteps, shape, batching } = setup;
         let StepNetworkPlan { schedule, prompt, step } = plan;
 
-        let mut executable = network.compile(schedule.graph)?;
+        let schedule_runs = schedule.runs;
+        let (key, mut executable) = compiled.take(network, schedule)?;
         let rows = role.schedule_rows(shape.batch);
         for (name, values) in role.schedule_inputs(timesteps, rows, conditioning.guidance_scale) {
             executable.set_input(name, &values);
@@ -54,16 +62,19 @@ impl<'w> StepRun<'w> {
         let added = conditioning.added.as_ref().filter(|_| role.added_width().is_some());
         let added = added.map(|added| repeat_rows(added, batching.pictures));
         let schedule_values =
-            schedule_values(&mut *executable, added.as_deref(), schedule.runs, timesteps.len())?;
-        drop(executable);
+            schedule_values(&mut *executable, added.as_deref(), schedule_runs, timesteps.len())?;
+        compiled.give_back((key, executable));
 
-        let prompt_executable = network.compile(prompt.graph)?;
+        let groups = prompt.runs;
+        let (prompt_key, mut prompt) = compiled.take(network, prompt)?;
         let text_states = repeat_rows(&conditioning.text_states, batching.pictures);
         // Until it runs, it holds no more than its inputs.
-        let mut executable = network.compile(step.graph)?;
-        let prompt_values = prompt_values(prompt_executable, &text_states, prompt.runs, &mut *executable)?;
+        let (key, mut executable) = compiled.take(network, step)?;
+        let prompt_values = prompt_values(&mut *prompt, &text_states, groups, &mut *executable)?;
+        compiled.give_back((prompt_key, prompt));
         Ok(StepRun {
             executable,
+            key,
             in_channels: role.in_channels(),
             center_input_sample: role.center_input_sample(),
             pixels: shape.height * shape.width,
@@ -71,6 +82,11 @@ impl<'w> StepRun<'w> {
             schedule_values,
             prompt_values,
         })
+    }
+
+    /// Gives its graph back.
+    pub(super) fn finish(self, compiled: &mut Compiled<'w>) {
+        compiled.give_back((self.key, self.executable));
     }
 
     /// Sets what evaluation `group` of `step` reads beside the latents.
@@ -130,7 +146,7 @@ fn schedule_values(
 
 /// The prompt graph's outputs for each of `groups` evaluations of a step; where there is one, they go to `step` at once.
 fn prompt_values(
-    mut prompt: Box<dyn Executable + '_>,
+    prompt: &mut dyn Executable,
     text_states: &[f32],
     groups: usize,
     step: &mut dyn Executable,
@@ -144,7 +160,7 @@ fn prompt_values(
                 let names = prompt.output_names();
                 names.iter().for_each(|name| step.set_input(name, prompt.output(name)));
             }
-            _ => values.push(outputs(&*prompt)),
+            _ => values.push(outputs(prompt)),
         }
     }
     Ok(values)

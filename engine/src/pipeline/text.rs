@@ -1,6 +1,6 @@
 //! Prompt → token ids → text states, and what else a U-Net is told of the picture.
 
-use super::{Pipeline, Settings, guidance::Branch};
+use super::{Pipeline, Settings, compiled::Compiled, guidance::Branch, run_plan};
 use crate::{Error, PromptReading, PromptSyntax, Tensor, roles::Prompts};
 
 /// How much a picture should please, from 1 to 10, and how much one from the negative prompt; diffusers' defaults.
@@ -71,15 +71,26 @@ impl Pipeline {
         prompts: &[&str],
         reading: PromptReading,
     ) -> Result<EncodedPrompts, Error> {
+        self.encode_prompts_with(prompts, reading, &mut Compiled::dropped())
+    }
+
+    fn encode_prompts_with<'w>(
+        &'w self,
+        prompts: &[&str],
+        reading: PromptReading,
+        compiled: &mut Compiled<'w>,
+    ) -> Result<EncodedPrompts, Error> {
         let chunks = self.chunk_count(prompts, reading.syntax)?;
         let mut encoded = Vec::with_capacity(self.model.text_encoders.len());
         for (position, encoder) in self.model.text_encoders.iter().enumerate() {
             let prompts = Prompts { texts: prompts, chunks, reading, words: &self.words, position };
             let network = self.network(encoder.component())?;
-            let graphs = encoder.graphs(&prompts.shape()).into_iter();
-            let mut executables =
-                graphs.map(|graph| network.compile(graph)).collect::<Result<Vec<_>, _>>()?;
+            let graphs = run_plan::text(&**encoder, &prompts.shape()).into_iter();
+            let graphs = graphs.map(|planned| compiled.take(network, planned));
+            let (keys, mut executables): (Vec<_>, Vec<_>) =
+                graphs.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
             encoded.push(encoder.encode(&mut executables, &prompts)?);
+            keys.into_iter().zip(executables).for_each(|graph| compiled.give_back(graph));
         }
         let states: Vec<&[f32]> = encoded.iter().map(|encoded| encoded.states.as_slice()).collect();
         let [tokens, width] = self.model.text_states_shape(chunks);
@@ -107,9 +118,17 @@ impl Pipeline {
     /// # Errors
     /// When the vocabulary does not cover a prompt or memory runs out.
     pub fn condition(&self, settings: &Settings) -> Result<Conditioning, Error> {
+        self.condition_with(settings, &mut Compiled::dropped())
+    }
+
+    pub(super) fn condition_with<'w>(
+        &'w self,
+        settings: &Settings,
+        compiled: &mut Compiled<'w>,
+    ) -> Result<Conditioning, Error> {
         let branches = settings.branches();
         let prompts: Vec<&str> = branches.iter().map(|branch| branch.prompt).collect();
-        let mut encoded = self.encode_prompts_as(&prompts, settings.request.reading)?;
+        let mut encoded = self.encode_prompts_with(&prompts, settings.request.reading, compiled)?;
         let is_zero = |branch: &Branch<'_>| {
             self.model.index.force_zeros_for_empty_prompt && branch.negative && branch.prompt.is_empty()
         };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    MemoryPlan, Pipeline, Request, RunPlan, caching::CacheSchedule, denoiser::Batching,
+    MemoryPlan, Pipeline, Request, RunPlan, caching::CacheSchedule, compiled::GraphKey, denoiser::Batching,
     run_plan::PlannedGraph, stages::Stager,
 };
 use crate::{
@@ -134,7 +134,7 @@ impl Pipeline {
         }
         let run = &plan.run;
         let decoder = run.decoder(self);
-        let stager = Stager::new(&decoder.graph, self.network(decoder.component)?, 0)?;
+        let stager = Stager::new(&decoder.graph, self.network(decoder.key.component)?, 0)?;
         let mut time = TimePlan {
             text_encoder: self.seconds(run.text(self))?,
             vae_encoder: self.seconds(run.encoder(self))?,
@@ -146,7 +146,7 @@ impl Pipeline {
         for (batching, times) in run.batches(plan.batching) {
             let mut step = 0.0;
             for network in run.denoiser(self, batching).into_networks() {
-                let cost = self.cost(network.step.component, network.step.graph)?;
+                let cost = self.cost(&network.step.key, network.step.graph)?;
                 step += network.step.runs as f64 * cost.seconds;
                 time.unet_once += self.seconds([network.schedule, network.prompt])? + cost.first;
             }
@@ -158,8 +158,8 @@ impl Pipeline {
 
     /// Seconds that these graphs take, compiled and run as often as planned.
     fn seconds(&self, graphs: impl IntoIterator<Item = PlannedGraph>) -> Result<f64, Error> {
-        let each = graphs.into_iter().map(|PlannedGraph { component, graph, compiles, runs, .. }| {
-            let cost = self.cost(component, graph)?;
+        let each = graphs.into_iter().map(|PlannedGraph { key, graph, compiles, runs, .. }| {
+            let cost = self.cost(&key, graph)?;
             Ok(compiles as f64 * (cost.first + runs as f64 * cost.seconds))
         });
         each.sum()
@@ -180,14 +180,14 @@ impl Pipeline {
             Part::VaeDecoder => vec![plan.decoder(self)],
         };
         let mut run = PartRun { executables: Vec::new(), cost: Cost::default() };
-        for PlannedGraph { component, graph, .. } in graphs {
-            let cost = self.cost(component, graph.clone())?;
+        for PlannedGraph { key, graph, .. } in graphs {
+            let cost = self.cost(&key, graph.clone())?;
             run.cost.integer += cost.integer;
             run.cost.float += cost.float;
             run.cost.seconds += cost.seconds;
             run.cost.first += cost.first;
             let ports = graph.inputs.clone();
-            let mut executable = self.network(component)?.compile(graph)?;
+            let mut executable = self.network(key.component)?.compile(graph)?;
             for port in ports {
                 // Tokens are whole numbers; to everything else any value between is as good.
                 let modulus = if port.name == text_encoder::TOKEN_IDS { 256 } else { 2003 };
@@ -201,7 +201,7 @@ impl Pipeline {
         Ok(run)
     }
 
-    fn cost(&self, component: &'static str, graph: Graph) -> Result<Cost, Error> {
-        self.network(component)?.cost(graph)
+    fn cost(&self, key: &GraphKey, graph: Graph) -> Result<Cost, Error> {
+        self.network(key.component)?.cost(graph)
     }
 }
