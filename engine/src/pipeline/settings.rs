@@ -1,5 +1,8 @@
 //! A request filled up with what the model's file says, checked before anything runs.
 
+use std::collections::BTreeMap;
+
+use sdq_formats::sdq::Component;
 use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
@@ -169,6 +172,20 @@ impl Pipeline {
             guidance_scale: from_file.float("guidance_scale", GUIDANCE_SCALE)?,
             image_guidance_scale: from_file.float("image_guidance_scale", IMAGE_GUIDANCE_SCALE)?,
         })
+    }
+
+    /// The weight type that most parameters of each of the file's components have, such as `unet` and `q4`.
+    pub fn weight_types(&self) -> BTreeMap<String, String> {
+        let most = |component: Component<'_>| {
+            let mut parameters = BTreeMap::<&str, usize>::new();
+            for weight in component.weights() {
+                *parameters.entry(weight.weight_type.name()).or_default() +=
+                    weight.spec.shape.iter().product::<usize>();
+            }
+            let (name, _) = parameters.into_iter().max_by_key(|(_, count)| *count)?;
+            Some((component.name().to_owned(), name.to_owned()))
+        };
+        self.file.components().filter_map(most).collect()
     }
 
     /// The block that `clip_skip` names must exist in every text encoder.

@@ -1,0 +1,229 @@
+//! The graph that ComfyUI ran: from the sampler's inputs back to prompts, model and size.
+
+use std::collections::HashSet;
+
+use sdq_engine::PromptSyntax;
+use serde_json::Value;
+
+use super::{Found, RecipeError, UsedLora};
+
+/// Longest way from the sampler to a node that it needs.
+const MAX_LINKS: usize = 64;
+/// Nodes that say nothing about how a picture is drawn.
+const SILENT: [&str; 7] =
+    ["SaveImage", "PreviewImage", "VAEDecode", "VAELoader", "LoadImage", "CLIPLoader", "CheckpointLoader"];
+
+/// The recipe in `graph`, an object of nodes by name.
+///
+/// # Errors
+/// When it has no sampler of a kind that is known.
+pub(super) fn read(graph: &Value) -> Result<Found, RecipeError> {
+    let damaged = |reason: &str| RecipeError::Damaged { program: "ComfyUI", reason: reason.to_owned() };
+    let nodes = graph.as_object().ok_or_else(|| damaged("it is no object of nodes"))?;
+    let is_sampler = |node: &&Value| kind(node).starts_with("KSampler");
+    // The last sampler on the way to a picture that is saved, or the first in the file.
+    let mut reader =
+        Reader { graph, visited: HashSet::new(), found: Found { program: "ComfyUI", ..Found::default() } };
+    let saved = nodes.values().filter(|node| matches!(kind(node), "SaveImage" | "PreviewImage"));
+    let sampler = saved.map(|node| reader.sampler_before(node)).find_map(|node| node);
+    let sampler = sampler.or_else(|| nodes.values().find(is_sampler));
+    let sampler = sampler.ok_or_else(|| damaged("its graph has no KSampler"))?;
+    reader.visited.clear();
+    reader.sampler(sampler);
+    let Reader { visited, mut found, .. } = reader;
+    found.take_tags();
+    for (name, node) in nodes {
+        let class = kind(node);
+        if !visited.contains(name.as_str()) && !SILENT.contains(&class) && !std::ptr::eq(node, sampler) {
+            found.skip("node", class);
+        }
+    }
+    Ok(found)
+}
+
+fn kind(node: &Value) -> &str {
+    node["class_type"].as_str().unwrap_or_default()
+}
+
+struct Reader<'g> {
+    graph: &'g Value,
+    /// Names of nodes that the recipe is made of.
+    visited: HashSet<&'g str>,
+    found: Found,
+}
+
+impl<'g> Reader<'g> {
+    /// The node that `input` is linked to: `["4", 0]`.
+    fn linked(&mut self, input: &'g Value) -> Option<&'g Value> {
+        let name = input.as_array()?.first()?.as_str()?;
+        let node = self.graph.get(name)?;
+        self.visited.insert(name);
+        Some(node)
+    }
+
+    /// The sampler that `node` shows the result of.
+    fn sampler_before(&mut self, mut node: &'g Value) -> Option<&'g Value> {
+        for _ in 0..MAX_LINKS {
+            if kind(node).starts_with("KSampler") {
+                return Some(node);
+            }
+            let inputs = &node["inputs"];
+            node =
+                ["images", "samples", "image", "pixels"].iter().find_map(|key| self.linked(&inputs[*key]))?;
+        }
+        None
+    }
+
+    /// The value of `input`, or of the node that it is linked to.
+    fn scalar(&mut self, input: &'g Value) -> Option<&'g Value> {
+        let mut input = input;
+        for _ in 0..MAX_LINKS {
+            if input.is_number() || input.is_string() {
+                return Some(input);
+            }
+            let inputs = self.linked(input)?["inputs"].as_object()?;
+            input =
+                inputs.values().find(|value| value.is_number() || value.is_string() || value.is_array())?;
+        }
+        None
+    }
+
+    fn size(&mut self, input: &'g Value) -> Option<usize> {
+        usize::try_from(self.scalar(input)?.as_u64()?).ok()
+    }
+
+    fn float(&mut self, input: &'g Value) -> Option<f64> {
+        self.scalar(input)?.as_f64()
+    }
+
+    fn text(&mut self, input: &'g Value) -> Option<&'g str> {
+        self.scalar(input)?.as_str()
+    }
+
+    fn sampler(&mut self, node: &'g Value) {
+        let inputs = &node["inputs"];
+        self.found.recipe.request.reading.syntax = PromptSyntax::Weighted;
+        let seed = ["seed", "noise_seed"].iter().find_map(|key| self.scalar(&inputs[*key])?.as_u64());
+        if let Some(seed) = seed {
+            self.found.recipe.request.seed = seed;
+        }
+        self.found.recipe.request.steps = self.size(&inputs["steps"]);
+        self.found.recipe.request.guidance_scale = self.float(&inputs["cfg"]).map(|scale| scale as f32);
+        if let Some(sampler) = self.text(&inputs["sampler_name"]) {
+            let schedule = self.text(&inputs["scheduler"]);
+            self.found.set_sampler(sampler, schedule);
+        }
+        self.model(&inputs["model"]);
+        self.found.recipe.request.prompt = self.prompt(&inputs["positive"]).unwrap_or_default();
+        self.found.recipe.request.negative_prompt = self.prompt(&inputs["negative"]).unwrap_or_default();
+        let from_picture = self.latents(&inputs["latent_image"]);
+        match self.float(&inputs["denoise"]) {
+            Some(strength) if from_picture => self.found.recipe.request.strength = Some(strength),
+            Some(strength) if strength != 1.0 => self.found.skip("denoise", &strength.to_string()),
+            _ => {}
+        }
+        // Of KSamplerAdvanced, which can draw a part of the steps.
+        for (key, whole) in [("start_at_step", 0.0), ("end_at_step", 10_000.0)] {
+            if let Some(step) = self.float(&inputs[key]).filter(|&step| step != whole) {
+                self.found.skip(key, &step.to_string());
+            }
+        }
+    }
+
+    /// From the sampler's model through LoRAs to the checkpoint.
+    fn model(&mut self, input: &'g Value) {
+        let mut input = input;
+        for _ in 0..MAX_LINKS {
+            let Some(node) = self.linked(input) else { break };
+            let inputs = &node["inputs"];
+            let file = ["ckpt_name", "unet_name"].iter().find_map(|key| self.text(&inputs[*key]));
+            if let Some(file) = file {
+                self.found.recipe.model = file.to_owned();
+                break;
+            }
+            match (self.text(&inputs["lora_name"]), self.float(&inputs["strength_model"])) {
+                (Some(file), Some(strength)) => {
+                    self.found
+                        .recipe
+                        .loras
+                        .push(UsedLora { file: file_name(file), strength: strength as f32 });
+                    if let Some(other) =
+                        self.float(&inputs["strength_clip"]).filter(|&other| other != strength)
+                    {
+                        self.found.skip("strength_clip", &other.to_string());
+                    }
+                }
+                _ => self.found.skip("node", kind(node)),
+            }
+            input = &inputs["model"];
+        }
+        // The sampler's model is that of the last one.
+        self.found.recipe.loras.reverse();
+    }
+
+    /// The text of the node that encodes it, on the way from the sampler.
+    fn prompt(&mut self, input: &'g Value) -> Option<String> {
+        let mut input = input;
+        for _ in 0..MAX_LINKS {
+            let node = self.linked(input)?;
+            let inputs = &node["inputs"];
+            let text = ["text", "text_g", "text_l"].iter().find_map(|key| self.text(&inputs[*key]));
+            if let Some(text) = text {
+                let text = text.to_owned();
+                self.clip_skip(&inputs["clip"]);
+                let other = self.text(&inputs["text_l"]).filter(|other| *other != text);
+                if let Some(other) = other.filter(|_| !inputs["text_g"].is_null()) {
+                    self.found.skip("text_l", other);
+                }
+                return Some(text);
+            }
+            self.found.skip("node", kind(node));
+            input = ["conditioning", "conditioning_1", "positive", "conditioning_to"]
+                .iter()
+                .map(|key| &inputs[*key])
+                .find(|value| value.is_array())?;
+        }
+        None
+    }
+
+    fn clip_skip(&mut self, clip: &'g Value) {
+        let layer = self.linked(clip).and_then(|node| node["inputs"]["stop_at_clip_layer"].as_i64());
+        if let Some(layer) = layer {
+            self.found.recipe.request.reading.clip_skip = usize::try_from(layer.unsigned_abs()).ok();
+        }
+    }
+
+    /// Size or start picture; whether it is a picture.
+    fn latents(&mut self, input: &'g Value) -> bool {
+        let mut input = input;
+        for _ in 0..MAX_LINKS {
+            let Some(node) = self.linked(input) else { return false };
+            let inputs = &node["inputs"];
+            if kind(node).starts_with("Empty") {
+                let (width, height) = (self.size(&inputs["width"]), self.size(&inputs["height"]));
+                (self.found.recipe.request.width, self.found.recipe.request.height) = (width, height);
+                if let Some(count) = self.size(&inputs["batch_size"]).filter(|&count| count > 1) {
+                    self.found.skip("batch_size", &count.to_string());
+                }
+                return false;
+            }
+            if kind(node) == "LoadImage" {
+                self.found.recipe.init_image = self.text(&inputs["image"]).map(file_name);
+                return true;
+            }
+            if kind(node) != "VAEEncode" {
+                self.found.skip("node", kind(node));
+            }
+            let next =
+                ["pixels", "samples", "image"].iter().map(|key| &inputs[*key]).find(|value| value.is_array());
+            let Some(next) = next else { return false };
+            input = next;
+        }
+        false
+    }
+}
+
+/// The last part of a path of any system.
+fn file_name(path: &str) -> String {
+    path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned()
+}

@@ -1,0 +1,128 @@
+//! The JSON that InvokeAI and NovelAI write into PNG files.
+
+use sdq_engine::PromptSyntax;
+use serde_json::{Map, Value};
+
+use super::{Found, UsedLora, parameters::set_option};
+
+/// Keyword of InvokeAI's text.
+pub(super) const INVOKEAI: &str = "invokeai_metadata";
+/// Keyword of NovelAI's text.
+pub(super) const NOVELAI: &str = "Comment";
+
+/// The fields of an object that are taken out one by one, so that what is left is known not to be used.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn new(json: &Value) -> Fields {
+        Fields(json.as_object().cloned().unwrap_or_default())
+    }
+
+    /// Takes out what `convert` makes something of.
+    fn take<T>(&mut self, key: &str, convert: impl Fn(&Value) -> Option<T>) -> Option<T> {
+        let converted = convert(self.0.get(key)?)?;
+        self.0.shift_remove(key);
+        Some(converted)
+    }
+
+    fn text(&mut self, key: &str) -> Option<String> {
+        self.take(key, |value| value.as_str().map(str::to_owned))
+    }
+
+    fn size(&mut self, key: &str) -> Option<usize> {
+        self.take(key, |value| usize::try_from(value.as_u64()?).ok())
+    }
+
+    fn float(&mut self, key: &str) -> Option<f32> {
+        self.take(key, |value| value.as_f64().map(|number| number as f32))
+    }
+
+    /// Lists what is left, but for what says nothing: fields named in `silent`, and those that are empty or off.
+    fn skip_rest(self, found: &mut Found, silent: &[&str]) {
+        for (key, value) in self.0 {
+            let says = match &value {
+                Value::Null | Value::Bool(false) => false,
+                Value::Number(number) => number.as_f64() != Some(0.0),
+                Value::String(text) => !text.is_empty(),
+                Value::Array(items) => !items.is_empty(),
+                Value::Object(fields) => !fields.is_empty(),
+                Value::Bool(true) => true,
+            };
+            if says && !silent.contains(&key.as_str()) {
+                found.skip(&key, value.as_str().map_or_else(|| value.to_string(), str::to_owned).as_str());
+            }
+        }
+    }
+}
+
+/// Whatever names a model: `name`, or `model_name` in older files.
+fn model_name(model: &Value) -> Option<String> {
+    let name = ["name", "model_name"].iter().find_map(|key| model[*key].as_str());
+    name.or_else(|| model.as_str()).map(str::to_owned)
+}
+
+/// What InvokeAI writes.
+pub(super) fn invoke_ai(json: &Value) -> Found {
+    let mut fields = Fields::new(json);
+    let mut found = Found { program: "InvokeAI", ..Found::default() };
+    let recipe = &mut found.recipe;
+    let request = &mut recipe.request;
+    request.reading.syntax = PromptSyntax::Weighted;
+    request.prompt = fields.text("positive_prompt").unwrap_or_default();
+    request.negative_prompt = fields.text("negative_prompt").unwrap_or_default();
+    (request.width, request.height) = (fields.size("width"), fields.size("height"));
+    request.steps = fields.size("steps");
+    request.seed = fields.take("seed", Value::as_u64).unwrap_or(request.seed);
+    request.guidance_scale = fields.float("cfg_scale");
+    request.guidance_rescale = fields.float("cfg_rescale_multiplier").unwrap_or_default();
+    request.strength = fields.take("strength", Value::as_f64);
+    // It counts the blocks that are left out.
+    request.reading.clip_skip =
+        fields.size("clip_skip").filter(|&left_out| left_out > 0).map(|count| count.saturating_add(1));
+    recipe.init_image = fields.text("init_image");
+    recipe.model = fields.take("model", model_name).unwrap_or_default();
+    recipe.vae = fields.take("vae", model_name).into_iter().collect();
+    recipe.version =
+        fields.text("app_version").map(|version| format!("InvokeAI {version}")).unwrap_or_default();
+    let loras = fields.take("loras", |loras| Some(loras.as_array()?.clone())).unwrap_or_default();
+    for lora in &loras {
+        let name = ["model", "lora"].iter().find_map(|key| model_name(&lora[*key]));
+        match (name, lora["weight"].as_f64()) {
+            (Some(file), Some(weight)) => found.recipe.loras.push(UsedLora { file, strength: weight as f32 }),
+            _ => found.skip("LoRA", &lora.to_string()),
+        }
+    }
+    if let Some(scheduler) = fields.text("scheduler") {
+        found.set_sampler(&scheduler, None);
+    }
+    fields.skip_rest(&mut found, &["generation_mode", "rand_device"]);
+    found
+}
+
+/// What NovelAI writes: `json`, and the `description` beside it, which older files have the prompt in.
+pub(super) fn novel_ai(json: &Value, description: &str) -> Found {
+    let mut fields = Fields::new(json);
+    let mut found = Found { program: "NovelAI", ..Found::default() };
+    let request = &mut found.recipe.request;
+    request.reading.syntax = PromptSyntax::Weighted;
+    request.prompt = fields.text("prompt").unwrap_or_else(|| description.to_owned());
+    request.negative_prompt = fields.text("uc").unwrap_or_default();
+    (request.width, request.height) = (fields.size("width"), fields.size("height"));
+    request.steps = fields.size("steps");
+    request.seed = fields.take("seed", Value::as_u64).unwrap_or(request.seed);
+    request.guidance_scale = fields.float("scale");
+    request.guidance_rescale = fields.float("cfg_rescale").unwrap_or_default();
+    request.strength = fields.take("strength", Value::as_f64);
+    let schedule = fields.text("noise_schedule");
+    if let Some(sampler) = fields.text("sampler") {
+        found.set_sampler(&sampler, schedule.as_deref());
+    }
+    if let Some(eta) = fields.take("eta", Value::as_f64) {
+        let _ = set_option(&mut found.recipe.request, "eta", &eta.to_string());
+    }
+    if found.recipe.request.prompt.contains(['{', '[']) {
+        found.skip("braces and brackets that weigh words as NovelAI does", "");
+    }
+    fields.skip_rest(&mut found, &["n_samples", "signed_hash", "request_type", "version"]);
+    found
+}

@@ -1,0 +1,258 @@
+//! How a picture was made, as it is written into the picture and read out of it.
+//!
+//! A [`Recipe`] is a request and its surroundings: the model, and the files beside it. sdq writes it twice, as JSON of its
+//! own, which holds all of it, and as the line that AUTOMATIC1111's web UI began. Both are read, and so are the texts of
+//! other programs, as far as sdq has what they ask for; a [`Found`] recipe names the rest.
+
+mod comfy;
+mod files;
+mod foreign;
+mod parameters;
+mod sampler;
+mod tags;
+
+use std::collections::BTreeMap;
+
+use sdq_engine::{Pipeline, Request};
+use sdq_formats::picture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use files::{UsedEmbedding, UsedLora};
+
+/// Longest text that a recipe is read from, in bytes.
+const MAX_TEXT_LEN: usize = 1 << 20;
+
+/// Everything needed to draw one picture again.
+///
+/// As JSON it is one flat object: the fields of the request, then those below. Absent are fields that are empty.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// What was drawn, with nothing left open where sdq drew it.
+    #[serde(flatten)]
+    pub request: Request,
+    /// Name of the file that the run started from, without its folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_image: Option<String>,
+    /// Name of the mask's file, without its folder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+    /// Name of the model.
+    #[serde(default)]
+    pub model: String,
+    /// The fingerprint of the model with everything added to it, see [`Pipeline::fingerprint`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    /// The weight type that most parameters of each component have, such as `unet` and `q4`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub weights: BTreeMap<String, String>,
+    /// Program and version that drew the picture, such as `sdq 0.1.0`.
+    #[serde(default)]
+    pub version: String,
+    /// LoRAs, in the order in which they are added.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub loras: Vec<UsedLora>,
+    /// Textual inversions.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub embeddings: Vec<UsedEmbedding>,
+    /// The files of the VAE that took the place of the model's.
+    #[serde(default, with = "files::vae", skip_serializing_if = "Vec::is_empty")]
+    pub vae: Vec<String>,
+}
+
+/// What is put into [`Recipe::version`].
+pub const VERSION: &str = concat!("sdq ", env!("CARGO_PKG_VERSION"));
+
+impl Recipe {
+    /// The recipe of what `pipeline`, with everything that is added to it, draws for `request`. Files are the caller's to
+    /// name.
+    pub fn new(request: Request, pipeline: &Pipeline) -> Recipe {
+        Recipe {
+            request: Request { init_image: None, mask: None, ..request },
+            model: pipeline.manifest().name.clone(),
+            fingerprint: Some(pipeline.fingerprint()),
+            weights: pipeline.weight_types(),
+            version: VERSION.to_owned(),
+            ..Recipe::default()
+        }
+    }
+
+    /// Texts for the picture, keywords and contents.
+    pub fn texts(&self) -> [(&'static str, String); 2] {
+        [(picture::PARAMETERS, self.parameters()), (picture::RECIPE, self.json().to_string())]
+    }
+
+    /// The recipe as JSON, all of it.
+    pub fn json(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The recipe as the lines that AUTOMATIC1111's web UI writes. They have no room for scheduler options and for what
+    /// only sdq knows.
+    pub fn parameters(&self) -> String {
+        parameters::write(self)
+    }
+
+    /// What differs between `pipeline`, with everything that is added to it, and what the recipe was drawn with, a sentence
+    /// each. Empty where the picture will be the same, on the same kind of processor.
+    pub fn differences(&self, pipeline: &Pipeline) -> Vec<String> {
+        let mut differences = Vec::new();
+        let name = &pipeline.manifest().name;
+        let own = Recipe { weights: pipeline.weight_types(), ..Recipe::default() };
+        match &self.fingerprint {
+            None if self.model == *name => {
+                differences.push("the recipe does not say which version of the model drew it".to_owned());
+            }
+            None => differences
+                .push(format!("the recipe was drawn with the model `{}`, this is `{name}`", self.model)),
+            Some(fingerprint) => {
+                let found = pipeline.fingerprint();
+                let base = |text: &str| text.split('+').next().map(str::to_owned);
+                let same_model = base(fingerprint) == base(&found);
+                if !same_model && self.model == *name && self.weights != own.weights {
+                    let (was, is) = (types(&self.weights), types(&own.weights));
+                    differences.push(format!(
+                        "the recipe was drawn with other weight types of `{name}`: {was}; these are {is}"
+                    ));
+                } else if !same_model {
+                    differences.push(format!(
+                        "the recipe was drawn with the model `{}` ({fingerprint}), this is `{name}` ({found})",
+                        self.model
+                    ));
+                } else if *fingerprint != found {
+                    differences
+                        .push("the recipe was drawn with other LoRAs, embeddings or another VAE".to_owned());
+                }
+            }
+        }
+        if !self.version.is_empty() && self.version != VERSION {
+            differences.push(format!("the recipe was drawn by {}, this is {VERSION}", self.version));
+        }
+        differences
+    }
+}
+
+fn types(weights: &BTreeMap<String, String>) -> String {
+    match weights.is_empty() {
+        true => "unknown".to_owned(),
+        false => weights.iter().map(|(name, kind)| format!("{name} {kind}")).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// A recipe that was read from a picture's texts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// The part that sdq can use.
+    pub recipe: Recipe,
+    /// Whose spelling it is in: `sdq`, or another program.
+    pub program: &'static str,
+    /// Names and values of what it holds beyond that, and why, in the order of the text.
+    pub unused: Vec<String>,
+}
+
+/// Why a picture's texts give no recipe.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecipeError {
+    /// No text is in a spelling that is known.
+    #[error("it holds no recipe that sdq can read")]
+    None,
+    /// The text of a known keyword is not what that keyword promises.
+    #[error("its {program} recipe is damaged: {reason}")]
+    Damaged {
+        /// Whose spelling it would be.
+        program: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The text is longer than any recipe.
+    #[error("its recipe takes {len} bytes, more than the {MAX_TEXT_LEN} that sdq reads")]
+    TooLong {
+        /// Length of the text in bytes.
+        len: usize,
+    },
+}
+
+impl Found {
+    /// The recipe among `texts`, the keywords and contents of a picture's texts. sdq's own goes first.
+    ///
+    /// # Errors
+    /// When there is none, or the first in a known spelling cannot be read.
+    pub fn from_texts(texts: &[(String, String)]) -> Result<Found, RecipeError> {
+        let text =
+            |wanted: &str| texts.iter().find(|(keyword, _)| keyword == wanted).map(|(_, text)| text.as_str());
+        let bounded = |text: &str| match text.len() {
+            len if len > MAX_TEXT_LEN => Err(RecipeError::TooLong { len }),
+            _ => Ok(()),
+        };
+        if let Some(json) = text(picture::RECIPE) {
+            bounded(json)?;
+            let recipe = from_json::<Recipe>("sdq", json)?;
+            return Ok(Found { recipe, program: "sdq", unused: Vec::new() });
+        }
+        if let Some(text) = text(picture::PARAMETERS) {
+            bounded(text)?;
+            if let Some(found) = parameters::read(text) {
+                return Ok(found);
+            }
+        }
+        if let Some(json) = text(foreign::INVOKEAI) {
+            bounded(json)?;
+            return Ok(foreign::invoke_ai(&from_json::<Value>("InvokeAI", json)?));
+        }
+        if let Some(json) = text(foreign::NOVELAI).filter(|json| json.trim_start().starts_with('{')) {
+            bounded(json)?;
+            let description = text("Description").unwrap_or_default();
+            bounded(description)?;
+            return Ok(foreign::novel_ai(&from_json::<Value>("NovelAI", json)?, description));
+        }
+        if let Some(json) = text(picture::GRAPH) {
+            bounded(json)?;
+            return comfy::read(&from_json::<Value>("ComfyUI", json)?);
+        }
+        Err(RecipeError::None)
+    }
+
+    /// Notes that `value` under `name` is not used.
+    fn skip(&mut self, name: &str, value: &str) {
+        self.unused.push(match value.is_empty() {
+            true => name.to_owned(),
+            false => format!("{name}: {value}"),
+        });
+    }
+
+    /// Sets scheduler and options as another program names them.
+    fn set_sampler(&mut self, sampler: &str, schedule: Option<&str>) {
+        match sampler::scheduler(sampler, schedule) {
+            Some(chosen) => {
+                self.recipe.request.scheduler = Some(chosen.name);
+                self.recipe.request.scheduler_options.extend(chosen.options);
+                if let Some(schedule) = chosen.unused_schedule {
+                    self.skip("schedule", &schedule);
+                }
+            }
+            None => {
+                self.skip("sampler", sampler);
+                if let Some(schedule) = schedule {
+                    self.skip("schedule", schedule);
+                }
+            }
+        }
+    }
+
+    /// Takes LoRAs out of both prompts, as the web UI and its kin write them.
+    fn take_tags(&mut self) {
+        let request = &mut self.recipe.request;
+        for prompt in [&mut request.prompt, &mut request.negative_prompt] {
+            let tags = tags::take(prompt);
+            self.recipe.loras.extend(tags.loras);
+            self.unused.extend(tags.unused);
+        }
+    }
+}
+
+fn from_json<T: serde::de::DeserializeOwned>(program: &'static str, json: &str) -> Result<T, RecipeError> {
+    serde_json::from_str(json).map_err(|error| RecipeError::Damaged { program, reason: error.to_string() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,199 @@
+//! The lines that AUTOMATIC1111's web UI writes into pictures, and that Forge, stable-diffusion.cpp and others took over:
+//! the prompt, the negative prompt, and a line of names and values.
+
+use std::fmt::Write as _;
+
+use sdq_engine::{Variation, pipeline::as_typed};
+use serde_json::{Value, json};
+
+use super::{Found, Recipe, VERSION};
+
+const NEGATIVE_PROMPT: &str = "Negative prompt:";
+/// Fewer names with values than these are a line of the prompt.
+const MIN_FIELDS: usize = 3;
+/// Longest name of a value, in bytes.
+const MAX_NAME_LEN: usize = 60;
+
+/// `recipe` in these lines.
+pub(super) fn write(recipe: &Recipe) -> String {
+    let request = &recipe.request;
+    let mut text = request.prompt.clone();
+    for lora in &recipe.loras {
+        let _ = write!(text, " {}", lora.tag());
+    }
+    if !request.negative_prompt.is_empty() {
+        let _ = write!(text, "\n{NEGATIVE_PROMPT} {}", request.negative_prompt);
+    }
+    let number = |number: f32| json!(as_typed(number)).to_string();
+    let size = request.width.zip(request.height).map(|(width, height)| format!("{width}x{height}"));
+    let vae = (!recipe.vae.is_empty()).then(|| recipe.vae.join(", "));
+    let caching =
+        (request.caching != sdq_engine::pipeline::Caching::None).then(|| request.caching.to_string());
+    let (variation_seed, variation_strength) =
+        request.variation.map(|variation| (variation.seed, variation.strength)).unzip();
+    let fields = [
+        ("Steps", request.steps.map(|steps| steps.to_string())),
+        ("Sampler", request.scheduler.clone()),
+        ("CFG scale", request.guidance_scale.map(number)),
+        ("Seed", Some(request.seed.to_string())),
+        ("Size", size),
+        ("Model", Some(recipe.model.clone())),
+        ("Clip skip", request.reading.clip_skip.map(|count| count.to_string())),
+        ("VAE", vae),
+        ("Denoising strength", request.strength.map(|strength| json!(strength).to_string())),
+        ("Image CFG scale", request.image_guidance_scale.map(number)),
+        ("Cache", caching),
+        ("Variation seed", variation_seed.map(|seed| seed.to_string())),
+        ("Variation seed strength", variation_strength.map(|strength| json!(strength).to_string())),
+        ("Version", Some(recipe.version.clone())),
+    ];
+    let fields = fields.into_iter().filter_map(|(name, value)| Some(format!("{name}: {}", quoted(&value?))));
+    text.push('\n');
+    text.push_str(&fields.collect::<Vec<_>>().join(", "));
+    text
+}
+
+/// `value`, as a JSON text where it would end or begin otherwise.
+fn quoted(value: &str) -> String {
+    let plain = !value.contains([',', '\n']) && !value.starts_with(['"', '[', '{']) && value.trim() == value;
+    if plain { value.to_owned() } else { json!(value).to_string() }
+}
+
+/// The recipe in `text`; `None` where it is not written so.
+pub(super) fn read(text: &str) -> Option<Found> {
+    let text = text.trim_end();
+    if text.starts_with('{') {
+        return None;
+    }
+    let (prompts, last) = text.rsplit_once('\n').unwrap_or(("", text));
+    let fields = fields(last);
+    let (prompts, fields) = if fields.len() < MIN_FIELDS { (text, Vec::new()) } else { (prompts, fields) };
+    let mut found = Found { program: "AUTOMATIC1111", ..Found::default() };
+    found.recipe.request.reading.syntax = sdq_engine::PromptSyntax::Weighted;
+    let (prompt, negative_prompt) = split_prompts(prompts);
+    found.recipe.request.prompt = prompt.to_owned();
+    found.recipe.request.negative_prompt = negative_prompt.to_owned();
+    found.take_tags();
+    set_fields(&mut found, &fields);
+    Some(found)
+}
+
+/// Prompt and negative prompt, each of which may have several lines.
+fn split_prompts(prompts: &str) -> (&str, &str) {
+    let starts = std::iter::once(0).chain(prompts.match_indices('\n').map(|(place, _)| place + 1));
+    let negative = starts.into_iter().find(|&start| prompts[start..].starts_with(NEGATIVE_PROMPT));
+    match negative {
+        None => (prompts, ""),
+        Some(start) => {
+            let text = &prompts[start + NEGATIVE_PROMPT.len()..];
+            let prompt = &prompts[..start];
+            (prompt.strip_suffix('\n').unwrap_or(prompt), text.strip_prefix(' ').unwrap_or(text))
+        }
+    }
+}
+
+/// The names and values of `line`. A value ends at a comma, or is JSON: a text in quotes, a list or an object.
+fn fields(line: &str) -> Vec<(String, String)> {
+    let mut fields = Vec::new();
+    let mut rest = line;
+    // Once JSON runs into the end of the line, it does wherever it begins later.
+    let mut json_ends = true;
+    loop {
+        rest = rest.trim_start_matches([' ', ',']);
+        let Some((name, value)) = rest.split_once(':') else { return fields };
+        if name.is_empty() || name.len() > MAX_NAME_LEN || name.contains(['"', ',']) {
+            return fields;
+        }
+        let mut value = value.trim_start_matches(' ');
+        let mut text = None;
+        if json_ends && value.starts_with(['"', '[', '{']) {
+            let mut json = serde_json::Deserializer::from_str(value).into_iter::<Value>();
+            match json.next() {
+                Some(Ok(parsed)) => {
+                    value = &value[json.byte_offset()..];
+                    text = Some(parsed.as_str().map_or_else(|| parsed.to_string(), str::to_owned));
+                }
+                Some(Err(error)) => json_ends = !error.is_eof(),
+                None => {}
+            }
+        }
+        let (until_comma, after) = value.split_once(',').unwrap_or((value, ""));
+        fields.push((name.trim().to_owned(), text.unwrap_or_else(|| until_comma.trim().to_owned())));
+        rest = after;
+    }
+}
+
+fn set_fields(found: &mut Found, fields: &[(String, String)]) {
+    let value =
+        |wanted: &str| fields.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str());
+    if let Some(sampler) = value("Sampler") {
+        found.set_sampler(sampler, value("Schedule type"));
+    }
+    if let Some(strength) = value("Variation seed strength").and_then(|strength| strength.parse().ok())
+        && let Some(seed) = value("Variation seed").and_then(|seed| seed.parse().ok())
+    {
+        found.recipe.request.variation = Some(Variation { seed, strength });
+    }
+    let enlarged = fields.iter().any(|(name, _)| name.starts_with("Hires"));
+    for (name, value) in fields {
+        let used = match name.as_str() {
+            "Variation seed" | "Variation seed strength" => found.recipe.request.variation.is_some(),
+            // How strongly the enlarged picture is drawn over.
+            "Denoising strength" if enlarged => false,
+            // Sizes of all the models are not those of sdq's files; files are named in the prompt.
+            "Sampler" | "Schedule type" | "Model hash" | "VAE hash" | "Lora hashes" | "TI hashes"
+            | "Hashes" => true,
+            name => set_field(&mut found.recipe, name, value).is_some(),
+        };
+        if !used {
+            found.skip(name, value);
+        }
+    }
+    let version = &found.recipe.version;
+    found.program = match version.as_str() {
+        VERSION => "sdq",
+        version if version.starts_with("sdq ") => "sdq",
+        version if version.starts_with("stable-diffusion.cpp") => "stable-diffusion.cpp",
+        // Forge's versions begin with its own.
+        version if version.starts_with('f') => "Forge",
+        _ => found.program,
+    };
+}
+
+/// Sets one field; `None` where sdq has none of this name or the value is of another kind.
+fn set_field(recipe: &mut Recipe, name: &str, value: &str) -> Option<()> {
+    let request = &mut recipe.request;
+    match name {
+        "Steps" => request.steps = Some(value.parse().ok()?),
+        "CFG scale" => request.guidance_scale = Some(value.parse().ok()?),
+        "Seed" => request.seed = value.parse().ok()?,
+        "Size" => {
+            let (width, height) = value.split_once('x')?;
+            let (width, height) = (width.trim().parse().ok()?, height.trim().parse().ok()?);
+            (request.width, request.height) = (Some(width), Some(height));
+        }
+        // Below 1 some programs mean that of the model.
+        "Clip skip" => {
+            let count = value.parse::<i64>().ok()?;
+            request.reading.clip_skip = usize::try_from(count).ok().filter(|&count| count > 0);
+        }
+        "Denoising strength" => request.strength = Some(value.parse().ok()?),
+        "Image CFG scale" => request.image_guidance_scale = Some(value.parse().ok()?),
+        "Cache" => request.caching = value.parse().ok()?,
+        "Eta" => set_option(request, "eta", value)?,
+        "Model" => recipe.model = value.to_owned(),
+        "VAE" if matches!(value, "None" | "Automatic") => {}
+        "VAE" => recipe.vae = value.split(", ").map(str::to_owned).collect(),
+        "Version" => recipe.version = value.to_owned(),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Sets an option of the scheduler; `None` where it has no such option.
+pub(super) fn set_option(request: &mut sdq_engine::Request, key: &str, value: &str) -> Option<()> {
+    let entry = sdq_schedulers::find(request.scheduler.as_deref()?).ok()?;
+    entry.all_options().find(|option| option.key == key)?;
+    request.scheduler_options.push((key.to_owned(), value.to_owned()));
+    Some(())
+}
