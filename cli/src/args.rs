@@ -5,6 +5,7 @@ mod convert;
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::{Parser, Subcommand, ValueEnum};
+use sdq::add_ons::{EmbeddingFile, LoraFile};
 use sdq_engine::{
     PipelineOptions,
     backend::{Backend, Wanted, choose},
@@ -13,10 +14,7 @@ use sdq_engine::{
 
 pub(crate) use convert::ConvertArgs;
 
-use crate::{
-    UsageError,
-    add_ons::{embedding::EmbeddingFile, lora::LoraFile},
-};
+use crate::UsageError;
 
 /// Stable Diffusion, quantized, on the machine you have. Draws pictures from words, offline.
 #[derive(Debug, Parser)]
@@ -271,7 +269,7 @@ pub(crate) struct GenerateArgs {
 }
 
 /// What a model is changed by while it runs.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct AddOnArgs {
     /// Run this LoRA beside the model, at this strength (1 if not given); repeatable.
     #[arg(long = "lora", value_name = "FILE[:STRENGTH]")]

@@ -9,10 +9,9 @@ use sdq_engine::{
 };
 use serde_json::{Value, json};
 
-use crate::{
-    args::{BenchArgs, PartArg},
-    model,
-};
+use sdq::model;
+
+use crate::args::{BenchArgs, PartArg};
 
 /// One part, measured.
 struct Measured {

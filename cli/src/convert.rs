@@ -3,41 +3,23 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::Context as _;
-use sdq_formats::published::PublishedModel;
-use sdq_quantize::{Plan, Recipe, Report};
+use sdq::convert::{self, ConvertOptions, Goal, describe};
+use sdq_quantize::Report;
 
-use crate::{UsageError, args::ConvertArgs, calibrate, checkpoint, describe, fit, interrupt, prediction};
+use crate::{args::ConvertArgs, interrupt, terminal};
 
 pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     let started = Instant::now();
     interrupt::listen();
-    let mut model = PublishedModel::open(&args.files.files())?;
-    // Before anything that takes long: a model that cannot be run is refused at once.
-    checkpoint::describe(&model)?;
-    describe::note_choices(&model);
+    let options = options(args)?;
+    let model = terminal::watched(|watch| convert::open(&args.files.files(), watch))?;
     if args.dry_run {
-        let plan = plan(&model, args)?;
-        sdq_quantize::check(&model, &plan)?;
-        say_part!("{}", describe::plan(&plan));
+        say_part!("{}", describe::plan(&convert::dry_run(&model, &options)?));
         return Ok(());
     }
-    prediction::settle(&mut model, args.threads)?;
-    let mut plan = plan(&model, args)?;
-    if let Some(goal) = fit::goal(args)? {
-        let prompts = args.calibration_prompts.as_deref();
-        fit::fit(&mut plan, &model, goal, prompts, args.threads)?;
-    }
-    if let Some(count) = args.calibrate {
-        if plan.quantization.is_none() {
-            let message = "--calibrate: with these types no weight is quantized; try --type q8, q4 or mixed";
-            return Err(UsageError(message.to_owned()).into());
-        }
-        let prompts = args.calibration_prompts.as_deref();
-        let (moments, drawn) = calibrate::moments(&model, count, prompts, args.threads)?;
-        calibrate::weigh(&mut plan, &moments, drawn);
-    }
     let output: &Path = args.output.as_deref().context("no --output")?;
-    let Report { weights, parameters, bytes } = checkpoint::write(&model, &plan, args.threads, output)?;
+    let report = terminal::watched(|watch| convert::convert(model, output, &options, watch))?;
+    let Report { weights, parameters, bytes } = report;
     let megabytes = bytes as f64 / 1e6;
     let millions = parameters as f64 / 1e6;
     let bits = bytes as f64 * 8.0 / parameters as f64;
@@ -49,19 +31,21 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The type of every weight that the model's configs call for.
-fn plan(model: &PublishedModel, args: &ConvertArgs) -> anyhow::Result<Plan> {
-    let recipe = |component: &str| -> Recipe {
-        let own = match component {
-            "unet" => args.unet_type,
-            "vae" => args.vae_type,
-            _ => args.text_type,
-        };
-        own.unwrap_or(args.recipe).0
+fn options(args: &ConvertArgs) -> anyhow::Result<ConvertOptions> {
+    let goal = match (args.max_size, args.target_psnr) {
+        (Some(megabytes), _) => Some(Goal::max_size(megabytes)?),
+        (None, Some(decibels)) => Some(Goal::target_psnr(decibels)?),
+        (None, None) => None,
     };
-    let components = checkpoint::describe(model)?
-        .weights()
-        .into_iter()
-        .map(|(component, weights)| (component, weights, recipe(component)));
-    sdq_quantize::plan(components, &args.rules).map_err(|error| UsageError(error.to_string()).into())
+    Ok(ConvertOptions {
+        recipe: args.recipe.0,
+        unet: args.unet_type.map(|recipe| recipe.0),
+        vae: args.vae_type.map(|recipe| recipe.0),
+        text: args.text_type.map(|recipe| recipe.0),
+        rules: args.rules.clone(),
+        goal,
+        calibrate: args.calibrate,
+        calibration_prompts: args.calibration_prompts.clone(),
+        threads: args.threads,
+    })
 }

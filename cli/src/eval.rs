@@ -1,30 +1,19 @@
 //! `sdq eval`: how far one version of a model is from another.
 
-mod report;
-mod sheet;
-
-use std::ops::ControlFlow;
-
-use sdq_engine::{
-    Event, Request,
-    pipeline::{Comparison, compare},
+use sdq::{
+    Request,
+    convert::reference,
+    evaluate::{EvaluateOptions, evaluate},
+    model,
+    prompts::{self, Prompt},
 };
 use sdq_quantize::Recipe;
 
-use crate::{
-    UsageError,
-    args::EvalArgs,
-    interrupt, model,
-    progress::Progress,
-    prompts::{self, Prompt},
-    reference,
-    run::check_writable,
-};
-use report::Report;
-use sheet::Sheet;
+use crate::{UsageError, args::EvalArgs, interrupt, run::check_writable, terminal};
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
-    let prompts = prompts(args)?;
+    let options =
+        EvaluateOptions { request: request(args), prompts: prompts(args)?, sheet: args.sheet.is_some() };
     if let Some(path) = &args.sheet {
         if !path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("png")) {
             let message =
@@ -34,44 +23,20 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         check_writable(path)?;
     }
     interrupt::listen();
-    let options = args.device.options()?;
-    let reference = reference::open(&args.reference, Recipe::F32, &options)?;
-    let reference = &reference.pipeline;
-    let other = model::open(Some(&args.other), &options)?;
-    let settings = reference.settings(&request(args, &prompts[0]))?;
-
-    // Two runs a prompt.
-    let mut progress = Progress::new("step", (prompts.len() * 2 * settings.steps) as u64);
-    let mut report = Report::new(&settings);
-    let mut sheet = Sheet::default();
-    for (index, prompt) in prompts.iter().enumerate() {
-        let request = request(args, prompt);
-        let found = compare(reference, &other, &request, &mut |event| observe(&mut progress, index, &event));
-        if found.is_err() {
-            progress.finish();
-        }
-        let found: Comparison = found?;
-        if args.sheet.is_some() {
-            sheet.add(&found.reference, &found.other);
-        }
-        report.add(prompt, &found);
-    }
-    progress.finish();
+    let device = args.device.options()?;
+    let evaluation = terminal::watched(|watch| {
+        let reference = reference::open(&args.reference, Recipe::F32, &device, watch)?;
+        let other = model::open(Some(&args.other), &device)?;
+        evaluate(&reference.pipeline, &other, &options, watch)
+    })?;
     if let Some(path) = &args.sheet {
-        interrupt::while_writing(|| sheet.write(path))?;
+        interrupt::while_writing(|| evaluation.write_sheet(path))?;
     }
     match args.json {
-        true => say!("{:#}", report.json()),
-        false => say_part!("{}", report.table()),
+        true => say!("{:#}", evaluation.report.json()),
+        false => say_part!("{}", evaluation.report.table()),
     }
     Ok(())
-}
-
-fn observe(progress: &mut Progress, prompt: usize, event: &Event<'_>) -> ControlFlow<()> {
-    if let Event::Step { image, step, steps, .. } = *event {
-        progress.set(((2 * prompt + image) * steps + step + 1) as u64, "comparing");
-    }
-    interrupt::check()
 }
 
 /// The prompts to draw, at least one.
@@ -90,15 +55,13 @@ fn prompts(args: &EvalArgs) -> anyhow::Result<Vec<Prompt>> {
     })
 }
 
-fn request(args: &EvalArgs, prompt: &Prompt) -> Request {
+fn request(args: &EvalArgs) -> Request {
     Request {
-        prompt: prompt.text.clone(),
         width: args.sampling.width,
         height: args.sampling.height,
         steps: args.sampling.steps,
         scheduler: args.sampling.scheduler.clone(),
         guidance_scale: args.sampling.guidance_scale,
-        seed: prompt.seed,
         ..Request::default()
     }
 }

@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use sdq::model;
+
 use crate::{
-    add_ons::embedding,
     args::GenerateArgs,
-    interrupt, job, model,
+    interrupt, job,
     run::{self, Files},
+    terminal,
 };
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
@@ -16,8 +18,9 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     interrupt::listen();
     let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
     let (request, add_ons) = job::request(args)?;
-    let pipeline = add_ons.apply(pipeline)?;
-    embedding::check_used(&add_ons.embeddings, &[&request.prompt, &request.negative_prompt])?;
+    let threads = args.run.device.threads;
+    let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
+    add_ons.check_used(&[&request.prompt, &request.negative_prompt])?;
     let settings = pipeline.settings(&request)?;
     let files = Files {
         model: absolute(args.model.as_deref())?,

@@ -6,14 +6,16 @@ mod weights;
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
-use sdq::text::{printable, printable_json};
+use sdq::{
+    model,
+    text::{printable, printable_json},
+};
 use sdq_engine::PipelineOptions;
 use sdq_formats::{picture as picture_file, sdq::SdqFile, sniff::FileKind};
 use serde_json::{Value, json};
 
 use crate::{
     args::{DeviceArgs, InfoArgs},
-    model,
     recipe::Recipe,
 };
 

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
+use sdq::add_ons::AddOns;
 use sdq_engine::{Mask, Picture, PromptReading, PromptSyntax, Request, Variation};
 use sdq_formats::picture::{self, Pixels};
 
-use crate::{add_ons::AddOns, args::GenerateArgs};
+use crate::args::{AddOnArgs, GenerateArgs};
 
 /// Sides of a picture that is to be drawn are multiples of it; one to start from is cut to them.
 const SIZE_STEP: usize = 8;
@@ -56,8 +57,11 @@ pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, AddOns)> 
             request.mask = args.job.mask.as_deref().map(|path| mask(path, width, height)).transpose()?;
         }
     }
-    let prompt = (!args.plain_prompt).then_some(&mut request.prompt);
-    let add_ons = AddOns::new(&args.add_ons, prompt)?;
+    let AddOnArgs { loras, embeddings, vae, lora_dir } = args.add_ons.clone();
+    let mut add_ons = AddOns { loras, embeddings, vae };
+    if !args.plain_prompt {
+        add_ons.take_tags(&mut request.prompt, lora_dir.as_deref())?;
+    }
     Ok((request, add_ons))
 }
 

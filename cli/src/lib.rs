@@ -31,39 +31,30 @@ macro_rules! note {
     }};
 }
 
-mod add_ons;
 mod args;
 mod bench;
-mod calibrate;
-mod checkpoint;
-mod choose;
 mod convert;
-mod describe;
 #[cfg(feature = "vulkan")]
 mod doctor;
 mod eval;
-mod fit;
 mod generate;
 mod info;
 mod interrupt;
 mod job;
-mod model;
 mod plan;
-mod prediction;
 mod preview;
 mod progress;
-mod prompts;
 mod recipe;
-mod reference;
 mod resume;
 mod run;
 mod schedulers;
+mod terminal;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
 
 use clap::Parser as _;
+use sdq::ErrorKind;
 use sdq_engine::Error as EngineError;
-use sdq_quantize::ConvertError;
 use sdq_schedulers::SchedulerError;
 
 use args::{Args, Command};
@@ -104,7 +95,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            note!("error: {}", sdq::text::printable(&format!("{error:#}"), usize::MAX));
+            // Messages of the library are complete; others say what was tried, and their causes why it failed.
+            let words = match error.downcast_ref::<sdq::Error>() {
+                Some(error) => error.to_string(),
+                None => format!("{error:#}"),
+            };
+            note!("error: {}", sdq::text::printable(&words, usize::MAX));
             ExitCode::from(exit_code(&error))
         }
     }
@@ -123,6 +119,18 @@ impl fmt::Display for UsageError {
 impl std::error::Error for UsageError {}
 
 fn exit_code(error: &anyhow::Error) -> u8 {
+    if error.is::<UsageError>() {
+        return EXIT_USAGE;
+    }
+    match error.downcast_ref::<sdq::Error>().map(sdq::Error::kind) {
+        Some(ErrorKind::Cancelled) => EXIT_INTERRUPTED,
+        Some(ErrorKind::RequestInvalid | ErrorKind::OptionInvalid) => EXIT_USAGE,
+        Some(_) => EXIT_FAILED,
+        None => error.downcast_ref::<EngineError>().map_or(EXIT_FAILED, of_engine),
+    }
+}
+
+fn of_engine(error: &EngineError) -> u8 {
     let usage = |error: &SchedulerError| {
         matches!(
             error,
@@ -131,16 +139,10 @@ fn exit_code(error: &anyhow::Error) -> u8 {
                 | SchedulerError::StepCount { .. }
         )
     };
-    if error.is::<UsageError>() {
-        return EXIT_USAGE;
-    }
-    if let Some(ConvertError::Cancelled { .. }) = error.downcast_ref() {
-        return EXIT_INTERRUPTED;
-    }
-    match error.downcast_ref::<EngineError>() {
-        Some(EngineError::Cancelled { .. }) => EXIT_INTERRUPTED,
-        Some(EngineError::Request { .. } | EngineError::Job(_)) => EXIT_USAGE,
-        Some(EngineError::Scheduler(error)) if usage(error) => EXIT_USAGE,
+    match error {
+        EngineError::Cancelled { .. } => EXIT_INTERRUPTED,
+        EngineError::Request { .. } | EngineError::Job(_) => EXIT_USAGE,
+        EngineError::Scheduler(error) if usage(error) => EXIT_USAGE,
         _ => EXIT_FAILED,
     }
 }

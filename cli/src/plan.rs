@@ -3,12 +3,15 @@
 use sdq_engine::pipeline::{Decoding, MemoryPlan, TimePlan};
 use serde_json::{Value, json};
 
-use crate::{args::GenerateArgs, bench::duration, job, model};
+use sdq::model;
+
+use crate::{args::GenerateArgs, bench::duration, job, terminal};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
     let (request, add_ons) = job::request(args)?;
-    let pipeline = add_ons.apply(pipeline)?;
+    let threads = args.run.device.threads;
+    let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
     let plan = pipeline.plan(&request)?;
     let time = pipeline.predict_time(&plan)?;
     match args.run.json {

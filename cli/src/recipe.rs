@@ -7,7 +7,7 @@ use sdq_engine::{Request, pipeline::as_typed};
 use sdq_formats::picture;
 use serde_json::{Value, json};
 
-use crate::add_ons::AddOns;
+use sdq::add_ons::AddOns;
 
 /// Everything needed to draw a picture again.
 pub(crate) struct Recipe {

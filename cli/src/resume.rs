@@ -1,12 +1,14 @@
 //! `sdq resume`: a run that was interrupted → the pictures that it would have drawn.
 
 use anyhow::Context as _;
+use sdq::model;
 use sdq_engine::SavedRun;
 
 use crate::{
     args::ResumeArgs,
-    interrupt, model,
+    interrupt,
     run::{self, FILES, Files},
+    terminal,
 };
 
 pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
@@ -25,7 +27,8 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     files.output = output.with_context(|| format!("{shown}: names no output; try --output"))?;
 
     let pipeline = model::open(files.model.as_deref(), &args.run.options()?)?;
-    let pipeline = files.add_ons.apply(pipeline)?;
+    let threads = args.run.device.threads;
+    let pipeline = terminal::watched(|watch| files.add_ons.apply(pipeline, threads, watch))?;
     let settings = pipeline.settings(saved.request())?;
     files.check(settings.request.count)?;
     let done = saved.steps_done(&settings)?;

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use sdq::add_ons::{AddOns, previewer};
 use sdq_engine::{Checkpoint, Error, Event, Generated, Picture, Pipeline, Tensor, pipeline::Settings};
 use sdq_formats::{
     dtype::DType,
@@ -20,13 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
-    UsageError,
-    add_ons::{self, AddOns},
-    args::RunArgs,
-    interrupt,
-    preview::Previews,
-    progress::Progress,
-    recipe::Recipe,
+    UsageError, args::RunArgs, interrupt, preview::Previews, progress::Progress, recipe::Recipe, terminal,
 };
 
 /// Name of the tensor in a `--save-latents` file.
@@ -113,7 +108,9 @@ pub(crate) fn run(
         progress: Progress::new("step", (settings.evaluations * settings.request.count) as u64),
         steps_done,
         previews: args.preview_every.map(|every| (every.get(), Previews::new())),
-        previewer: add_ons::vae::previewer(pipeline, &args.preview_vae)?,
+        previewer: terminal::watched(|watch| {
+            previewer(pipeline, &args.preview_vae, args.device.threads, watch)
+        })?,
         save_every: Duration::from_secs(args.save_every),
         last_saved: Instant::now(),
         latents: Vec::new(),

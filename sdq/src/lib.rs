@@ -1,5 +1,29 @@
 //! The library under every front end of sdq: no flags, no terminal, no globals.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//!
+//! let pipeline = sdq::model::open(None, &Default::default())?;
+//! let request = sdq::Request::new("a red apple").steps(1);
+//! let generated = pipeline.generate(&request, &mut |_event| ControlFlow::Continue(()))?;
+//! assert_eq!(generated.pictures.len(), 1);
+//! # Ok::<(), sdq::Error>(())
+//! ```
+//!
+//! Work that takes long is given a [`Watch`]: it tells an observer of owned [`Event`]s and stops when a [`Cancel`] token says so.
+//! Failures are [`Error`]s with stable codes.
 #![forbid(unsafe_code)]
 
+pub mod add_ons;
+pub mod convert;
+mod error;
+pub mod evaluate;
+pub mod model;
+pub mod observer;
+pub mod prompts;
 pub mod recipe;
 pub mod text;
+
+pub use error::{Error, ErrorKind};
+pub use observer::{Cancel, Event, Note, Task, Watch};
+pub use sdq_engine::{Mask, Picture, Pipeline, PipelineOptions, Request};

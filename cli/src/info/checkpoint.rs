@@ -10,7 +10,7 @@ use sdq_formats::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::describe;
+use sdq::convert::describe;
 
 /// Tensors of the checkpoint at `path` by number format, and the model that they make, if they make one. `whole`: with
 /// every tensor by its name.

@@ -6,46 +6,46 @@ use sdq_formats::WeightType;
 
 /// One way to store a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Choice {
-    pub(crate) weight_type: WeightType,
+pub(super) struct Choice {
+    pub(super) weight_type: WeightType,
     /// Which of the files that were measured stores it so.
-    pub(crate) version: usize,
+    pub(super) version: usize,
     /// Size in the file.
-    pub(crate) bytes: usize,
+    pub(super) bytes: usize,
     /// What storing this weight alone so adds to the error, in a unit that all weights share; not negative.
-    pub(crate) error: f64,
+    pub(super) error: f64,
 }
 
 /// A weight and the ways to store it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Layer {
+pub(super) struct Layer {
     /// `component.weight`.
-    pub(crate) name: String,
+    pub(super) name: String,
     /// At least one.
-    pub(crate) choices: Vec<Choice>,
+    pub(super) choices: Vec<Choice>,
 }
 
 /// A step on the way from the best file to the smallest.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Move {
+pub(super) struct Move {
     /// Index of the layer.
-    pub(crate) layer: usize,
+    pub(super) layer: usize,
     /// What it is stored as from here on.
-    pub(crate) to: Choice,
+    pub(super) to: Choice,
     /// Bytes saved; not zero.
-    pub(crate) saved: usize,
+    pub(super) saved: usize,
     /// Error added.
-    pub(crate) added: f64,
+    pub(super) added: f64,
 }
 
 /// Where each layer starts: its largest choice that is worth its bytes.
-pub(crate) fn best(layers: &[Layer]) -> Vec<Choice> {
+pub(super) fn best(layers: &[Layer]) -> Vec<Choice> {
     layers.iter().map(|layer| hull(&layer.choices)[0]).collect()
 }
 
 /// The moves from [`best`] to the smallest file, those that save most for the error they add first. Any first part
 /// of the list is the best file of its size, as far as errors add up.
-pub(crate) fn moves(layers: &[Layer]) -> Vec<Move> {
+pub(super) fn moves(layers: &[Layer]) -> Vec<Move> {
     let mut moves: Vec<Move> = Vec::new();
     for (layer, Layer { choices, .. }) in layers.iter().enumerate() {
         for pair in hull(choices).windows(2) {
@@ -91,7 +91,7 @@ fn hull(choices: &[Choice]) -> Vec<Choice> {
 
 /// How many of `moves` a file of `bytes`, all at [`best`], needs to have at most `limit`; `None` where all of them are
 /// not enough.
-pub(crate) fn moves_to_fit(moves: &[Move], bytes: usize, limit: usize) -> Option<usize> {
+pub(super) fn moves_to_fit(moves: &[Move], bytes: usize, limit: usize) -> Option<usize> {
     let mut left = bytes;
     let mut count = 0;
     while left > limit {
@@ -102,7 +102,7 @@ pub(crate) fn moves_to_fit(moves: &[Move], bytes: usize, limit: usize) -> Option
 }
 
 /// The choices after the first `count` of `moves`, in the layers' order.
-pub(crate) fn after(layers: &[Layer], moves: &[Move], count: usize) -> Vec<Choice> {
+pub(super) fn after(layers: &[Layer], moves: &[Move], count: usize) -> Vec<Choice> {
     let mut choices = best(layers);
     for step in &moves[..count] {
         choices[step.layer] = step.to;

@@ -2,19 +2,21 @@
 
 use std::{num::NonZeroUsize, path::Path};
 
-use anyhow::Context as _;
 use sdq_engine::Model;
 use sdq_formats::published::PublishedModel;
 use sdq_quantize::{Plan, Report};
 
-use crate::{interrupt, progress::Progress};
+use crate::{Error, Task, Watch, observer::Event};
 
 /// What the model's configs and texts say.
-pub(crate) fn describe(model: &PublishedModel) -> anyhow::Result<Model> {
+///
+/// # Errors
+/// When a part is missing, asks for something that sdq does not run, or does not fit the others.
+pub fn describe(model: &PublishedModel) -> Result<Model, Error> {
     let config = |name: &str| model.component(name).map(|component| component.config());
     let text =
         |name: &str| model.texts().iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
-    Model::new(config, text).with_context(|| model.path().display().to_string())
+    Model::new(config, text).map_err(|error| Error::from(error).in_file(model.path()))
 }
 
 /// Converts as planned, telling how far it is.
@@ -23,15 +25,17 @@ pub(crate) fn write(
     plan: &Plan,
     threads: Option<NonZeroUsize>,
     output: &Path,
-) -> anyhow::Result<Report> {
+    watch: &mut Watch<'_>,
+) -> Result<Report, Error> {
     let total = plan.parts.iter().map(|part| part.weights.len()).sum::<usize>();
-    let mut progress = Progress::new("tensor", total as u64);
-    let report = interrupt::while_writing(|| {
+    let cancel = watch.cancel().clone();
+    let report = cancel.while_writing(|| {
         sdq_quantize::convert(model, plan, threads, output, &mut |now| {
-            progress.set(now.done as u64, now.component);
-            interrupt::check()
+            let task = Task::Converting { component: now.component.to_owned() };
+            watch.progress(task, now.done as u64, total as u64);
+            cancel.check()
         })
     });
-    progress.finish();
+    watch.tell(Event::TaskEnded);
     Ok(report?)
 }

@@ -2,24 +2,25 @@
 
 use std::fmt::Write as _;
 
-use sdq_engine::pipeline::{Comparison, Settings};
+use sdq_engine::pipeline::{Comparison, Settings, as_typed};
 use serde_json::{Value, json};
-
-use sdq_engine::pipeline::as_typed;
 
 use crate::prompts::Prompt;
 
 /// One measure over all prompts. Infinite values are ratios of equal pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Summary {
-    pub(crate) median: f64,
-    pub(crate) worst: f64,
-    pub(crate) best: f64,
+pub struct Summary {
+    /// A value that occurred: of an even number the worse of the middle two.
+    pub median: f64,
+    /// The worst value.
+    pub worst: f64,
+    /// The best value.
+    pub best: f64,
 }
 
 /// Which end of a measure is the good one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Good {
+pub(super) enum Good {
     High,
     Low,
 }
@@ -27,7 +28,7 @@ pub(crate) enum Good {
 impl Summary {
     /// Of `values`, at least one. Of an even number the median is the worse of the middle two, so that it is a value
     /// that occurred and a mean with infinity is never taken.
-    pub(crate) fn of(mut values: Vec<f64>, good: Good) -> Summary {
+    pub(super) fn of(mut values: Vec<f64>, good: Good) -> Summary {
         values.sort_by(f64::total_cmp);
         if good == Good::Low {
             values.reverse();
@@ -41,7 +42,8 @@ impl Summary {
     }
 }
 
-/// What was measured of one prompt; pictures are not kept.
+/// The figures of one prompt.
+#[derive(Debug)]
 struct Row {
     prompt: Prompt,
     psnr: f64,
@@ -51,20 +53,21 @@ struct Row {
     noise_pred: Vec<f64>,
 }
 
-/// All prompts' measures.
-pub(crate) struct Report<'a> {
-    settings: &'a Settings,
+/// The figures of all prompts.
+#[derive(Debug)]
+pub struct Report {
+    settings: Settings,
     rows: Vec<Row>,
 }
 
-impl<'a> Report<'a> {
+impl Report {
     /// An empty report of runs with `settings`, prompt and seed aside.
-    pub(crate) fn new(settings: &'a Settings) -> Report<'a> {
-        Report { settings, rows: Vec::new() }
+    pub(super) fn new(settings: &Settings) -> Report {
+        Report { settings: settings.clone(), rows: Vec::new() }
     }
 
     /// Adds what was found for `prompt`.
-    pub(crate) fn add(&mut self, prompt: &Prompt, found: &Comparison) {
+    pub(super) fn add(&mut self, prompt: &Prompt, found: &Comparison) {
         self.rows.push(Row {
             prompt: prompt.clone(),
             psnr: found.psnr,
@@ -76,8 +79,8 @@ impl<'a> Report<'a> {
     }
 
     /// For people: a line a measure.
-    pub(crate) fn table(&self) -> String {
-        let Settings { width, height, steps, scheduler, guidance_scale, .. } = self.settings;
+    pub fn table(&self) -> String {
+        let Settings { width, height, steps, scheduler, guidance_scale, .. } = &self.settings;
         let count = self.rows.len();
         let prompts = if count == 1 { "prompt" } else { "prompts" };
         let mut out = format!(
@@ -105,8 +108,8 @@ impl<'a> Report<'a> {
     }
 
     /// For programs. `null` stands for an infinite ratio: equal pictures.
-    pub(crate) fn json(&self) -> Value {
-        let Settings { width, height, steps, scheduler, guidance_scale, .. } = self.settings;
+    pub fn json(&self) -> Value {
+        let Settings { width, height, steps, scheduler, guidance_scale, .. } = &self.settings;
         let rows = self.rows.iter().map(|row| {
             json!({
                 "prompt": row.prompt.text,

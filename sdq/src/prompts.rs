@@ -2,11 +2,12 @@
 
 use std::{fs::File, io::Read as _, path::Path};
 
-use anyhow::{Context as _, bail};
 use serde_json::Value;
 
+use crate::Error;
+
 /// What is drawn where nobody says what: people, animals, things, places, in the manners that people ask for.
-pub(crate) const EVERYDAY: [&str; 8] = [
+pub const EVERYDAY: [&str; 8] = [
     "a photo of an old fisherman with a white beard, close up",
     "a cat sleeping on a red sofa",
     "a lighthouse on a cliff at sunset, oil painting",
@@ -22,13 +23,15 @@ const MAX_FILE: u64 = 16 * 1024 * 1024;
 
 /// A prompt and the seed to draw it from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Prompt {
-    pub(crate) text: String,
-    pub(crate) seed: u64,
+pub struct Prompt {
+    /// The prompt.
+    pub text: String,
+    /// The seed.
+    pub seed: u64,
 }
 
 /// `count` prompts of [`EVERYDAY`], again from the start with the next seed where they run out.
-pub(crate) fn everyday(count: usize, seed: u64) -> Vec<Prompt> {
+pub fn everyday(count: usize, seed: u64) -> Vec<Prompt> {
     let round = |index: usize| seed.wrapping_add((index / EVERYDAY.len()) as u64);
     (0..count)
         .map(|index| Prompt { text: EVERYDAY[index % EVERYDAY.len()].to_owned(), seed: round(index) })
@@ -36,35 +39,40 @@ pub(crate) fn everyday(count: usize, seed: u64) -> Vec<Prompt> {
 }
 
 /// The prompts of a file: a JSON list of objects with `prompt` and, where it is not `seed`, `seed`; or one a line.
-pub(crate) fn read(path: &Path, seed: u64) -> anyhow::Result<Vec<Prompt>> {
-    let name = || format!("cannot read prompts from `{}`", path.display());
+///
+/// # Errors
+/// [`Error::Prompts`] when the file cannot be read, is longer than 16 MiB, or holds no prompt.
+pub fn read(path: &Path, seed: u64) -> Result<Vec<Prompt>, Error> {
+    let failed = |problem: String| Error::Prompts { path: path.to_owned(), problem };
     let mut text = String::new();
-    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text)).with_context(name)?;
+    let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
+    read.map_err(|error| failed(error.to_string()))?;
     if text.len() as u64 > MAX_FILE {
-        bail!("{}: longer than {MAX_FILE} bytes", name());
+        return Err(failed(format!("it is longer than {MAX_FILE} bytes")));
     }
-    let prompts = parse(&text, seed).with_context(name)?;
+    let prompts = parse(&text, seed).map_err(failed)?;
     match prompts.is_empty() {
-        true => bail!("{}: there are none", name()),
+        true => Err(failed("there are none".to_owned())),
         false => Ok(prompts),
     }
 }
 
-fn parse(text: &str, seed: u64) -> anyhow::Result<Vec<Prompt>> {
+fn parse(text: &str, seed: u64) -> Result<Vec<Prompt>, String> {
     if !text.trim_start().starts_with('[') {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         return Ok(lines.map(|line| Prompt { text: line.to_owned(), seed }).collect());
     }
-    let items: Vec<Value> = serde_json::from_str(text).context("not a list in JSON")?;
+    let items: Vec<Value> =
+        serde_json::from_str(text).map_err(|error| format!("it is not a list in JSON: {error}"))?;
     items.iter().enumerate().map(|(index, item)| from_json(index, item, seed)).collect()
 }
 
-fn from_json(index: usize, item: &Value, seed: u64) -> anyhow::Result<Prompt> {
+fn from_json(index: usize, item: &Value, seed: u64) -> Result<Prompt, String> {
     let text = item.get("prompt").and_then(Value::as_str);
-    let text = text.with_context(|| format!("item {index} has no `prompt` that is a string"))?;
+    let text = text.ok_or_else(|| format!("item {index} has no `prompt` that is a string"))?;
     let seed = match item.get("seed") {
         None | Some(Value::Null) => seed,
-        Some(own) => own.as_u64().with_context(|| {
+        Some(own) => own.as_u64().ok_or_else(|| {
             format!("item {index} has the `seed` {own}, which is no whole number from 0 on")
         })?,
     };
@@ -72,7 +80,7 @@ fn from_json(index: usize, item: &Value, seed: u64) -> anyhow::Result<Prompt> {
 }
 
 /// `limit` of `items`, spread evenly over all of them, in their order.
-pub(crate) fn spread<T>(items: Vec<T>, limit: usize) -> Vec<T> {
+pub fn spread<T>(items: Vec<T>, limit: usize) -> Vec<T> {
     let count = items.len();
     if limit >= count {
         return items;

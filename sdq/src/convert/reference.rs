@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
 use sdq_engine::{Pipeline, PipelineOptions};
 use sdq_formats::{
     published::{ModelFiles, PublishedModel},
@@ -11,25 +10,40 @@ use sdq_formats::{
 use sdq_quantize::Recipe;
 use tempfile::TempDir;
 
-use crate::{checkpoint, model};
+use super::checkpoint;
+use crate::{Error, Watch, model};
 
 /// An open model, with the file that was made for it.
-pub(crate) struct Reference {
+#[derive(Debug)]
+pub struct Reference {
     // Before the folder: what is mapped can be removed only afterwards on some systems.
-    pub(crate) pipeline: Pipeline,
+    /// The model.
+    pub pipeline: Pipeline,
     /// Length of the file.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     _folder: Option<TempDir>,
 }
 
 /// Opens the `.sdq` file at `path`; or converts the published model at `path` as [`convert`] does.
-pub(crate) fn open(path: &Path, recipe: Recipe, options: &PipelineOptions) -> anyhow::Result<Reference> {
+///
+/// # Errors
+/// When it cannot be read, or not be run.
+pub fn open(
+    path: &Path,
+    recipe: Recipe,
+    options: &PipelineOptions,
+    watch: &mut Watch<'_>,
+) -> Result<Reference, Error> {
     if !path.is_dir() && matches!(FileKind::of_file(path), Err(_) | Ok(FileKind::Sdq)) {
         let pipeline = model::open(Some(path), options)?;
-        return Ok(Reference { pipeline, bytes: std::fs::metadata(path)?.len(), _folder: None });
+        return Ok(Reference {
+            pipeline,
+            bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
+            _folder: None,
+        });
     }
     let files = ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() };
-    convert(&PublishedModel::open(&files)?, recipe, options)
+    convert(&PublishedModel::open(&files)?, recipe, options, watch)
 }
 
 /// Converts `model` by `recipe`, in the system's folder for temporary files.
@@ -37,16 +51,22 @@ pub(crate) fn convert(
     model: &PublishedModel,
     recipe: Recipe,
     options: &PipelineOptions,
-) -> anyhow::Result<Reference> {
-    let folder = TempDir::with_prefix("sdq-").context("cannot make a temporary folder")?;
+    watch: &mut Watch<'_>,
+) -> Result<Reference, Error> {
+    let folder = temporary_folder()?;
     let file = folder.path().join("model.sdq");
     let weights = checkpoint::describe(model)?.weights();
     let components = weights.into_iter().map(|(component, weights)| (component, weights, recipe));
     let plan = sdq_quantize::plan(components, &[])?;
-    let bytes = checkpoint::write(model, &plan, options.threads, &file)?.bytes;
+    let bytes = checkpoint::write(model, &plan, options.threads, &file, watch)?.bytes;
     let pipeline = model::open(Some(&file), options)?;
     // The mapping keeps it alive, and a program that is killed leaves no gigabytes behind. Where an open file cannot
     // be removed, the folder tries again when it is dropped.
     let _ = std::fs::remove_file(&file);
     Ok(Reference { pipeline, bytes, _folder: Some(folder) })
+}
+
+/// A folder that is removed when it is dropped.
+pub(crate) fn temporary_folder() -> Result<TempDir, Error> {
+    TempDir::with_prefix("sdq-").map_err(Error::TemporaryFolder)
 }

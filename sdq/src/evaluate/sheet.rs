@@ -14,7 +14,7 @@ const COLUMNS: usize = 3;
 
 /// Rows of pictures of one size.
 #[derive(Debug, Default)]
-pub(crate) struct Sheet {
+pub(super) struct Sheet {
     width: usize,
     height: usize,
     rgb: Vec<u8>,
@@ -24,7 +24,7 @@ pub(crate) struct Sheet {
 impl Sheet {
     /// Adds a row: the reference's picture, the other's, and their difference, amplified. After [`MAX_ROWS`] rows
     /// nothing is added.
-    pub(crate) fn add(&mut self, reference: &Picture, other: &Picture) {
+    pub(super) fn add(&mut self, reference: &Picture, other: &Picture) {
         if self.rows == MAX_ROWS {
             return;
         }
@@ -42,7 +42,7 @@ impl Sheet {
     }
 
     /// Writes the rows as one picture.
-    pub(crate) fn write(&self, path: &Path) -> Result<(), PictureError> {
+    pub(super) fn write(&self, path: &Path) -> Result<(), PictureError> {
         picture::write(path, self.width, self.height, &self.rgb, &[])
     }
 }

@@ -1,19 +1,20 @@
-//! `--embedding`: textual inversions → words beside the model's vocabulary.
+//! Textual inversions → words beside the model's vocabulary.
 
 use std::{path::PathBuf, str::FromStr};
 
-use anyhow::Context as _;
 use sdq_engine::Pipeline;
 use sdq_formats::{checkpoint::Checkpoint, embedding::TextualInversion};
 use serde::{Deserialize, Serialize};
 
-use crate::UsageError;
+use crate::{Error, Note, Watch};
 
 /// A textual inversion's file, and the word that stands for it: `FILE:word`, or `FILE` for a word of the file's name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct EmbeddingFile {
-    pub(crate) path: PathBuf,
-    pub(crate) word: Option<String>,
+pub struct EmbeddingFile {
+    /// The file.
+    pub path: PathBuf,
+    /// The word, where it is not the one in the file or the file's name.
+    pub word: Option<String>,
 }
 
 impl FromStr for EmbeddingFile {
@@ -33,9 +34,9 @@ impl FromStr for EmbeddingFile {
 
 impl EmbeddingFile {
     /// The vectors, and the word that stands for them.
-    fn read(&self) -> anyhow::Result<(String, TextualInversion)> {
-        let shown = || self.path.display().to_string();
-        let inversion = TextualInversion::read(&Checkpoint::open(&self.path)?).with_context(shown)?;
+    fn read(&self) -> Result<(String, TextualInversion), Error> {
+        let inversion = TextualInversion::read(&Checkpoint::open(&self.path)?);
+        let inversion = inversion.map_err(|error| Error::from(error).in_file(&self.path))?;
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let word = self.word.clone().or_else(|| inversion.word.clone()).unwrap_or_else(|| stem.into_owned());
         Ok((word, inversion))
@@ -43,26 +44,30 @@ impl EmbeddingFile {
 }
 
 /// `pipeline` with the words of `embeddings`.
-pub(super) fn apply(mut pipeline: Pipeline, embeddings: &[EmbeddingFile]) -> anyhow::Result<Pipeline> {
+pub(super) fn apply(
+    mut pipeline: Pipeline,
+    embeddings: &[EmbeddingFile],
+    watch: &mut Watch<'_>,
+) -> Result<Pipeline, Error> {
     for embedding in embeddings {
         let (word, inversion) = embedding.read()?;
         pipeline = pipeline
             .with_word(&word, &inversion.vectors)
-            .with_context(|| embedding.path.display().to_string())?;
+            .map_err(|error| Error::from(error).in_file(&embedding.path))?;
         let vectors = inversion.vectors[0].values.len() / inversion.vectors[0].width;
-        note!("{}: `{word}` stands for {vectors} vectors", embedding.path.display());
+        watch.note(Note::WordAdded { path: embedding.path.clone(), word, vectors });
     }
     Ok(pipeline)
 }
 
 /// Fails at a word that no prompt has: it would change nothing.
-pub(crate) fn check_used(embeddings: &[EmbeddingFile], prompts: &[&String]) -> anyhow::Result<()> {
+pub(super) fn check_used(embeddings: &[EmbeddingFile], prompts: &[&str]) -> Result<(), Error> {
     for embedding in embeddings {
         let (word, _) = embedding.read()?;
         if !prompts.iter().any(|prompt| prompt.contains(&word)) {
             let path = embedding.path.display();
-            let message = format!("--embedding: no prompt has `{word}`, the word of {path}");
-            return Err(UsageError(message).into());
+            let problem = format!("no prompt has `{word}`, the word of {path}");
+            return Err(Error::Option { option: "embedding", problem });
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! LoRAs: from `--lora` and from `<lora:name:0.8>` in a prompt → branches beside the model's products.
+//! LoRAs: from files and from `<lora:name:0.8>` in a prompt → branches beside the model's products.
 
 use std::{
     fmt,
@@ -6,7 +6,6 @@ use std::{
     str::FromStr,
 };
 
-use anyhow::Context as _;
 use sdq_engine::Pipeline;
 use sdq_formats::{
     checkpoint::Checkpoint,
@@ -14,9 +13,8 @@ use sdq_formats::{
     sdq::SdqFile,
 };
 use serde::{Deserialize, Serialize};
-use tempfile::TempDir;
 
-use crate::UsageError;
+use crate::{Error, Note, Watch, convert::reference::temporary_folder};
 
 /// Most names of layers that are listed.
 const LISTED: usize = 3;
@@ -25,9 +23,11 @@ const ENDINGS: [&str; 5] = ["safetensors", "pt", "ckpt", "bin", "gguf"];
 
 /// A LoRA's file and how strongly it counts: `FILE:0.8`, or `FILE` for 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct LoraFile {
-    pub(crate) path: PathBuf,
-    pub(crate) strength: f32,
+pub struct LoraFile {
+    /// The file.
+    pub path: PathBuf,
+    /// How strongly it counts; 1 as it was trained.
+    pub strength: f32,
 }
 
 impl FromStr for LoraFile {
@@ -61,7 +61,7 @@ impl fmt::Display for LoraFile {
 ///
 /// # Errors
 /// When a strength is no number.
-pub(super) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, UsageError> {
+pub(super) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, Error> {
     const START: &str = "<lora:";
     let mut tags = Vec::new();
     while let Some(start) = prompt.find(START) {
@@ -70,8 +70,9 @@ pub(super) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, Usage
         let (name, strength) = tag.split_once(':').unwrap_or((tag, "1"));
         // The web UI has a second strength, for the text encoder, after another colon.
         let parsed = strength.parse::<f32>().ok().filter(|strength| strength.is_finite());
-        let strength = parsed
-            .ok_or_else(|| UsageError(format!("<lora:{tag}>: `{strength}` is no strength, such as 0.8")))?;
+        let strength = parsed.ok_or_else(|| {
+            Error::LoraTag(format!("<lora:{tag}>: `{strength}` is no strength, such as 0.8"))
+        })?;
         tags.push((name.to_owned(), strength));
         prompt.replace_range(start..=start + len, "");
     }
@@ -82,12 +83,12 @@ pub(super) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, Usage
 ///
 /// # Errors
 /// When there is no folder, or no such file in it.
-pub(super) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> anyhow::Result<Vec<LoraFile>> {
-    let file = |(name, strength): &(String, f32)| -> anyhow::Result<LoraFile> {
-        let missing = |hint: &str| UsageError(format!("the prompt asks for the LoRA `{name}`; {hint}"));
+pub(super) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> Result<Vec<LoraFile>, Error> {
+    let file = |(name, strength): &(String, f32)| -> Result<LoraFile, Error> {
+        let missing = |hint: &str| Error::LoraTag(format!("the prompt asks for the LoRA `{name}`; {hint}"));
         let directory = directory.ok_or_else(|| missing("say where it is with --lora-dir DIR"))?;
         if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
-            return Err(missing("a name has no folders").into());
+            return Err(missing("a name has no folders"));
         }
         let candidates = ENDINGS.iter().map(|ending| directory.join(format!("{name}.{ending}")));
         let found = candidates.into_iter().find(|path| path.is_file());
@@ -101,7 +102,11 @@ pub(super) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> anyhow::
 ///
 /// # Errors
 /// When a file cannot be read, is no LoRA, or is for another model.
-pub(super) fn apply(pipeline: Pipeline, loras: &[LoraFile]) -> anyhow::Result<Pipeline> {
+pub(super) fn apply(
+    pipeline: Pipeline,
+    loras: &[LoraFile],
+    watch: &mut Watch<'_>,
+) -> Result<Pipeline, Error> {
     if loras.is_empty() {
         return Ok(pipeline);
     }
@@ -109,29 +114,32 @@ pub(super) fn apply(pipeline: Pipeline, loras: &[LoraFile]) -> anyhow::Result<Pi
     let checkpoints = loras.iter().map(|lora| Checkpoint::open(&lora.path)).collect::<Result<Vec<_>, _>>()?;
     let mut matched = Vec::with_capacity(loras.len());
     for (file, checkpoint) in loras.iter().zip(&checkpoints) {
-        let lora = Lora::new(checkpoint, &targets).with_context(|| file.path.display().to_string())?;
-        tell(file, &lora);
+        let lora = Lora::new(checkpoint, &targets).map_err(|error| Error::from(error).in_file(&file.path))?;
+        tell(file, &lora, watch);
         matched.push((lora, file.strength));
     }
-    let folder = TempDir::with_prefix("sdq-").context("cannot make a temporary folder")?;
+    let folder = temporary_folder()?;
     let path = folder.path().join("branches.sdq");
     lora::write(&matched, &path)?;
     // The mapping outlives the file's name.
     Ok(pipeline.with_branches(SdqFile::open(&path)?)?)
 }
 
-fn tell(file: &LoraFile, lora: &Lora<'_>) {
-    let (name, strength) = (file.path.display(), file.strength);
-    note!("{name}: applied to {} of {} layers at {strength}", lora.applied(), lora.modules());
+fn tell(file: &LoraFile, lora: &Lora<'_>, watch: &mut Watch<'_>) {
+    let (path, strength) = (file.path.clone(), file.strength);
+    let (applied, modules) = (lora.applied(), lora.modules());
+    watch.note(Note::LoraApplied { path: path.clone(), applied, modules, strength });
     let unmatched = lora.unmatched();
     if !unmatched.is_empty() {
-        let listed = unmatched.iter().take(LISTED).map(String::as_str).collect::<Vec<_>>().join(", ");
-        note!("{name}: the model has no {listed}{}", if unmatched.len() > LISTED { ", …" } else { "" });
+        let layers = unmatched.iter().take(LISTED).cloned().collect();
+        watch.note(Note::LoraUnmatched { path, layers, more: unmatched.len().saturating_sub(LISTED) });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tempfile::TempDir;
+
     use super::*;
 
     #[test]

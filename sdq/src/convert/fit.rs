@@ -1,4 +1,4 @@
-//! `sdq convert --max-size` and `--target-psnr`: types from what each weight's type does to this model.
+//! Types that meet a size or a likeness: from what each weight's type does to this model.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,15 +13,14 @@ use sdq_engine::{
 use sdq_formats::{WeightSpec, WeightType, layout, published::PublishedModel, sdq::Quantization};
 use sdq_quantize::{Plan, Recipe};
 
-use crate::{
-    UsageError,
-    args::ConvertArgs,
+use super::{
     checkpoint,
     choose::{self, Choice, Layer, Move},
-    interrupt,
-    progress::Progress,
-    prompts::{self, Prompt},
     reference::{self, Reference},
+};
+use crate::{
+    Error, Event, Note, Task, Watch, model,
+    prompts::{self, Prompt},
 };
 
 /// The files whose weights are chosen from, the reference first.
@@ -37,49 +36,62 @@ const OVERHEAD: usize = 512;
 
 /// What the file is to be.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Goal {
+pub enum Goal {
     /// At most so many bytes.
     Size(usize),
     /// Half of the pictures at least so near to those of f16, in decibels.
     Psnr(f64),
 }
 
-/// What the flags ask for.
-pub(crate) fn goal(args: &ConvertArgs) -> anyhow::Result<Option<Goal>> {
-    let positive = |flag: &str, value: f64| match value.is_finite() && value > 0.0 {
+impl Goal {
+    /// A file of at most so many millions of bytes.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when it is not a number above 0.
+    pub fn max_size(megabytes: f64) -> Result<Goal, Error> {
+        Ok(Goal::Size((positive("max-size", megabytes)? * 1e6) as usize))
+    }
+
+    /// Half of the pictures at least so near, in decibels.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when it is not a number above 0.
+    pub fn target_psnr(decibels: f64) -> Result<Goal, Error> {
+        Ok(Goal::Psnr(positive("target-psnr", decibels)?))
+    }
+}
+
+fn positive(option: &'static str, value: f64) -> Result<f64, Error> {
+    match value.is_finite() && value > 0.0 {
         true => Ok(value),
-        false => Err(UsageError(format!("{flag}: {value} is not a number above 0"))),
-    };
-    Ok(match (args.max_size, args.target_psnr) {
-        (Some(megabytes), _) => Some(Goal::Size((positive("--max-size", megabytes)? * 1e6) as usize)),
-        (None, Some(target)) => Some(Goal::Psnr(positive("--target-psnr", target)?)),
-        (None, None) => None,
-    })
+        false => Err(Error::Option { option, problem: format!("{value} is not a number above 0") }),
+    }
 }
 
 /// Changes the types in `plan`, which is all f16, to those that meet `goal` best. `prompts` names a file of prompts,
 /// else everyday ones are drawn.
-pub(crate) fn fit(
+pub(super) fn fit(
     plan: &mut Plan,
     source: &PublishedModel,
     goal: Goal,
     prompts: Option<&Path>,
     threads: Option<NonZeroUsize>,
-) -> anyhow::Result<()> {
+    watch: &mut Watch<'_>,
+) -> Result<(), Error> {
     let prompts = match prompts {
         Some(path) => prompts::spread(prompts::read(path, SEED)?, PICTURES),
         None => prompts::everyday(PICTURES, SEED),
     };
     let request = |Prompt { text, seed }| Request { prompt: text, seed, ..Request::default() };
     let requests = prompts.into_iter().map(request).collect();
-    let files = RECIPES.map(|recipe| reference::convert(source, recipe, &crate::model::on_cpu(threads)));
-    let files = files.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
+    let files = RECIPES.map(|recipe| reference::convert(source, recipe, &model::on_cpu(threads), watch));
+    let files = files.into_iter().collect::<Result<Vec<_>, Error>>()?;
     let versions = Versions { files, requests };
-    let layers = versions.measure(source)?;
+    let layers = versions.measure(source, watch)?;
     let moves = choose::moves(&layers);
     let count = match goal {
         Goal::Size(limit) => fewest_moves(&layers, &moves, versions.files[0].bytes as usize, limit)?,
-        Goal::Psnr(target) => versions.most_moves(&layers, &moves, target)?,
+        Goal::Psnr(target) => versions.most_moves(&layers, &moves, target, watch)?,
     };
     let choices = choose::after(&layers, &moves, count);
     let chosen: HashMap<&str, WeightType> = layers
@@ -103,16 +115,17 @@ pub(crate) fn fit(
 }
 
 /// How many moves bring a file that has `f16_bytes` in f16 below `limit`.
-fn fewest_moves(layers: &[Layer], moves: &[Move], f16_bytes: usize, limit: usize) -> anyhow::Result<usize> {
+fn fewest_moves(layers: &[Layer], moves: &[Move], f16_bytes: usize, limit: usize) -> Result<usize, Error> {
     let first = |layer: &Layer| layer.choices[0].bytes;
     let best: usize = choose::best(layers).iter().map(|choice| choice.bytes).sum();
     let bytes = f16_bytes + best - layers.iter().map(first).sum::<usize>();
     let fewest = choose::moves_to_fit(moves, bytes, limit);
-    Ok(fewest.ok_or_else(|| {
+    fewest.ok_or_else(|| {
         let least = bytes - moves.iter().map(|step| step.saved).sum::<usize>();
         let [limit, least] = [limit, least].map(|bytes| bytes as f64 / 1e6);
-        UsageError(format!("--max-size: {limit} MB is too small; this model takes {least:.1} MB at least"))
-    })?)
+        let problem = format!("{limit} MB is too small; this model takes {least:.1} MB at least");
+        Error::Option { option: "max-size", problem }
+    })
 }
 
 /// The same model in each of [`RECIPES`], and what to draw with it.
@@ -124,12 +137,12 @@ struct Versions {
 impl Versions {
     /// All weights that have several types, with what each type does. Errors of single weights become mean squared
     /// errors of pictures, in units of 255, by what the whole component does to both.
-    fn measure(&self, source: &PublishedModel) -> anyhow::Result<Vec<Layer>> {
+    fn measure(&self, source: &PublishedModel, watch: &mut Watch<'_>) -> Result<Vec<Layer>, Error> {
         let weights = checkpoint::describe(source)?.weights();
         let total = weights.iter().map(|(_, specs)| specs.len()).sum::<usize>();
-        let mut progress = Progress::new("weight", total as u64);
+        let cancel = watch.cancel().clone();
         let base = &self.files[0].pipeline;
-        let probe = Probe::new(base, &self.requests[0], POINTS, &mut |_| interrupt::check())?;
+        let probe = Probe::new(base, &self.requests[0], POINTS, &mut |_| cancel.check())?;
         let (mut all, mut done) = (Vec::new(), 0);
         for (component, specs) in weights {
             let types = RECIPES.map(|recipe| recipe.types(component, &specs));
@@ -154,22 +167,22 @@ impl Versions {
                     layers.push(layer);
                 }
                 done += 1;
-                progress.set(done, "measuring");
-                if interrupt::check().is_break() {
+                watch.progress(Task::Measuring, done, total as u64);
+                if cancel.is_cancelled() {
                     let (step, steps) = (done as usize, total);
                     return Err(sdq_engine::Error::Cancelled { step, steps }.into());
                 }
             }
-            self.scale(&mut layers)?;
+            self.scale(&mut layers, watch)?;
             all.extend(layers);
         }
-        progress.finish();
+        watch.tell(Event::TaskEnded);
         Ok(all)
     }
 
     /// Scales the errors of a component's `layers` so that those of the smallest choices add up to the mean squared
     /// error of pictures that they make together.
-    fn scale(&self, layers: &mut [Layer]) -> anyhow::Result<()> {
+    fn scale(&self, layers: &mut [Layer], watch: &Watch<'_>) -> Result<(), Error> {
         let smallest = |layer: &Layer| layer.choices[layer.choices.len() - 1];
         let sum: f64 = layers.iter().map(|layer| smallest(layer).error).sum();
         if sum == 0.0 {
@@ -177,7 +190,8 @@ impl Versions {
         }
         let overlaid =
             self.overlaid(layers.iter().map(|layer| (smallest(layer).version, layer.name.clone())))?;
-        let errors = self.psnr(&overlaid)?.into_iter().map(|psnr| 255.0 * 255.0 / 10_f64.powf(psnr / 10.0));
+        let errors =
+            self.psnr(&overlaid, watch)?.into_iter().map(|psnr| 255.0 * 255.0 / 10_f64.powf(psnr / 10.0));
         let scale = errors.sum::<f64>() / self.requests.len() as f64 / sum;
         layers.iter_mut().flat_map(|layer| &mut layer.choices).for_each(|choice| choice.error *= scale);
         Ok(())
@@ -185,24 +199,30 @@ impl Versions {
 
     /// The most moves after which the median picture is still `target` decibels near, as far as that falls with every
     /// move.
-    fn most_moves(&self, layers: &[Layer], moves: &[Move], target: f64) -> anyhow::Result<usize> {
+    fn most_moves(
+        &self,
+        layers: &[Layer],
+        moves: &[Move],
+        target: f64,
+        watch: &mut Watch<'_>,
+    ) -> Result<usize, Error> {
         let (mut near, mut far) = (0, moves.len() + 1);
         while far - near > 1 {
             let middle = near.midpoint(far);
             let choices = choose::after(layers, moves, middle);
             let names =
                 layers.iter().zip(&choices).map(|(layer, choice)| (choice.version, layer.name.clone()));
-            let mut found = self.psnr(&self.overlaid(names)?)?;
+            let mut found = self.psnr(&self.overlaid(names)?, watch)?;
             found.sort_by(f64::total_cmp);
             let median = found[(found.len() - 1) / 2];
-            note!("{middle} of {} moves towards the smallest file: {median:.1} dB", moves.len());
+            watch.note(Note::Fitting { moves: middle, of: moves.len(), psnr: median });
             if median >= target { near = middle } else { far = middle }
         }
         Ok(near)
     }
 
     /// The reference with each of `weights` from the version beside its name.
-    fn overlaid(&self, weights: impl IntoIterator<Item = (usize, String)>) -> anyhow::Result<Pipeline> {
+    fn overlaid(&self, weights: impl IntoIterator<Item = (usize, String)>) -> Result<Pipeline, Error> {
         let mut by_version = vec![HashSet::new(); self.files.len()];
         for (version, name) in weights {
             by_version[version].insert(name);
@@ -215,9 +235,9 @@ impl Versions {
     }
 
     /// How near the pictures of `changed` come to the reference's, in decibels.
-    fn psnr(&self, changed: &Pipeline) -> anyhow::Result<Vec<f64>> {
+    fn psnr(&self, changed: &Pipeline, watch: &Watch<'_>) -> Result<Vec<f64>, Error> {
         let psnr = |request: &Request| {
-            let found = compare(&self.files[0].pipeline, changed, request, &mut |_| interrupt::check())?;
+            let found = compare(&self.files[0].pipeline, changed, request, &mut |_| watch.cancel().check())?;
             Ok(found.psnr)
         };
         self.requests.iter().map(psnr).collect()

@@ -6,11 +6,10 @@ use sdq_engine::{Event, Request, pipeline::ActivationMoments};
 use sdq_formats::published::PublishedModel;
 use sdq_quantize::{Plan, Recipe};
 
+use super::reference;
 use crate::{
-    interrupt,
-    progress::Progress,
+    Error, Task, Watch, model as models, observer,
     prompts::{self, Prompt},
-    reference,
 };
 
 /// Denoising steps of a calibration run. Few are enough: they still go from noise to picture.
@@ -23,34 +22,35 @@ const SEED: u64 = 42;
 /// Draws `count` pictures of the model's own size with `model`, its weights in f16, and
 /// returns the mean squares of what its products read, and how many pictures that were. Prompts come from the file
 /// `prompts`, spread evenly over it and no more than it has, else from the everyday ones.
-pub(crate) fn moments(
+pub(super) fn moments(
     model: &PublishedModel,
     count: NonZeroUsize,
     prompts: Option<&Path>,
     threads: Option<NonZeroUsize>,
-) -> anyhow::Result<(ActivationMoments, usize)> {
+    watch: &mut Watch<'_>,
+) -> Result<(ActivationMoments, usize), Error> {
     let prompts = match prompts {
         Some(path) => prompts::spread(prompts::read(path, SEED)?, count.get()),
         None => prompts::everyday(count.get(), SEED),
     };
-    let reference = reference::convert(model, Recipe::F16, &crate::model::on_cpu(threads))?;
+    let reference = reference::convert(model, Recipe::F16, &models::on_cpu(threads), watch)?;
     let request =
         |Prompt { text, seed }| Request { prompt: text, seed, steps: Some(STEPS), ..Request::default() };
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();
-    let mut progress = Progress::new("step", (requests.len() * STEPS) as u64);
+    let (total, cancel) = ((requests.len() * STEPS) as u64, watch.cancel().clone());
     let moments = reference.pipeline.activation_moments(&requests, &mut |index, event| {
         if let Event::Step { step, .. } = event {
-            progress.set((index * STEPS + step + 1) as u64, "calibrating");
+            watch.progress(Task::Calibrating, (index * STEPS + step + 1) as u64, total);
         }
-        interrupt::check()
+        cancel.check()
     });
-    progress.finish();
+    watch.tell(observer::Event::TaskEnded);
     Ok((moments?, requests.len()))
 }
 
 /// Tells the converter how much an error matters in each input channel of every weight that it quantizes; `count`
 /// pictures were drawn to find out.
-pub(crate) fn weigh(plan: &mut Plan, moments: &ActivationMoments, count: usize) {
+pub(super) fn weigh(plan: &mut Plan, moments: &ActivationMoments, count: usize) {
     for part in &mut plan.parts {
         for weight in part.weights.iter_mut().filter(|weight| weight.weight_type.is_quantized()) {
             weight.importance = moments.get(&part.component, &weight.spec.name).and_then(importance);

@@ -9,35 +9,37 @@ use sdq_formats::{
 };
 use sdq_quantize::Plan;
 
+use crate::{Note, Watch};
+
 /// Most names of a kind that are listed.
 const LISTED: usize = 5;
 
 /// Tells what was read off a file that does not say it by itself.
-pub(crate) fn note_choices(model: &PublishedModel) {
+pub(super) fn note_choices(model: &PublishedModel, watch: &mut Watch<'_>) {
     if let (Some(family), Some(training)) = (model.family(), model.training()) {
-        note!("{}: {}, {}", model.path().display(), family.name(), model.class_name());
-        note!("predicts {}", prediction(&training));
+        watch.note(Note::Recognised {
+            path: model.path().to_owned(),
+            family: family.name(),
+            class_name: model.class_name().to_owned(),
+        });
+        watch.note(Note::Predicts(prediction(&training)));
     }
     for (why, names) in skipped(model) {
-        let listed = names.iter().take(LISTED).copied().collect::<Vec<_>>().join(", ");
-        match why {
-            Skipped::Unknown => {
-                note!("left out: {} tensors {}: {listed}{}", names.len(), why.name(), more(&names))
-            }
-            Skipped::Ema | Skipped::Training => note!("left out: {} tensors {}", names.len(), why.name()),
-        }
-    }
-}
-
-fn more(names: &[&str]) -> String {
-    match names.len().saturating_sub(LISTED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
+        let listed = match why {
+            Skipped::Unknown => names.iter().take(LISTED).map(|name| (*name).to_owned()).collect(),
+            Skipped::Ema | Skipped::Training => Vec::new(),
+        };
+        watch.note(Note::LeftOut {
+            count: names.len(),
+            why: why.name(),
+            names: listed,
+            more: names.len().saturating_sub(LISTED),
+        });
     }
 }
 
 /// Names of tensors that are not converted, by the reason.
-pub(crate) fn skipped(model: &PublishedModel) -> BTreeMap<Skipped, Vec<&str>> {
+pub fn skipped(model: &PublishedModel) -> BTreeMap<Skipped, Vec<&str>> {
     let mut skipped: BTreeMap<Skipped, Vec<&str>> = BTreeMap::new();
     for (why, name) in model.skipped() {
         skipped.entry(*why).or_default().push(name);
@@ -46,7 +48,7 @@ pub(crate) fn skipped(model: &PublishedModel) -> BTreeMap<Skipped, Vec<&str>> {
 }
 
 /// What a model predicts, and how that is known.
-pub(crate) fn prediction(training: &Training) -> String {
+pub fn prediction(training: &Training) -> String {
     let what = match training.prediction {
         Prediction::Epsilon => "noise (epsilon)",
         Prediction::V => "velocity (v)",
@@ -64,7 +66,7 @@ pub(crate) fn prediction(training: &Training) -> String {
 }
 
 /// Every component of `plan` with its weights by type, and what the file would take.
-pub(crate) fn plan(plan: &Plan) -> String {
+pub fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let mut total = 0;
     for part in &plan.parts {

@@ -1,0 +1,84 @@
+//! Changes to a model while it runs: LoRAs, words, another VAE.
+
+mod embedding;
+mod lora;
+mod vae;
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use sdq_engine::Pipeline;
+use serde::{Deserialize, Serialize};
+
+pub use embedding::EmbeddingFile;
+pub use lora::LoraFile;
+pub use vae::previewer;
+
+use crate::{Error, Watch};
+
+/// The files of all add-ons of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AddOns {
+    /// In the order in which they are added.
+    pub loras: Vec<LoraFile>,
+    /// Words beside the vocabulary.
+    pub embeddings: Vec<EmbeddingFile>,
+    /// One file, or TAESD's two.
+    pub vae: Vec<PathBuf>,
+}
+
+impl AddOns {
+    /// Takes `<lora:NAME:STRENGTH>` out of `prompt` and adds these LoRAs, from the folder `lora_dir`.
+    ///
+    /// # Errors
+    /// [`Error::LoraTag`] when one of them is not there, or has no strength.
+    pub fn take_tags(&mut self, prompt: &mut String, lora_dir: Option<&Path>) -> Result<(), Error> {
+        let tags = lora::take_tags(prompt)?;
+        self.loras.extend(lora::find(&tags, lora_dir)?);
+        Ok(())
+    }
+
+    /// Fails at a word that none of `prompts` has: it would change nothing.
+    ///
+    /// # Errors
+    /// [`Error::Option`], or when an embedding cannot be read.
+    pub fn check_used(&self, prompts: &[&str]) -> Result<(), Error> {
+        embedding::check_used(&self.embeddings, prompts)
+    }
+
+    /// The same from any folder.
+    ///
+    /// # Errors
+    /// [`Error::Read`] when the current folder is gone.
+    pub fn absolute(&self) -> Result<AddOns, Error> {
+        let absolute = |path: &mut PathBuf| {
+            let failed = |error| Error::Read { path: path.clone(), error };
+            *path = std::path::absolute(&*path).map_err(failed)?;
+            Ok::<(), Error>(())
+        };
+        let mut add_ons = self.clone();
+        let loras = add_ons.loras.iter_mut().map(|lora| &mut lora.path);
+        let embeddings = add_ons.embeddings.iter_mut().map(|embedding| &mut embedding.path);
+        loras.chain(embeddings).chain(&mut add_ons.vae).try_for_each(absolute)?;
+        Ok(add_ons)
+    }
+
+    /// `pipeline` changed by all of them; `watch` is told what each is applied to. A VAE is converted on so many `threads`, by
+    /// default one per core.
+    ///
+    /// # Errors
+    /// When a file cannot be read, is no add-on of its kind, or is for another model.
+    pub fn apply(
+        &self,
+        pipeline: Pipeline,
+        threads: Option<NonZeroUsize>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Pipeline, Error> {
+        let pipeline = vae::apply(pipeline, &self.vae, threads, watch)?;
+        let pipeline = lora::apply(pipeline, &self.loras, watch)?;
+        embedding::apply(pipeline, &self.embeddings, watch)
+    }
+}

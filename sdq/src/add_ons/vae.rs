@@ -1,0 +1,62 @@
+//! Another autoencoder in place of the model's.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use sdq_engine::{Model, Pipeline};
+use sdq_formats::{published::PublishedModel, sdq::SdqFile, sniff::FileKind};
+use sdq_quantize::Recipe;
+
+use crate::{
+    Error, Note, Watch,
+    convert::{checkpoint, reference::temporary_folder},
+};
+
+/// `pipeline` to decode previews with: the same with the autoencoder in `files`; `None` where there are none.
+///
+/// # Errors
+/// When they hold no autoencoder, or one that does not fit the model.
+pub fn previewer(
+    pipeline: &Pipeline,
+    files: &[PathBuf],
+    threads: Option<NonZeroUsize>,
+    watch: &mut Watch<'_>,
+) -> Result<Option<Pipeline>, Error> {
+    (!files.is_empty()).then(|| with_vae(pipeline, files, threads, watch)).transpose()
+}
+
+/// `pipeline` with the autoencoder in `files`, if there are any, which is said.
+pub(super) fn apply(
+    pipeline: Pipeline,
+    files: &[PathBuf],
+    threads: Option<NonZeroUsize>,
+    watch: &mut Watch<'_>,
+) -> Result<Pipeline, Error> {
+    let Some(first) = files.first() else { return Ok(pipeline) };
+    let adapted = with_vae(&pipeline, files, threads, watch)?;
+    watch.note(Note::VaeReplaced { path: first.clone() });
+    Ok(adapted)
+}
+
+/// The same with the autoencoder in `files`, of which there is one at least. That of a `.sdq` file is used as it is; another
+/// is converted for the run, to f16.
+fn with_vae(
+    pipeline: &Pipeline,
+    files: &[PathBuf],
+    threads: Option<NonZeroUsize>,
+    watch: &mut Watch<'_>,
+) -> Result<Pipeline, Error> {
+    let first = &files[0];
+    let in_file = |error: sdq_engine::Error| Error::from(error).in_file(first);
+    if files.len() == 1 && matches!(FileKind::of_file(first), Ok(FileKind::Sdq)) {
+        return pipeline.with_vae(SdqFile::open(first)?).map_err(in_file);
+    }
+    let model = PublishedModel::open_vae(files, f64::from(pipeline.scaling_factor()))?;
+    let component = model.component("vae").ok_or(sdq_engine::Error::MissingComponent { component: "vae" })?;
+    let weights = Model::vae_weights(component.config()).map_err(in_file)?;
+    let plan = sdq_quantize::plan([("vae", weights, Recipe::F16)], &[])?;
+    let folder = temporary_folder()?;
+    let path = folder.path().join("vae.sdq");
+    checkpoint::write(&model, &plan, threads, &path, watch)?;
+    // The mapping outlives the file's name.
+    pipeline.with_vae(SdqFile::open(&path)?).map_err(in_file)
+}

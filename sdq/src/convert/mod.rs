@@ -1,0 +1,126 @@
+//! Conversion: published weights → one `.sdq` file.
+
+mod calibrate;
+pub mod checkpoint;
+mod choose;
+pub mod describe;
+mod fit;
+mod prediction;
+pub mod reference;
+
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use sdq_formats::published::{ModelFiles, PublishedModel};
+use sdq_quantize::{Plan, Recipe, Report, Rule};
+
+pub use fit::Goal;
+
+use crate::{Error, Watch};
+
+/// What becomes of a model.
+#[derive(Clone, Debug)]
+pub struct ConvertOptions {
+    /// Type of the weights.
+    pub recipe: Recipe,
+    /// Type of the denoiser's, where it is another.
+    pub unet: Option<Recipe>,
+    /// Type of the autoencoder's, where it is another.
+    pub vae: Option<Recipe>,
+    /// Type of the text encoders', where it is another.
+    pub text: Option<Recipe>,
+    /// Exceptions by name; the first that matches counts.
+    pub rules: Vec<Rule>,
+    /// Types are chosen by measurement to meet this. The types above must then be left alone.
+    pub goal: Option<Goal>,
+    /// Pictures to draw first, so that weights that meet large values are rounded with more care.
+    pub calibrate: Option<NonZeroUsize>,
+    /// A file of prompts to measure or calibrate with. By default everyday prompts.
+    pub calibration_prompts: Option<PathBuf>,
+    /// Worker threads, by default one per core. The file does not depend on it.
+    pub threads: Option<NonZeroUsize>,
+}
+
+impl Default for ConvertOptions {
+    /// Everything in f16.
+    fn default() -> ConvertOptions {
+        ConvertOptions {
+            recipe: Recipe::F16,
+            unet: None,
+            vae: None,
+            text: None,
+            rules: Vec::new(),
+            goal: None,
+            calibrate: None,
+            calibration_prompts: None,
+            threads: None,
+        }
+    }
+}
+
+/// Opens the published model in `files`, tells what it turned out to be, and refuses what sdq cannot run.
+///
+/// # Errors
+/// When it cannot be read or not be run.
+pub fn open(files: &ModelFiles, watch: &mut Watch<'_>) -> Result<PublishedModel, Error> {
+    let model = PublishedModel::open(files)?;
+    // Before anything that takes long.
+    checkpoint::describe(&model)?;
+    describe::note_choices(&model, watch);
+    Ok(model)
+}
+
+/// The type of every weight that the model's configs call for. Nothing is written; tensors and shapes are checked.
+///
+/// # Errors
+/// When tensors are missing, surplus or of other shapes, or a rule matches nothing.
+pub fn dry_run(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan, Error> {
+    let plan = plan(model, options)?;
+    sdq_quantize::check(model, &plan)?;
+    Ok(plan)
+}
+
+/// Converts `model` to `output`, which appears only when it is whole.
+///
+/// # Errors
+/// As [`dry_run`], when no types meet the goal, when `output` cannot be written, or when the watch was cancelled.
+pub fn convert(
+    mut model: PublishedModel,
+    output: &Path,
+    options: &ConvertOptions,
+    watch: &mut Watch<'_>,
+) -> Result<Report, Error> {
+    prediction::settle(&mut model, options.threads, watch)?;
+    let mut plan = plan(&model, options)?;
+    let prompts = options.calibration_prompts.as_deref();
+    if let Some(goal) = options.goal {
+        fit::fit(&mut plan, &model, goal, prompts, options.threads, watch)?;
+    }
+    if let Some(count) = options.calibrate {
+        if plan.quantization.is_none() {
+            let problem = "with these types no weight is quantized; try q8, q4 or mixed".to_owned();
+            return Err(Error::Option { option: "calibrate", problem });
+        }
+        let (moments, drawn) = calibrate::moments(&model, count, prompts, options.threads, watch)?;
+        calibrate::weigh(&mut plan, &moments, drawn);
+    }
+    checkpoint::write(&model, &plan, options.threads, output, watch)
+}
+
+fn plan(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan, Error> {
+    let recipe = |component: &str| -> Recipe {
+        let own = match component {
+            "unet" => options.unet,
+            "vae" => options.vae,
+            _ => options.text,
+        };
+        own.unwrap_or(options.recipe)
+    };
+    let components = checkpoint::describe(model)?
+        .weights()
+        .into_iter()
+        .map(|(component, weights)| (component, weights, recipe(component)));
+    Ok(sdq_quantize::plan(components, &options.rules)?)
+}

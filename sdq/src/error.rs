@@ -1,0 +1,321 @@
+//! What can fail, and the stable code of each kind of failure.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use sdq_engine::Error as EngineError;
+use sdq_formats::{
+    checkpoint::CheckpointError,
+    embedding::EmbeddingError,
+    lora::{LoraError, LoraWriteError},
+    picture::PictureError,
+    published::PublishedError,
+    sdq::{SdqError, SdqProblem},
+};
+use sdq_quantize::{ConvertError, RuleError};
+use sdq_schedulers::SchedulerError;
+
+/// Any failure of the library. Messages are one line and name what to change.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The engine cannot open, plan or run a model.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A model cannot be converted.
+    #[error(transparent)]
+    Convert(#[from] ConvertError),
+    /// A published model cannot be read.
+    #[error(transparent)]
+    Published(#[from] PublishedError),
+    /// A checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// An `.sdq` file cannot be read or written.
+    #[error(transparent)]
+    Sdq(#[from] SdqError),
+    /// A picture cannot be read or written.
+    #[error(transparent)]
+    Picture(#[from] PictureError),
+    /// A rule that gives weights a type cannot be followed.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// A LoRA cannot be applied to the model.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// A LoRA cannot be prepared for a run.
+    #[error(transparent)]
+    LoraWrite(#[from] LoraWriteError),
+    /// A file holds no textual inversion.
+    #[error(transparent)]
+    Embedding(#[from] EmbeddingError),
+    /// An option has a value that cannot be used.
+    #[error("{option}: {problem}")]
+    Option {
+        /// Name of the field in the option struct, such as `max_size`.
+        option: &'static str,
+        /// What is wrong with the value, and what would work.
+        problem: String,
+    },
+    /// A `<lora:name:strength>` tag in a prompt cannot be followed.
+    #[error("{0}")]
+    LoraTag(String),
+    /// A file of prompts cannot be used.
+    #[error("cannot read prompts from `{}`: {problem}", path.display())]
+    Prompts {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A file or folder cannot be read.
+    #[error("cannot read `{}`: {error}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write `{}`: {error}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// A folder for temporary files cannot be made.
+    #[error("cannot make a temporary folder: {0}")]
+    TemporaryFolder(io::Error),
+    /// An error that does not name the file it is about.
+    #[error("{}: {error}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        error: Box<Error>,
+    },
+}
+
+/// The kinds of failure that callers tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The caller cancelled the job.
+    Cancelled,
+    /// The request cannot be met, whatever the machine.
+    RequestInvalid,
+    /// An option of a job has a value that cannot be used.
+    OptionInvalid,
+    /// There is no model at the given path.
+    ModelNotFound,
+    /// The model is damaged, incomplete or of a kind that sdq does not run.
+    ModelInvalid,
+    /// Two models that should be versions of one are not.
+    ModelMismatch,
+    /// A LoRA, a textual inversion or their file does not fit the model.
+    AddOnInvalid,
+    /// A file of prompts cannot be used.
+    PromptsInvalid,
+    /// A picture cannot be read or written.
+    PictureInvalid,
+    /// A saved run is damaged or belongs to another model.
+    SavedRunInvalid,
+    /// The run takes more memory than allowed, however it is cut.
+    MemoryDoesNotFit,
+    /// The system refused memory during a run.
+    MemoryExhausted,
+    /// A device or the worker threads failed.
+    DeviceFailed,
+    /// The model computed infinities or NaN.
+    NotFinite,
+    /// A file or folder cannot be read.
+    FileRead,
+    /// A file cannot be written.
+    FileWrite,
+}
+
+impl ErrorKind {
+    /// All kinds.
+    pub const ALL: [ErrorKind; 16] = [
+        ErrorKind::Cancelled,
+        ErrorKind::RequestInvalid,
+        ErrorKind::OptionInvalid,
+        ErrorKind::ModelNotFound,
+        ErrorKind::ModelInvalid,
+        ErrorKind::ModelMismatch,
+        ErrorKind::AddOnInvalid,
+        ErrorKind::PromptsInvalid,
+        ErrorKind::PictureInvalid,
+        ErrorKind::SavedRunInvalid,
+        ErrorKind::MemoryDoesNotFit,
+        ErrorKind::MemoryExhausted,
+        ErrorKind::DeviceFailed,
+        ErrorKind::NotFinite,
+        ErrorKind::FileRead,
+        ErrorKind::FileWrite,
+    ];
+
+    /// The code of the kind. Codes never change their meaning; `docs/errors.md` lists them.
+    pub const fn code(self) -> &'static str {
+        match self {
+            ErrorKind::Cancelled => "cancelled",
+            ErrorKind::RequestInvalid => "request.invalid",
+            ErrorKind::OptionInvalid => "option.invalid",
+            ErrorKind::ModelNotFound => "model.not_found",
+            ErrorKind::ModelInvalid => "model.invalid",
+            ErrorKind::ModelMismatch => "model.mismatch",
+            ErrorKind::AddOnInvalid => "add_on.invalid",
+            ErrorKind::PromptsInvalid => "prompts.invalid",
+            ErrorKind::PictureInvalid => "picture.invalid",
+            ErrorKind::SavedRunInvalid => "saved_run.invalid",
+            ErrorKind::MemoryDoesNotFit => "memory.does_not_fit",
+            ErrorKind::MemoryExhausted => "memory.exhausted",
+            ErrorKind::DeviceFailed => "device.failed",
+            ErrorKind::NotFinite => "model.not_finite",
+            ErrorKind::FileRead => "file.read",
+            ErrorKind::FileWrite => "file.write",
+        }
+    }
+}
+
+impl Error {
+    /// What kind of failure it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Error::Engine(error) => engine_kind(error),
+            Error::Convert(error) => convert_kind(error),
+            Error::Published(error) => published_kind(error),
+            Error::Checkpoint(CheckpointError::Io { .. }) | Error::Read { .. } => ErrorKind::FileRead,
+            Error::Checkpoint(_) => ErrorKind::ModelInvalid,
+            Error::Sdq(error) => sdq_kind(error),
+            Error::Picture(_) => ErrorKind::PictureInvalid,
+            Error::Rule(_) | Error::Option { .. } => ErrorKind::OptionInvalid,
+            Error::Lora(_) | Error::Embedding(_) | Error::LoraWrite(LoraWriteError::Lora(_)) => {
+                ErrorKind::AddOnInvalid
+            }
+            Error::LoraTag(_) => ErrorKind::RequestInvalid,
+            Error::Prompts { .. } => ErrorKind::PromptsInvalid,
+            Error::LoraWrite(LoraWriteError::File(_)) | Error::Write { .. } | Error::TemporaryFolder(_) => {
+                ErrorKind::FileWrite
+            }
+            Error::InFile { error, .. } => error.kind(),
+        }
+    }
+
+    /// The code of its kind, such as `model.not_found`. Codes are stable; messages are not.
+    ///
+    /// ```
+    /// let missing = sdq::open(Some("no-such.sdq".as_ref()), &Default::default());
+    /// assert_eq!(missing.unwrap_err().code(), "model.not_found");
+    /// ```
+    pub fn code(&self) -> &'static str {
+        self.kind().code()
+    }
+
+    /// This error with the file that it is about, for one that does not name it.
+    #[must_use]
+    pub fn in_file(self, path: &Path) -> Error {
+        Error::InFile { path: path.to_path_buf(), error: Box::new(self) }
+    }
+}
+
+fn engine_kind(error: &EngineError) -> ErrorKind {
+    match error {
+        EngineError::File(error) => sdq_kind(error),
+        EngineError::Scheduler(
+            SchedulerError::UnknownScheduler { .. }
+            | SchedulerError::UnknownOption { .. }
+            | SchedulerError::StepCount { .. },
+        )
+        | EngineError::Request { .. }
+        | EngineError::Job(_) => ErrorKind::RequestInvalid,
+        EngineError::Mismatch { .. } => ErrorKind::ModelMismatch,
+        EngineError::OutOfMemory { .. } => ErrorKind::MemoryExhausted,
+        EngineError::DoesNotFit { .. } => ErrorKind::MemoryDoesNotFit,
+        #[cfg(feature = "vulkan")]
+        EngineError::Vulkan(_) => ErrorKind::DeviceFailed,
+        EngineError::Threads(_) => ErrorKind::DeviceFailed,
+        EngineError::SavedRun { .. } => ErrorKind::SavedRunInvalid,
+        EngineError::NotFinite { .. } => ErrorKind::NotFinite,
+        EngineError::Cancelled { .. } => ErrorKind::Cancelled,
+        EngineError::Scheduler(_)
+        | EngineError::MissingComponent { .. }
+        | EngineError::Config { .. }
+        | EngineError::UnknownConfigKey { .. }
+        | EngineError::Tokenizer(_)
+        | EngineError::MissingWeight { .. } => ErrorKind::ModelInvalid,
+    }
+}
+
+fn convert_kind(error: &ConvertError) -> ErrorKind {
+    match error {
+        ConvertError::Source(error) => published_kind(error),
+        ConvertError::Output(_) => ErrorKind::FileWrite,
+        ConvertError::Threads(_) => ErrorKind::DeviceFailed,
+        ConvertError::Cancelled { .. } => ErrorKind::Cancelled,
+        ConvertError::MissingComponent { .. }
+        | ConvertError::SurplusComponent { .. }
+        | ConvertError::MissingTensors { .. }
+        | ConvertError::SurplusTensors { .. }
+        | ConvertError::Shape { .. }
+        | ConvertError::Tensor { .. }
+        | ConvertError::Empty { .. } => ErrorKind::ModelInvalid,
+    }
+}
+
+fn published_kind(error: &PublishedError) -> ErrorKind {
+    match error {
+        PublishedError::NotFound { .. } => ErrorKind::ModelNotFound,
+        PublishedError::Io { .. } | PublishedError::Checkpoint(CheckpointError::Io { .. }) => {
+            ErrorKind::FileRead
+        }
+        PublishedError::NoModel => ErrorKind::OptionInvalid,
+        _ => ErrorKind::ModelInvalid,
+    }
+}
+
+fn sdq_kind(error: &SdqError) -> ErrorKind {
+    match &*error.problem {
+        SdqProblem::Io(error) if error.kind() == io::ErrorKind::NotFound => ErrorKind::ModelNotFound,
+        SdqProblem::Io(_) => ErrorKind::FileRead,
+        _ => ErrorKind::ModelInvalid,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_listed_in_the_documentation() {
+        let listed = include_str!("../../docs/errors.md");
+        let rows: Vec<&str> = listed
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(code, _)| code))
+            .collect();
+        let codes: Vec<&str> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
+        assert_eq!(rows, codes);
+        let unique: std::collections::HashSet<&str> = codes.iter().copied().collect();
+        assert_eq!(unique.len(), codes.len());
+    }
+
+    #[test]
+    fn kinds_look_through_what_wraps_an_error() {
+        let cancelled = || EngineError::Cancelled { step: 1, steps: 2 };
+        assert_eq!(Error::from(cancelled()).code(), "cancelled");
+        let in_file = Error::from(cancelled()).in_file(Path::new("a.pt"));
+        assert_eq!(
+            (in_file.code(), in_file.to_string().as_str()),
+            ("cancelled", "a.pt: stopped at step 1 of 2")
+        );
+        let stopped = ConvertError::Cancelled { done: 1, total: 2 };
+        assert_eq!(Error::from(stopped).kind(), ErrorKind::Cancelled);
+        let steps = SchedulerError::StepCount { found: 0, max: 1000 };
+        assert_eq!(Error::from(EngineError::from(steps)).code(), "request.invalid");
+        let missing = PublishedError::NotFound { path: "x".into() };
+        assert_eq!(Error::from(ConvertError::from(missing)).code(), "model.not_found");
+    }
+}

@@ -1,0 +1,255 @@
+//! What a caller is told while work is done, and how it stops the work.
+
+use std::{
+    fmt,
+    ops::ControlFlow,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// Something that happened. Events are owned, so that they can cross threads.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// `done` of `total` units of `task` are done.
+    Progress {
+        /// What is being done.
+        task: Task,
+        /// Units done.
+        done: u64,
+        /// Units in all.
+        total: u64,
+    },
+    /// The present task has ended, whatever came of it.
+    TaskEnded,
+    /// Something that a person may want to know.
+    Note(Note),
+}
+
+/// A task of known length.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Task {
+    /// Converting a component; units are tensors.
+    Converting {
+        /// The component.
+        component: String,
+    },
+    /// Measuring how much each weight matters; units are weights.
+    Measuring,
+    /// Drawing to learn what the weights are multiplied with; units are steps.
+    Calibrating,
+    /// Drawing with two models; units are steps.
+    Comparing,
+}
+
+impl Task {
+    /// Its unit: `step`, `tensor` or `weight`.
+    pub fn unit(&self) -> &'static str {
+        match self {
+            Task::Converting { .. } => "tensor",
+            Task::Measuring => "weight",
+            Task::Calibrating | Task::Comparing => "step",
+        }
+    }
+}
+
+impl fmt::Display for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Task::Converting { component } => component,
+            Task::Measuring => "measuring",
+            Task::Calibrating => "calibrating",
+            Task::Comparing => "comparing",
+        })
+    }
+}
+
+/// Something that a person may want to know. Displayed as a sentence.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Note {
+    /// A LoRA runs beside the model.
+    LoraApplied {
+        /// Its file.
+        path: PathBuf,
+        /// Layers that it changes.
+        applied: usize,
+        /// Layers that it has changes for.
+        modules: usize,
+        /// How strongly it counts.
+        strength: f32,
+    },
+    /// A LoRA has changes for layers that the model does not have.
+    LoraUnmatched {
+        /// Its file.
+        path: PathBuf,
+        /// The first few of them.
+        layers: Vec<String>,
+        /// Further ones.
+        more: usize,
+    },
+    /// A word was added to the vocabulary.
+    WordAdded {
+        /// The embedding's file.
+        path: PathBuf,
+        /// The word.
+        word: String,
+        /// Vectors that it stands for.
+        vectors: usize,
+    },
+    /// Another VAE takes the place of the model's.
+    VaeReplaced {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// What a published model turned out to be.
+    Recognised {
+        /// Its file.
+        path: PathBuf,
+        /// Its family.
+        family: &'static str,
+        /// Class of its pipeline.
+        class_name: String,
+    },
+    /// What a model predicts, and how that is known.
+    Predicts(String),
+    /// Tensors that are not converted.
+    LeftOut {
+        /// Tensors.
+        count: usize,
+        /// Why.
+        why: &'static str,
+        /// The first few of them, where their names say something.
+        names: Vec<String>,
+        /// Further ones.
+        more: usize,
+    },
+    /// How near pictures come after some of the moves towards the smallest file.
+    Fitting {
+        /// Moves taken.
+        moves: usize,
+        /// Moves there are.
+        of: usize,
+        /// Median peak signal-to-noise ratio in decibels.
+        psnr: f64,
+    },
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Note::LoraApplied { path, applied, modules, strength } => {
+                write!(f, "{}: applied to {applied} of {modules} layers at {strength}", path.display())
+            }
+            Note::LoraUnmatched { path, layers, more } => {
+                let ellipsis = if *more > 0 { ", …" } else { "" };
+                write!(f, "{}: the model has no {}{ellipsis}", path.display(), layers.join(", "))
+            }
+            Note::WordAdded { path, word, vectors } => {
+                write!(f, "{}: `{word}` stands for {vectors} vectors", path.display())
+            }
+            Note::VaeReplaced { path } => write!(f, "{}: takes the place of the model's VAE", path.display()),
+            Note::Recognised { path, family, class_name } => {
+                write!(f, "{}: {family}, {class_name}", path.display())
+            }
+            Note::Predicts(prediction) => write!(f, "predicts {prediction}"),
+            Note::LeftOut { count, why, names, .. } if names.is_empty() => {
+                write!(f, "left out: {count} tensors {why}")
+            }
+            Note::LeftOut { count, why, names, more } => {
+                write!(f, "left out: {count} tensors {why}: {}", names.join(", "))?;
+                if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+            }
+            Note::Fitting { moves, of, psnr } => {
+                write!(f, "{moves} of {of} moves towards the smallest file: {psnr:.1} dB")
+            }
+        }
+    }
+}
+
+/// Stops work from another thread. Clones are one token.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    cancelled: AtomicBool,
+    /// Held while a file is written.
+    writing: Mutex<()>,
+}
+
+impl Cancel {
+    /// A token that has not been used.
+    pub fn new() -> Cancel {
+        Cancel::default()
+    }
+
+    /// Asks for the work to stop at the next step. Returns whether that had been asked before.
+    pub fn cancel(&self) -> bool {
+        self.0.cancelled.swap(true, Ordering::SeqCst)
+    }
+
+    /// Whether the work is to stop.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Whether to go on.
+    pub fn check(&self) -> ControlFlow<()> {
+        if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Runs `write`, which [`when_not_writing`](Cancel::when_not_writing) waits for.
+    pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
+        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        write()
+    }
+
+    /// Runs `then` while no file is being written: for a process that is about to end at once.
+    pub fn when_not_writing<T>(&self, then: impl FnOnce() -> T) -> T {
+        self.while_writing(then)
+    }
+}
+
+/// The caller's side of some work: who is told, and what stops it.
+pub struct Watch<'a> {
+    observer: &'a mut dyn FnMut(Event),
+    cancel: Cancel,
+}
+
+impl fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Watch").field("cancel", &self.cancel).finish_non_exhaustive()
+    }
+}
+
+impl<'a> Watch<'a> {
+    /// Tells `observer`, and stops when `cancel` says so.
+    pub fn new(observer: &'a mut dyn FnMut(Event), cancel: &Cancel) -> Watch<'a> {
+        Watch { observer, cancel: cancel.clone() }
+    }
+
+    /// Tells the observer.
+    pub fn tell(&mut self, event: Event) {
+        (self.observer)(event);
+    }
+
+    /// Tells the observer a note.
+    pub fn note(&mut self, note: Note) {
+        self.tell(Event::Note(note));
+    }
+
+    /// Tells the observer how far a task is.
+    pub fn progress(&mut self, task: Task, done: u64, total: u64) {
+        self.tell(Event::Progress { task, done, total });
+    }
+
+    /// What stops the work.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+}
