@@ -15,7 +15,7 @@ use sdq_engine::{
         Backend, Cost, Executable, Footprint, Limits, WeightSource, cpu::CpuBackend, fallback::WithFallback,
         vulkan::VulkanError,
     },
-    graph::{Graph, Node},
+    graph::{Graph, PreparedGraph, PreparedNode},
     pipeline::Caching,
 };
 use sdq_formats::{WeightSpec, WeightType};
@@ -67,12 +67,24 @@ impl Backend for Failing {
         self.inner.cost(graph, weights)
     }
 
+    fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
+        self.inner.row_step(graph, weights)
+    }
+
+    fn rounds_to_halves(&self) -> bool {
+        self.inner.rounds_to_halves()
+    }
+
     fn limits(&self) -> Result<Limits, Error> {
         self.inner.limits()
     }
 
     fn memory_left(&self) -> Option<u64> {
         self.memory
+    }
+
+    fn fallback(&self) -> Option<Arc<dyn Backend>> {
+        None
     }
 }
 
@@ -111,7 +123,10 @@ impl Executable for FailingExecutable<'_> {
         self.inner.run_watched(watch)
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
+    fn run_timed(
+        &mut self,
+        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
+    ) -> Result<(), Error> {
         self.inner.run_timed(report)
     }
 

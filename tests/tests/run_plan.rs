@@ -9,7 +9,7 @@ use std::{
 use sdq_engine::{
     Error, Mask, Picture, Pipeline, PipelineOptions, Request,
     backend::{Backend, Cost, Executable, Footprint, Limits, WeightSource, cpu::CpuBackend},
-    graph::{Graph, Node},
+    graph::{Graph, PreparedGraph, PreparedNode},
     pipeline::{Caching, Compiled, EncodedPicture},
 };
 use sdq_formats::{WeightSpec, WeightType};
@@ -53,8 +53,20 @@ impl Backend for Counting {
         self.inner.row_step(graph, weights)
     }
 
+    fn rounds_to_halves(&self) -> bool {
+        self.inner.rounds_to_halves()
+    }
+
     fn limits(&self) -> Result<Limits, Error> {
         self.inner.limits()
+    }
+
+    fn memory_left(&self) -> Option<u64> {
+        self.inner.memory_left()
+    }
+
+    fn fallback(&self) -> Option<Arc<dyn Backend>> {
+        self.inner.fallback()
     }
 }
 
@@ -96,7 +108,10 @@ impl Executable for Counted<'_> {
         self.inner.run_watched(watch)
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
+    fn run_timed(
+        &mut self,
+        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
+    ) -> Result<(), Error> {
         self.inner.run_timed(report)
     }
 

@@ -14,7 +14,7 @@ use sdq_formats::WeightSpec;
 use super::{Backend, Cost, Executable, Footprint, Limits, Notice, WeightSource, vulkan::VulkanError};
 use crate::{
     Error,
-    graph::{Graph, Node},
+    graph::{Graph, PreparedGraph, PreparedNode},
 };
 
 /// Runs graphs on one backend as long as that can, and on another from then on.
@@ -198,7 +198,10 @@ impl Executable for Guarded<'_> {
         self.attempt(|running| running.run_watched(watch))
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
+    fn run_timed(
+        &mut self,
+        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
+    ) -> Result<(), Error> {
         self.attempt(|running| running.run_timed(report))
     }
 

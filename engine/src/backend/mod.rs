@@ -5,6 +5,7 @@ pub mod conformance;
 pub mod cpu;
 #[cfg(feature = "vulkan")]
 pub mod fallback;
+mod prepare;
 pub mod row_layout;
 mod source;
 #[cfg(feature = "vulkan")]
@@ -19,7 +20,7 @@ pub use source::WeightSource;
 
 use crate::{
     Error,
-    graph::{Graph, Node},
+    graph::{Graph, PreparedGraph, PreparedNode},
 };
 
 /// What a graph takes of memory that no file backs, in bytes.
@@ -71,6 +72,8 @@ impl Limits {
 }
 
 /// Makes graphs runnable on one kind of device.
+///
+/// No method has a default: a backend that wraps another one must say of each what it does, so that none is lost on the way.
 pub trait Backend: Send + Sync + std::fmt::Debug {
     /// What `sdq info` shows: device, instruction set, threads.
     fn description(&self) -> String;
@@ -97,19 +100,15 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// When a weight is missing or of another shape.
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error>;
 
-    /// Rows of a picture that convolutions of `graph` take together, and round together: a strip that is to become what
-    /// it would in the whole picture begins at a multiple of it.
+    /// Rows of a picture that the convolutions of `graph` round together, 1 if each row is rounded alone: strips must start at
+    /// a multiple of this to be bit-identical.
     ///
     /// # Errors
     /// When a weight is missing or of another shape.
-    fn row_step(&self, _graph: Graph, _weights: &WeightSource<'_>) -> Result<usize, Error> {
-        Ok(1)
-    }
+    fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error>;
 
     /// Whether floats are rounded to halves before they are multiplied with each other.
-    fn rounds_to_halves(&self) -> bool {
-        false
-    }
+    fn rounds_to_halves(&self) -> bool;
 
     /// What the device can do at most. Takes some tenths of a second.
     ///
@@ -117,15 +116,11 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
     /// When the device fails.
     fn limits(&self) -> Result<Limits, Error>;
 
-    /// Bytes that graphs can still take where they do not take them from the process's own memory; `None` where they do.
-    fn memory_left(&self) -> Option<u64> {
-        None
-    }
+    /// Bytes that graphs can still take of memory that is not the process's own; `None` if graphs take the process's memory.
+    fn memory_left(&self) -> Option<u64>;
 
-    /// What may hold a run that this does not, asked for when one does not fit; `None` where there is nothing else.
-    fn fallback(&self) -> Option<Arc<dyn Backend>> {
-        None
-    }
+    /// A backend for a run that does not fit on this one; `None` if there is no other.
+    fn fallback(&self) -> Option<Arc<dyn Backend>>;
 }
 
 /// A graph that is ready to run, over and over.
@@ -157,12 +152,14 @@ pub trait Executable: Send {
     /// As [`run`](Executable::run).
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error>;
 
-    /// Runs all ops, and tells `report` of each, in order, how long it took. The graph is the one that the backend made
-    /// of the model's: its nodes are what really runs.
+    /// Runs all ops, and tells `report` of each, in order, how long it took. The graph is the one that the backend prepared.
     ///
     /// # Errors
     /// As [`run`](Executable::run).
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error>;
+    fn run_timed(
+        &mut self,
+        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
+    ) -> Result<(), Error>;
 
     /// An output of the last run, or a kept tensor. `name` is the graph's own: anything else panics.
     fn output(&self, name: &str) -> &[f32];

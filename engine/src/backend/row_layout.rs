@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use sdq_formats::layout::columns::{COLUMN_STEP, GROUP};
 
-use crate::graph::{Graph, Op, TensorId};
+use crate::graph::{PreparedGraph, TensorId};
 
 /// Channels that share a scale and an offset at most.
 ///
@@ -106,13 +106,11 @@ impl RowLayout {
     }
 }
 
-/// How every tensor of `graph` lies that is bytes.
-pub(super) fn row_layouts(graph: &Graph) -> HashMap<TensorId, RowLayout> {
-    let layouts = graph.nodes.iter().filter_map(|node| match &node.op {
-        Op::Quantize { inputs } | Op::ThenQuantize { inputs, .. } | Op::UpsampleQuantized { inputs, .. } => {
-            Some((node.output, RowLayout::new(inputs)))
-        }
-        _ => None,
+/// The layouts of all tensors of `graph` that are rows of bytes.
+pub(super) fn row_layouts(graph: &PreparedGraph) -> HashMap<TensorId, RowLayout> {
+    let layouts = graph.nodes.iter().filter_map(|node| {
+        let inputs = node.op.quantized_inputs()?;
+        Some((node.output, RowLayout::new(inputs)))
     });
     layouts.collect()
 }

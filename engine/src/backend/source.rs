@@ -8,7 +8,7 @@ use sdq_formats::{
     sdq::{Component, Weight},
 };
 
-use crate::graph::Branch;
+use crate::{Error, graph::Branch};
 
 /// A component of a file, some of whose weights are read from other files of the same model.
 #[derive(Clone, Debug)]
@@ -63,5 +63,24 @@ impl<'w> WeightSource<'w> {
         let full = format!("{}.{name}", self.name());
         let over = self.overlays.iter().rev().find(|(_, weights)| weights.contains(&full));
         over.map_or(self.component, |(component, _)| *component).weight(name)
+    }
+
+    /// The weight that a graph describes as `spec`, in the form that `bind` makes of it.
+    ///
+    /// # Errors
+    /// When there is none of that name, role and shape, or `bind` makes nothing of its type.
+    pub(super) fn bind<T>(
+        &self,
+        spec: &WeightSpec,
+        bind: impl FnOnce(Weight<'w>) -> Option<T>,
+    ) -> Result<T, Error> {
+        let weight = self.weight(&spec.name);
+        let weight = weight.filter(|weight| spec.is_met_by(weight.spec, weight.weight_type));
+        weight.and_then(bind).ok_or_else(|| Error::MissingWeight {
+            component: self.name().to_owned(),
+            name: spec.name.clone(),
+            role: spec.role,
+            shape: spec.shape.clone(),
+        })
     }
 }

@@ -1,10 +1,10 @@
-//! Appending ops to a graph: shapes are computed and weights declared as the model is written down.
+//! Appending ops to a graph: the ops compute the shapes, and a model's weights are declared as it is written down.
 //!
-//! Shapes come from checked configs and sizes, so a mismatch here is a bug of a model definition and asserts.
+//! Shapes come from checked configs and sizes, so a mismatch is a bug of a model definition and panics.
 
 use sdq_formats::{WeightRole, WeightSpec};
 
-use super::{Activation, Graph, Node, Op, Port, TensorId, WeightId, Window, fuse};
+use super::{Activation, Graph, Node, Op, Operands, Port, RowOp, TensorId, WeightId, Window, fuse};
 
 /// A graph while a model writes it.
 #[derive(Debug, Default)]
@@ -73,21 +73,18 @@ impl GraphBuilder {
         width: usize,
         (ids, words): (TensorId, Option<TensorId>),
     ) -> TensorId {
-        let [batch, count] = *self.shape(ids) else { panic!("token ids have two axes") };
         let tokens = self.weight(WeightSpec::new(tokens, WeightRole::Table, &[vocabulary, width]));
         let positions = self.weight(WeightSpec::new(positions, WeightRole::Table, &[length, width]));
         let inputs: Vec<TensorId> = std::iter::once(ids).chain(words).collect();
-        self.push(Op::Embedding { tokens, positions }, &inputs, vec![batch, count, width])
+        self.push(Op::Embedding { tokens, positions }, &inputs)
     }
 
     /// [`Op::Linear`] with the weights `{name}.weight` and, if `bias`, `{name}.bias`.
     pub fn linear(&mut self, name: &str, x: TensorId, out_features: usize, bias: bool) -> TensorId {
-        let mut shape = self.shape(x).to_vec();
         let in_features = self.channels(x);
         let weight = self.product_weight(name, WeightRole::Matrix, &[out_features, in_features], x);
         let bias = bias.then(|| self.vector(&format!("{name}.bias"), out_features));
-        *shape.last_mut().expect("checked by `channels`") = out_features;
-        self.push(Op::Linear { weight, bias, residual: false }, &[x], shape)
+        self.push(Op::Linear { weight, bias, residual: false }, &[x])
     }
 
     /// [`Op::Conv2d`] with the weights `{name}.weight` and `{name}.bias`.
@@ -101,7 +98,7 @@ impl GraphBuilder {
     ) -> TensorId {
         let weight = self.conv2d_weight(name, x, out_channels, window);
         let bias = Some(self.vector(&format!("{name}.bias"), out_channels));
-        self.push_conv2d(x, (weight, bias), out_channels, window, channel_bias)
+        self.push_conv2d(x, (weight, bias), window, channel_bias)
     }
 
     /// [`Op::Conv2d`] with the weight `{name}.weight` and no bias.
@@ -113,7 +110,7 @@ impl GraphBuilder {
         window: Window,
     ) -> TensorId {
         let weight = self.conv2d_weight(name, x, out_channels, window);
-        self.push_conv2d(x, (weight, None), out_channels, window, None)
+        self.push_conv2d(x, (weight, None), window, None)
     }
 
     fn conv2d_weight(&mut self, name: &str, x: TensorId, out_channels: usize, window: Window) -> WeightId {
@@ -128,38 +125,28 @@ impl GraphBuilder {
         &mut self,
         x: TensorId,
         (weight, bias): (WeightId, Option<WeightId>),
-        out_channels: usize,
         window: Window,
         channel_bias: Option<TensorId>,
     ) -> TensorId {
-        let &[batch, height, width, _] = self.shape(x) else { panic!("a picture has four axes") };
-        let mut inputs = vec![x];
-        if let Some(tensor) = channel_bias {
-            assert_eq!(self.channels(tensor), out_channels, "one bias per channel");
-            inputs.push(tensor);
-        }
+        let inputs: Vec<TensorId> = std::iter::once(x).chain(channel_bias).collect();
         let op = Op::Conv2d { weight, bias, window, channel_bias: channel_bias.is_some(), residual: false };
-        let (out_height, out_width) = window.output_size(height, width);
-        self.push(op, &inputs, vec![batch, out_height, out_width, out_channels])
+        self.push(op, &inputs)
     }
 
-    /// [`Op::GroupNorm`] with the weights `{name}.weight` and `{name}.bias`.
+    /// [`RowOp::GroupNorm`] with the weights `{name}.weight` and `{name}.bias`.
     pub fn group_norm(&mut self, name: &str, x: TensorId, groups: usize, eps: f32, silu: bool) -> TensorId {
-        let channels = self.channels(x);
-        assert_eq!(channels % groups, 0, "{name}: {groups} groups of {channels} channels");
-        let (weight, bias) = self.norm_weights(name, channels);
-        let shape = self.shape(x).to_vec();
-        let output = self.push(Op::GroupNorm { weight, bias, groups, eps, silu, given: false }, &[x], shape);
-        // Groups and channels have scales of their own: what was joined keeps its ranges.
+        let (weight, bias) = self.norm_weights(name, self.channels(x));
+        let op = RowOp::GroupNorm { weight, bias, groups, eps, silu, given: false };
+        let output = self.push(Op::Rows(op), &[x]);
+        // Groups and channels have scales of their own: joined inputs keep their ranges.
         self.joined[output.0] = self.joined[x.0].clone();
         output
     }
 
-    /// [`Op::LayerNorm`] with the weights `{name}.weight` and `{name}.bias`.
+    /// [`RowOp::LayerNorm`] with the weights `{name}.weight` and `{name}.bias`.
     pub fn layer_norm(&mut self, name: &str, x: TensorId, eps: f32) -> TensorId {
         let (weight, bias) = self.norm_weights(name, self.channels(x));
-        let shape = self.shape(x).to_vec();
-        self.push(Op::LayerNorm { weight, bias, eps }, &[x], shape)
+        self.push(Op::Rows(RowOp::LayerNorm { weight, bias, eps }), &[x])
     }
 
     /// [`Op::Attention`].
@@ -171,61 +158,43 @@ impl GraphBuilder {
         heads: usize,
         causal: bool,
     ) -> TensorId {
-        assert_eq!(self.channels(q) % heads, 0, "{heads} heads in {} channels", self.channels(q));
-        assert_eq!(self.shape(k), self.shape(v), "keys and values go together");
-        assert_eq!(self.channels(q), self.channels(k), "queries and keys have one width");
-        let shape = self.shape(q).to_vec();
-        self.push(Op::Attention { heads, causal }, &[q, k, v], shape)
+        self.push(Op::Attention { heads, causal }, &[q, k, v])
     }
 
     /// [`Op::Activation`].
     pub fn activation(&mut self, kind: Activation, x: TensorId) -> TensorId {
-        let shape = self.shape(x).to_vec();
-        self.push(Op::Activation(kind), &[x], shape)
+        self.push(Op::Activation(kind), &[x])
     }
 
     /// [`Op::Affine`].
     pub fn affine(&mut self, scale: f32, shift: f32, x: TensorId) -> TensorId {
-        let shape = self.shape(x).to_vec();
-        self.push(Op::Affine { scale, shift }, &[x], shape)
+        self.push(Op::Affine { scale, shift }, &[x])
     }
 
-    /// [`Op::Geglu`].
+    /// [`RowOp::Geglu`].
     pub fn geglu(&mut self, x: TensorId) -> TensorId {
-        let mut shape = self.shape(x).to_vec();
-        let last = shape.last_mut().expect("no model makes a tensor without axes");
-        assert_eq!(*last % 2, 0, "value and gate have one width");
-        *last /= 2;
-        self.push(Op::Geglu, &[x], shape)
+        self.push(Op::Rows(RowOp::Geglu), &[x])
     }
 
     /// [`Op::Add`].
     pub fn add(&mut self, a: TensorId, b: TensorId) -> TensorId {
-        assert_eq!(self.shape(a), self.shape(b), "a sum has one shape");
-        let shape = self.shape(a).to_vec();
-        self.push(Op::Add, &[a, b], shape)
+        self.push(Op::Add, &[a, b])
     }
 
     /// [`Op::Concat`].
     pub fn concat(&mut self, a: TensorId, b: TensorId) -> TensorId {
-        let mut shape = self.shape(a).to_vec();
-        let rows = shape.len() - 1;
-        assert_eq!(shape[..rows], self.shape(b)[..rows], "only channels may differ");
-        shape[rows] += self.channels(b);
         let joined = [a, b].map(|tensor| match self.joined[tensor.0].as_slice() {
             [] => vec![self.channels(tensor)],
             parts => parts.to_vec(),
         });
-        let output = self.push(Op::Concat, &[a, b], shape);
+        let output = self.push(Op::Concat, &[a, b]);
         self.joined[output.0] = joined.concat();
         output
     }
 
     /// [`Op::UpsampleNearest`].
     pub fn upsample_nearest(&mut self, x: TensorId, (height, width): (usize, usize)) -> TensorId {
-        let mut shape = self.shape(x).to_vec();
-        (shape[1], shape[2]) = (height, width);
-        self.push(Op::UpsampleNearest { height, width }, &[x], shape)
+        self.push(Op::UpsampleNearest { height, width }, &[x])
     }
 
     fn norm_weights(&mut self, name: &str, channels: usize) -> (WeightId, WeightId) {
@@ -253,7 +222,9 @@ impl GraphBuilder {
         TensorId(self.tensors.len() - 1)
     }
 
-    fn push(&mut self, op: Op, inputs: &[TensorId], shape: Vec<usize>) -> TensorId {
+    fn push(&mut self, op: Op, inputs: &[TensorId]) -> TensorId {
+        let operands = Operands { tensors: &self.tensors, inputs, weights: &self.weights };
+        let shape = op.output_shape(operands);
         let output = self.tensor(shape);
         self.nodes.push(Node { op, inputs: inputs.to_vec(), output });
         output

@@ -2,7 +2,7 @@
 
 use sdq_formats::WeightSpec;
 
-use super::{Graph, Node, Op, TensorId, WeightId, Window};
+use super::{Graph, Node, Op, Operands, TensorId, WeightId, Window};
 
 /// What is added to a product: `up(down(x))`, or `up(mid(down(x)))` with a convolution in between.
 #[derive(Clone, Debug, PartialEq)]
@@ -81,16 +81,14 @@ impl Adder {
 
     /// A product of `x` without a bias.
     fn product(&mut self, spec: WeightSpec, x: TensorId, window: Window) -> TensorId {
-        let mut shape = self.tensors[x.0].clone();
-        let channels = spec.shape[0];
         let weight = self.weight(spec);
         let op = if window == Window::POINT {
             Op::Linear { weight, bias: None, residual: false }
         } else {
-            (shape[1], shape[2]) = window.output_size(shape[1], shape[2]);
             Op::Conv2d { weight, bias: None, window, channel_bias: false, residual: false }
         };
-        *shape.last_mut().expect("no model makes a tensor without axes") = channels;
+        let operands = Operands { tensors: &self.tensors, inputs: &[x], weights: &self.weights };
+        let shape = op.output_shape(operands);
         let output = self.tensor(shape);
         self.nodes.push(Node { op, inputs: vec![x], output });
         output

@@ -1,21 +1,25 @@
 //! A model as data: tensors, weights and the ops between them, before any backend sees it.
 //!
-//! Models append ops through [`GraphBuilder`]; [`GraphBuilder::finish`] fuses what can be fused; a
-//! [`plan::Plan`] then gives every intermediate its place in one arena. Shapes are fixed, so all of it happens
-//! once per (model, size, batch) and a denoising step only runs the list.
+//! There are two levels of ops. Models append an [`Op`] at a time through [`GraphBuilder`], and [`GraphBuilder::finish`] folds
+//! sums into products; strips cut such a graph into others of the same level. A backend executes [`PreparedOp`]s: passes
+//! add low-rank branches ([`add_branches`]) and integers ([`quantize_inputs`]), and a [`plan::Plan`] gives every
+//! intermediate its place in one arena. Shapes are fixed, so all of it happens once per (model, size, batch) and a
+//! denoising step only runs the list.
 
 mod build;
 mod fuse;
 mod low_rank;
 mod op;
 pub mod plan;
+mod prepared;
 mod quantize;
 mod statistics;
 pub mod strips;
 
 pub use build::GraphBuilder;
 pub use low_rank::{Branch, add_branches};
-pub use op::{Activation, Op, Padding, Window};
+pub use op::{Activation, Op, Operands, Operation, Padding, RowOp, Window};
+pub use prepared::{PreparedGraph, PreparedNode, PreparedOp};
 pub use quantize::{IntegerLayouts, quantize_inputs};
 pub use statistics::{GroupSums, PAIR_VALUES, Statistics};
 
@@ -34,9 +38,9 @@ pub struct WeightId(pub(crate) usize);
 
 /// An op with what it reads and the one tensor it writes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Node {
+pub struct Node<O = Op> {
     /// What is computed.
-    pub op: Op,
+    pub op: O,
     /// What it reads, in the order documented at the op.
     pub inputs: Vec<TensorId>,
     /// What it writes. No tensor is written twice.
@@ -52,13 +56,13 @@ pub struct Port {
     pub tensor: TensorId,
 }
 
-/// A finished graph: ops in the order in which they run.
+/// A finished graph: ops in the order in which they run. `O` is the level of the ops.
 #[derive(Clone, Debug)]
-pub struct Graph {
+pub struct Graph<O = Op> {
     /// Shape of every tensor, channels last: `[batch, height, width, channels]` or `[batch, tokens, channels]`.
     pub tensors: Vec<Vec<usize>>,
     /// Ops in execution order.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Node<O>>,
     /// What the caller provides. All values are f32.
     pub inputs: Vec<Port>,
     /// What the caller reads.
@@ -69,7 +73,7 @@ pub struct Graph {
     pub weights: Vec<WeightSpec>,
 }
 
-impl Graph {
+impl<O> Graph<O> {
     /// Shape of `tensor`.
     pub fn shape(&self, tensor: TensorId) -> &[usize] {
         &self.tensors[tensor.0]
@@ -98,7 +102,7 @@ impl Graph {
     /// What the description itself takes, in bytes.
     pub fn heap_bytes(&self) -> usize {
         let shapes = self.tensors.iter().map(|shape| size_of::<Vec<usize>>() + size_of_val(shape.as_slice()));
-        let nodes = self.nodes.iter().map(|node| size_of::<Node>() + size_of_val(node.inputs.as_slice()));
+        let nodes = self.nodes.iter().map(|node| size_of::<Node<O>>() + size_of_val(node.inputs.as_slice()));
         let ports = self.inputs.iter().chain(&self.outputs).chain(&self.kept);
         let ports = ports.map(|port| size_of::<Port>() + port.name.len());
         let weights = self.weights.iter().map(|weight| {
@@ -108,43 +112,24 @@ impl Graph {
         shapes.sum::<usize>() + nodes.sum::<usize>() + ports.sum::<usize>() + weights.sum::<usize>()
     }
 
-    /// Whether `tensor` is rows of bytes.
-    pub fn is_bytes(&self, tensor: TensorId) -> bool {
-        let rounds = |op: &Op| {
-            matches!(op, Op::Quantize { .. } | Op::ThenQuantize { .. } | Op::UpsampleQuantized { .. })
-        };
-        self.nodes.iter().any(|node| node.output == tensor && rounds(&node.op))
-    }
-
-    /// Whether a node multiplies integers.
-    pub fn is_integer(&self, node: &Node) -> bool {
-        match node.op {
-            Op::QuantizedAttention { .. } => true,
-            Op::Linear { .. } | Op::Conv2d { .. } => self.is_bytes(node.inputs[0]),
-            _ => false,
-        }
-    }
-
-    /// Multiply-adds of a node that multiplies matrices; of any other, 0.
-    pub fn multiply_adds(&self, node: &Node) -> u64 {
-        let each = match node.op {
-            Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
-                self.weight(weight).shape[1..].iter().product()
-            }
-            Op::Attention { .. } => {
-                let keys = self.shape(node.inputs[1]);
-                2 * keys[1..keys.len() - 1].iter().product::<usize>()
-            }
-            Op::QuantizedAttention { keys, .. } => 2 * keys,
-            _ => 0,
-        };
-        (self.elements(node.output) as u64).saturating_mul(each as u64)
-    }
-
     /// Elements that a node goes over: what it writes, or reads if that is more.
-    pub fn elements_passed(&self, node: &Node) -> usize {
+    pub fn elements_passed(&self, node: &Node<O>) -> usize {
         let read = node.inputs.first().map_or(0, |&input| self.elements(input));
         self.elements(node.output).max(read)
+    }
+
+    /// The weight behind `id`.
+    pub fn weight(&self, id: WeightId) -> &WeightSpec {
+        &self.weights[id.0]
+    }
+}
+
+impl<O: Operation> Graph<O> {
+    /// Multiply-adds of a node that multiplies matrices; of any other, 0.
+    pub fn multiply_adds(&self, node: &Node<O>) -> u64 {
+        let operands = Operands { tensors: &self.tensors, inputs: &node.inputs, weights: &self.weights };
+        let each = node.op.multiply_adds_each(operands);
+        (self.elements(node.output) as u64).saturating_mul(each as u64)
     }
 
     /// Multiply-adds of one run: products as they are, everything else as what its elements take on a CPU.
@@ -155,10 +140,5 @@ impl Graph {
             products => products,
         });
         work.fold(0, u64::saturating_add)
-    }
-
-    /// The weight behind `id`.
-    pub fn weight(&self, id: WeightId) -> &WeightSpec {
-        &self.weights[id.0]
     }
 }

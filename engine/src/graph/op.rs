@@ -1,8 +1,10 @@
-//! The ops a model can be made of.
+//! The ops that models, and strips of their pictures, are written in, with the facts of each.
 
 use std::ops::Range;
 
-use super::WeightId;
+use sdq_formats::WeightSpec;
+
+use super::{TensorId, WeightId};
 
 /// An element-wise non-linearity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,12 +72,49 @@ impl Window {
     }
 }
 
-/// What a node computes. Shapes are channels last; "rows" are all axes but the last.
+/// An op that makes one row of floats at a time, so that a backend can round the row to bytes while it is still in a cache
+/// (see [`PreparedOp::ThenQuantize`](super::PreparedOp::ThenQuantize)). "Rows" are all axes but the last.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowOp {
+    /// Normalises groups of channels over all pixels of an image, then scales, shifts and activates: `x [b, .., channels]`,
+    /// `(statistics [b, groups, 6])` → like `x`. Wu & He 2018, arXiv:1803.08494, eq. 1-2.
+    GroupNorm {
+        /// Vector `[channels]`.
+        weight: WeightId,
+        /// Vector `[channels]`.
+        bias: WeightId,
+        /// Divides the channels.
+        groups: usize,
+        /// Added to the variance.
+        eps: f32,
+        /// Whether SiLU follows.
+        silu: bool,
+        /// Whether the second input holds the means and variances, see [`Statistics`](super::Statistics). Strips of a
+        /// picture set it, because they see only a part of what is normalised.
+        given: bool,
+    },
+    /// Normalises every row, then scales and shifts: `x [.., channels]` → like `x`. Ba et al. 2016, arXiv:1607.06450.
+    LayerNorm {
+        /// Vector `[channels]`.
+        weight: WeightId,
+        /// Vector `[channels]`.
+        bias: WeightId,
+        /// Added to the variance.
+        eps: f32,
+    },
+    /// `value * gelu(gate)`: `[.., 2c]` (value first) → `[.., c]`. Shazeer 2020, arXiv:2002.05202, eq. 5.
+    Geglu,
+}
+
+/// What a node of a model's graph computes. Shapes are channels last.
+///
+/// A product whose weight is integers reads rows of bytes once the graph is prepared for a backend; until then every tensor
+/// is f32.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// Token plus position embedding: `ids [batch, tokens]` → `[batch, tokens, width]`. Ids past the vocabulary are rows of
-    /// a second input, `[words, width]`, where there is one.
-    /// The ids travel as f32 like everything else, which holds every integer below 2^24 exactly.
+    /// Sum of a token and a position embedding: `ids [batch, tokens]`, `(words [words, width])` → `[batch, tokens, width]`.
+    /// Ids past the vocabulary are rows of the second input. Ids are f32 like all other values: f32 holds every integer
+    /// below 2^24 exactly.
     Embedding {
         /// Table `[vocabulary, width]`.
         tokens: WeightId,
@@ -105,67 +144,28 @@ pub enum Op {
         /// Whether the last input is added to the product.
         residual: bool,
     },
-    /// Normalises groups of channels over all pixels of an image, then scales, shifts and activates.
-    /// Wu & He 2018, arXiv:1803.08494, eq. 1-2.
-    GroupNorm {
-        /// Vector `[channels]`.
-        weight: WeightId,
-        /// Vector `[channels]`.
-        bias: WeightId,
-        /// Divides the channels.
-        groups: usize,
-        /// Added to the variance.
-        eps: f32,
-        /// Whether SiLU follows.
-        silu: bool,
-        /// Whether a second input `[batch, groups, 6]` holds the means and variances, see [`Statistics`](super::Statistics).
-        /// Models never set it; strips of a picture do, for they see only a part of what is normalised.
-        given: bool,
-    },
+    /// An op that makes one row at a time.
+    Rows(RowOp),
     /// Adds the values of groups of channels in some rows of a picture, and their squares, to earlier sums:
-    /// `x [1, h, w, c]`, `sums [1, groups, 6]` → like `sums`, see [`GroupSums`](super::GroupSums). Models never write it.
+    /// `x [1, h, w, c]`, `sums [1, groups, 6]` → like `sums`, see [`GroupSums`](super::GroupSums). Strips of a picture add
+    /// up in this way what a group norm needs to know of the whole.
     GroupSums {
         /// Divides the channels.
         groups: usize,
-        /// Rows of the picture that count.
+        /// Rows of the picture that are added.
         rows: Range<usize>,
     },
-    /// Normalises every row, then scales and shifts. Ba et al. 2016, arXiv:1607.06450.
-    LayerNorm {
-        /// Vector `[channels]`.
-        weight: WeightId,
-        /// Vector `[channels]`.
-        bias: WeightId,
-        /// Added to the variance.
-        eps: f32,
-    },
     /// `softmax(q kᵀ / √d) v` per head: `q [b, queries.., heads*d]`, `k, v [b, keys.., heads*d]` → like `q`. The
-    /// pixels of a picture count as tokens as they lie. Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
+    /// pixels of a picture are tokens in the order in which they lie. Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
     Attention {
         /// Number of heads.
         heads: usize,
         /// Whether a query sees only keys up to its own position.
         causal: bool,
     },
-    /// [`Attention`](Op::Attention) in integers, without a causal mask: `q [b, queries.., heads*d]` and what
-    /// [`QuantizeKeys`](Op::QuantizeKeys) made of `keys` keys and values → like `q`. Models never write it.
-    QuantizedAttention {
-        /// Number of heads.
-        heads: usize,
-        /// Keys of each image or prompt.
-        keys: usize,
-    },
-    /// Rounds keys and values to integers: `k, v [b, keys.., heads*d]` → `[b, heads, f32s that a head's take in the backend's
-    /// layout]`. Models never write it; [`quantize_inputs`](super::quantize_inputs) does.
-    QuantizeKeys {
-        /// Number of heads.
-        heads: usize,
-    },
-    /// Element-wise non-linearity.
+    /// Element-wise non-linearity: `x` → like `x`.
     Activation(Activation),
-    /// `value * gelu(gate)`: `[.., 2c]` (value first) → `[.., c]`. Shazeer 2020, arXiv:2002.05202, eq. 5.
-    Geglu,
-    /// `scale * x + shift` for every element.
+    /// `scale * x + shift` for every element: `x` → like `x`.
     Affine {
         /// Factor.
         scale: f32,
@@ -176,30 +176,6 @@ pub enum Op {
     Add,
     /// Joins two tensors along channels, first input first.
     Concat,
-    /// Rounds rows to bytes, the left operand of products with integer weights: `x [.., channels]` → rows of as many f32
-    /// as the backend's layout takes. Models never write it; [`quantize_inputs`](super::quantize_inputs) does.
-    Quantize {
-        /// Channels of each of the tensors that the input was joined from, or all of them.
-        inputs: Vec<usize>,
-    },
-    /// An op that makes rows of f32, and [`Quantize`](Op::Quantize) of these while they are at hand. Models never write
-    /// it; [`quantize_inputs`](super::quantize_inputs) does.
-    ThenQuantize {
-        /// A norm or GEGLU.
-        op: Box<Op>,
-        /// As in [`Quantize`](Op::Quantize).
-        inputs: Vec<usize>,
-    },
-    /// [`UpsampleNearest`](Op::UpsampleNearest) of quantized pixels. Models never write it;
-    /// [`quantize_inputs`](super::quantize_inputs) does.
-    UpsampleQuantized {
-        /// Target height in pixels.
-        height: usize,
-        /// Target width in pixels.
-        width: usize,
-        /// As in [`Quantize`](Op::Quantize).
-        inputs: Vec<usize>,
-    },
     /// Nearest-neighbour resize of `[b, h, w, c]`; `source = floor(target * size_in / size_out)`.
     UpsampleNearest {
         /// Target height in pixels.
@@ -209,58 +185,204 @@ pub enum Op {
     },
 }
 
-impl Op {
-    /// What the kind of op is called where times are told.
-    pub fn name(&self) -> &'static str {
+/// What an op reads: the facts of an op that depend on shapes are computed from these.
+#[derive(Clone, Copy, Debug)]
+pub struct Operands<'a> {
+    /// Shapes of all tensors of the graph.
+    pub(super) tensors: &'a [Vec<usize>],
+    /// The op's inputs.
+    pub(super) inputs: &'a [TensorId],
+    /// All weights of the graph.
+    pub(super) weights: &'a [WeightSpec],
+}
+
+impl<'a> Operands<'a> {
+    /// Shape of the input number `index`.
+    pub fn shape(&self, index: usize) -> &'a [usize] {
+        &self.tensors[self.inputs[index].0]
+    }
+
+    /// Shape of the weight `id`.
+    pub fn weight(&self, id: WeightId) -> &'a [usize] {
+        &self.weights[id.0].shape
+    }
+
+    /// Shape of the first input with `channels` channels.
+    pub(super) fn with_channels(&self, channels: usize) -> Vec<usize> {
+        let mut shape = self.shape(0).to_vec();
+        *shape.last_mut().expect("no model makes a tensor without axes") = channels;
+        shape
+    }
+
+    /// Batch, height, width and channels of the first input.
+    fn picture(&self) -> [usize; 4] {
+        let shape = self.shape(0);
+        shape.try_into().unwrap_or_else(|_| panic!("a picture has four axes, not {shape:?}"))
+    }
+}
+
+/// Facts that both levels of ops have.
+pub trait Operation {
+    /// What reports of times call this kind of op.
+    fn name(&self) -> &'static str;
+
+    /// Multiply-adds behind each element of the output; 0 for an op that multiplies no matrices.
+    fn multiply_adds_each(&self, operands: Operands<'_>) -> usize;
+}
+
+/// Multiply-adds of attention behind each element of the output.
+pub(super) fn attention_multiply_adds(keys: usize) -> usize {
+    2 * keys
+}
+
+/// Number of tokens or pixels of each image or prompt in a tensor of `shape`.
+pub(super) fn tokens(shape: &[usize]) -> usize {
+    shape[1..shape.len() - 1].iter().product()
+}
+
+impl Operation for RowOp {
+    fn name(&self) -> &'static str {
+        match self {
+            RowOp::GroupNorm { .. } => "group norm",
+            RowOp::LayerNorm { .. } => "layer norm",
+            RowOp::Geglu => "gate",
+        }
+    }
+
+    fn multiply_adds_each(&self, _operands: Operands<'_>) -> usize {
+        match self {
+            RowOp::GroupNorm { .. } | RowOp::LayerNorm { .. } | RowOp::Geglu => 0,
+        }
+    }
+}
+
+impl Operation for Op {
+    fn name(&self) -> &'static str {
         match self {
             Op::Embedding { .. } => "embedding",
             Op::Linear { .. } => "linear",
             Op::Conv2d { .. } => "convolution",
-            Op::GroupNorm { .. } => "group norm",
+            Op::Rows(op) => op.name(),
             Op::GroupSums { .. } => "group sums",
-            Op::LayerNorm { .. } => "layer norm",
-            Op::Attention { .. } | Op::QuantizedAttention { .. } => "attention",
-            Op::QuantizeKeys { .. } => "quantize keys",
+            Op::Attention { .. } => "attention",
             Op::Activation(_) => "activation",
-            Op::Geglu => "gate",
             Op::Affine { .. } => "affine",
             Op::Add => "add",
             Op::Concat => "concat",
-            Op::Quantize { .. } => "quantize",
-            Op::ThenQuantize { op, .. } => match **op {
-                Op::GroupNorm { .. } => "group norm and quantize",
-                Op::LayerNorm { .. } => "layer norm and quantize",
-                _ => "gate and quantize",
-            },
             Op::UpsampleNearest { .. } => "upsample",
-            Op::UpsampleQuantized { .. } => "upsample bytes",
         }
     }
 
-    /// The weights that the op reads, to be given other places in a list.
-    pub(super) fn weights_mut(
-        &mut self,
-    ) -> std::iter::Flatten<std::array::IntoIter<Option<&mut WeightId>, 2>> {
+    fn multiply_adds_each(&self, operands: Operands<'_>) -> usize {
+        match self {
+            Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
+                operands.weight(*weight)[1..].iter().product()
+            }
+            Op::Attention { .. } => attention_multiply_adds(tokens(operands.shape(1))),
+            Op::Rows(op) => op.multiply_adds_each(operands),
+            Op::Embedding { .. }
+            | Op::GroupSums { .. }
+            | Op::Activation(_)
+            | Op::Affine { .. }
+            | Op::Add
+            | Op::Concat
+            | Op::UpsampleNearest { .. } => 0,
+        }
+    }
+}
+
+impl RowOp {
+    /// Shape of the output.
+    fn output_shape(&self, operands: Operands<'_>) -> Vec<usize> {
+        let shape = operands.shape(0);
+        match self {
+            RowOp::GroupNorm { groups, .. } => {
+                let channels = shape[shape.len() - 1];
+                assert_eq!(channels % groups, 0, "{groups} groups of {channels} channels");
+                shape.to_vec()
+            }
+            RowOp::LayerNorm { .. } => shape.to_vec(),
+            RowOp::Geglu => {
+                let channels = shape[shape.len() - 1];
+                assert_eq!(channels % 2, 0, "value and gate have one width");
+                operands.with_channels(channels / 2)
+            }
+        }
+    }
+
+    fn weights_mut(&mut self) -> [Option<&mut WeightId>; 2] {
+        match self {
+            RowOp::GroupNorm { weight, bias, .. } | RowOp::LayerNorm { weight, bias, .. } => {
+                [Some(weight), Some(bias)]
+            }
+            RowOp::Geglu => [None, None],
+        }
+    }
+}
+
+impl Op {
+    /// Shape of the output.
+    ///
+    /// # Panics
+    /// If the op cannot read inputs of these shapes: a bug of a model definition.
+    pub(super) fn output_shape(&self, operands: Operands<'_>) -> Vec<usize> {
+        let like_first = || operands.shape(0).to_vec();
+        match self {
+            Op::Embedding { tokens, .. } => {
+                let &[batch, count] = operands.shape(0) else { panic!("token ids have two axes") };
+                vec![batch, count, operands.weight(*tokens)[1]]
+            }
+            Op::Linear { weight, .. } => operands.with_channels(operands.weight(*weight)[0]),
+            Op::Conv2d { weight, window, channel_bias, .. } => {
+                let [batch, height, width, _] = operands.picture();
+                let channels = operands.weight(*weight)[0];
+                if *channel_bias {
+                    assert_eq!(operands.shape(1).last(), Some(&channels), "one bias per channel");
+                }
+                let (height, width) = window.output_size(height, width);
+                vec![batch, height, width, channels]
+            }
+            Op::Rows(op) => op.output_shape(operands),
+            Op::GroupSums { .. } => operands.shape(1).to_vec(),
+            Op::Attention { heads, .. } => {
+                let [q, k, v] = [0, 1, 2].map(|index| operands.shape(index));
+                assert!(q[q.len() - 1].is_multiple_of(*heads), "{heads} heads in {q:?}");
+                assert_eq!(k, v, "keys and values have one shape");
+                assert_eq!(q.last(), k.last(), "queries and keys have one width");
+                like_first()
+            }
+            Op::Activation(_) | Op::Affine { .. } => like_first(),
+            Op::Add => {
+                assert_eq!(operands.shape(0), operands.shape(1), "a sum has one shape");
+                like_first()
+            }
+            Op::Concat => {
+                let (a, b) = (operands.shape(0), operands.shape(1));
+                let rows = a.len() - 1;
+                assert_eq!(a[..rows], b[..rows], "only channels may differ");
+                operands.with_channels(a[rows] + b[rows])
+            }
+            Op::UpsampleNearest { height, width } => {
+                let [batch, _, _, channels] = operands.picture();
+                vec![batch, *height, *width, channels]
+            }
+        }
+    }
+
+    /// The weights that the op reads, to renumber them.
+    pub(super) fn weights_mut(&mut self) -> impl Iterator<Item = &mut WeightId> {
         let weights = match self {
-            Op::ThenQuantize { op, .. } => return op.weights_mut(),
             Op::Embedding { tokens, positions } => [Some(tokens), Some(positions)],
             Op::Linear { weight, bias, .. } | Op::Conv2d { weight, bias, .. } => {
                 [Some(weight), bias.as_mut()]
             }
-            Op::GroupNorm { weight, bias, .. } | Op::LayerNorm { weight, bias, .. } => {
-                [Some(weight), Some(bias)]
-            }
+            Op::Rows(op) => op.weights_mut(),
             Op::GroupSums { .. }
             | Op::Attention { .. }
-            | Op::QuantizedAttention { .. }
-            | Op::QuantizeKeys { .. }
             | Op::Activation(_)
-            | Op::Geglu
             | Op::Affine { .. }
             | Op::Add
             | Op::Concat
-            | Op::Quantize { .. }
-            | Op::UpsampleQuantized { .. }
             | Op::UpsampleNearest { .. } => [None, None],
         };
         weights.into_iter().flatten()

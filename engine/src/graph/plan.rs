@@ -20,12 +20,12 @@ pub struct Plan {
 
 impl Plan {
     /// Plans `graph` for a CPU: every tensor begins at a multiple of [`ALIGNMENT`].
-    pub fn new(graph: &Graph) -> Plan {
+    pub fn new<O>(graph: &Graph<O>) -> Plan {
         Plan::aligned(graph, ALIGNMENT)
     }
 
     /// Plans `graph` with every tensor at a multiple of `alignment` elements.
-    pub fn aligned(graph: &Graph, alignment: usize) -> Plan {
+    pub fn aligned<O>(graph: &Graph<O>, alignment: usize) -> Plan {
         let nodes = graph.nodes.len();
         let mut last_use = vec![0; graph.tensors.len()];
         for (step, node) in graph.nodes.iter().enumerate() {

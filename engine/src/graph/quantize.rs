@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Graph, Node, Op, TensorId, WeightId};
+use super::{Graph, Node, Op, PreparedGraph, PreparedNode, PreparedOp, TensorId, WeightId, op::tokens};
 
 /// How a backend lays out what it rounds to integers.
 pub struct IntegerLayouts<R, K> {
@@ -13,15 +13,15 @@ pub struct IntegerLayouts<R, K> {
     pub key_elements: Option<K>,
 }
 
-/// Puts an [`Op::Quantize`] before the first product that multiplies a tensor with integers, and hands its output to
-/// all that do. Whoever else reads the tensor keeps reading floats. Attention whose queries come from a product with
-/// integers is done in integers too, unless it is causal: there the keys are few. `is_quantized` says which weights are
-/// integers.
+/// Puts a [`PreparedOp::Quantize`] before the first product that multiplies a tensor with integers, and all such products
+/// read its output. Other readers of the tensor still read floats. Attention whose queries come from a product with
+/// integers is done in integers too, unless it is causal: causal attention has few keys. `is_quantized` tells which weights
+/// are integers.
 pub fn quantize_inputs(
     graph: Graph,
     is_quantized: impl Fn(WeightId) -> bool,
     layouts: &IntegerLayouts<impl Fn(&[usize]) -> usize, impl Fn(usize, usize) -> usize>,
-) -> Graph {
+) -> PreparedGraph {
     let Graph { mut tensors, nodes, inputs, outputs, kept, weights } = graph;
     let mut quantized: HashMap<TensorId, TensorId> = HashMap::new();
     let mut with_quantized = Vec::with_capacity(nodes.len());
@@ -42,7 +42,7 @@ pub fn quantize_inputs(
                 *channels = (layouts.row_elements)(&joined);
                 tensors.push(shape);
                 let output = TensorId(tensors.len() - 1);
-                let op = Op::Quantize { inputs: joined };
+                let op = PreparedOp::Quantize { inputs: joined };
                 with_quantized.push(Node { op, inputs: vec![x], output });
                 output
             });
@@ -59,25 +59,24 @@ pub fn quantize_inputs(
             && integer_products.contains(&q)
         {
             let shape = &tensors[k.0];
-            let (keys, channels) =
-                (shape[1..shape.len() - 1].iter().product(), shape[shape.len() - 1] / heads);
+            let (keys, channels) = (tokens(shape), shape[shape.len() - 1] / heads);
             tensors.push(vec![shape[0], heads, key_elements(keys, channels)]);
-            let output = TensorId(tensors.len() - 1);
-            with_quantized.push(Node { op: Op::QuantizeKeys { heads }, inputs: vec![k, v], output });
-            node = Node {
-                op: Op::QuantizedAttention { heads, keys },
-                inputs: vec![q, output],
-                output: node.output,
-            };
+            let rounded = TensorId(tensors.len() - 1);
+            let op = PreparedOp::QuantizeKeys { heads };
+            with_quantized.push(Node { op, inputs: vec![k, v], output: rounded });
+            let op = PreparedOp::QuantizedAttention { heads, keys };
+            with_quantized.push(Node { op, inputs: vec![q, rounded], output: node.output });
+            continue;
         }
-        with_quantized.push(node);
+        let Node { op, inputs, output } = node;
+        with_quantized.push(Node { op: PreparedOp::Model(op), inputs, output });
     }
     round_where_made(Graph { tensors, nodes: with_quantized, inputs, outputs, kept, weights })
 }
 
-/// Joins an [`Op::Quantize`] to the op that makes the rows, where nobody else reads them: they are rounded before they
+/// Joins a [`PreparedOp::Quantize`] to the op that makes the rows, where nothing else reads them: they are rounded before they
 /// leave the cache. Pixels that are repeated are rounded first.
-fn round_where_made(mut graph: Graph) -> Graph {
+fn round_where_made(mut graph: PreparedGraph) -> PreparedGraph {
     let mut readers = vec![0; graph.tensors.len()];
     let read = graph.nodes.iter().flat_map(|node| &node.inputs);
     for tensor in read.chain(graph.outputs.iter().chain(&graph.kept).map(|port| &port.tensor)) {
@@ -86,27 +85,28 @@ fn round_where_made(mut graph: Graph) -> Graph {
     let mut made_by = HashMap::new();
     let mut joined = HashSet::new();
     for index in 0..graph.nodes.len() {
-        let Node { op: Op::Quantize { inputs }, inputs: from, output } = &graph.nodes[index] else {
+        let PreparedNode { op: PreparedOp::Quantize { inputs }, inputs: from, output } = &graph.nodes[index]
+        else {
             made_by.insert(graph.nodes[index].output, index);
             continue;
         };
         let (x, output, inputs) = (from[0], *output, inputs.clone());
         let Some(&maker) = made_by.get(&x).filter(|_| readers[x.0] == 1) else { continue };
         match graph.nodes[maker].op.clone() {
-            op @ (Op::GroupNorm { .. } | Op::LayerNorm { .. } | Op::Geglu) => {
-                graph.nodes[maker].op = Op::ThenQuantize { op: Box::new(op), inputs };
+            PreparedOp::Model(Op::Rows(op)) => {
+                graph.nodes[maker].op = PreparedOp::ThenQuantize { op, inputs };
                 graph.nodes[maker].output = output;
                 joined.insert(index);
             }
-            Op::UpsampleNearest { height, width } => {
+            PreparedOp::Model(Op::UpsampleNearest { height, width }) => {
                 let from = graph.nodes[maker].inputs[0];
                 let mut shape = graph.tensors[from.0].clone();
                 shape[3] = graph.shape(output)[3];
                 graph.tensors.push(shape);
                 let small = TensorId(graph.tensors.len() - 1);
-                let op = Op::Quantize { inputs: inputs.clone() };
+                let op = PreparedOp::Quantize { inputs: inputs.clone() };
                 graph.nodes[maker] = Node { op, inputs: vec![from], output: small };
-                let op = Op::UpsampleQuantized { height, width, inputs };
+                let op = PreparedOp::UpsampleQuantized { height, width, inputs };
                 graph.nodes[index] = Node { op, inputs: vec![small], output };
             }
             _ => {}
@@ -122,11 +122,11 @@ fn round_where_made(mut graph: Graph) -> Graph {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{GraphBuilder, Window};
+    use super::super::{GraphBuilder, RowOp, Window};
     use super::*;
 
     /// With integers for all weights but those named `float`.
-    fn quantize(graph: Graph) -> Graph {
+    fn quantize(graph: Graph) -> PreparedGraph {
         let layouts = IntegerLayouts {
             row_elements: |inputs: &[usize]| 10 * inputs.len(),
             key_elements: Some(|keys, channels| 100 * keys + channels),
@@ -148,12 +148,12 @@ mod tests {
             graph.output(name, attended);
         }
         let graph = quantize(graph.finish());
-        let ops: Vec<&Op> = graph.nodes.iter().map(|node| &node.op).skip(3).collect();
+        let ops: Vec<&PreparedOp> = graph.nodes.iter().map(|node| &node.op).skip(3).collect();
         let [keys, a, b, c] = ops[..] else { panic!("{ops:?}") };
-        assert_eq!(keys, &Op::QuantizeKeys { heads: 4 });
-        assert_eq!(a, &Op::QuantizedAttention { heads: 4, keys: 5 });
-        assert_eq!(b, &Op::Attention { heads: 4, causal: false });
-        assert_eq!(c, &Op::Attention { heads: 4, causal: true });
+        assert_eq!(keys, &PreparedOp::QuantizeKeys { heads: 4 });
+        assert_eq!(a, &PreparedOp::QuantizedAttention { heads: 4, keys: 5 });
+        assert_eq!(b, &PreparedOp::Model(Op::Attention { heads: 4, causal: false }));
+        assert_eq!(c, &PreparedOp::Model(Op::Attention { heads: 4, causal: true }));
         assert_eq!(graph.nodes[3].inputs, [text, text]);
         assert_eq!(graph.shape(graph.nodes[3].output), [2, 4, 502]);
         assert_eq!(graph.nodes[4].inputs, [integer, graph.nodes[3].output]);
@@ -174,16 +174,16 @@ mod tests {
         let sum = graph.add(product, kept);
         graph.output("y", sum);
         let graph = quantize(graph.finish());
-        let ops: Vec<&Op> = graph.nodes.iter().map(|node| &node.op).collect();
+        let ops: Vec<&PreparedOp> = graph.nodes.iter().map(|node| &node.op).collect();
         let [norm, _, quantize, upsample, _, kept, quantize_kept, _, geglu, _] = ops[..] else {
             panic!("{ops:?}")
         };
-        assert!(matches!(norm, Op::ThenQuantize { op, .. } if matches!(**op, Op::GroupNorm { .. })));
-        assert_eq!(quantize, &Op::Quantize { inputs: vec![8] });
-        assert_eq!(upsample, &Op::UpsampleQuantized { height: 6, width: 8, inputs: vec![8] });
-        assert!(matches!(kept, Op::LayerNorm { .. }));
-        assert!(matches!(quantize_kept, Op::Quantize { .. }));
-        assert!(matches!(geglu, Op::Geglu));
+        assert!(matches!(norm, PreparedOp::ThenQuantize { op, .. } if matches!(op, RowOp::GroupNorm { .. })));
+        assert_eq!(quantize, &PreparedOp::Quantize { inputs: vec![8] });
+        assert_eq!(upsample, &PreparedOp::UpsampleQuantized { height: 6, width: 8, inputs: vec![8] });
+        assert!(matches!(kept, PreparedOp::Model(Op::Rows(RowOp::LayerNorm { .. }))));
+        assert!(matches!(quantize_kept, PreparedOp::Quantize { .. }));
+        assert!(matches!(geglu, PreparedOp::Model(Op::Rows(RowOp::Geglu))));
         for (index, shape) in [(0, [2, 3, 4, 10]), (2, [2, 3, 4, 10]), (3, [2, 6, 8, 10])] {
             assert_eq!(graph.shape(graph.nodes[index].output), shape);
             assert_eq!(graph.nodes[index + 1].inputs[0], graph.nodes[index].output);
@@ -207,7 +207,7 @@ mod tests {
         let graph = quantize(graph);
 
         let [concat, quantize, q, k, float] = graph.nodes.as_slice() else { panic!("{:?}", graph.nodes) };
-        assert_eq!(quantize.op, Op::Quantize { inputs: vec![4, 3] });
+        assert_eq!(quantize.op, PreparedOp::Quantize { inputs: vec![4, 3] });
         assert_eq!(quantize.inputs, [concat.output]);
         assert_eq!(graph.shape(quantize.output), [1, 2, 20]);
         assert_eq!(q.inputs, [quantize.output]);

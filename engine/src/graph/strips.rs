@@ -15,7 +15,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{Graph, Node, Op, PAIR_VALUES, Padding, Port, TensorId, WeightId};
+use super::{Graph, Node, Op, PAIR_VALUES, Padding, Port, RowOp, TensorId, WeightId};
 
 /// Name of a piece's input, `[1, height, width, channels]`.
 pub const INPUT: &str = "input";
@@ -85,8 +85,10 @@ impl<'g> Piece<'g> {
     pub fn new(graph: &'g Graph, from: TensorId, to: TensorId, row_step: usize) -> Piece<'g> {
         let mut piece = Piece { graph, from, to, row_step, norms: Vec::new() };
         let nodes = piece.nodes_before(to);
-        piece.norms =
-            nodes.into_iter().filter(|&node| matches!(graph.nodes[node].op, Op::GroupNorm { .. })).collect();
+        piece.norms = nodes
+            .into_iter()
+            .filter(|&node| matches!(graph.nodes[node].op, Op::Rows(RowOp::GroupNorm { .. })))
+            .collect();
         piece
     }
 
@@ -132,7 +134,7 @@ impl<'g> Piece<'g> {
             part.push(&self.graph.nodes[node], norm);
         }
         if let Target::Sums(norm) = target {
-            let Op::GroupNorm { groups, .. } = self.graph.nodes[self.norms[norm]].op else {
+            let Op::Rows(RowOp::GroupNorm { groups, .. }) = self.graph.nodes[self.norms[norm]].op else {
                 unreachable!("only group norms were listed")
             };
             return part.finish_with_sums(end, groups, inner);
@@ -159,14 +161,17 @@ impl<'g> Piece<'g> {
                     out_height.is_multiple_of(in_height).then_some(reach.div_ceil(out_height / in_height))?
                 }
                 Op::Linear { .. }
-                | Op::GroupNorm { given: false, .. }
-                | Op::LayerNorm { .. }
+                | Op::Rows(RowOp::GroupNorm { given: false, .. } | RowOp::LayerNorm { .. } | RowOp::Geglu)
                 | Op::Activation(_)
-                | Op::Geglu
                 | Op::Affine { .. }
                 | Op::Add
                 | Op::Concat => reach,
-                _ => return None,
+                // These read the whole picture, or are parts of a strip already.
+                Op::Embedding { .. }
+                | Op::Conv2d { channel_bias: true, .. }
+                | Op::Rows(RowOp::GroupNorm { given: true, .. })
+                | Op::GroupSums { .. }
+                | Op::Attention { .. } => return None,
             };
             for &input in &node.inputs {
                 let known = reaches.entry(input).or_insert(0);
@@ -241,7 +246,7 @@ impl<'a> Part<'a> {
         let output = self.picture(node.output);
         match &mut op {
             Op::UpsampleNearest { height, .. } => *height = self.graph.shape(output)[1],
-            Op::GroupNorm { groups, given, .. } if self.given => {
+            Op::Rows(RowOp::GroupNorm { groups, given, .. }) if self.given => {
                 let norm = norm.expect("strips number their norms");
                 let tensor = self.tensor(vec![1, *groups, PAIR_VALUES]);
                 self.graph.inputs.push(Port { name: statistics_input(norm), tensor });

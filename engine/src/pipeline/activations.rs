@@ -15,7 +15,7 @@ use super::{Event, Pipeline, Request};
 use crate::{
     Error,
     backend::{Backend, Cost, Executable, Footprint, Limits, WeightSource},
-    graph::{Graph, Node},
+    graph::{Graph, PreparedGraph, PreparedNode},
 };
 
 /// Mean squares of what every product reads, by component and name of its weight.
@@ -142,6 +142,11 @@ impl Backend for Watching {
     fn rounds_to_halves(&self) -> bool {
         self.inner.rounds_to_halves()
     }
+
+    fn fallback(&self) -> Option<Arc<dyn Backend>> {
+        let inner = self.inner.fallback()?;
+        Some(Arc::new(Watching { inner, sums: self.sums.clone() }))
+    }
 }
 
 struct Watched<'w> {
@@ -172,7 +177,10 @@ impl Executable for Watched<'_> {
         self.inner.run_watched(watch)
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
+    fn run_timed(
+        &mut self,
+        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
+    ) -> Result<(), Error> {
         self.inner.run_timed(report)
     }
 

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     Error,
     backend::{Cost, Executable},
-    graph::Graph,
+    graph::{Graph, Operation as _},
     models::text_encoder,
 };
 
@@ -62,7 +62,7 @@ pub struct PartRun<'w> {
 /// What one kind of op took in a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpTime {
-    /// See [`Op::name`](crate::graph::Op::name).
+    /// See [`Operation::name`](crate::graph::Operation::name).
     pub op: &'static str,
     /// How many of them ran.
     pub count: usize,

@@ -4,8 +4,8 @@ use sdq_formats::{WeightRole, WeightSpec, WeightType};
 
 use super::{Agreement, Case};
 use crate::graph::{
-    Activation, Graph, GraphBuilder, GroupSums, Node, Op, PAIR_VALUES, Padding, Port, Statistics, TensorId,
-    WeightId, Window,
+    Activation, Graph, GraphBuilder, GroupSums, Node, Op, PAIR_VALUES, Padding, Port, RowOp, Statistics,
+    TensorId, WeightId, Window,
 };
 
 /// Which kernels a case is about.
@@ -208,14 +208,14 @@ impl Cases {
                     output: TensorId(2),
                 },
                 Node {
-                    op: Op::GroupNorm {
+                    op: Op::Rows(RowOp::GroupNorm {
                         weight: WeightId(0),
                         bias: WeightId(1),
                         groups,
                         eps: 1e-5,
                         silu: true,
                         given: true,
-                    },
+                    }),
                     inputs: vec![TensorId(0), TensorId(3)],
                     output: TensorId(4),
                 },

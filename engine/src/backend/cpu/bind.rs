@@ -9,7 +9,11 @@ use sdq_formats::{
 
 use super::embedding::{Table, TableValues};
 use super::kernels::{Integers, PackedMatrix, Panels, QuantizedMatrix};
-use crate::{Error, backend::WeightSource, graph::WeightId};
+use crate::{
+    Error,
+    backend::{WeightSource, prepare::GraphWeights},
+    graph::WeightId,
+};
 
 /// The weights of a graph, by [`WeightId`].
 pub(super) struct BoundWeights<'w> {
@@ -54,19 +58,8 @@ pub(super) enum Product<'a> {
 impl<'w> BoundWeights<'w> {
     /// Looks up every weight of `specs` in `source`.
     pub(super) fn new(specs: &[WeightSpec], source: &WeightSource<'w>) -> Result<BoundWeights<'w>, Error> {
-        let find = |spec: &WeightSpec| match source.weight(&spec.name) {
-            Some(weight) if spec.is_met_by(weight.spec, weight.weight_type) => bind(weight),
-            _ => None,
-        };
-        let find = |spec: &WeightSpec| {
-            find(spec).ok_or_else(|| Error::MissingWeight {
-                component: source.name().to_owned(),
-                name: spec.name.clone(),
-                role: spec.role,
-                shape: spec.shape.clone(),
-            })
-        };
-        Ok(BoundWeights { weights: specs.iter().map(find).collect::<Result<_, _>>()? })
+        let weights = specs.iter().map(|spec| source.bind(spec, bind));
+        Ok(BoundWeights { weights: weights.collect::<Result<_, _>>()? })
     }
 
     /// Weights as a file with these types might have them, out of `blank`: for measuring, not for drawing.
@@ -121,9 +114,10 @@ impl<'w> BoundWeights<'w> {
         });
         size_of_val(self.weights.as_slice()) + each.sum::<usize>()
     }
+}
 
-    /// Whether the weight is a matrix of integers.
-    pub(super) fn is_quantized(&self, id: WeightId) -> bool {
+impl GraphWeights for BoundWeights<'_> {
+    fn is_quantized(&self, id: WeightId) -> bool {
         matches!(self.weights[id.0], Bound::Quantized(_))
     }
 }

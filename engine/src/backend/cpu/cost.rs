@@ -11,14 +11,17 @@ use std::{
 };
 
 use super::{
-    CpuExecutable, Prepared,
+    CpuExecutable, PREPARATION, Prepared,
     bind::{Blank, BoundWeights, Product},
     pool::Pool,
 };
 use crate::{
     Error,
     backend::{Cost, Executable},
-    graph::{Activation, Graph, GraphBuilder, Node, Op, Window},
+    graph::{
+        Activation, Graph, GraphBuilder, Op, Operation as _, PreparedGraph, PreparedNode, PreparedOp, RowOp,
+        Window,
+    },
     pages::Pages,
 };
 
@@ -39,7 +42,7 @@ const HALF_NORM: f64 = 0.5;
 /// What a node does that takes time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Kind {
-    /// See [`Op::name`].
+    /// See [`Operation::name`](crate::graph::Operation::name).
     op: &'static str,
     /// Whether it multiplies integers.
     integer: bool,
@@ -119,7 +122,7 @@ impl Rates {
         cost
     }
 
-    fn node(&self, pool: &Pool, graph: &Graph, node: &Node, kind: Kind) -> f64 {
+    fn node(&self, pool: &Pool, graph: &PreparedGraph, node: &PreparedNode, kind: Kind) -> f64 {
         let work = work(graph, node);
         let threads = match graph.multiply_adds(node) {
             0 => pool.threads_for_elements(work),
@@ -130,11 +133,14 @@ impl Rates {
                 let [product, score] = self.attention.get(&kind).copied().unwrap_or_default();
                 products * product + scores * score
             }
-            (None, Op::GroupSums { .. }) => work as f64 * HALF_NORM * self.rate(Kind::float(GROUP_NORM)),
-            (None, Op::GroupNorm { given: true, .. }) => work as f64 * HALF_NORM * self.rate(kind),
-            (None, Op::ThenQuantize { op, .. }) if matches!(**op, Op::GroupNorm { given: true, .. }) => {
-                work as f64 * HALF_NORM * self.rate(kind)
+            (None, PreparedOp::Model(Op::GroupSums { .. })) => {
+                work as f64 * HALF_NORM * self.rate(Kind::float(GROUP_NORM))
             }
+            (
+                None,
+                PreparedOp::Model(Op::Rows(RowOp::GroupNorm { given: true, .. }))
+                | PreparedOp::ThenQuantize { op: RowOp::GroupNorm { given: true, .. }, .. },
+            ) => work as f64 * HALF_NORM * self.rate(kind),
             _ => work as f64 * self.rate(kind),
         };
         seconds * pool.threads() as f64 / threads as f64
@@ -147,22 +153,22 @@ impl Rates {
     }
 }
 
-/// [`Op::name`] of a group norm.
+/// [`Operation::name`](crate::graph::Operation::name) of a group norm.
 const GROUP_NORM: &str = "group norm";
 
-fn kind(pool: &Pool, prepared: &Prepared<'_>, node: &Node) -> Kind {
+fn kind(pool: &Pool, prepared: &Prepared<'_>, node: &PreparedNode) -> Kind {
     let integer = match node.op {
-        Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
+        PreparedOp::Model(Op::Linear { weight, .. } | Op::Conv2d { weight, .. }) => {
             matches!(prepared.weights.product(weight), Product::Integer(_))
         }
-        Op::QuantizedAttention { .. } => true,
+        PreparedOp::QuantizedAttention { .. } => true,
         _ => false,
     };
     Kind { op: node.op.name(), integer, winograd: prepared.step(pool, node).is_winograd() }
 }
 
 /// Multiply-adds, or elements of an op that has none.
-fn work(graph: &Graph, node: &Node) -> usize {
+fn work(graph: &PreparedGraph, node: &PreparedNode) -> usize {
     match graph.multiply_adds(node) {
         0 => graph.elements_passed(node),
         products => products as usize,
@@ -170,10 +176,10 @@ fn work(graph: &Graph, node: &Node) -> usize {
 }
 
 /// Multiply-adds and scores of an attention.
-fn attention_work(graph: &Graph, node: &Node) -> Option<[f64; 2]> {
+fn attention_work(graph: &PreparedGraph, node: &PreparedNode) -> Option<[f64; 2]> {
     let (heads, causal) = match node.op {
-        Op::Attention { heads, causal } => (heads, causal),
-        Op::QuantizedAttention { heads, .. } => (heads, false),
+        PreparedOp::Model(Op::Attention { heads, causal }) => (heads, causal),
+        PreparedOp::QuantizedAttention { heads, .. } => (heads, false),
         _ => return None,
     };
     let products = graph.multiply_adds(node) as f64;
@@ -192,7 +198,7 @@ fn least_times<'w>(
 ) -> Result<(Prepared<'w>, Vec<Duration>), Error> {
     let prepare = |graph: Graph| {
         let weights = BoundWeights::blank(&graph.weights, integers, blank);
-        Prepared::with_weights(graph, weights)
+        Prepared::with_weights(graph, weights, &PREPARATION)
     };
     let mut executable = CpuExecutable::new(pool.clone(), prepare(graph.clone()))?;
     for port in &graph.inputs {
@@ -296,7 +302,7 @@ mod tests {
             graph.output("y", y);
             let graph = graph.finish();
             let weights = BoundWeights::blank(&graph.weights, true, &blank);
-            rates.cost(&pool, &Prepared::with_weights(graph, weights))
+            rates.cost(&pool, &Prepared::with_weights(graph, weights, &PREPARATION))
         });
         assert_eq!(costs[0].integer, 64 * 64 * 64 * 64 * 9);
         assert_eq!(costs[0].float, 0);

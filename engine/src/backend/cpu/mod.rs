@@ -12,7 +12,6 @@ mod step;
 mod workers;
 
 use std::{
-    collections::HashMap,
     num::NonZeroUsize,
     sync::{Arc, OnceLock},
     time::{Duration, Instant},
@@ -22,15 +21,12 @@ use sdq_formats::WeightSpec;
 
 use super::{
     Backend, Cost, Executable, Footprint, Limits, WeightSource,
-    row_layout::{RowLayout, row_layouts},
+    prepare::{self, GraphWeights as _, Preparation},
+    row_layout::RowLayout,
 };
 use crate::{
     Error,
-    graph::{
-        Graph, IntegerLayouts, Node, Op, Port, TensorId, add_branches,
-        plan::{ALIGNMENT, Plan},
-        quantize_inputs,
-    },
+    graph::{Graph, Port, PreparedGraph, PreparedNode, TensorId, plan::ALIGNMENT},
 };
 use arena::Arena;
 use bind::BoundWeights;
@@ -75,11 +71,11 @@ impl Backend for CpuBackend {
         graph: Graph,
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
-        Ok(Box::new(CpuExecutable::new(self.pool.clone(), Prepared::new(graph, weights)?)?))
+        Ok(Box::new(CpuExecutable::new(self.pool.clone(), prepare(graph, weights)?)?))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
-        let prepared = Prepared::new(graph, weights)?;
+        let prepared = prepare(graph, weights)?;
         let Prepared { graph, plan, weights, layouts } = &prepared;
         let elements = plan.elements().next_multiple_of(ALIGNMENT).saturating_mul(size_of::<f32>());
         let layouts = layouts.values().map(RowLayout::heap_bytes).sum::<usize>();
@@ -91,7 +87,7 @@ impl Backend for CpuBackend {
     }
 
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
-        let prepared = Prepared::new(graph, weights)?;
+        let prepared = prepare(graph, weights)?;
         let rates = match self.rates.get() {
             Some(rates) => rates,
             None => {
@@ -103,42 +99,41 @@ impl Backend for CpuBackend {
     }
 
     fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
-        let prepared = Prepared::new(graph, weights)?;
+        let prepared = prepare(graph, weights)?;
         let mut steps = prepared.graph.nodes.iter().map(|node| prepared.step(&self.pool, node));
         Ok(if steps.any(|step| step.is_winograd()) { kernels::WINOGRAD_ROWS } else { 1 })
+    }
+
+    fn rounds_to_halves(&self) -> bool {
+        false
     }
 
     fn limits(&self) -> Result<Limits, Error> {
         Ok(limits::measure(&self.pool))
     }
-}
 
-/// A graph as this backend runs it.
-struct Prepared<'w> {
-    graph: Graph,
-    plan: Plan,
-    weights: BoundWeights<'w>,
-    /// Of every tensor that is bytes.
-    layouts: HashMap<TensorId, RowLayout>,
-}
-
-impl<'w> Prepared<'w> {
-    fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
-        let graph = add_branches(graph, |spec| weights.branches(spec));
-        let weights = BoundWeights::new(&graph.weights, weights)?;
-        Ok(Prepared::with_weights(graph, weights))
+    fn memory_left(&self) -> Option<u64> {
+        None
     }
 
-    fn with_weights(graph: Graph, weights: BoundWeights<'w>) -> Prepared<'w> {
-        let layouts = IntegerLayouts {
-            row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),
-            key_elements: Some(|keys, head_dim| KeyLayout::new(keys, head_dim).elements()),
-        };
-        let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
-        Prepared { layouts: row_layouts(&graph), plan: Plan::new(&graph), graph, weights }
+    fn fallback(&self) -> Option<Arc<dyn Backend>> {
+        None
     }
+}
 
-    fn step<'a>(&'a self, pool: &'a Pool, node: &'a Node) -> Step<'a> {
+type Prepared<'w> = prepare::Prepared<BoundWeights<'w>>;
+
+const PREPARATION: Preparation = Preparation {
+    alignment: ALIGNMENT,
+    key_elements: Some(|keys, head_dim| KeyLayout::new(keys, head_dim).elements()),
+};
+
+fn prepare<'w>(graph: Graph, source: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
+    Prepared::new(graph, source, &PREPARATION, BoundWeights::new)
+}
+
+impl Prepared<'_> {
+    fn step<'a>(&'a self, pool: &'a Pool, node: &'a PreparedNode) -> Step<'a> {
         Step { pool, graph: &self.graph, weights: &self.weights, layouts: &self.layouts, node }
     }
 }
@@ -202,7 +197,7 @@ impl Executable for CpuExecutable<'_> {
 
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error> {
         self.run_nodes(|step, inputs, out| {
-            if let Op::Linear { weight, .. } | Op::Conv2d { weight, .. } = step.node.op
+            if let Some(weight) = step.node.op.product_weight()
                 && !step.weights.is_quantized(weight)
             {
                 watch(step.graph.weight(weight), inputs[0]);
@@ -212,7 +207,10 @@ impl Executable for CpuExecutable<'_> {
         Ok(())
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
+    fn run_timed(
+        &mut self,
+        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
+    ) -> Result<(), Error> {
         self.run_nodes(|step, inputs, out| {
             let start = Instant::now();
             step.run(inputs, out);
@@ -264,10 +262,10 @@ mod tests {
         let run = |graph: Graph, rows: &[f32]| {
             let weights = BoundWeights::blank(&graph.weights, true, &blank);
             let mut executable =
-                CpuExecutable::new(pool.clone(), Prepared::with_weights(graph, weights)).unwrap();
+                CpuExecutable::new(pool.clone(), Prepared::with_weights(graph, weights, &PREPARATION))
+                    .unwrap();
             let prepared = &executable.prepared;
-            let convolutions =
-                prepared.graph.nodes.iter().filter(|node| matches!(node.op, Op::Conv2d { .. }));
+            let convolutions = prepared.graph.nodes.iter().filter(|node| node.op.product_weight().is_some());
             assert!(convolutions.clone().all(|node| prepared.step(&pool, node).is_winograd()));
             executable.set_input(INPUT, rows);
             executable.run().unwrap();

@@ -9,28 +9,56 @@ use super::{
     pool::Pool,
 };
 use crate::backend::row_layout::RowLayout;
-use crate::graph::{Activation, Graph, Node, Op, TensorId, WeightId, Window};
+use crate::graph::{
+    Activation, Op, PreparedGraph, PreparedNode, PreparedOp, RowOp, TensorId, WeightId, Window,
+};
 
 /// One node on its way into a kernel.
 pub(super) struct Step<'a> {
     pub(super) pool: &'a Pool,
-    pub(super) graph: &'a Graph,
+    pub(super) graph: &'a PreparedGraph,
     pub(super) weights: &'a BoundWeights<'a>,
     /// Of every tensor that is bytes.
     pub(super) layouts: &'a HashMap<TensorId, RowLayout>,
-    pub(super) node: &'a Node,
+    pub(super) node: &'a PreparedNode,
 }
 
 impl Step<'_> {
     /// Runs the node; `inputs` in the op's order.
     pub(super) fn run(&self, inputs: &[&[f32]], out: &mut [f32]) {
+        let pool = self.pool;
+        let x = inputs[0];
+        match &self.node.op {
+            PreparedOp::Model(op) => self.run_model(op, inputs, out),
+            PreparedOp::ThenQuantize { op, .. } => {
+                self.make_rows(op, inputs, RowOutput::Bytes(self.layout(), out));
+            }
+            PreparedOp::Quantize { .. } => kernels::quantize_rows(pool, x, self.layout(), out),
+            PreparedOp::UpsampleQuantized { .. } => {
+                let small = self.node.inputs[0];
+                let size = |tensor| self.elements_of_bytes(tensor);
+                let (values, factors) = x.split_at(size(small));
+                let (out_values, out_factors) = out.split_at_mut(size(self.node.output));
+                for (x, out) in [(values, out_values), (factors, out_factors)] {
+                    let channels = x.len() / self.rows(small);
+                    kernels::upsample_nearest(pool, x, &self.upsampling(channels), out);
+                }
+            }
+            PreparedOp::QuantizedAttention { heads, keys } => {
+                kernels::attention_i8i16(pool, x, inputs[1], &self.attention_shape(*heads, *keys), out);
+            }
+            PreparedOp::QuantizeKeys { heads } => {
+                kernels::quantize_keys(pool, x, inputs[1], &self.key_shape(*heads), out);
+            }
+        }
+    }
+
+    /// Runs an op as a model writes it.
+    fn run_model(&self, op: &Op, inputs: &[&[f32]], out: &mut [f32]) {
         let Step { pool, weights, node, .. } = *self;
         let x = inputs[0];
-        match &node.op {
-            Op::ThenQuantize { op, .. } => self.make_rows(op, inputs, RowOutput::Bytes(self.layout(), out)),
-            op @ (Op::GroupNorm { .. } | Op::LayerNorm { .. } | Op::Geglu) => {
-                self.make_rows(op, inputs, RowOutput::Floats(out));
-            }
+        match op {
+            Op::Rows(op) => self.make_rows(op, inputs, RowOutput::Floats(out)),
             Op::Embedding { tokens, positions } => {
                 let length = self.shape(node.output)[1];
                 let words = inputs.get(1).copied().unwrap_or_default();
@@ -65,29 +93,12 @@ impl Step<'_> {
                 let shape = AttentionShape { causal: *causal, ..self.attention_shape(*heads, keys) };
                 kernels::attention(pool, x, inputs[1], inputs[2], &shape, out);
             }
-            Op::QuantizedAttention { heads, keys } => {
-                kernels::attention_i8i16(pool, x, inputs[1], &self.attention_shape(*heads, *keys), out);
-            }
-            Op::QuantizeKeys { heads } => {
-                kernels::quantize_keys(pool, x, inputs[1], &self.key_shape(*heads), out);
-            }
             Op::Activation(kind) => kernels::activation(pool, *kind, x, out),
             Op::Affine { scale, shift } => kernels::affine(pool, *scale, *shift, x, out),
             Op::Add => kernels::add(pool, x, inputs[1], out),
             Op::Concat => {
                 let [a, b] = [self.channels(node.inputs[0]), self.channels(node.inputs[1])];
                 kernels::concat_channels(pool, x, a, inputs[1], b, out);
-            }
-            Op::Quantize { .. } => kernels::quantize_rows(pool, x, self.layout(), out),
-            Op::UpsampleQuantized { .. } => {
-                let small = node.inputs[0];
-                let size = |tensor| self.elements_of_bytes(tensor);
-                let (values, factors) = x.split_at(size(small));
-                let (out_values, out_factors) = out.split_at_mut(size(node.output));
-                for (x, out) in [(values, out_values), (factors, out_factors)] {
-                    let channels = x.len() / self.rows(small);
-                    kernels::upsample_nearest(pool, x, &self.upsampling(channels), out);
-                }
             }
             Op::UpsampleNearest { .. } => {
                 let shape = self.upsampling(self.channels(node.output));
@@ -97,11 +108,11 @@ impl Step<'_> {
     }
 
     /// Runs an op whose rows may be rounded as they are made.
-    fn make_rows(&self, op: &Op, inputs: &[&[f32]], out: RowOutput<'_>) {
+    fn make_rows(&self, op: &RowOp, inputs: &[&[f32]], out: RowOutput<'_>) {
         let Step { pool, weights, node, .. } = *self;
         let x = inputs[0];
         match op {
-            Op::GroupNorm { weight, bias, groups, eps, silu, given } => {
+            RowOp::GroupNorm { weight, bias, groups, eps, silu, given } => {
                 let shape = self.shape(node.output);
                 let (batch, row_pixels) = (shape[0], shape[shape.len() - 2]);
                 let (gamma, beta) = (weights.vector(*weight), weights.vector(*bias));
@@ -114,50 +125,75 @@ impl Step<'_> {
                     );
                 }
             }
-            Op::LayerNorm { weight, bias, eps } => {
+            RowOp::LayerNorm { weight, bias, eps } => {
                 kernels::layer_norm(pool, x, *eps, weights.vector(*weight), weights.vector(*bias), out);
             }
-            Op::Geglu => kernels::geglu(pool, x, self.channels(node.inputs[0]) / 2, out),
-            op => unreachable!("{op:?} leaves more than rows"),
+            RowOp::Geglu => kernels::geglu(pool, x, self.channels(node.inputs[0]) / 2, out),
         }
     }
 
     /// Working memory that the node's kernel takes.
     pub(super) fn scratch(&self) -> ScratchUse {
-        match self.node.op {
-            Op::Linear { weight, .. } | Op::Conv2d { weight, .. } => {
-                let rows = self.rows(self.node.output);
-                match (self.weights.product(weight), &self.node.op) {
-                    (Product::Float(weight), _) => {
-                        kernels::gemm_scratch(self.pool, rows, weight.n(), weight.k())
-                    }
-                    (Product::Integer(weight), Op::Conv2d { window, .. }) => {
-                        let shape = self.conv_shape(window, weight.channels());
-                        kernels::conv2d_u8s8_scratch(self.pool, &shape, weight)
-                    }
-                    (Product::Integer(weight), _) => kernels::matmul_u8s8_scratch(self.pool, rows, weight),
-                }
+        match &self.node.op {
+            PreparedOp::Model(op) => self.model_scratch(op),
+            PreparedOp::ThenQuantize { op, .. } => {
+                self.rows_scratch(op).plus(kernels::row_output_scratch(self.layout().channels()))
             }
+            PreparedOp::Quantize { .. } => kernels::row_output_scratch(self.layout().channels()),
+            PreparedOp::UpsampleQuantized { .. } => ScratchUse::default(),
+            PreparedOp::QuantizeKeys { heads } => kernels::quantize_keys_scratch(&self.key_shape(*heads)),
+            PreparedOp::QuantizedAttention { heads, keys } => {
+                kernels::attention_i8i16_scratch(self.pool, &self.attention_shape(*heads, *keys))
+            }
+        }
+    }
+
+    fn model_scratch(&self, op: &Op) -> ScratchUse {
+        let rows = self.rows(self.node.output);
+        match op {
+            Op::Linear { weight, .. } => match self.weights.product(*weight) {
+                Product::Float(weight) => kernels::gemm_scratch(self.pool, rows, weight.n(), weight.k()),
+                Product::Integer(weight) => kernels::matmul_u8s8_scratch(self.pool, rows, weight),
+            },
+            Op::Conv2d { weight, window, .. } => match self.weights.product(*weight) {
+                Product::Float(weight) => kernels::gemm_scratch(self.pool, rows, weight.n(), weight.k()),
+                Product::Integer(weight) => {
+                    let shape = self.conv_shape(window, weight.channels());
+                    kernels::conv2d_u8s8_scratch(self.pool, &shape, weight)
+                }
+            },
+            Op::Rows(op) => self.rows_scratch(op),
+            Op::GroupSums { groups, .. } => self.group_scratch(*groups),
             Op::Attention { heads, .. } => {
                 let keys = self.tokens(self.node.inputs[1]);
-                kernels::attention_scratch(self.pool, &self.attention_shape(heads, keys))
+                kernels::attention_scratch(self.pool, &self.attention_shape(*heads, keys))
             }
-            Op::QuantizedAttention { heads, keys } => {
-                kernels::attention_i8i16_scratch(self.pool, &self.attention_shape(heads, keys))
-            }
-            Op::QuantizeKeys { heads } => kernels::quantize_keys_scratch(&self.key_shape(heads)),
-            Op::Quantize { .. } => kernels::row_output_scratch(self.layout().channels()),
-            Op::ThenQuantize { ref op, .. } => {
-                self.norm_scratch(op).plus(kernels::row_output_scratch(self.layout().channels()))
-            }
-            ref op => self.norm_scratch(op),
+            Op::Embedding { .. }
+            | Op::Activation(_)
+            | Op::Affine { .. }
+            | Op::Add
+            | Op::Concat
+            | Op::UpsampleNearest { .. } => ScratchUse::default(),
         }
+    }
+
+    fn rows_scratch(&self, op: &RowOp) -> ScratchUse {
+        match op {
+            RowOp::GroupNorm { groups, .. } => self.group_scratch(*groups),
+            RowOp::LayerNorm { .. } | RowOp::Geglu => ScratchUse::default(),
+        }
+    }
+
+    fn group_scratch(&self, groups: usize) -> ScratchUse {
+        let shape = self.shape(self.node.inputs[0]);
+        let rows = shape[1..shape.len() - 2].iter().product();
+        kernels::group_norm_scratch(shape[0], rows, shape[shape.len() - 1], groups)
     }
 
     /// Whether it is a convolution that is done with fewer multiplications.
     pub(super) fn is_winograd(&self) -> bool {
         match self.node.op {
-            Op::Conv2d { weight, ref window, .. } => match self.weights.product(weight) {
+            PreparedOp::Model(Op::Conv2d { weight, ref window, .. }) => match self.weights.product(weight) {
                 Product::Integer(weight) => {
                     kernels::is_winograd(&self.conv_shape(window, weight.channels()), weight)
                 }
@@ -165,15 +201,6 @@ impl Step<'_> {
             },
             _ => false,
         }
-    }
-
-    fn norm_scratch(&self, op: &Op) -> ScratchUse {
-        let (Op::GroupNorm { groups, .. } | Op::GroupSums { groups, .. }) = *op else {
-            return ScratchUse::default();
-        };
-        let shape = self.shape(self.node.inputs[0]);
-        let rows = shape[1..shape.len() - 2].iter().product();
-        kernels::group_norm_scratch(shape[0], rows, shape[shape.len() - 1], groups)
     }
 
     fn linear(&self, x: &[f32], weight: WeightId, epilogue: &Epilogue, out: &mut [f32]) {

@@ -2,11 +2,13 @@
 
 use std::time::Instant;
 
-use super::{Prepared, context::Context, executable::VulkanExecutable, lower::Bounds, weights::Placement};
+use super::{
+    PREPARATION, Prepared, context::Context, executable::VulkanExecutable, lower::Bounds, weights::Placement,
+};
 use crate::{
     Error,
-    backend::{Cost, Executable as _},
-    graph::{Graph, GraphBuilder, Op, TensorId, Window},
+    backend::{Cost, Executable as _, prepare::GraphWeights as _},
+    graph::{Graph, GraphBuilder, Op, PreparedOp, TensorId, Window},
 };
 
 /// What a device does in a second.
@@ -74,14 +76,12 @@ impl Rates {
         let mut cost = Cost::default();
         for node in &prepared.graph.nodes {
             let products = prepared.graph.multiply_adds(node);
-            let rate = match node.op {
-                Op::Linear { weight, .. } | Op::Conv2d { weight, .. }
-                    if prepared.weights.is_quantized(weight) =>
-                {
+            let rate = match (node.op.product_weight(), &node.op) {
+                (Some(weight), _) if prepared.weights.is_quantized(weight) => {
                     cost.integer += products;
                     self.integer
                 }
-                Op::Attention { .. } => {
+                (_, PreparedOp::Model(Op::Attention { .. })) => {
                     cost.float += products;
                     self.attention
                 }
@@ -106,7 +106,7 @@ fn seconds(context: &Context, bounds: &Bounds, graph: Graph, integers: bool) -> 
     // Panels are whole.
     let zeros = vec![0.0; 2 * largest.unwrap_or(0)];
     let blank = Placement::blank(&graph.weights, integers, &zeros);
-    let prepared = Prepared::with_weights(graph, blank);
+    let prepared = Prepared::with_weights(graph, blank, &PREPARATION);
     let mut executable = VulkanExecutable::new(context, prepared, bounds)?;
     // The first run may compile and touches memory.
     executable.run()?;

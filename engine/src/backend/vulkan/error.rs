@@ -49,6 +49,12 @@ pub enum VulkanError {
         /// The device's limit.
         limit: u64,
     },
+    /// There is no kernel for an op.
+    #[error("sdq has no Vulkan kernel for `{op}`; use `--backend cpu`")]
+    NoKernel {
+        /// Its name.
+        op: &'static str,
+    },
     /// The driver stopped answering.
     #[error("the device was lost; its driver may have stopped it for taking too long")]
     DeviceLost,

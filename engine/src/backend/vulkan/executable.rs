@@ -22,7 +22,7 @@ use super::{
 use crate::{
     Error,
     backend::Executable,
-    graph::{Graph, Node, Op, TensorId, plan::Plan},
+    graph::{PreparedGraph, PreparedNode, TensorId, plan::Plan},
     pages::Pages,
 };
 
@@ -86,7 +86,7 @@ pub(super) struct VulkanExecutable<'w> {
     submissions: Vec<Recorded>,
     crossings: Vec<Crossing>,
     dispatches: Vec<Dispatch>,
-    graph: Graph,
+    graph: PreparedGraph,
     plan: Plan,
     watched: Option<Watched>,
     staging: Buffer,
@@ -245,7 +245,7 @@ impl<'w> VulkanExecutable<'w> {
             return Ok(());
         }
         let shown: Vec<(usize, TensorId)> = (0..self.graph.nodes.len())
-            .filter(|&node| matches!(self.graph.nodes[node].op, Op::Linear { .. } | Op::Conv2d { .. }))
+            .filter(|&node| self.graph.nodes[node].op.product_weight().is_some())
             .map(|node| (node, self.graph.nodes[node].inputs[0]))
             .filter(|&(_, x)| !self.graph.is_bytes(x))
             .collect();
@@ -278,7 +278,7 @@ enum Run {
 }
 
 /// All ports, and the bytes that they take in the staging buffer.
-fn crossings(graph: &Graph) -> Result<(Vec<Crossing>, u64), Error> {
+fn crossings(graph: &PreparedGraph) -> Result<(Vec<Crossing>, u64), Error> {
     let mut crossings: Vec<Crossing> = Vec::new();
     let mut staged = 0;
     let roles = [(Role::Input, &graph.inputs), (Role::Kept, &graph.kept), (Role::Output, &graph.outputs)];
@@ -352,20 +352,21 @@ impl Executable for VulkanExecutable<'_> {
         self.submit(Run::Nothing)?;
         let Some(Watched { copies, buffer }) = &self.watched else { unreachable!("recorded above") };
         for (index, node) in self.graph.nodes.iter().enumerate() {
-            if let (Some(copy), Op::Linear { weight, .. } | Op::Conv2d { weight, .. }) =
-                (copies.get(&index), &node.op)
-            {
+            if let (Some(copy), Some(weight)) = (copies.get(&index), node.op.product_weight()) {
                 self.commands.run(&[*copy])?;
                 let bytes = buffer.bytes().expect("staging buffers are visible");
                 let bytes = &bytes[..self.graph.elements(node.inputs[0]) * size_of::<f32>()];
-                watch(self.graph.weight(*weight), bytemuck::cast_slice(bytes));
+                watch(self.graph.weight(weight), bytemuck::cast_slice(bytes));
             }
             self.commands.run(&self.nodes[index])?;
         }
         self.submit(Run::Nothing)
     }
 
-    fn run_timed(&mut self, report: &mut dyn FnMut(&Graph, &Node, Duration)) -> Result<(), Error> {
+    fn run_timed(
+        &mut self,
+        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
+    ) -> Result<(), Error> {
         self.record_nodes()?;
         self.submit(Run::Nothing)?;
         match self.context.gpu.capabilities.timestamp_nanoseconds {

@@ -24,22 +24,16 @@ mod tests;
 mod transfer;
 mod weights;
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock, atomic::Ordering},
-};
+use std::sync::{Arc, OnceLock, atomic::Ordering};
 
 use ash::vk::{PhysicalDevice, api_version_major, api_version_minor, api_version_patch};
 
 use super::{
     Backend, Cost, Executable, Footprint, Limits, WeightSource,
     conformance::Conformance,
-    row_layout::{RowLayout, row_layouts},
+    prepare::{self, Preparation},
 };
-use crate::{
-    Error,
-    graph::{Graph, IntegerLayouts, TensorId, add_branches, plan::Plan, quantize_inputs},
-};
+use crate::{Error, graph::Graph};
 use caps::Capabilities;
 use context::Context;
 use cost::Rates;
@@ -311,12 +305,12 @@ impl Backend for VulkanBackend {
         graph: Graph,
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error> {
-        let prepared = Prepared::new(graph, weights)?;
+        let prepared = prepare(graph, weights)?;
         Ok(Box::new(VulkanExecutable::new(&self.context, prepared, &self.bounds())?))
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
-        let prepared = Prepared::new(graph, weights)?;
+        let prepared = prepare(graph, weights)?;
         match prepared.lower(&self.bounds()) {
             Ok(lowered) => {
                 // Pages of a file are not counted, as on the processor.
@@ -337,7 +331,12 @@ impl Backend for VulkanBackend {
                 self.rates.get_or_init(|| measured)
             }
         };
-        Ok(rates.cost(&Prepared::new(graph, weights)?))
+        Ok(rates.cost(&prepare(graph, weights)?))
+    }
+
+    fn row_step(&self, _graph: Graph, _weights: &WeightSource<'_>) -> Result<usize, Error> {
+        // Convolutions are direct.
+        Ok(1)
     }
 
     fn rounds_to_halves(&self) -> bool {
@@ -351,34 +350,23 @@ impl Backend for VulkanBackend {
     fn memory_left(&self) -> Option<u64> {
         Some(self.context.gpu.memory_left())
     }
+
+    fn fallback(&self) -> Option<Arc<dyn Backend>> {
+        None
+    }
 }
 
-/// A graph as this backend runs it.
-struct Prepared<'w> {
-    graph: Graph,
-    plan: Plan,
-    /// Of every tensor that is bytes.
-    layouts: HashMap<TensorId, RowLayout>,
-    weights: Placement<'w>,
+type Prepared<'w> = prepare::Prepared<Placement<'w>>;
+
+/// Attention stays in floats.
+const PREPARATION: Preparation =
+    Preparation { alignment: weights::ALIGNMENT as usize / size_of::<f32>(), key_elements: None };
+
+fn prepare<'w>(graph: Graph, source: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
+    Prepared::new(graph, source, &PREPARATION, Placement::new)
 }
 
-impl<'w> Prepared<'w> {
-    fn new(graph: Graph, weights: &WeightSource<'w>) -> Result<Prepared<'w>, Error> {
-        let graph = add_branches(graph, |spec| weights.branches(spec));
-        let weights = Placement::new(&graph.weights, weights)?;
-        Ok(Prepared::with_weights(graph, weights))
-    }
-
-    fn with_weights(graph: Graph, weights: Placement<'w>) -> Prepared<'w> {
-        let layouts = IntegerLayouts {
-            row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),
-            key_elements: None::<fn(usize, usize) -> usize>,
-        };
-        let graph = quantize_inputs(graph, |weight| weights.is_quantized(weight), &layouts);
-        let plan = Plan::aligned(&graph, weights::ALIGNMENT as usize / size_of::<f32>());
-        Prepared { layouts: row_layouts(&graph), plan, graph, weights }
-    }
-
+impl Prepared<'_> {
     /// Its kernels, with weights where the placement says.
     fn lower(&self, bounds: &Bounds) -> Result<Lowered, VulkanError> {
         lower(&self.graph, &self.plan, &self.layouts, &self.weights, bounds)

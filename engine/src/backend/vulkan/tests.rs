@@ -161,7 +161,7 @@ fn sd15_unet(bounds: &Bounds) -> (Prepared<'static>, Lowered) {
     let graph = unet::graphs(&config, &shape, None).step;
     let zeros = vec![0.0; 2560 * 1280 * 9 / 4].leak();
     let blank = Placement::blank(&graph.weights, true, zeros);
-    let prepared = Prepared::with_weights(graph, blank);
+    let prepared = Prepared::with_weights(graph, blank, &super::PREPARATION);
     let lowered = prepared.lower(bounds).unwrap();
     (prepared, lowered)
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Error,
-    backend::{WeightSource, row_layout::RowLayout},
+    backend::{WeightSource, prepare::GraphWeights, row_layout::RowLayout},
     graph::WeightId,
 };
 
@@ -84,17 +84,7 @@ impl<'w> Placement<'w> {
     pub(super) fn new(specs: &[WeightSpec], source: &WeightSource<'w>) -> Result<Placement<'w>, Error> {
         let mut placement = Placement::default();
         for spec in specs {
-            let missing = || Error::MissingWeight {
-                component: source.name().to_owned(),
-                name: spec.name.clone(),
-                role: spec.role,
-                shape: spec.shape.clone(),
-            };
-            let weight = source.weight(&spec.name).ok_or_else(missing)?;
-            if !spec.is_met_by(weight.spec, weight.weight_type) {
-                return Err(missing());
-            }
-            placement.place(weight.spec, weight.data).ok_or_else(missing)?;
+            source.bind(spec, |weight| placement.place(weight.spec, weight.data))?;
         }
         Ok(placement)
     }
@@ -188,9 +178,10 @@ impl<'w> Placement<'w> {
     pub(super) fn all(&self) -> impl Iterator<Item = &Placed> {
         self.placed.iter()
     }
+}
 
-    /// Whether the weight is a matrix of integers.
-    pub(super) fn is_quantized(&self, id: WeightId) -> bool {
+impl GraphWeights for Placement<'_> {
+    fn is_quantized(&self, id: WeightId) -> bool {
         matches!(self.placed[id.0].form, Form::Integers(_))
     }
 }

@@ -6,10 +6,15 @@ use super::super::{
     kernels::{AttentionPush, Kernel, Push, constants},
 };
 use super::{Call, Lowering, read, word, written};
-use crate::graph::Node;
+use crate::graph::PreparedNode;
 
 impl Lowering<'_> {
-    pub(super) fn attention(&mut self, node: &Node, heads: usize, causal: bool) -> Result<(), VulkanError> {
+    pub(super) fn attention(
+        &mut self,
+        node: &PreparedNode,
+        heads: usize,
+        causal: bool,
+    ) -> Result<(), VulkanError> {
         let [q, k, v] = node.inputs[..] else { unreachable!("queries, keys and values") };
         let head_dim = self.channels(q) / heads;
         let batch = self.graph.shape(q)[0];

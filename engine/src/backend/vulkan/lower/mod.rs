@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     backend::row_layout::RowLayout,
-    graph::{Graph, Node, Op, TensorId, plan::Plan},
+    graph::{Op, Operation as _, PreparedGraph, PreparedNode, PreparedOp, TensorId, plan::Plan},
 };
 use product::Ending;
+use rows::Values;
 
 pub(super) use bounds::Bounds;
 
@@ -42,7 +43,7 @@ const BLOCK_WORDS: usize = 6;
 
 /// Lowers `graph`, whose tensors lie as `plan` says.
 pub(super) fn lower(
-    graph: &Graph,
+    graph: &PreparedGraph,
     plan: &Plan,
     layouts: &HashMap<TensorId, RowLayout>,
     weights: &Placement<'_>,
@@ -76,7 +77,7 @@ pub(super) fn lower(
 }
 
 struct Lowering<'a> {
-    graph: &'a Graph,
+    graph: &'a PreparedGraph,
     plan: &'a Plan,
     layouts: &'a HashMap<TensorId, RowLayout>,
     weights: &'a Placement<'a>,
@@ -183,17 +184,30 @@ impl Lowering<'_> {
         region
     }
 
-    fn lower(&mut self, node: &Node) -> Result<(), VulkanError> {
-        let out = node.output;
+    fn lower(&mut self, node: &PreparedNode) -> Result<(), VulkanError> {
         match &node.op {
-            Op::ThenQuantize { op, .. } => self.rows(op, node),
-            op @ (Op::GroupNorm { .. }
-            | Op::LayerNorm { .. }
-            | Op::Geglu
-            | Op::Activation(_)
-            | Op::Affine { .. }
-            | Op::Add
-            | Op::Quantize { .. }) => self.rows(op, node),
+            PreparedOp::Model(op) => self.lower_model(op, node),
+            PreparedOp::ThenQuantize { op, .. } => self.rows(&Values::Made(op), node),
+            PreparedOp::Quantize { .. } => self.rows(&Values::COPIED, node),
+            PreparedOp::UpsampleQuantized { .. } => self.upsample_bytes(node),
+            // Attention stays in floats on this backend.
+            op @ (PreparedOp::QuantizeKeys { .. } | PreparedOp::QuantizedAttention { .. }) => {
+                Err(VulkanError::NoKernel { op: op.name() })
+            }
+        }
+    }
+
+    fn lower_model(&mut self, op: &Op, node: &PreparedNode) -> Result<(), VulkanError> {
+        let out = node.output;
+        match op {
+            Op::Rows(op) => self.rows(&Values::Made(op), node),
+            Op::Activation(kind) => {
+                self.rows(&Values::Scaled { scale: 1.0, shift: 0.0, activation: Some(*kind) }, node)
+            }
+            Op::Affine { scale, shift } => {
+                self.rows(&Values::Scaled { scale: *scale, shift: *shift, activation: None }, node)
+            }
+            Op::Add => self.rows(&Values::Summed, node),
             Op::Embedding { tokens, positions } => self.embedding(node, *tokens, *positions),
             Op::Linear { weight, bias, residual } => {
                 let m = self.rows_of(out);
@@ -222,12 +236,8 @@ impl Lowering<'_> {
             }
             Op::GroupSums { rows, .. } => self.group_sums(node, rows),
             Op::Attention { heads, causal } => self.attention(node, *heads, *causal),
-            Op::QuantizedAttention { .. } | Op::QuantizeKeys { .. } => {
-                unreachable!("attention stays in floats on this backend")
-            }
             Op::Concat => self.concat(node),
             Op::UpsampleNearest { .. } => self.upsample(node),
-            Op::UpsampleQuantized { .. } => self.upsample_bytes(node),
         }
     }
 

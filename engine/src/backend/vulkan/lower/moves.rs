@@ -6,11 +6,11 @@ use super::super::{
     weights::Form,
 };
 use super::{Call, Lowering, flat, read, word, written};
-use crate::graph::{ELEMENT_WORK, Node, TensorId, WeightId};
+use crate::graph::{ELEMENT_WORK, PreparedNode, TensorId, WeightId};
 
 impl Lowering<'_> {
     /// Two tensors side by side.
-    pub(super) fn concat(&mut self, node: &Node) -> Result<(), VulkanError> {
+    pub(super) fn concat(&mut self, node: &PreparedNode) -> Result<(), VulkanError> {
         let (rows, all) = (self.rows_of(node.output), self.channels(node.output));
         let mut at = 0;
         for &input in &node.inputs {
@@ -23,13 +23,13 @@ impl Lowering<'_> {
     }
 
     /// Pixels of floats, repeated.
-    pub(super) fn upsample(&mut self, node: &Node) -> Result<(), VulkanError> {
+    pub(super) fn upsample(&mut self, node: &PreparedNode) -> Result<(), VulkanError> {
         let push = self.upsampling(node, self.channels(node.output), 0, 0);
         self.move_words(node.inputs[0], node.output, &push)
     }
 
     /// Pixels of bytes, repeated, and then their factors.
-    pub(super) fn upsample_bytes(&mut self, node: &Node) -> Result<(), VulkanError> {
+    pub(super) fn upsample_bytes(&mut self, node: &PreparedNode) -> Result<(), VulkanError> {
         let (x, out) = (node.inputs[0], node.output);
         let layout = &self.layouts[&out];
         let (words, factors) = (layout.width() / 4, 2 * layout.block_count());
@@ -41,7 +41,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    fn upsampling(&self, node: &Node, width: usize, in_at: usize, out_at: usize) -> MovePush {
+    fn upsampling(&self, node: &PreparedNode, width: usize, in_at: usize, out_at: usize) -> MovePush {
         let [_, in_height, in_width, _] = self.picture(node.inputs[0]);
         let [_, out_height, out_width, _] = self.picture(node.output);
         MovePush {
@@ -69,7 +69,7 @@ impl Lowering<'_> {
 
     pub(super) fn embedding(
         &mut self,
-        node: &Node,
+        node: &PreparedNode,
         tokens: WeightId,
         positions: WeightId,
     ) -> Result<(), VulkanError> {

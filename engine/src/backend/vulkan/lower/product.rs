@@ -13,7 +13,7 @@ use super::super::{
     weights::{Form, Integers, Placed},
 };
 use super::{Call, Lowering, flat, read, word, written};
-use crate::graph::{Node, Padding, TensorId, WeightId, Window};
+use crate::graph::{Padding, PreparedNode, TensorId, WeightId, Window};
 
 /// What is added to a product.
 pub(super) struct Ending {
@@ -51,7 +51,7 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    pub(super) fn geometry(&self, node: &Node, window: &Window) -> GemmPush {
+    pub(super) fn geometry(&self, node: &PreparedNode, window: &Window) -> GemmPush {
         let [_, in_height, in_width, _] = self.picture(node.inputs[0]);
         let [_, out_height, out_width, _] = self.picture(node.output);
         let Padding { top, left, .. } = window.padding;
@@ -70,7 +70,7 @@ impl Lowering<'_> {
 
     pub(super) fn product(
         &mut self,
-        node: &Node,
+        node: &PreparedNode,
         weight: WeightId,
         geometry: GemmPush,
         ending: &Ending,

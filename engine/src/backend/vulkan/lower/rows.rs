@@ -11,7 +11,22 @@ use super::super::{
     schedule::{Binding, Region},
 };
 use super::{Call, Lowering, flat, read, word, written};
-use crate::graph::{Activation, ELEMENT_WORK, Node, Op, PAIR_VALUES, TensorId, WeightId};
+use crate::graph::{Activation, ELEMENT_WORK, PAIR_VALUES, PreparedNode, RowOp, TensorId, WeightId};
+
+/// Where the values of the rows come from.
+pub(super) enum Values<'a> {
+    /// An op makes them.
+    Made(&'a RowOp),
+    /// The input, scaled, shifted and activated.
+    Scaled { scale: f32, shift: f32, activation: Option<Activation> },
+    /// The sum of two inputs.
+    Summed,
+}
+
+impl Values<'_> {
+    /// The input as it is.
+    pub(super) const COPIED: Values<'static> = Values::Scaled { scale: 1.0, shift: 0.0, activation: None };
+}
 
 /// What `statistics.comp` sums up, and to what.
 struct Sums {
@@ -24,8 +39,8 @@ struct Sums {
 }
 
 impl Lowering<'_> {
-    /// An op that makes whole rows, left as floats or as bytes.
-    pub(super) fn rows(&mut self, op: &Op, node: &Node) -> Result<(), VulkanError> {
+    /// Makes whole rows, of floats or, if the output has a layout, of bytes.
+    pub(super) fn rows(&mut self, values: &Values<'_>, node: &PreparedNode) -> Result<(), VulkanError> {
         let (x, out) = (node.inputs[0], node.output);
         let in_channels = self.channels(x);
         let rows = self.rows_of(x);
@@ -40,7 +55,7 @@ impl Lowering<'_> {
             ..RowsPush::default()
         };
         let mut bindings = vec![read(0, self.tensor(x)), written(6, self.tensor(out))];
-        let (source, activation) = self.source(op, node, &mut push, &mut bindings)?;
+        let (source, activation) = self.source(values, node, &mut push, &mut bindings)?;
         let mut groups = (rows as u64 * u64::from(push.channels)).div_ceil(1024);
         let layout = self.layouts.get(&out);
         if let Some(layout) = layout {
@@ -60,19 +75,19 @@ impl Lowering<'_> {
         })
     }
 
-    /// What the values of `op` are made of and the function that follows, with what that adds to `push` and `bindings`.
+    /// How the kernel makes `values` and the function that follows, with what that adds to `push` and `bindings`.
     fn source(
         &mut self,
-        op: &Op,
-        node: &Node,
+        values: &Values<'_>,
+        node: &PreparedNode,
         push: &mut RowsPush,
         bindings: &mut Vec<Binding>,
     ) -> Result<(RowSource, Option<Activation>), VulkanError> {
         let x = node.inputs[0];
         let in_channels = self.channels(x);
         let mut activation = None;
-        let source = match op {
-            Op::GroupNorm { weight, bias, groups, eps, silu, given } => {
+        let source = match values {
+            Values::Made(RowOp::GroupNorm { weight, bias, groups, eps, silu, given }) => {
                 let batch = self.graph.shape(x)[0];
                 let statistics = match given {
                     true => self.given_statistics(node.inputs[1], batch * groups, *eps)?,
@@ -85,30 +100,25 @@ impl Lowering<'_> {
                 bindings.extend(self.norm_bindings(statistics, *weight, *bias));
                 RowSource::Norm
             }
-            Op::LayerNorm { weight, bias, eps } => {
+            Values::Made(RowOp::LayerNorm { weight, bias, eps }) => {
                 let statistics = self.row_statistics(x, *eps)?;
                 push.group_channels = word(in_channels);
                 bindings.extend(self.norm_bindings(statistics, *weight, *bias));
                 RowSource::Norm
             }
-            Op::Geglu => {
+            Values::Made(RowOp::Geglu) => {
                 push.channels = word(in_channels / 2);
                 RowSource::Gate
             }
-            Op::Add => {
+            Values::Summed => {
                 bindings.push(read(1, self.tensor(node.inputs[1])));
                 RowSource::Sum
             }
-            Op::Affine { scale, shift } => {
+            Values::Scaled { scale, shift, activation: function } => {
                 (push.scale, push.shift) = (*scale, *shift);
+                activation = *function;
                 RowSource::Copy
             }
-            Op::Activation(kind) => {
-                activation = Some(*kind);
-                RowSource::Copy
-            }
-            Op::Quantize { .. } => RowSource::Copy,
-            op => unreachable!("{op:?} leaves more than rows"),
         };
         Ok((source, activation))
     }
@@ -198,7 +208,7 @@ impl Lowering<'_> {
     }
 
     /// Sums of some rows of a picture, added to earlier ones.
-    pub(super) fn group_sums(&mut self, node: &Node, rows: &Range<usize>) -> Result<(), VulkanError> {
+    pub(super) fn group_sums(&mut self, node: &PreparedNode, rows: &Range<usize>) -> Result<(), VulkanError> {
         let x = node.inputs[0];
         let [_, _, width, channels] = self.picture(x);
         let groups = self.graph.elements(node.output) / PAIR_VALUES;
