@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use sdq_formats::{WeightRole, sdq::SdqError};
 use sdq_schedulers::SchedulerError;
 
-use crate::backend::cpu::pool::PoolError;
+use crate::backend::DeviceError;
 
 /// Any failure of the engine. Messages are one line and name what to change.
 #[derive(Debug, thiserror::Error)]
@@ -90,13 +90,9 @@ pub enum Error {
         /// What would fit.
         advice: String,
     },
-    /// A graph does not run on a Vulkan device.
-    #[cfg(feature = "vulkan")]
+    /// A device cannot be used, or cannot run a graph.
     #[error(transparent)]
-    Vulkan(#[from] crate::backend::vulkan::VulkanError),
-    /// The worker threads could not be started.
-    #[error(transparent)]
-    Threads(#[from] PoolError),
+    Device(#[from] DeviceError),
     /// A graph reads a weight that its component does not hold in that role and shape.
     #[error("{component} has no weight `{name}` {shape:?} ({role:?})")]
     MissingWeight {

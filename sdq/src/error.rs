@@ -235,9 +235,7 @@ fn engine_kind(error: &EngineError) -> ErrorKind {
         EngineError::Mismatch { .. } => ErrorKind::ModelMismatch,
         EngineError::OutOfMemory { .. } => ErrorKind::MemoryExhausted,
         EngineError::DoesNotFit { .. } => ErrorKind::MemoryDoesNotFit,
-        #[cfg(feature = "vulkan")]
-        EngineError::Vulkan(_) => ErrorKind::DeviceFailed,
-        EngineError::Threads(_) => ErrorKind::DeviceFailed,
+        EngineError::Device(_) => ErrorKind::DeviceFailed,
         EngineError::SavedRun { .. } => ErrorKind::SavedRunInvalid,
         EngineError::NotFinite { .. } => ErrorKind::NotFinite,
         EngineError::Cancelled { .. } => ErrorKind::Cancelled,

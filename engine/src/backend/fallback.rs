@@ -1,4 +1,4 @@
-//! A device that may fail, with the processor behind it: whatever happens to the device, the run goes on.
+//! A device that may fail, with the CPU behind it: whatever happens to the device, the run continues.
 
 use std::{
     fmt,
@@ -11,16 +11,16 @@ use std::{
 
 use sdq_formats::WeightSpec;
 
-use super::{Backend, Cost, Executable, Footprint, Limits, Notice, WeightSource, vulkan::VulkanError};
+use super::{Backend, Cost, DeviceError, DeviceProblem, Executable, Footprint, Limits, Notice, WeightSource};
 use crate::{
     Error,
     graph::{Graph, PreparedGraph, PreparedNode},
 };
 
-/// Runs graphs on one backend as long as that can, and on another from then on.
+/// Runs graphs on one backend until that fails, and on another from then on.
 ///
-/// A graph that cannot be compiled, for want of memory say, is compiled for the other. One that fails while it runs is
-/// compiled for the other, given the same inputs, and run again: what was finished before is not touched.
+/// A graph that the first cannot compile, for lack of memory for example, is compiled for the second. A graph that fails
+/// while it runs is compiled for the second, given the same inputs, and run again: earlier results are kept.
 #[derive(Clone)]
 pub struct WithFallback {
     first: Arc<dyn Backend>,
@@ -54,36 +54,19 @@ impl WithFallback {
 
     /// Whether the other backend may do better, after the first failed with `error`.
     fn falls_back(&self, error: &Error) -> bool {
-        match failure(error) {
-            None => false,
-            Some(Failure::Once) => {
+        let Error::Device(DeviceError { problem, .. }) = error else { return false };
+        match problem {
+            DeviceProblem::OutOfMemory | DeviceProblem::Unsupported => {
                 (self.notice)(&format!("{error}; this part runs on the CPU"));
-                true
             }
-            Some(Failure::Always) => {
-                // Graphs that were compiled before fail one after the other; once is enough to say.
+            DeviceProblem::Unavailable | DeviceProblem::Failed => {
+                // Graphs that were compiled before fail one after the other; one notice is enough.
                 if !self.given_up.swap(true, Ordering::Relaxed) {
                     (self.notice)(&format!("{error}; the run goes on on the CPU"));
                 }
-                true
             }
         }
-    }
-}
-
-/// What a failure of a device says of what comes after.
-enum Failure {
-    /// Other graphs may do.
-    Once,
-    /// Nothing will.
-    Always,
-}
-
-fn failure(error: &Error) -> Option<Failure> {
-    match error {
-        Error::Vulkan(VulkanError::OutOfMemory { .. } | VulkanError::TooLarge { .. }) => Some(Failure::Once),
-        Error::Vulkan(_) => Some(Failure::Always),
-        _ => None,
+        true
     }
 }
 
@@ -111,7 +94,13 @@ impl Backend for WithFallback {
     }
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
-        self.current().footprint(graph, weights)
+        match self.current().footprint(graph.clone(), weights) {
+            // `compile` will go to the second, and say so.
+            Err(Error::Device(DeviceError { problem: DeviceProblem::Unsupported, .. })) => {
+                self.second.footprint(graph, weights)
+            }
+            found => found,
+        }
     }
 
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
@@ -119,7 +108,7 @@ impl Backend for WithFallback {
     }
 
     fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
-        // The second may have to go on with the strips of the first.
+        // The second may have to continue with strips that were cut for the first.
         Ok(self.first.row_step(graph.clone(), weights)?.max(self.second.row_step(graph, weights)?))
     }
 
@@ -211,5 +200,84 @@ impl Executable for Guarded<'_> {
 
     fn output_names(&self) -> Vec<String> {
         self.running.output_names()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sdq_formats::WeightType;
+
+    use super::*;
+    use crate::{
+        backend::{conformance::Conformance, cpu::CpuBackend, double::Double},
+        graph::{GraphBuilder, Window},
+    };
+
+    /// A table with one graph: a convolution wide enough for the CPU to round two rows together.
+    fn wide_convolution() -> Conformance {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[1, 4, 16, 128]);
+        let y = graph.conv2d("conv", x, 128, Window::SAME_3X3, None);
+        graph.output("y", y);
+        Conformance::of_graph(graph.finish(), WeightType::Q8).unwrap()
+    }
+
+    fn ignore() -> Arc<Notice> {
+        Arc::new(|_| {})
+    }
+
+    #[test]
+    fn strips_suit_both_backends() {
+        let table = wide_convolution();
+        let (graph, weights) = table.graph(&table.cases()[0]);
+        let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(None).unwrap());
+        assert_eq!(cpu.row_step(graph.clone(), &weights).unwrap(), 2);
+        let narrow: Arc<dyn Backend> = Arc::new(Double::default());
+        for [first, second] in [[&cpu, &narrow], [&narrow, &cpu]] {
+            let both = WithFallback::new(first.clone(), second.clone(), ignore());
+            assert_eq!(both.row_step(graph.clone(), &weights).unwrap(), 2);
+        }
+    }
+
+    #[test]
+    fn the_footprint_of_an_unsupported_graph_is_that_of_the_second() {
+        let table = wide_convolution();
+        let (graph, weights) = table.graph(&table.cases()[0]);
+        let second: Arc<dyn Backend> = Arc::new(Double { executable_bytes: 123, ..Double::default() });
+        let footprint = |problem| {
+            let first = Double { problem: Some(problem), ..Double::default() };
+            WithFallback::new(Arc::new(first), second.clone(), ignore()).footprint(graph.clone(), &weights)
+        };
+        assert_eq!(footprint(DeviceProblem::Unsupported).unwrap().executable, 123);
+        for problem in [DeviceProblem::Unavailable, DeviceProblem::OutOfMemory, DeviceProblem::Failed] {
+            let Err(Error::Device(error)) = footprint(problem) else { panic!("{problem:?} is an error") };
+            assert_eq!(error.problem, problem);
+        }
+    }
+
+    /// Before it fails a device is asked, and after it failed the other one.
+    #[test]
+    fn a_device_that_failed_is_not_asked_again() {
+        let table = wide_convolution();
+        let (graph, weights) = table.graph(&table.cases()[0]);
+        let said = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let listener = said.clone();
+        let first = Double {
+            problem: Some(DeviceProblem::Failed),
+            memory_left: Some(5),
+            rounds_to_halves: true,
+            ..Double::default()
+        };
+        let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(None).unwrap());
+        let notice = Arc::new(move |words: &str| listener.lock().unwrap().push(words.to_owned()));
+        let backend = WithFallback::new(Arc::new(first), cpu.clone(), notice);
+        let answers = || (backend.description(), backend.memory_left(), backend.rounds_to_halves());
+        assert_eq!(answers(), ("double".to_owned(), Some(5), true));
+        for _ in 0..2 {
+            backend.compile(graph.clone(), &weights).unwrap();
+            assert_eq!(answers(), (cpu.description(), None, false));
+        }
+        assert!(backend.fallback().is_none());
+        assert_eq!(said.lock().unwrap().len(), 1, "one notice is enough");
     }
 }

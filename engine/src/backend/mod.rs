@@ -3,7 +3,9 @@
 mod choice;
 pub mod conformance;
 pub mod cpu;
-#[cfg(feature = "vulkan")]
+mod device_error;
+#[cfg(test)]
+pub(crate) mod double;
 pub mod fallback;
 mod prepare;
 pub mod row_layout;
@@ -16,6 +18,7 @@ use std::{sync::Arc, time::Duration};
 use sdq_formats::WeightSpec;
 
 pub use choice::{Notice, Wanted, choose};
+pub use device_error::{DeviceError, DeviceProblem};
 pub use source::WeightSource;
 
 use crate::{

@@ -221,6 +221,18 @@ impl<'a> Operands<'a> {
     }
 }
 
+/// Which rows of a picture an op reads to make some rows of its output.
+pub(super) enum Locality<'a> {
+    /// The rows at the same place.
+    SameRows,
+    /// The rows that the window covers.
+    Window(&'a Window),
+    /// The rows at the same place, in a picture of another height.
+    Resized,
+    /// All rows.
+    WholePicture,
+}
+
 /// Facts that both levels of ops have.
 pub trait Operation {
     /// What reports of times call this kind of op.
@@ -292,6 +304,15 @@ impl Operation for Op {
 }
 
 impl RowOp {
+    /// The [name](Operation::name) of the op joined with the rounding of its rows.
+    pub(super) fn name_then_quantize(&self) -> &'static str {
+        match self {
+            RowOp::GroupNorm { .. } => "group norm and quantize",
+            RowOp::LayerNorm { .. } => "layer norm and quantize",
+            RowOp::Geglu => "gate and quantize",
+        }
+    }
+
     /// Shape of the output.
     fn output_shape(&self, operands: Operands<'_>) -> Vec<usize> {
         let shape = operands.shape(0);
@@ -366,6 +387,24 @@ impl Op {
                 let [batch, _, _, channels] = operands.picture();
                 vec![batch, *height, *width, channels]
             }
+        }
+    }
+
+    /// Which rows the op reads of a picture. Group norms read only their rows once they are given the statistics.
+    pub(super) fn locality(&self) -> Locality<'_> {
+        match self {
+            Op::Conv2d { window, channel_bias: false, .. } => Locality::Window(window),
+            Op::UpsampleNearest { .. } => Locality::Resized,
+            Op::Linear { .. }
+            | Op::Rows(RowOp::GroupNorm { .. } | RowOp::LayerNorm { .. } | RowOp::Geglu)
+            | Op::Activation(_)
+            | Op::Affine { .. }
+            | Op::Add
+            | Op::Concat => Locality::SameRows,
+            Op::Embedding { .. }
+            | Op::Conv2d { channel_bias: true, .. }
+            | Op::GroupSums { .. }
+            | Op::Attention { .. } => Locality::WholePicture,
         }
     }
 

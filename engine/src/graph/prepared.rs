@@ -62,11 +62,7 @@ impl Operation for PreparedOp {
         match self {
             PreparedOp::Model(op) => op.name(),
             PreparedOp::Quantize { .. } => "quantize",
-            PreparedOp::ThenQuantize { op, .. } => match op {
-                RowOp::GroupNorm { .. } => "group norm and quantize",
-                RowOp::LayerNorm { .. } => "layer norm and quantize",
-                RowOp::Geglu => "gate and quantize",
-            },
+            PreparedOp::ThenQuantize { op, .. } => op.name_then_quantize(),
             PreparedOp::UpsampleQuantized { .. } => "upsample bytes",
             PreparedOp::QuantizeKeys { .. } => "quantize keys",
             PreparedOp::QuantizedAttention { .. } => "attention",

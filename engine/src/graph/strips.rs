@@ -15,7 +15,7 @@
 
 use std::{collections::HashMap, ops::Range};
 
-use super::{Graph, Node, Op, PAIR_VALUES, Padding, Port, RowOp, TensorId, WeightId};
+use super::{Graph, Node, Op, PAIR_VALUES, Padding, Port, RowOp, TensorId, WeightId, op::Locality};
 
 /// Name of a piece's input, `[1, height, width, channels]`.
 pub const INPUT: &str = "input";
@@ -151,27 +151,17 @@ impl<'g> Piece<'g> {
             let node = &self.graph.nodes[node];
             let reach = reaches[&node.output];
             let [in_height, out_height] = [node.inputs[0], node.output].map(|tensor| self.size(tensor)[0]);
-            let reach = match &node.op {
-                Op::Conv2d { window, channel_bias: false, .. } => {
+            let reach = match node.op.locality() {
+                Locality::Window(window) => {
                     let side = window.kernel / 2;
                     let same = window.kernel % 2 == 1 && window.padding == Padding::same(side);
                     (same && window.stride == 1).then_some(reach.next_multiple_of(self.row_step) + side)?
                 }
-                Op::UpsampleNearest { .. } => {
+                Locality::Resized => {
                     out_height.is_multiple_of(in_height).then_some(reach.div_ceil(out_height / in_height))?
                 }
-                Op::Linear { .. }
-                | Op::Rows(RowOp::GroupNorm { given: false, .. } | RowOp::LayerNorm { .. } | RowOp::Geglu)
-                | Op::Activation(_)
-                | Op::Affine { .. }
-                | Op::Add
-                | Op::Concat => reach,
-                // These read the whole picture, or are parts of a strip already.
-                Op::Embedding { .. }
-                | Op::Conv2d { channel_bias: true, .. }
-                | Op::Rows(RowOp::GroupNorm { given: true, .. })
-                | Op::GroupSums { .. }
-                | Op::Attention { .. } => return None,
+                Locality::SameRows => reach,
+                Locality::WholePicture => return None,
             };
             for &input in &node.inputs {
                 let known = reaches.entry(input).or_insert(0);

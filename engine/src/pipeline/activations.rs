@@ -195,9 +195,53 @@ impl Executable for Watched<'_> {
 
 #[cfg(test)]
 mod tests {
-    use sdq_formats::WeightRole;
+    use sdq_formats::{WeightRole, WeightType};
 
     use super::*;
+    use crate::{
+        backend::{conformance::Conformance, cpu::CpuBackend, double::Double},
+        graph::GraphBuilder,
+    };
+
+    /// A watched backend answers as the backend inside, and the backend that it falls back to is watched too.
+    #[test]
+    fn a_watched_backend_answers_as_the_one_inside() {
+        let mut graph = GraphBuilder::new();
+        let x = graph.input("x", &[1, 2, 3]);
+        let y = graph.linear("proj", x, 4, false);
+        graph.output("y", y);
+        let table = Conformance::of_graph(graph.finish(), WeightType::F32).unwrap();
+        let (graph, weights) = table.graph(&table.cases()[0]);
+        let inner = Double {
+            executable_bytes: 11,
+            row_step: 7,
+            rounds_to_halves: true,
+            memory_left: Some(5),
+            fallback: Some(Arc::new(CpuBackend::new(None).unwrap())),
+            ..Double::default()
+        };
+        let sums = Arc::new(Mutex::new(Sums::default()));
+        let watching = Watching { inner: Arc::new(inner.clone()), sums: sums.clone() };
+        let answers = |backend: &dyn Backend| {
+            let (graph, weights) = (|| graph.clone(), &weights);
+            (
+                backend.description(),
+                backend.footprint(graph(), weights).unwrap(),
+                backend.cost(graph(), weights).unwrap(),
+                backend.row_step(graph(), weights).unwrap(),
+                backend.limits().unwrap(),
+                (backend.memory_left(), backend.rounds_to_halves()),
+            )
+        };
+        assert_eq!(answers(&watching), answers(&inner));
+
+        let fallback = watching.fallback().expect("the backend inside has one");
+        let mut executable = fallback.compile(graph.clone(), &weights).unwrap();
+        executable.set_input("x", &[1.0, 2.0, 3.0, 1.0, 2.0, 3.0]);
+        executable.run().unwrap();
+        let means = sums.lock().unwrap().means();
+        assert_eq!(means.get("case", "proj.weight"), Some(&[1.0, 4.0, 9.0][..]));
+    }
 
     #[test]
     fn means_are_per_channel_over_all_runs() {

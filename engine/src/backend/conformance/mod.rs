@@ -88,6 +88,26 @@ impl Conformance {
         Conformance::of(cases)
     }
 
+    /// A table of one case: `graph`, with products whose weights are of `weight_type`.
+    #[cfg(test)]
+    pub(crate) fn of_graph(graph: Graph, weight_type: sdq_formats::WeightType) -> Result<Conformance, Error> {
+        Conformance::of(vec![Case {
+            name: String::new(),
+            kind: Kind::Product(weight_type),
+            agreement: Agreement::Exact,
+            graph,
+            inputs: Vec::new(),
+            component: "case".to_owned(),
+        }])
+    }
+
+    /// The graph of `case`, with its weights.
+    #[cfg(test)]
+    pub(crate) fn graph(&self, case: &Case) -> (Graph, WeightSource<'_>) {
+        let component = self.file.component(&case.component).expect("there is a component for each case");
+        (case.graph.clone(), WeightSource::new(component))
+    }
+
     fn of(cases: Vec<Case>) -> Result<Conformance, Error> {
         let path = Temporary::new();
         weights::write(&path.0, &cases)?;

@@ -4,7 +4,11 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{simd::Isa, workers::Workers};
-use crate::graph::ELEMENT_WORK;
+use crate::{
+    Error,
+    backend::{DeviceError, DeviceProblem},
+    graph::ELEMENT_WORK,
+};
 
 /// More threads than this are taken for a mistake.
 const MAX_THREADS: usize = 1024;
@@ -29,6 +33,12 @@ pub enum PoolError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl From<PoolError> for Error {
+    fn from(error: PoolError) -> Error {
+        DeviceError::new(DeviceProblem::Unavailable, error).into()
+    }
 }
 
 /// A fixed number of threads, the caller's included.

@@ -2,6 +2,11 @@
 
 use ash::vk;
 
+use crate::{
+    Error,
+    backend::{DeviceError, DeviceProblem},
+};
+
 /// Why a graph does not run on a device. Messages are one line and name what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VulkanError {
@@ -81,5 +86,26 @@ impl VulkanError {
             }
             result => VulkanError::Call { what, result },
         }
+    }
+
+    /// What the failure means for other graphs.
+    fn problem(&self) -> DeviceProblem {
+        match self {
+            VulkanError::NoLoader(_)
+            | VulkanError::NoDevice
+            | VulkanError::UnknownDevice { .. }
+            | VulkanError::Unsuitable { .. }
+            | VulkanError::Distrusted { .. }
+            | VulkanError::NoValidation => DeviceProblem::Unavailable,
+            VulkanError::OutOfMemory { .. } => DeviceProblem::OutOfMemory,
+            VulkanError::TooLarge { .. } | VulkanError::NoKernel { .. } => DeviceProblem::Unsupported,
+            VulkanError::DeviceLost | VulkanError::Call { .. } => DeviceProblem::Failed,
+        }
+    }
+}
+
+impl From<VulkanError> for Error {
+    fn from(error: VulkanError) -> Error {
+        DeviceError::new(error.problem(), error).into()
     }
 }

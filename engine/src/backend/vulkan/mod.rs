@@ -1,6 +1,6 @@
 //! The Vulkan backend: a graph becomes a list of kernels, recorded once and submitted as often as it runs.
 //!
-//! `lower.rs` says which kernels compute a node, `schedule.rs` in which pieces they are handed over; neither knows Vulkan.
+//! `lower/` says which kernels compute a node, `schedule.rs` in which pieces they are handed over; neither knows Vulkan.
 //! `weights.rs` brings weights to the device as the file has them, `executable.rs` runs. What speaks with the driver, and
 //! holds unsafe code, is `device.rs`, `buffer.rs`, `pipelines.rs` and `commands.rs`; one function of `weights.rs` names pages by
 //! their address.
