@@ -1,4 +1,5 @@
 //! Threads that wait for work and take it without allocating: each has a mailbox for one job.
+#![expect(unsafe_code, reason = "a job is lent to other threads by its address")]
 
 use std::{
     any::Any,

@@ -1,4 +1,5 @@
-//! Hands disjoint tiles of an output to several threads: the only unsafe code outside `simd`.
+//! Hands disjoint tiles of an output to several threads.
+#![expect(unsafe_code, reason = "tiles of one output are written by several threads")]
 
 use std::marker::PhantomData;
 use std::ops::Range;

@@ -1,5 +1,6 @@
 //! AVX2 with FMA and F16C: two registers of eight lanes make a vector. Integer dot products take three instructions,
 //! or one with AVX-VNNI.
+#![expect(unsafe_code, reason = "intrinsics need an instruction set that only a token proves")]
 
 use std::arch::x86_64::*;
 

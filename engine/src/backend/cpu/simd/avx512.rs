@@ -1,5 +1,6 @@
 //! AVX-512F and BW: one register of sixteen lanes is a vector. Integer dot products take three instructions, or one
 //! with VNNI.
+#![expect(unsafe_code, reason = "intrinsics need an instruction set that only a token proves")]
 
 use std::arch::x86_64::*;
 

@@ -3,6 +3,7 @@
 //!
 //! Instructions whose intrinsics the oldest
 //! supported compiler does not have are written as assembly.
+#![expect(unsafe_code, reason = "intrinsics need an instruction set that only a token proves")]
 
 use std::arch::aarch64::*;
 use std::arch::{asm, is_aarch64_feature_detected};

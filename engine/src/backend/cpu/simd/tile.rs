@@ -1,4 +1,5 @@
 //! The inner loops of every product: a few rows times one or two vectors, summed in registers.
+#![expect(unsafe_code, reason = "the inner loops read without bounds checks")]
 
 use super::{Lanes, Pairs, Quads, Simd};
 
