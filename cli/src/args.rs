@@ -4,7 +4,7 @@ mod convert;
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
 use sdq::add_ons::{EmbeddingFile, LoraFile};
 use sdq_engine::{
     PipelineOptions,
@@ -182,31 +182,39 @@ pub(crate) struct JobArgs {
     pub(crate) init_image: Option<PathBuf>,
 
     /// How much of the picture is drawn anew, from 0 to 1. Default: 0.8, with a mask 1.
-    #[arg(long, value_name = "SHARE", requires = "init_image", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SHARE", requires = "start", allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
 
     /// Draw only what is white in this picture, and keep what is black.
-    #[arg(long, value_name = "FILE", requires = "init_image")]
+    #[arg(long, value_name = "FILE", requires = "start")]
     pub(crate) mask: Option<PathBuf>,
 
     /// How strongly the picture pulls, with a model that edits by instruction. Default: the model's, or 1.5.
-    #[arg(long, value_name = "SCALE", requires = "init_image", allow_negative_numbers = true)]
+    #[arg(long, value_name = "SCALE", requires = "start", allow_negative_numbers = true)]
     pub(crate) image_guidance_scale: Option<f32>,
 }
 
 #[derive(Debug, clap::Args)]
+#[group(skip)]
+#[command(group(ArgGroup::new("start").args(["init_image", "from"]).multiple(true)))]
+#[command(group(ArgGroup::new("varied").args(["variation_strength", "from"]).multiple(true)))]
 pub(crate) struct GenerateArgs {
     /// What the picture shows.
-    #[arg(default_value = "", hide_default_value = true)]
-    pub(crate) prompt: String,
+    pub(crate) prompt: Option<String>,
+
+    /// Draw this picture again, from the recipe in it: a PNG, JPEG or WebP file drawn by sdq, or by another program as far
+    /// as that goes. Flags have precedence over the recipe. Files that it names are looked for beside it, LoRAs in
+    /// --lora-dir first.
+    #[arg(long, value_name = "PICTURE")]
+    pub(crate) from: Option<PathBuf>,
 
     /// The model, made by `sdq convert`. Default: the small model built into sdq.
     #[arg(short, long, value_name = "FILE.sdq")]
     pub(crate) model: Option<PathBuf>,
 
     /// What the picture does not show.
-    #[arg(short, long, value_name = "PROMPT", default_value = "", hide_default_value = true)]
-    pub(crate) negative_prompt: String,
+    #[arg(short, long, value_name = "PROMPT")]
+    pub(crate) negative_prompt: Option<String>,
 
     /// Where to write: .png, .jpg or .webp. With --count, `-1`, `-2` and so on stand before the extension.
     #[arg(short, long, value_name = "FILE", default_value = "sdq.png")]
@@ -219,17 +227,17 @@ pub(crate) struct GenerateArgs {
     #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) scheduler_options: Vec<(String, String)>,
 
-    /// How much of the contrast that guidance adds is taken back, from 0 to 1.
-    #[arg(long, value_name = "SHARE", default_value_t = 0.0, allow_negative_numbers = true)]
-    pub(crate) guidance_rescale: f32,
+    /// How much of the contrast that guidance adds is taken back, from 0 to 1. Default: 0.
+    #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
+    pub(crate) guidance_rescale: Option<f32>,
 
     #[command(flatten)]
     pub(crate) job: JobArgs,
 
     /// Take the prompts as they stand: brackets weigh no words, LoRAs are not asked for, and what is too long for the model
     /// is not read.
-    #[arg(long)]
-    pub(crate) plain_prompt: bool,
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub(crate) plain_prompt: Option<bool>,
 
     /// Take text states from this block of the text encoder, counted from its end: 1 is the last, 2 the one before.
     /// Default: the one that the model was trained with.
@@ -239,12 +247,12 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     pub(crate) add_ons: AddOnArgs,
 
-    /// Where the randomness starts: the same seed draws the same picture.
-    #[arg(long, value_name = "N", default_value_t = 42)]
-    pub(crate) seed: u64,
+    /// Where the randomness starts: the same seed draws the same picture. Default: 42.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
 
     /// Bend the noise of --seed towards that of this one, for pictures alike but not the same.
-    #[arg(long, value_name = "N", requires = "variation_strength")]
+    #[arg(long, value_name = "N", requires = "varied")]
     pub(crate) variation_seed: Option<u64>,
 
     /// How far, from 0 to 1. Alone it draws variations 1, 2 and so on.
@@ -256,7 +264,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) count: usize,
 
     /// Draw faster by reusing work of earlier steps, at a cost in likeness: `deepcache:N` runs the inner layers of the
-    /// network only every N-th step, `guidance:N` evaluates the negative prompt only so often.
+    /// network only every N-th step, `guidance:N` evaluates the negative prompt only so often. `none` reuses nothing.
     #[arg(long, value_name = "KIND:N", value_parser = caching)]
     pub(crate) cache: Option<Caching>,
 
@@ -442,7 +450,10 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 fn caching(text: &str) -> Result<Caching, String> {
-    text.parse()
+    match text {
+        "none" => Ok(Caching::None),
+        text => text.parse(),
+    }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {

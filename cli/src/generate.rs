@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-
-use sdq::model;
+use sdq::{add_ons::AddOns, model};
+use sdq_engine::PromptSyntax;
 
 use crate::{
     args::GenerateArgs,
-    interrupt, job,
+    interrupt,
+    job::{self, Asked},
     run::{self, Files},
     terminal,
 };
@@ -17,23 +18,28 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     // From the start: a run that is interrupted before its first step can be resumed too.
     interrupt::listen();
     let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
-    let (request, add_ons) = job::request(args)?;
+    let Asked { request, add_ons, init_image, mask, source } = job::read(args)?;
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
-    add_ons.check_used(&[&request.prompt, &request.negative_prompt])?;
+    // A word of the recipe may be missing from a prompt that a flag gives.
+    let given = AddOns { embeddings: args.add_ons.embeddings.clone(), ..AddOns::default() };
+    given.check_used(&[&request.prompt, &request.negative_prompt])?;
+    if let Some(source) = &source {
+        source.note_differences(&pipeline);
+    }
     let settings = pipeline.settings(&request)?;
     let files = Files {
         model: absolute(args.model.as_deref())?,
         output: args.output.clone(),
         save_latents: args.save_latents.clone(),
-        init_image: args.job.init_image.clone(),
-        mask: args.job.mask.clone(),
+        init_image,
+        mask,
         add_ons: add_ons.absolute()?,
     };
     files.check(settings.request.count)?;
     for prompt in [&request.prompt, &request.negative_prompt] {
         let surplus = pipeline.surplus_tokens(prompt)?;
-        if args.plain_prompt && surplus > 0 {
+        if request.reading.syntax == PromptSyntax::Plain && surplus > 0 {
             note!("note: the prompt is {surplus} tokens too long for the model, which reads only its start");
         }
     }

@@ -8,16 +8,14 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 use sdq::{
     model,
+    recipe::Found,
     text::{printable, printable_json},
 };
 use sdq_engine::PipelineOptions;
 use sdq_formats::{picture as picture_file, sdq::SdqFile, sniff::FileKind};
 use serde_json::{Value, json};
 
-use crate::{
-    args::{DeviceArgs, InfoArgs},
-    recipe::Recipe,
-};
+use crate::args::{DeviceArgs, InfoArgs};
 
 /// Most characters of one text that are shown; the JSON has all of them.
 const SHOWN_CHARS: usize = 20_000;
@@ -95,8 +93,16 @@ fn gpus() -> Value {
 }
 
 fn picture(path: &Path) -> anyhow::Result<Value> {
-    let recipe = Recipe::from_texts(&picture_file::read_texts(path)?);
-    Ok(recipe.with_context(|| path.display().to_string())?.json().clone())
+    let texts = picture_file::read_texts(path)?;
+    let Found { recipe, program, unused } =
+        Found::from_texts(&texts).with_context(|| path.display().to_string())?;
+    if let Some((_, own)) = texts.iter().find(|(keyword, _)| keyword == picture_file::RECIPE) {
+        return Ok(serde_json::from_str(own)?);
+    }
+    let mut description = recipe.json();
+    description["written_by"] = program.into();
+    description["not_used"] = unused.into();
+    Ok(description)
 }
 
 fn model_file(path: &Path, verify: bool, whole: bool) -> anyhow::Result<Value> {

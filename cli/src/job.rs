@@ -1,71 +1,147 @@
-//! Flags and pictures → a request.
+//! Flags, a recipe and pictures → a request.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sdq::add_ons::AddOns;
-use sdq_engine::{Mask, Picture, PromptReading, PromptSyntax, Request, Variation};
+use sdq_engine::{
+    Mask, Picture, PromptReading, PromptSyntax, Request, Variation,
+    pipeline::{MAX_SIDE, SIZE_STEP},
+};
 use sdq_formats::picture::{self, Pixels};
 
-use crate::args::{AddOnArgs, GenerateArgs};
+use crate::{
+    UsageError,
+    args::{AddOnArgs, GenerateArgs},
+    recipe::Source,
+};
 
-/// Sides of a picture that is to be drawn are multiples of it; one to start from is cut to them.
-const SIZE_STEP: usize = 8;
-/// Longest side that a picture to start from is scaled to; the engine's own limit is far below memory's.
-const MAX_SIDE: usize = 16_384;
 /// Where variations start to count.
 const VARIATION_SEED: u64 = 1;
 
-/// What the flags ask for, with the pictures that they name, and what changes the model meanwhile.
-pub(crate) fn request(args: &GenerateArgs) -> anyhow::Result<(Request, AddOns)> {
-    let mut request = Request {
-        prompt: args.prompt.clone(),
-        negative_prompt: args.negative_prompt.clone(),
-        reading: PromptReading {
-            syntax: if args.plain_prompt { PromptSyntax::Plain } else { PromptSyntax::Weighted },
-            clip_skip: args.clip_skip,
-        },
-        width: args.sampling.width,
-        height: args.sampling.height,
-        steps: args.sampling.steps,
-        scheduler: args.sampling.scheduler.clone(),
-        scheduler_options: args.scheduler_options.clone(),
-        guidance_scale: args.sampling.guidance_scale,
-        guidance_rescale: args.guidance_rescale,
-        image_guidance_scale: args.job.image_guidance_scale,
-        seed: args.seed,
-        variation: args
-            .variation_strength
-            .map(|strength| Variation { seed: args.variation_seed.unwrap_or(VARIATION_SEED), strength }),
-        count: args.count,
-        init_image: None,
-        strength: args.job.strength,
-        mask: None,
-        caching: args.cache.unwrap_or_default(),
-    };
-    if let Some(path) = &args.job.init_image {
-        let image = picture::read(path)?;
-        let side = |asked: Option<usize>, own: usize| match asked {
-            Some(side) => side,
-            None => (own / SIZE_STEP * SIZE_STEP).max(SIZE_STEP),
-        };
-        let (width, height) = (side(request.width, image.width), side(request.height, image.height));
-        (request.width, request.height) = (Some(width), Some(height));
-        // A size that cannot be drawn is refused with the request; nothing is scaled to it.
-        if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
-            let Pixels { width, height, rgb } = image.fill(width, height);
-            request.init_image = Some(Picture { width, height, rgb });
-            request.mask = args.job.mask.as_deref().map(|path| mask(path, width, height)).transpose()?;
-        }
-    }
-    let AddOnArgs { loras, embeddings, vae, lora_dir } = args.add_ons.clone();
-    let mut add_ons = AddOns { loras, embeddings, vae };
-    if !args.plain_prompt {
-        add_ons.take_tags(&mut request.prompt, lora_dir.as_deref())?;
-    }
-    Ok((request, add_ons))
+/// What a command line asks for.
+pub(crate) struct Asked {
+    pub(crate) request: Request,
+    /// What changes the model meanwhile.
+    pub(crate) add_ons: AddOns,
+    /// The files that the run starts from.
+    pub(crate) init_image: Option<PathBuf>,
+    pub(crate) mask: Option<PathBuf>,
+    /// What the flags go before.
+    pub(crate) source: Option<Source>,
 }
 
-fn mask(path: &Path, width: usize, height: usize) -> anyhow::Result<Mask> {
+/// Reads what `args` ask for, with the pictures and the recipe that they name.
+pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
+    let source = args.from.as_deref().map(Source::read).transpose()?;
+    let mut request = match &source {
+        Some(source) => source.found.recipe.request.clone(),
+        None => {
+            let reading = PromptReading { syntax: PromptSyntax::Weighted, clip_skip: None };
+            Request { reading, ..Request::default() }
+        }
+    };
+    override_request(&mut request, args)?;
+    let (init_image, mask) = match (&source, &args.job.init_image) {
+        (Some(source), None) => {
+            let (init_image, mask) = source.start()?;
+            (init_image, args.job.mask.clone().or(mask))
+        }
+        (_, init_image) => (init_image.clone(), args.job.mask.clone()),
+    };
+    read_pictures(&mut request, init_image.as_deref(), mask.as_deref())?;
+    let AddOnArgs { loras, embeddings, vae, lora_dir } = args.add_ons.clone();
+    let mut add_ons = AddOns { loras, embeddings, vae };
+    if request.reading.syntax == PromptSyntax::Weighted {
+        add_ons.take_tags(&mut request.prompt, lora_dir.as_deref())?;
+    }
+    if let Some(source) = &source {
+        source.note_unused();
+        let recipe = source.add_ons(lora_dir.as_deref());
+        // Those of the recipe come first, as they did where the prompt's tags were added to the flags'.
+        if args.add_ons.loras.is_empty() {
+            add_ons.loras = [recipe.loras, add_ons.loras].concat();
+        }
+        if add_ons.embeddings.is_empty() {
+            add_ons.embeddings = recipe.embeddings;
+        }
+        if add_ons.vae.is_empty() {
+            add_ons.vae = recipe.vae;
+        }
+    }
+    Ok(Asked { request, add_ons, init_image, mask, source })
+}
+
+/// Sets what the flags say.
+fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Result<()> {
+    fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
+        if let Some(value) = flag {
+            field.clone_from(value);
+        }
+    }
+    fn set_option<T: Clone>(field: &mut Option<T>, flag: &Option<T>) {
+        if flag.is_some() {
+            field.clone_from(flag);
+        }
+    }
+    set(&mut request.prompt, &args.prompt);
+    set(&mut request.negative_prompt, &args.negative_prompt);
+    if let Some(plain) = args.plain_prompt {
+        request.reading.syntax = if plain { PromptSyntax::Plain } else { PromptSyntax::Weighted };
+    }
+    set_option(&mut request.reading.clip_skip, &args.clip_skip);
+    set_option(&mut request.width, &args.sampling.width);
+    set_option(&mut request.height, &args.sampling.height);
+    set_option(&mut request.steps, &args.sampling.steps);
+    set_option(&mut request.guidance_scale, &args.sampling.guidance_scale);
+    set_option(&mut request.image_guidance_scale, &args.job.image_guidance_scale);
+    set_option(&mut request.strength, &args.job.strength);
+    set(&mut request.guidance_rescale, &args.guidance_rescale);
+    set(&mut request.seed, &args.seed);
+    set(&mut request.caching, &args.cache);
+    request.count = args.count;
+    if args.sampling.scheduler.is_some() && args.sampling.scheduler != request.scheduler {
+        // Its options are another's.
+        request.scheduler_options.clear();
+    }
+    set_option(&mut request.scheduler, &args.sampling.scheduler);
+    for (key, value) in &args.scheduler_options {
+        request.scheduler_options.retain(|(other, _)| other != key);
+        request.scheduler_options.push((key.clone(), value.clone()));
+    }
+    let seed = args.variation_seed.or(request.variation.map(|variation| variation.seed));
+    let strength = args.variation_strength.or(request.variation.map(|variation| variation.strength));
+    if seed.is_some() && strength.is_none() {
+        let message = "--variation-seed: the recipe has no variation; give --variation-strength too";
+        return Err(UsageError(message.to_owned()).into());
+    }
+    request.variation = strength.map(|strength| Variation { seed: seed.unwrap_or(VARIATION_SEED), strength });
+    Ok(())
+}
+
+/// Reads the start picture and the mask, fitted to the size that is to be drawn; the picture gives it where it is open.
+fn read_pictures(
+    request: &mut Request,
+    init_image: Option<&Path>,
+    mask: Option<&Path>,
+) -> anyhow::Result<()> {
+    let Some(path) = init_image else { return Ok(()) };
+    let image = picture::read(path)?;
+    let side = |asked: Option<usize>, own: usize| match asked {
+        Some(side) => side,
+        None => (own / SIZE_STEP * SIZE_STEP).max(SIZE_STEP),
+    };
+    let (width, height) = (side(request.width, image.width), side(request.height, image.height));
+    (request.width, request.height) = (Some(width), Some(height));
+    // A size that cannot be drawn is refused with the request; nothing is scaled to it.
+    if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
+        let Pixels { width, height, rgb } = image.fill(width, height);
+        request.init_image = Some(Picture { width, height, rgb });
+        request.mask = mask.map(|path| read_mask(path, width, height)).transpose()?;
+    }
+    Ok(())
+}
+
+fn read_mask(path: &Path, width: usize, height: usize) -> anyhow::Result<Mask> {
     let values = picture::read(path)?.fill(width, height).luma();
     Ok(Mask { width, height, values })
 }

@@ -5,13 +5,21 @@ use serde_json::{Value, json};
 
 use sdq::model;
 
-use crate::{args::GenerateArgs, bench::duration, job, terminal};
+use crate::{
+    args::GenerateArgs,
+    bench::duration,
+    job::{self, Asked},
+    terminal,
+};
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
-    let (request, add_ons) = job::request(args)?;
+    let Asked { request, add_ons, source, .. } = job::read(args)?;
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
+    if let Some(source) = &source {
+        source.note_differences(&pipeline);
+    }
     let plan = pipeline.plan(&request)?;
     let time = pipeline.predict_time(&plan)?;
     match args.run.json {

@@ -1,115 +1,122 @@
-//! How a picture was made, written into it: as the line of text that other tools read, and as JSON for our own.
+//! Recipes of pictures: what is written into them, and what `--from` takes out of them.
 
-use std::{fmt::Write as _, path::Path};
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sdq_engine::{Request, pipeline::as_typed};
+use sdq::{
+    add_ons::{AddOns, EmbeddingFile, LoraFile, find_file},
+    recipe::{Found, Recipe, UsedEmbedding, UsedLora},
+    text::printable,
+};
+use sdq_engine::{Pipeline, Request};
 use sdq_formats::picture;
-use serde_json::{Value, json};
 
-use sdq::add_ons::AddOns;
+use crate::{UsageError, run::Files};
 
-/// Everything needed to draw a picture again.
-pub(crate) struct Recipe {
-    json: Value,
+/// Most characters of a text of a recipe that a note shows.
+const SHOWN_CHARS: usize = 200;
+
+/// The recipe of what `pipeline` draws for `request` with `files`.
+pub(crate) fn of(request: Request, pipeline: &Pipeline, files: &Files) -> Recipe {
+    let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let AddOns { loras, embeddings, vae } = &files.add_ons;
+    let lora = |lora: &LoraFile| UsedLora { file: name(&lora.path), strength: lora.strength };
+    let embedding = |word: &EmbeddingFile| UsedEmbedding { file: name(&word.path), word: word.word.clone() };
+    Recipe {
+        init_image: files.init_image.as_ref().map(name),
+        mask: files.mask.as_ref().map(name),
+        loras: loras.iter().map(lora).collect(),
+        embeddings: embeddings.iter().map(embedding).collect(),
+        vae: vae.iter().map(name).collect(),
+        ..Recipe::new(request, pipeline)
+    }
 }
 
-impl Recipe {
-    /// The recipe of the picture that `request` draws with `model`. `init_image` and `mask` are the files that the job
-    /// starts from.
-    pub(crate) fn new(
-        request: &Request,
-        model: &str,
-        init_image: Option<&Path>,
-        mask: Option<&Path>,
-    ) -> Recipe {
-        let mut json = serde_json::to_value(request).unwrap_or_default();
-        for (key, file) in [("init_image", init_image), ("mask", mask)] {
-            if let Some(name) = file.and_then(Path::file_name) {
-                json[key] = name.to_string_lossy().into();
-            }
+/// The picture that `--from` names, and the recipe in it.
+pub(crate) struct Source {
+    picture: PathBuf,
+    pub(crate) found: Found,
+}
+
+impl Source {
+    pub(crate) fn read(picture: &Path) -> anyhow::Result<Source> {
+        let found = Found::from_texts(&picture::read_texts(picture)?);
+        let found = found.with_context(|| picture.display().to_string())?;
+        Ok(Source { picture: picture.to_owned(), found })
+    }
+
+    /// Says what the recipe holds that is not used, and who wrote it if not sdq.
+    pub(crate) fn note_unused(&self) {
+        let Found { program, unused, .. } = &self.found;
+        if *program != "sdq" {
+            note!(
+                "note: {program} drew the picture, with noise of its own: this one will be similar at best"
+            );
         }
-        json["model"] = model.into();
-        json["version"] = concat!("sdq ", env!("CARGO_PKG_VERSION")).into();
-        Recipe { json }
-    }
-
-    /// The recipe of a picture that these were beside the model for.
-    pub(crate) fn with_add_ons(mut self, add_ons: &AddOns) -> Recipe {
-        let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let loras = add_ons.loras.iter().map(|lora| {
-            json!({ "file": name(&lora.path), "strength": as_typed(lora.strength), "tag": lora.to_string() })
-        });
-        let embeddings = add_ons
-            .embeddings
-            .iter()
-            .map(|embedding| json!({ "file": name(&embedding.path), "word": embedding.word }));
-        let vae = add_ons.vae.iter().map(|path| name(path)).collect::<Vec<_>>().join(", ");
-        let add_ons: [(&str, Value); 3] =
-            [("loras", loras.collect()), ("embeddings", embeddings.collect()), ("vae", vae.into())];
-        for (key, value) in add_ons {
-            if value.as_array().is_none_or(|list| !list.is_empty()) && value != "" {
-                self.json[key] = value;
-            }
+        for unused in unused {
+            note!("warning: not used of the recipe: {}", printable(unused, SHOWN_CHARS));
         }
-        self
     }
 
-    /// Texts for the picture, key and value.
-    pub(crate) fn texts(&self) -> [(&'static str, String); 2] {
-        [(picture::PARAMETERS, self.parameters()), (picture::RECIPE, self.json.to_string())]
+    /// Says what is not as it was when the picture was drawn.
+    pub(crate) fn note_differences(&self, pipeline: &Pipeline) {
+        for difference in self.found.recipe.differences(pipeline) {
+            note!("warning: {}", printable(&difference, SHOWN_CHARS));
+        }
     }
 
-    /// The recipe as JSON.
-    pub(crate) fn json(&self) -> &Value {
-        &self.json
-    }
-
-    /// The recipe found among a picture's texts.
-    pub(crate) fn from_texts(texts: &[(String, String)]) -> anyhow::Result<Recipe> {
-        let (_, text) =
-            texts.iter().find(|(key, _)| key == picture::RECIPE).context("holds no sdq recipe")?;
-        Ok(Recipe { json: serde_json::from_str(text).context("its sdq recipe is damaged")? })
-    }
-
-    fn parameters(&self) -> String {
-        let text = |key: &str| match &self.json[key] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
+    /// The start picture and the mask, beside the picture.
+    ///
+    /// # Errors
+    /// When the recipe starts from a picture that is not there.
+    pub(crate) fn start(&self) -> anyhow::Result<(Option<PathBuf>, Option<PathBuf>)> {
+        let recipe = &self.found.recipe;
+        let find = |name: &Option<String>, flag: &str| -> anyhow::Result<Option<PathBuf>> {
+            let Some(name) = name else { return Ok(None) };
+            let path = find_file(name, &[self.folder()]);
+            let shown = printable(name, SHOWN_CHARS);
+            let message =
+                || self.usage(format!("the recipe asks for `{shown}`, which is not beside it"), flag);
+            path.ok_or_else(message).map(Some)
         };
-        let mut out = text("prompt");
-        for lora in self.json["loras"].as_array().into_iter().flatten() {
-            let _ = write!(out, " {}", lora["tag"].as_str().unwrap_or_default());
+        if recipe.init_image.is_none() && recipe.request.strength.is_some() {
+            let message = "the recipe starts from a picture that it does not name".to_owned();
+            return Err(self.usage(message, "--init-image"));
         }
-        let negative_prompt = text("negative_prompt");
-        if !negative_prompt.is_empty() {
-            let _ = write!(out, "\nNegative prompt: {negative_prompt}");
-        }
-        let (width, height) = (text("width"), text("height"));
-        let _ = write!(
-            out,
-            "\nSteps: {}, Sampler: {}, CFG scale: {}, Seed: {}, Size: {width}x{height}, Model: {}",
-            text("steps"),
-            text("scheduler"),
-            text("guidance_scale"),
-            text("seed"),
-            text("model"),
-        );
-        // Under the names that the web UI gives them.
-        for (key, name) in [
-            ("clip_skip", "Clip skip"),
-            ("vae", "VAE"),
-            ("strength", "Denoising strength"),
-            ("image_guidance_scale", "Image CFG scale"),
-            ("cache", "Cache"),
-            ("variation_seed", "Variation seed"),
-            ("variation_strength", "Variation seed strength"),
-        ] {
-            if !self.json[key].is_null() {
-                let _ = write!(out, ", {name}: {}", text(key));
+        Ok((find(&recipe.init_image, "--init-image")?, find(&recipe.mask, "--mask")?))
+    }
+
+    /// Where the picture is.
+    fn folder(&self) -> &Path {
+        self.picture.parent().unwrap_or(Path::new(""))
+    }
+
+    fn usage(&self, problem: String, flag: &str) -> anyhow::Error {
+        UsageError(format!("{}: {problem}; give it with {flag}", self.picture.display())).into()
+    }
+
+    /// What the recipe adds to the model, from files in `directory` and beside the picture. What is not there is said and
+    /// left out.
+    pub(crate) fn add_ons(&self, directory: Option<&Path>) -> AddOns {
+        let folders: Vec<&Path> = directory.into_iter().chain([self.folder()]).collect();
+        let find = |name: &str| {
+            let file = find_file(name, &folders);
+            if file.is_none() {
+                let shown = printable(name, SHOWN_CHARS);
+                note!(
+                    "warning: the recipe has `{shown}`, which is neither in --lora-dir nor beside the picture"
+                );
             }
+            file
+        };
+        let recipe = &self.found.recipe;
+        let lora = |lora: &UsedLora| Some(LoraFile { path: find(&lora.file)?, strength: lora.strength });
+        let embedding =
+            |word: &UsedEmbedding| Some(EmbeddingFile { path: find(&word.file)?, word: word.word.clone() });
+        AddOns {
+            loras: recipe.loras.iter().filter_map(lora).collect(),
+            embeddings: recipe.embeddings.iter().filter_map(embedding).collect(),
+            vae: recipe.vae.iter().filter_map(|name| find(name)).collect(),
         }
-        let _ = write!(out, ", Version: {}", text("version"));
-        out
     }
 }

@@ -20,9 +20,7 @@ use sdq_formats::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::{
-    UsageError, args::RunArgs, interrupt, preview::Previews, progress::Progress, recipe::Recipe, terminal,
-};
+use crate::{UsageError, args::RunArgs, interrupt, preview::Previews, progress::Progress, recipe, terminal};
 
 /// Name of the tensor in a `--save-latents` file.
 const LATENTS: &str = "latents";
@@ -101,7 +99,7 @@ pub(crate) fn run(
     let started = Instant::now();
     let mut run = Run {
         settings,
-        model_name: &pipeline.manifest().name,
+        pipeline,
         files,
         outputs: files.pictures(settings.request.count)?,
         notes: serde_json::to_string(files)?,
@@ -138,7 +136,7 @@ pub(crate) fn run(
 
 struct Run<'a> {
     settings: &'a Settings,
-    model_name: &'a str,
+    pipeline: &'a Pipeline,
     files: &'a Files,
     /// A path for each picture.
     outputs: Vec<PathBuf>,
@@ -223,10 +221,7 @@ impl Run<'_> {
 
     fn decoded(&mut self, image: usize, picture: &Picture) -> anyhow::Result<()> {
         let path = &self.outputs[image];
-        let Files { init_image, mask, add_ons, .. } = self.files;
-        let request = self.settings.request_of_image(image);
-        let recipe = Recipe::new(&request, self.model_name, init_image.as_deref(), mask.as_deref());
-        let recipe = recipe.with_add_ons(add_ons);
+        let recipe = recipe::of(self.settings.request_of_image(image), self.pipeline, self.files);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
         let Picture { width, height, rgb } = picture;

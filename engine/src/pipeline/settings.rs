@@ -11,9 +11,9 @@ use crate::{Error, ExtraInput, JobProblem, PromptReading};
 
 /// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
 /// both or in neither.
-const SIZE_STEP: usize = 8;
+pub const SIZE_STEP: usize = 8;
 /// Longest side of a picture in pixels.
-const MAX_SIDE: usize = 16_384;
+pub const MAX_SIDE: usize = 16_384;
 /// Most pictures of one request.
 const MAX_COUNT: usize = 10_000;
 

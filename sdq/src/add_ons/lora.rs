@@ -98,6 +98,18 @@ pub(super) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> Result<V
     tags.iter().map(file).collect()
 }
 
+/// The file called `name`, with or without its extension, in the first of `folders` that has it. A name that leads to
+/// another folder has none.
+pub fn find_file(name: &str, folders: &[&Path]) -> Option<PathBuf> {
+    if name.is_empty() || name.contains(['/', '\\', ':']) || name.starts_with('.') {
+        return None;
+    }
+    let names: Vec<String> =
+        std::iter::once(name.to_owned()).chain(ENDINGS.map(|ending| format!("{name}.{ending}"))).collect();
+    let candidates = folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
+    candidates.into_iter().find(|path| path.is_file())
+}
+
 /// `pipeline` with `loras` beside its products, told what they are applied to.
 ///
 /// # Errors
@@ -171,5 +183,20 @@ mod tests {
             assert!(find(name).is_err(), "{name}");
         }
         assert!(super::find(&[("ink".to_owned(), 1.0)], None).is_err());
+    }
+
+    #[test]
+    fn files_are_found_without_their_extension() {
+        let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::fs::write(second.path().join("ink.pt"), "").unwrap();
+        let folders = [first.path(), second.path()];
+        for name in ["ink.pt", "ink"] {
+            assert_eq!(find_file(name, &folders), Some(second.path().join("ink.pt")));
+        }
+        std::fs::write(first.path().join("ink.gguf"), "").unwrap();
+        assert_eq!(find_file("ink", &folders), Some(first.path().join("ink.gguf")));
+        for name in ["", "../ink.pt", "a/ink", "/etc/passwd", "c:ink.pt", ".", "other"] {
+            assert_eq!(find_file(name, &folders), None, "{name}");
+        }
     }
 }

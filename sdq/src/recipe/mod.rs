@@ -125,7 +125,7 @@ impl Recipe {
                 }
             }
         }
-        if !self.version.is_empty() && self.version != VERSION {
+        if self.version.starts_with("sdq ") && self.version != VERSION {
             differences.push(format!("the recipe was drawn by {}, this is {VERSION}", self.version));
         }
         differences
