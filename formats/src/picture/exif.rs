@@ -14,7 +14,8 @@ const MODEL: u16 = 0x0110;
 const EXIF_DIRECTORY: u16 = 0x8769;
 const USER_COMMENT: u16 = 0x9286;
 
-/// Types of values: bytes of ASCII with a zero at the end, a 32-bit number, bytes of no type.
+/// Types of values: numbers of a byte, which some programs give a comment, bytes of ASCII with a zero at the end, a 32-bit number, bytes of no type.
+const BYTE: u16 = 1;
 const ASCII: u16 = 2;
 const LONG: u16 = 4;
 const UNDEFINED: u16 = 7;
@@ -108,11 +109,14 @@ impl<'a, Order: ByteOrder> Tiff<'a, Order> {
         let main = self.at(4, 4).map(|place| Order::read_u32(place) as usize);
         let entry = |tag| self.entry(main?, tag);
         let ascii = |tag| {
-            String::from_utf8(self.value(entry(tag)?, ASCII)?.split(|&byte| byte == 0).next()?.to_vec()).ok()
+            String::from_utf8(self.value(entry(tag)?, &[ASCII])?.split(|&byte| byte == 0).next()?.to_vec())
+                .ok()
         };
         let comment = entry(EXIF_DIRECTORY)
             .and_then(|directory| self.entry(Order::read_u32(&directory[8..]) as usize, USER_COMMENT))
-            .and_then(|comment| user_comment(self.value(comment, UNDEFINED)?, Order::read_u16(&[0, 1]) == 1));
+            .and_then(|comment| {
+                user_comment(self.value(comment, &[UNDEFINED, BYTE, ASCII])?, Order::read_u16(&[0, 1]) == 1)
+            });
         let recipe = ascii(IMAGE_DESCRIPTION).filter(|text| text.starts_with('{'));
         // ComfyUI names its graph within the value.
         let graph = ascii(MODEL).and_then(|text| text.strip_prefix("prompt:").map(str::to_owned));
@@ -129,10 +133,10 @@ impl<'a, Order: ByteOrder> Tiff<'a, Order> {
         entries.into_iter().find(|entry| Order::read_u16(entry) == tag)
     }
 
-    /// The value of an entry of type `kind`, one byte an element, where it lies outside of the entry.
-    fn value(&self, entry: &[u8], kind: u16) -> Option<&'a [u8]> {
+    /// The value of an entry of one of `kinds`, one byte an element, where it lies outside of the entry.
+    fn value(&self, entry: &[u8], kinds: &[u16]) -> Option<&'a [u8]> {
         let (len, start) = (Order::read_u32(&entry[4..]) as usize, Order::read_u32(&entry[8..]) as usize);
-        (Order::read_u16(&entry[2..]) == kind && len > 4).then(|| self.at(start, len))?
+        (kinds.contains(&Order::read_u16(&entry[2..])) && len > 4).then(|| self.at(start, len))?
     }
 
     fn at(&self, start: usize, len: usize) -> Option<&'a [u8]> {
@@ -184,7 +188,7 @@ mod tests {
     }
 
     /// Exif of the given order that holds `comment` as its user comment.
-    fn with_comment(big_endian: bool, comment: &[u8]) -> Vec<u8> {
+    fn with_comment(big_endian: bool, kind: u16, comment: &[u8]) -> Vec<u8> {
         let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
         let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
         let entry = |tag, kind, count: usize, value: u32| {
@@ -192,7 +196,7 @@ mod tests {
         };
         let start: &[u8] = if big_endian { b"MM\0*" } else { b"II*\0" };
         let main = [&short(1)[..], &entry(EXIF_DIRECTORY, LONG, 1, 26), &long(0)].concat();
-        let inner = [&short(1)[..], &entry(USER_COMMENT, UNDEFINED, comment.len(), 44), &long(0)].concat();
+        let inner = [&short(1)[..], &entry(USER_COMMENT, kind, comment.len(), 44), &long(0)].concat();
         [start, &long(8), &main, &inner, comment].concat()
     }
 
@@ -201,7 +205,7 @@ mod tests {
         let text = "a 狐, café\nSteps: 20";
         let utf16 = |unit: fn(u16) -> [u8; 2]| text.encode_utf16().flat_map(unit).collect::<Vec<u8>>();
         let (big, little) = (utf16(u16::to_be_bytes), utf16(u16::to_le_bytes));
-        for order in [false, true] {
+        for (order, kind) in [(false, UNDEFINED), (true, UNDEFINED), (true, BYTE), (false, ASCII)] {
             for comment in [
                 [b"UNICODE\0", big.as_slice()].concat(),
                 [b"UNICODE\0", little.as_slice()].concat(),
@@ -210,18 +214,18 @@ mod tests {
                 [b"ASCII\0\0\0", text.as_bytes()].concat(),
                 [b"\0\0\0\0\0\0\0\0", text.as_bytes(), b"\0 \0"].concat(),
             ] {
-                let exif = with_comment(order, &comment);
+                let exif = with_comment(order, kind, &comment);
                 let expected = vec![(PARAMETERS.to_owned(), text.to_owned())];
                 assert_eq!(texts(&exif), expected, "{order} {comment:?}");
                 assert_eq!(texts(&[b"Exif\0\0", exif.as_slice()].concat()), expected);
             }
             for comment in [&b"JIS\0\0\0\0\0abcd"[..], b"ASCII\0\0\0", b"UNICODE\0", b"abcde"] {
-                assert_eq!(texts(&with_comment(order, comment)), [], "{comment:?}");
+                assert_eq!(texts(&with_comment(order, kind, comment)), [], "{comment:?}");
             }
         }
         // Without ASCII characters the order of the file counts.
         let fox: Vec<u8> = "狐".encode_utf16().flat_map(u16::to_le_bytes).collect();
-        let exif = with_comment(false, &[b"UNICODE\0", fox.as_slice()].concat());
+        let exif = with_comment(false, UNDEFINED, &[b"UNICODE\0", fox.as_slice()].concat());
         assert_eq!(texts(&exif)[0].1, "狐");
     }
 
