@@ -83,6 +83,17 @@ fn a_lora_changes_the_picture_and_is_noted_in_it() {
         (&"ink.safetensors".into(), &0.5.into())
     );
 
+    // The recipe draws the same again, with the LoRA beside it, and says so when it is another.
+    let again = || command::run(SDQ, folder.path(), &["generate", "--from", "tag.png", "-o", "again.png"]);
+    let outcome = again();
+    assert!(outcome.code == 0 && !outcome.errors.contains("warning"), "{}", outcome.errors);
+    assert_eq!(pixels(&at("again.png")), pixels(&at("flag.png")));
+    fs::remove_file(at("ink.safetensors")).unwrap();
+    let outcome = again();
+    assert!(outcome.errors.contains("other LoRAs") && outcome.errors.contains("`ink.safetensors`"));
+    assert_eq!(pixels(&at("again.png")), pixels(&at("plain.png")));
+    write_lora(&at("ink.safetensors"));
+
     // The same again, from a plan on.
     let plan = ["plan", "a red apple", "--lora", "ink.safetensors", "--json"];
     let plan: Value = serde_json::from_str(&command::run(SDQ, folder.path(), &plan).output).unwrap();

@@ -77,6 +77,34 @@ fn a_variation_leads_from_one_seed_to_another() {
     assert_eq!(series[series.len() / 2..], second);
 }
 
+/// Schedulers with two evaluations a step start at the noise level of the step that a scheduler with one starts at.
+#[test]
+fn two_evaluations_a_step_start_where_one_does() {
+    let pipeline = convert("sd1").open(1);
+    let picture = Picture { width: 64, height: 64, rgb: vec![120; 64 * 64 * 3] };
+    let request = Request::new("x").steps(10).strength(0.5).init_image(picture);
+    let start = |name: &str| {
+        let settings = pipeline.settings(&request.clone().scheduler(name)).unwrap();
+        let scheduler = sdq_schedulers::create(name, &settings.scheduler_config, 10).unwrap();
+        (scheduler.timesteps()[settings.first_step], settings)
+    };
+    let (expected, once) = start("euler");
+    assert_eq!((once.first_step, once.evaluations), (5, 5));
+    for name in ["heun", "kdpm2", "kdpm2-ancestral", "dpm-sde"] {
+        let (found, settings) = start(name);
+        assert!((found - expected).abs() < 1e-3, "{name} starts at {found}, Euler at {expected}");
+        // The last step has one evaluation.
+        assert_eq!((settings.first_step, settings.evaluations), (10, 9), "{name}");
+        let mut steps = 0;
+        let drawn = pipeline.generate(&settings.request, &mut |event| {
+            steps += usize::from(matches!(event, sdq_engine::Event::Step { .. }));
+            ControlFlow::Continue(())
+        });
+        drawn.unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(steps, 9, "{name}");
+    }
+}
+
 /// Inpainting keeps what it is told to keep, whatever the prompt asks for, and draws the rest.
 #[test]
 fn what_the_mask_leaves_is_kept() {

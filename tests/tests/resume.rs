@@ -8,11 +8,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sdq_engine::{Error, Event, Generated, Pipeline, Request, SavedRun};
+use sdq_engine::{
+    Error, Event, Generated, Pipeline, PipelineOptions, PromptReading, PromptSyntax, Request, SavedRun,
+    pipeline::Caching,
+};
 use sdq_formats::WeightType;
 use sdq_tests::{
     command::{self, Running},
     goldens::Goldens,
+    measure::relative_error,
     models::Model,
 };
 use tempfile::TempDir;
@@ -86,6 +90,33 @@ fn every_job_goes_on_from_every_step() {
             assert_equal(&resume(&pipeline, path), &expected, &format!("{model} from {place}"));
         }
     }
+}
+
+/// A run that a release before version 3 saved, of the built-in model.
+#[test]
+fn runs_of_version_2_go_on() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/version-2.sdq-run");
+    let request = Request::new("a (red:1.2) apple")
+        .negative_prompt("blue")
+        .reading(PromptReading { syntax: PromptSyntax::Weighted, clip_skip: Some(1) })
+        .size(64, 64)
+        .steps(8)
+        .scheduler("euler-ancestral")
+        .scheduler_option("timestep_spacing", "trailing")
+        .guidance_scale(3.0)
+        .guidance_rescale(0.3)
+        .image_guidance_scale(1.5)
+        .seed(3)
+        .variation(9, 0.3)
+        .count(2)
+        .caching(Caching::Deep { every: 2, skip: 0 });
+    assert_eq!(*SavedRun::open(&path).unwrap().request(), request);
+    let pipeline = sdq::model::open(None, &PipelineOptions::default()).unwrap();
+    // The first steps were another machine's, which may round otherwise.
+    let (found, expected) = (resume(&pipeline, &path), generate(&pipeline, &request));
+    let error = relative_error(found.latents.values(), expected.latents.values());
+    println!("{error:e} from the whole run");
+    assert!(error < 1e-2, "{error}");
 }
 
 #[test]
