@@ -89,6 +89,12 @@ pub enum Error {
     /// A folder for temporary files cannot be made.
     #[error("cannot make a temporary folder: {0}")]
     TemporaryFolder(io::Error),
+    /// The system refused a thread.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// A session's thread has ended, after a fault of its own.
+    #[error("the session has ended after an internal error; open the model again")]
+    SessionEnded,
     /// An error that does not name the file it is about.
     #[error("{}: {error}", path.display())]
     InFile {
@@ -201,6 +207,7 @@ impl Error {
             Error::LoraWrite(LoraWriteError::File(_)) | Error::Write { .. } | Error::TemporaryFolder(_) => {
                 ErrorKind::FileWrite
             }
+            Error::Thread(_) | Error::SessionEnded => ErrorKind::DeviceFailed,
             Error::InFile { error, .. } => error.kind(),
         }
     }

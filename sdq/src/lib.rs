@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 pub mod add_ons;
+mod budget;
 pub mod convert;
 mod error;
 pub mod evaluate;
@@ -22,8 +23,11 @@ pub mod model;
 pub mod observer;
 pub mod prompts;
 pub mod recipe;
+mod session;
 pub mod text;
 
+pub use budget::MemoryBudget;
 pub use error::{Error, ErrorKind};
 pub use observer::{Cancel, Event, Note, Task, Watch};
-pub use sdq_engine::{Mask, Picture, Pipeline, PipelineOptions, Request};
+pub use sdq_engine::{Generated, Mask, Picture, Pipeline, PipelineOptions, Request};
+pub use session::{DrawOptions, Session};

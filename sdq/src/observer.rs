@@ -10,6 +10,8 @@ use std::{
     },
 };
 
+use sdq_engine::Picture;
+
 /// Something that happened. Events are owned, so that they can cross threads.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -25,6 +27,26 @@ pub enum Event {
     },
     /// The present task has ended, whatever came of it.
     TaskEnded,
+    /// The prompt of a run has been read.
+    Encoded,
+    /// A step of a run is done.
+    Step {
+        /// Number of the picture in its request, from 0.
+        image: usize,
+        /// Number of the step, from 0.
+        step: usize,
+        /// Steps of each picture.
+        steps: usize,
+        /// The picture as it stands, one pixel for each of the latents, where previews were asked for.
+        preview: Option<Picture>,
+    },
+    /// A picture of a run is there.
+    Drawn {
+        /// Number of the picture in its request, from 0.
+        image: usize,
+        /// The picture.
+        picture: Picture,
+    },
     /// Something that a person may want to know.
     Note(Note),
 }

@@ -230,17 +230,17 @@ fn a_second_picture_of_the_same_size_compiles_nothing() {
     let second = first.clone().seed(2);
     let alone = [&first, &second].map(|request| pipeline.generate(request, go_on).unwrap());
     take(&log);
-    let kept = pipeline.generate_with(&first, &mut compiled, go_on).unwrap();
+    let kept = pipeline.generate_with(&first, None, &mut compiled, go_on).unwrap();
     assert_eq!((kept.pictures, kept.latents), (alone[0].pictures.clone(), alone[0].latents.clone()));
     assert_eq!(take(&log).len(), compiled.count());
-    let kept = pipeline.generate_with(&second, &mut compiled, go_on).unwrap();
+    let kept = pipeline.generate_with(&second, None, &mut compiled, go_on).unwrap();
     assert_eq!((kept.pictures, kept.latents), (alone[1].pictures.clone(), alone[1].latents.clone()));
     assert_eq!(take(&log), []);
     // Another prompt and another scheduler are no other graphs; another size is, and the old graphs go.
-    pipeline.generate_with(&first.clone().scheduler("euler"), &mut compiled, go_on).unwrap();
+    pipeline.generate_with(&first.clone().scheduler("euler"), None, &mut compiled, go_on).unwrap();
     assert_eq!(take(&log), []);
     let count = compiled.count();
-    pipeline.generate_with(&first.clone().size(96, 64), &mut compiled, go_on).unwrap();
+    pipeline.generate_with(&first.clone().size(96, 64), None, &mut compiled, go_on).unwrap();
     assert!(!take(&log).is_empty());
     assert_eq!(compiled.count(), count);
     // Where memory is short, nothing is kept.
@@ -248,8 +248,7 @@ fn a_second_picture_of_the_same_size_compiles_nothing() {
         Err(Error::DoesNotFit { needed, .. }) => needed,
         other => panic!("one byte is enough: {other:?}"),
     };
-    let bounded = pipeline.with_max_memory(Some(least));
     let mut compiled = Compiled::kept();
-    let tight = bounded.generate_with(&first, &mut compiled, go_on).unwrap();
+    let tight = pipeline.generate_with(&first, Some(least), &mut compiled, go_on).unwrap();
     assert_eq!((tight.pictures, compiled.count()), (alone[0].pictures.clone(), 0));
 }

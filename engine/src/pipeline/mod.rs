@@ -234,20 +234,24 @@ impl Pipeline {
         request: &Request,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        self.generate_with(request, &mut Compiled::dropped(), observer)
+        self.generate_with(request, self.max_memory, &mut Compiled::dropped(), observer)
     }
 
-    /// As [`generate`](Pipeline::generate), with graphs that earlier runs compiled, and those of this one for later runs.
+    /// As [`generate`](Pipeline::generate) in at most `max_memory` bytes, with graphs that earlier runs compiled, and those of
+    /// this one for later runs.
     ///
     /// # Errors
     /// As `generate`.
     pub fn generate_with<'w>(
         &'w self,
         request: &Request,
+        max_memory: Option<u64>,
         compiled: &mut Compiled<'w>,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        self.run(&self.settings(request)?, Progress::default(), compiled, observer)
+        let settings = self.settings(request)?;
+        let plan = self.plan_settings(&settings, max_memory)?;
+        self.run(&settings, Progress::default(), &plan, compiled, observer)
     }
 
     /// Finishes a run that was stopped, from where it was saved: the pictures are those that it would have drawn.
@@ -260,27 +264,29 @@ impl Pipeline {
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
         let (settings, progress) = saved.restore(self)?;
-        self.run(&settings, progress, &mut Compiled::dropped(), observer)
+        let plan = self.plan_settings(&settings, self.max_memory)?;
+        self.run(&settings, progress, &plan, &mut Compiled::dropped(), observer)
     }
 
     fn run<'w>(
         &'w self,
         settings: &Settings,
         progress: Progress,
+        plan: &MemoryPlan,
         compiled: &mut Compiled<'w>,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        let plan = self.plan_settings(settings)?;
         if plan.on_fallback
             && let Some(other) = self.on_fallback()
         {
-            return other.run(settings, progress, &mut Compiled::dropped(), observer);
+            let plan = MemoryPlan { on_fallback: false, ..plan.clone() };
+            return other.run(settings, progress, &plan, &mut Compiled::dropped(), observer);
         }
         if compiled.keeps() {
-            let keys = self.graph_keys(&plan);
+            let keys = self.graph_keys(plan);
             compiled.prepare(plan.may_keep_compiled(), |key| keys.contains(key));
         }
-        self.run_planned(settings, progress, &plan, compiled, observer)
+        self.run_planned(settings, progress, plan, compiled, observer)
     }
 
     fn run_planned<'w>(

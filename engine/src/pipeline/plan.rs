@@ -66,6 +66,18 @@ impl MemoryPlan {
         self.phases.iter().map(|phase| phase.bytes).max().unwrap_or(0)
     }
 
+    /// Bytes that the run takes beside those that the process held when the model was opened, all of its compiled graphs kept
+    /// if there is memory for that.
+    pub fn taken(&self) -> u64 {
+        let open = self.phases.first().map_or(0, |phase| phase.bytes);
+        self.peak().saturating_sub(open) + if self.may_keep_compiled() { self.executables } else { 0 }
+    }
+
+    /// Bytes of all compiled graphs of the run together.
+    pub fn executables(&self) -> u64 {
+        self.executables
+    }
+
     /// Whether the run may keep its compiled graphs for the next one.
     pub(super) fn may_keep_compiled(&self) -> bool {
         self.limit.is_none_or(|limit| self.peak().saturating_add(self.executables) <= limit)
@@ -89,16 +101,22 @@ impl Pipeline {
     /// # Errors
     /// As `generate` before it draws: when the request cannot be met, or no cut fits ([`Error::DoesNotFit`]).
     pub fn plan(&self, request: &Request) -> Result<MemoryPlan, Error> {
-        self.plan_settings(&self.settings(request)?)
+        self.plan_settings(&self.settings(request)?, self.max_memory)
     }
 
-    pub(super) fn plan_settings(&self, settings: &Settings) -> Result<MemoryPlan, Error> {
+    pub(super) fn plan_settings(
+        &self,
+        settings: &Settings,
+        max_memory: Option<u64>,
+    ) -> Result<MemoryPlan, Error> {
         let planner = Planner::new(self, settings)?;
-        let limit = self.memory_limit();
+        let limit = self.memory_limit(max_memory);
         match planner.within(limit)? {
             Some(plan) => Ok(plan),
             None => match self.on_fallback() {
-                Some(other) => Ok(MemoryPlan { on_fallback: true, ..other.plan_settings(settings)? }),
+                Some(other) => {
+                    Ok(MemoryPlan { on_fallback: true, ..other.plan_settings(settings, max_memory)? })
+                }
                 None => Err(planner.does_not_fit(limit.unwrap_or(u64::MAX))?),
             },
         }
@@ -143,7 +161,7 @@ impl Pipeline {
 
     /// The stages of the decoder alone, for `count` pictures from latents of `height x width`.
     pub(super) fn fitting_stages(&self, size: (usize, usize), count: usize) -> Result<Stages, Error> {
-        let Some(limit) = self.memory_limit() else {
+        let Some(limit) = self.memory_limit(self.max_memory) else {
             return self.decoder_stages(size, 0, |stager| stager.whole());
         };
         let (height, width) = size;
@@ -168,12 +186,12 @@ impl Pipeline {
 
     /// What the caller set, or what the process holds and the system still has; on a device with memory of its own, what
     /// that has.
-    pub(super) fn memory_limit(&self) -> Option<u64> {
+    pub(super) fn memory_limit(&self, max_memory: Option<u64>) -> Option<u64> {
         let left = self.backend.memory_left();
         // What the process has come to hold since it opened the model is not the device's.
         let device = left.map(|left| left.saturating_add(self.held));
         let system = || Some(memory::available()?.saturating_add(memory::held()));
-        match self.max_memory {
+        match max_memory {
             Some(limit) => Some(device.map_or(limit, |device| device.min(limit))),
             None => device.or_else(system),
         }

@@ -1,0 +1,135 @@
+//! Memory that concurrent runs share.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+/// Bytes that runs may take together. Clones are one budget.
+#[derive(Clone, Debug)]
+pub struct MemoryBudget(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    limit: Option<u64>,
+    taken: Mutex<Taken>,
+    released: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    /// By runs and by graphs that are kept.
+    bytes: u64,
+    /// Runs that will give back what they took.
+    runs: usize,
+}
+
+/// Bytes taken from a budget, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Reservation {
+    shared: Arc<Shared>,
+    bytes: u64,
+    is_run: bool,
+}
+
+impl MemoryBudget {
+    /// A budget of so many bytes for the whole process, or of what the system has.
+    pub fn new(limit: Option<u64>) -> MemoryBudget {
+        MemoryBudget(Arc::new(Shared { limit, taken: Mutex::default(), released: Condvar::new() }))
+    }
+
+    /// Bytes that are taken now.
+    pub fn taken(&self) -> u64 {
+        self.0.taken.lock().unwrap_or_else(PoisonError::into_inner).bytes
+    }
+
+    /// Takes the bytes that `plan` says for the limit that is left: the result of `plan`, the limit, and the reservation. While
+    /// other runs hold memory, waits for them where `plan` fails.
+    ///
+    /// # Errors
+    /// As `plan`, where no other run holds memory.
+    pub(crate) fn reserve<T, E>(
+        &self,
+        plan: impl Fn(Option<u64>) -> Result<(T, u64), E>,
+    ) -> Result<(T, Option<u64>, Reservation), E> {
+        let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let left = self.0.limit.map(|limit| limit.saturating_sub(taken.bytes));
+            match plan(left) {
+                Ok((planned, bytes)) => {
+                    taken.bytes = taken.bytes.saturating_add(bytes);
+                    taken.runs += 1;
+                    let reservation = Reservation { shared: self.0.clone(), bytes, is_run: true };
+                    return Ok((planned, left, reservation));
+                }
+                Err(error) if taken.runs == 0 => return Err(error),
+                Err(_) => {
+                    taken = self.0.released.wait(taken).unwrap_or_else(PoisonError::into_inner);
+                }
+            }
+        }
+    }
+}
+
+impl Reservation {
+    /// The run has ended; `bytes` of its memory are kept.
+    pub(crate) fn keep(mut self, bytes: u64) -> Reservation {
+        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.bytes = taken.bytes.saturating_sub(self.bytes).saturating_add(bytes);
+        taken.runs -= usize::from(self.is_run);
+        drop(taken);
+        self.shared.released.notify_all();
+        (self.bytes, self.is_run) = (bytes, false);
+        self
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.bytes = taken.bytes.saturating_sub(self.bytes);
+        taken.runs -= usize::from(self.is_run);
+        drop(taken);
+        self.shared.released.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    /// A run that takes `bytes`, refused where fewer are left.
+    fn plan(bytes: u64) -> impl Fn(Option<u64>) -> Result<((), u64), ()> {
+        move |left| if left.is_none_or(|left| bytes <= left) { Ok(((), bytes)) } else { Err(()) }
+    }
+
+    #[test]
+    fn a_run_waits_for_others_and_never_for_kept_memory() {
+        let budget = MemoryBudget::new(Some(100));
+        let (_, left, first) = budget.reserve(plan(60)).unwrap();
+        assert_eq!((left, budget.taken()), (Some(100), 60));
+        let (waiting, done) = (budget.clone(), mpsc::channel());
+        let thread = thread::spawn(move || {
+            let (_, left, second) = waiting.reserve(plan(70)).unwrap();
+            done.0.send(left).unwrap();
+            drop(second);
+        });
+        assert!(done.1.recv_timeout(Duration::from_millis(50)).is_err(), "there are only 40 bytes");
+        let kept = first.keep(20);
+        assert_eq!(done.1.recv().unwrap(), Some(80));
+        thread.join().unwrap();
+        // Nobody will give back what is kept.
+        assert_eq!((budget.taken(), budget.reserve(plan(90)).map(drop)), (20, Err(())));
+        drop(kept);
+        assert_eq!(budget.taken(), 0);
+        assert!(budget.reserve(plan(90)).is_ok());
+    }
+
+    #[test]
+    fn without_a_limit_nothing_waits() {
+        let budget = MemoryBudget::new(None);
+        let runs: Vec<_> = (0..3).map(|_| budget.reserve(plan(1 << 40)).unwrap()).collect();
+        assert_eq!(budget.taken(), 3 << 40);
+        drop(runs);
+        assert_eq!(budget.taken(), 0);
+    }
+}
