@@ -183,6 +183,26 @@ fn models_that_need_a_picture_say_so() {
     }
 }
 
+/// Equal prompts give equal branches, which are evaluated once; but for models that read something else in place of an
+/// empty negative prompt, or a score beside it.
+#[test]
+fn branches_that_differ_are_evaluated_apart() {
+    for (name, prompt, prompts) in [
+        ("sd2", "x", 1),
+        ("sd2", "", 1),
+        ("sdxl", "x", 1),
+        // Zeros stand for the empty negative prompt, and not for the empty prompt.
+        ("sdxl", "", 2),
+        ("refiner", "x", 2),
+    ] {
+        let pipeline = Model::convert(name, WeightType::F16).open(1);
+        let request = Request::new(prompt).negative_prompt(prompt).guidance_scale(3.0);
+        assert_eq!(pipeline.run_plan(&request).unwrap().prompts, prompts, "{name} {prompt:?}");
+        let other = request.negative_prompt("y");
+        assert_eq!(pipeline.run_plan(&other).unwrap().prompts, 2, "{name} {prompt:?}");
+    }
+}
+
 /// Rounding to bytes and back changes a picture a little, in every family and layer.
 #[test]
 fn every_family_can_be_quantized() {

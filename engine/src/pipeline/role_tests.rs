@@ -101,6 +101,14 @@ const RESIDUAL: &str = "residual";
 struct PixelAttention {
     half_added: bool,
     companion: bool,
+    /// Multiplies its prediction, twice.
+    factor: f32,
+}
+
+impl Default for PixelAttention {
+    fn default() -> PixelAttention {
+        PixelAttention { half_added: false, companion: false, factor: 1.0 }
+    }
 }
 
 impl StepNetwork for PixelAttention {
@@ -159,6 +167,9 @@ impl StepNetwork for PixelAttention {
         if self.companion {
             let residual = step.input(RESIDUAL, &[batch, height, width, WIDTH]);
             noise_pred = step.add(residual, noise_pred);
+        }
+        for _ in 0..2 {
+            noise_pred = step.affine(self.factor, 0.0, noise_pred);
         }
         step.output(NOISE_PRED, noise_pred);
         step.output("time seen", time);
@@ -390,7 +401,7 @@ fn draw(pipeline: &Pipeline, request: &Request) -> Generated {
 #[test]
 fn encoders_of_two_kinds_are_joined_token_by_token() {
     let folder = tempfile::tempdir().unwrap();
-    let pipeline = arranged(&file(folder.path()), PixelAttention { half_added: false, companion: false });
+    let pipeline = arranged(&file(folder.path()), PixelAttention::default());
     let encoded = pipeline.encode_prompts_as(&["abc", ""], PromptReading::default()).unwrap();
     assert_eq!(encoded.text_states.shape(), [2, 5, WIDTH]);
     let of_token = |token: usize| encoded.text_states.values()[token * WIDTH];
@@ -404,8 +415,8 @@ fn encoders_of_two_kinds_are_joined_token_by_token() {
 fn a_companion_adds_to_what_the_denoiser_reads_and_is_planned() {
     let folder = tempfile::tempdir().unwrap();
     let file = file(folder.path());
-    let with_companion = arranged(&file, PixelAttention { half_added: false, companion: true });
-    let alone = arranged(&file, PixelAttention { half_added: true, companion: false });
+    let with_companion = arranged(&file, PixelAttention { companion: true, ..Default::default() });
+    let alone = arranged(&file, PixelAttention { half_added: true, ..Default::default() });
     for (count, guidance_scale, size) in [(1, 1.0, 16), (2, 3.0, 24), (5, 3.0, 16)] {
         let request =
             Request::new("abc").size(size, size).steps(3).count(count).guidance_scale(guidance_scale);
@@ -422,9 +433,21 @@ fn a_companion_adds_to_what_the_denoiser_reads_and_is_planned() {
 }
 
 #[test]
+fn a_prediction_that_overflows_is_an_error_and_no_black_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let denoiser = PixelAttention { factor: 1e30, ..Default::default() };
+    let pipeline = arranged(&file(folder.path()), denoiser);
+    let request = Request::new("abc").size(16, 16).steps(3);
+    match pipeline.generate(&request, &mut |_| ControlFlow::Continue(())) {
+        Err(Error::NotFinite { stage }) => assert_eq!(stage, "the transformer at step 0"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn pictures_to_start_from_go_through_any_autoencoder() {
     let folder = tempfile::tempdir().unwrap();
-    let pipeline = arranged(&file(folder.path()), PixelAttention { half_added: false, companion: false });
+    let pipeline = arranged(&file(folder.path()), PixelAttention::default());
     let pixels = Tensor::new(vec![1, 3, 4, 4], vec![0.25; 48]).unwrap();
     let moments = pipeline.encode_pixels(&pixels).unwrap();
     assert_eq!(moments.mean.shape(), [1, WIDTH, 2, 2]);
