@@ -12,7 +12,7 @@ use serde_json::json;
 use super::*;
 use crate::{
     JoinedTextStates, ModelIndex, PromptReading, PromptSyntax,
-    backend::Executable,
+    backend::{Executable, cpu::CpuBackend},
     graph::{Graph, GraphBuilder, Window},
     roles::{
         Autoencoder, DenoiserNetwork, EncodedText, LATENTS, MOMENTS, NOISE_PRED, PIXELS, PictureNetwork,
