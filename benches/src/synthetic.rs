@@ -287,7 +287,7 @@ mod tests {
 
     /// What a whole file of weights takes, without its texts and table (about a megabyte), in megabytes.
     fn megabytes(recipe: Recipe) -> f64 {
-        let weights = weights(Shape::Sd15).unwrap().into_iter();
+        let weights = Description::new(Shape::Sd15).model().unwrap().rated_weights().into_iter();
         let weights = weights.map(|(component, weights)| (component, weights, recipe));
         let plan = plan(weights, &[]).unwrap();
         let weights = plan.parts.iter().flat_map(|part| &part.weights);

@@ -33,7 +33,7 @@ pub mod tokenizer;
 mod words;
 
 pub use error::{Error, JobProblem};
-pub use model::{ExtraInput, JoinedTextStates, Model};
+pub use model::{ExtraInput, JoinedTextStates, Model, RatedWeight};
 pub use model_index::ModelIndex;
 pub use network::Network;
 pub use picture::{Mask, Picture};

@@ -3,7 +3,7 @@
 //! The same check runs when a checkpoint is converted and when its file is opened, so nothing is converted that could
 //! not be opened.
 
-use sdq_formats::WeightSpec;
+use sdq_formats::{Sensitivity, WeightSpec};
 use sdq_schedulers::SchedulerConfig;
 use serde_json::Value;
 
@@ -147,12 +147,28 @@ impl Model {
         text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
     }
 
-    /// The weights of an autoencoder by itself, by its `config.json`.
+    /// The same weights, each with how much the picture suffers when it is stored in fewer bits.
+    pub fn rated_weights(&self) -> Vec<(&'static str, Vec<RatedWeight>)> {
+        let text_encoders = self.text_encoders.iter().map(|encoder| {
+            (encoder.component(), rated(encoder.weights(), |weight| encoder.sensitivity(weight)))
+        });
+        let companions = self.companions.iter().map(|network| {
+            (network.component(), rated(network.weights(), |weight| network.sensitivity(weight)))
+        });
+        let denoiser = rated(self.denoiser.weights(), |weight| self.denoiser.sensitivity(weight));
+        let autoencoder = rated(self.autoencoder.weights(), |weight| self.autoencoder.sensitivity(weight));
+        let denoiser = (self.denoiser.component(), denoiser);
+        let autoencoder = (self.autoencoder.component(), autoencoder);
+        text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
+    }
+
+    /// The weights of an autoencoder by itself, by its `config.json`, as [`rated_weights`](Model::rated_weights).
     ///
     /// # Errors
     /// Names the key whose value cannot be run.
-    pub fn vae_weights(config: &Value) -> Result<Vec<WeightSpec>, Error> {
-        Ok(VaeConfig::from_json(config)?.weights())
+    pub fn vae_weights(config: &Value) -> Result<Vec<RatedWeight>, Error> {
+        let config = VaeConfig::from_json(config)?;
+        Ok(rated(config.weights(), |weight| config.sensitivity(weight)))
     }
 
     /// Names of the components, in the order in which a run reads them.
@@ -162,6 +178,17 @@ impl Model {
         let (denoiser, autoencoder) = (self.denoiser.component(), self.autoencoder.component());
         text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
     }
+}
+
+/// A weight, and how much the picture suffers when it is stored in fewer bits.
+pub type RatedWeight = (WeightSpec, Sensitivity);
+
+fn rated(weights: Vec<WeightSpec>, sensitivity: impl Fn(&WeightSpec) -> Sensitivity) -> Vec<RatedWeight> {
+    let rated = |weight: WeightSpec| {
+        let sensitivity = sensitivity(&weight);
+        (weight, sensitivity)
+    };
+    weights.into_iter().map(rated).collect()
 }
 
 fn text_encoders<'a>(

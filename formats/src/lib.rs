@@ -26,4 +26,4 @@ pub mod tensor;
 pub mod text_file;
 pub mod weight;
 
-pub use weight::{WeightRole, WeightSpec, WeightType};
+pub use weight::{Sensitivity, WeightRole, WeightSpec, WeightType};

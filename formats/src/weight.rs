@@ -66,6 +66,22 @@ impl WeightSpec {
     }
 }
 
+/// How much a picture suffers when a weight is stored in fewer bits. The model knows it for each of its weights; what
+/// follows from it is decided when a file is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sensitivity {
+    /// 4 bits are barely seen.
+    Low,
+    /// 4 bits are seen, 8 bits are not.
+    Medium,
+    /// 4 bits spoil the picture, 8 bits are not seen.
+    High,
+    /// 8 bits are measurable, 4 bits spoil the picture.
+    VeryHigh,
+    /// Nothing later in the model makes up for an error, and the weight is too small for it to matter.
+    Extreme,
+}
+
 /// Number format of a stored weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightType {

@@ -3,7 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use regex::Regex;
-use sdq_formats::{WeightRole, WeightSpec, WeightType, layout, sdq::Quantization};
+use sdq_formats::{Sensitivity, WeightRole, WeightSpec, WeightType, layout, sdq::Quantization};
 
 use crate::convert::{Part, PlannedWeight};
 
@@ -13,33 +13,21 @@ const FEWEST_INPUTS: usize = 32;
 /// Fewest output features of a matrix that is quantized: one panel.
 const FEWEST_OUTPUTS: usize = 16;
 
-/// First and last layers, which meet latents and pixels: few weights, and what they lose nothing makes up for.
-const OUTERMOST: [&str; 5] =
-    ["conv_in.weight", "conv_out.weight", "quant_conv.weight", "post_quant_conv.weight", "layers.0.weight"];
-
-/// Starts of the names of what turns the timestep, and what is added to it, into biases.
-const TIME: [&str; 2] = ["time_embedding.", "add_embedding."];
-
-/// Parts of the U-Net that lose most in q4, by what stands in their names.
-const SENSITIVE: [&str; 7] =
-    [".to_v.", ".to_out.", ".proj_in.", ".proj_out.", ".conv_shortcut.", ".downsamplers.", ".upsamplers."];
-
-/// How the weights of a component are stored: a type, or a choice of types by what each weight does.
+/// How the weights of a component are stored: one type, or a choice of types by how sensitive each weight is.
 ///
-/// Biases, norm scales and shifts are f32 under every recipe. Under those that quantize, first and last convolutions,
-/// position embeddings and matrices of fewer than 32 inputs or 16 outputs stay f16.
+/// Vectors are f32 under every recipe. Under those that quantize, weights of [`Sensitivity::Extreme`] and matrices of
+/// fewer than 32 inputs or 16 outputs stay f16. A table is never stored in q4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Recipe {
     /// f32.
     F32,
     /// f16.
     F16,
-    /// q8, but f16 for what turns the timestep into biases.
+    /// q8, but f16 from [`Sensitivity::VeryHigh`] on.
     Q8,
-    /// q4, but q8 for the VAE's decoder, the token embeddings and what turns the timestep into biases.
+    /// q4, but q8 from [`Sensitivity::High`] on.
     Q4,
-    /// Text encoder and VAE as in `Q8`. In the U-Net q8 where q4 is seen most (values and outputs of attention,
-    /// projections around it, shortcuts, resampling, the first and the last block), else q4.
+    /// q4, but q8 from [`Sensitivity::Medium`] and f16 from [`Sensitivity::VeryHigh`] on.
     Mixed,
 }
 
@@ -58,50 +46,27 @@ impl Recipe {
         }
     }
 
-    /// The type of each of a component's `weights`.
-    pub fn types(self, component: &str, weights: &[WeightSpec]) -> Vec<WeightType> {
-        let last_up = weights.iter().filter_map(|spec| up_block(&spec.name)).max();
-        weights.iter().map(|spec| self.weight_type(component, spec, last_up)).collect()
-    }
-
-    /// `last_up` is the number of the U-Net's last block.
-    fn weight_type(self, component: &str, spec: &WeightSpec, last_up: Option<usize>) -> WeightType {
-        let name = spec.name.as_str();
-        let time = TIME.iter().any(|start| name.starts_with(start)) || name.contains(".time_emb_proj.");
-        match self {
-            _ if spec.role == WeightRole::Vector => WeightType::F32,
-            Recipe::F32 => WeightType::F32,
-            Recipe::F16 => WeightType::F16,
-            _ if stays_wide(spec) => WeightType::F16,
-            Recipe::Q4 if time || spec.role == WeightRole::Table => WeightType::Q8,
-            Recipe::Q4 if component == "vae" && name.starts_with("decoder.") => WeightType::Q8,
-            Recipe::Q4 => WeightType::Q4,
-            Recipe::Q8 | Recipe::Mixed if time => WeightType::F16,
-            Recipe::Q8 => WeightType::Q8,
-            Recipe::Mixed if component != "unet" || spec.role == WeightRole::Table => WeightType::Q8,
-            Recipe::Mixed => {
-                let edge =
-                    name.starts_with("down_blocks.0.") || last_up.is_some() && up_block(name) == last_up;
-                let sensitive = SENSITIVE.iter().any(|part| name.contains(part));
-                if edge || sensitive { WeightType::Q8 } else { WeightType::Q4 }
-            }
-        }
+    /// The type of a weight.
+    pub fn weight_type(self, spec: &WeightSpec, sensitivity: Sensitivity) -> WeightType {
+        let eight_bits_from = match self {
+            _ if spec.role == WeightRole::Vector => return WeightType::F32,
+            Recipe::F32 => return WeightType::F32,
+            Recipe::F16 => return WeightType::F16,
+            _ if sensitivity == Sensitivity::Extreme || is_narrow(spec) => return WeightType::F16,
+            Recipe::Q8 | Recipe::Mixed if sensitivity >= Sensitivity::VeryHigh => return WeightType::F16,
+            Recipe::Q8 => Sensitivity::Low,
+            Recipe::Mixed => Sensitivity::Medium,
+            Recipe::Q4 => Sensitivity::High,
+        };
+        let four_bits = sensitivity < eight_bits_from && WeightType::Q4.stores(spec.role);
+        if four_bits { WeightType::Q4 } else { WeightType::Q8 }
     }
 }
 
-/// Whether quantizing a weight would cost more than it saves.
-fn stays_wide(spec: &WeightSpec) -> bool {
-    let name = spec.name.as_str();
-    let is = |end: &str| name == end || name.strip_suffix(end).is_some_and(|rest| rest.ends_with('.'));
-    match layout::matrix_dimensions(spec.role, &spec.shape) {
-        Some((n, k)) => n < FEWEST_OUTPUTS || k < FEWEST_INPUTS || OUTERMOST.iter().any(|end| is(end)),
-        None => name.contains("position_embedding"),
-    }
-}
-
-/// The number of the U-Net's block that a weight belongs to, counted from the bottom up.
-fn up_block(name: &str) -> Option<usize> {
-    name.strip_prefix("up_blocks.")?.split('.').next()?.parse().ok()
+/// Whether a matrix is so small that quantizing it would cost more than it saves.
+fn is_narrow(spec: &WeightSpec) -> bool {
+    let dimensions = layout::matrix_dimensions(spec.role, &spec.shape);
+    dimensions.is_some_and(|(n, k)| n < FEWEST_OUTPUTS || k < FEWEST_INPUTS)
 }
 
 /// An exception to the recipes: weights whose `component.weight` name matches get this type.
@@ -198,21 +163,21 @@ pub struct Plan {
     pub quantization: Option<Quantization>,
 }
 
-/// Gives every weight of every component (name, weights in reading order, recipe) its type: that of the first of
-/// `rules` that matches, else the recipe's. Vectors are f32 whatever matches them.
+/// Gives every weight of every component (name, weights in reading order with their sensitivities, recipe) its type:
+/// that of the first of `rules` that matches, else the recipe's. Vectors are f32 whatever matches them.
 ///
 /// # Errors
 /// When a rule matches no weight other than vectors, or one that its type cannot store.
 pub fn plan(
-    components: impl IntoIterator<Item = (&'static str, Vec<WeightSpec>, Recipe)>,
+    components: impl IntoIterator<Item = (&'static str, Vec<(WeightSpec, Sensitivity)>, Recipe)>,
     rules: &[Rule],
 ) -> Result<Plan, RuleError> {
     let mut used = vec![false; rules.len()];
     let (mut parts, mut recipes) = (Vec::new(), Vec::new());
     for (component, specs, recipe) in components {
-        let types = recipe.types(component, &specs);
         let mut weights = Vec::with_capacity(specs.len());
-        for (spec, by_recipe) in specs.into_iter().zip(types) {
+        for (spec, sensitivity) in specs {
+            let by_recipe = recipe.weight_type(&spec, sensitivity);
             let by_rule = by_rules(component, &spec, rules, &mut used)?;
             weights.push(PlannedWeight { spec, weight_type: by_rule.unwrap_or(by_recipe), importance: None });
         }
@@ -270,43 +235,31 @@ mod tests {
     }
 
     /// Types of one weight under q8, q4 and mixed.
-    fn types(component: &str, spec: WeightSpec) -> [&'static str; 3] {
-        let weights = [spec, matrix("up_blocks.2.x.weight"), matrix("up_blocks.3.x.weight")];
-        [Recipe::Q8, Recipe::Q4, Recipe::Mixed].map(|recipe| recipe.types(component, &weights)[0].name())
+    fn types(spec: &WeightSpec, sensitivity: Sensitivity) -> [&'static str; 3] {
+        [Recipe::Q8, Recipe::Q4, Recipe::Mixed].map(|recipe| recipe.weight_type(spec, sensitivity).name())
     }
 
     #[test]
-    fn recipes_tell_weights_apart() {
-        let table = |name: &str| WeightSpec::new(name, WeightRole::Table, &[100, 64]);
-        assert_eq!(types("text_encoder", table("a.token_embedding.weight")), ["q8", "q8", "q8"]);
-        assert_eq!(types("text_encoder", table("a.position_embedding.weight")), ["f16", "f16", "f16"]);
-        assert_eq!(types("unet", WeightSpec::new("b", WeightRole::Vector, &[64])), ["f32"; 3]);
-        assert_eq!(types("unet", WeightSpec::new("w", WeightRole::Matrix, &[64, 31])), ["f16"; 3]);
-        assert_eq!(types("unet", WeightSpec::new("w", WeightRole::Matrix, &[15, 64])), ["f16"; 3]);
-        for (component, name, expected) in [
-            ("unet", "conv_in.weight", ["f16", "f16", "f16"]),
-            ("unet", "conv_out.weight", ["f16", "f16", "f16"]),
-            ("vae", "decoder.conv_in.weight", ["f16", "f16", "f16"]),
-            ("vae", "post_quant_conv.weight", ["f16", "f16", "f16"]),
-            ("vae", "encoder.mid_block.x.weight", ["q8", "q4", "q8"]),
-            ("vae", "decoder.mid_block.x.weight", ["q8", "q8", "q8"]),
-            ("text_encoder", "layers.0.fc1.weight", ["q8", "q4", "q8"]),
-            ("unet", "time_embedding.linear_1.weight", ["f16", "q8", "f16"]),
-            ("unet", "mid_block.resnets.0.time_emb_proj.weight", ["f16", "q8", "f16"]),
-            ("unet", "add_embedding.linear_1.weight", ["f16", "q8", "f16"]),
-            ("vae", "decoder.layers.0.weight", ["f16", "f16", "f16"]),
-            ("text_encoder_2", "text_projection.weight", ["q8", "q4", "q8"]),
-            ("unet", "mid_block.attn1.to_q.weight", ["q8", "q4", "q4"]),
-            ("unet", "mid_block.attn1.to_v.weight", ["q8", "q4", "q8"]),
-            ("unet", "mid_block.attn1.to_out.0.weight", ["q8", "q4", "q8"]),
-            ("unet", "down_blocks.1.downsamplers.0.conv.weight", ["q8", "q4", "q8"]),
-            ("unet", "down_blocks.0.resnets.0.conv1.weight", ["q8", "q4", "q8"]),
-            ("unet", "down_blocks.1.resnets.0.conv1.weight", ["q8", "q4", "q4"]),
-            ("unet", "up_blocks.3.resnets.0.conv1.weight", ["q8", "q4", "q8"]),
-            ("unet", "up_blocks.2.resnets.0.conv1.weight", ["q8", "q4", "q4"]),
+    fn the_more_sensitive_a_weight_the_more_bits_it_keeps() {
+        for (sensitivity, expected) in [
+            (Sensitivity::Low, ["q8", "q4", "q4"]),
+            (Sensitivity::Medium, ["q8", "q4", "q8"]),
+            (Sensitivity::High, ["q8", "q8", "q8"]),
+            (Sensitivity::VeryHigh, ["f16", "q8", "f16"]),
+            (Sensitivity::Extreme, ["f16", "f16", "f16"]),
         ] {
-            assert_eq!(types(component, matrix(name)), expected, "{component}.{name}");
+            assert_eq!(types(&matrix("w"), sensitivity), expected, "{sensitivity:?}");
         }
+    }
+
+    #[test]
+    fn vectors_tables_and_narrow_matrices_have_bounds_of_their_own() {
+        let weight = |role, shape: &[usize]| types(&WeightSpec::new("w", role, shape), Sensitivity::Low);
+        assert_eq!(weight(WeightRole::Vector, &[64]), ["f32"; 3]);
+        assert_eq!(weight(WeightRole::Table, &[100, 64]), ["q8"; 3]);
+        assert_eq!(weight(WeightRole::Matrix, &[64, 31]), ["f16"; 3]);
+        assert_eq!(weight(WeightRole::Matrix, &[15, 64]), ["f16"; 3]);
+        assert_eq!(weight(WeightRole::Matrix, &[16, 32]), ["q8", "q4", "q4"]);
     }
 
     fn plan_with(rules: &[&str], recipe: Recipe) -> Result<Plan, RuleError> {
@@ -317,6 +270,7 @@ mod tests {
             matrix("attn2.to_q.weight"),
             WeightSpec::new("embedding.weight", WeightRole::Table, &[4, 64]),
         ];
+        let weights = weights.into_iter().map(|spec| (spec, Sensitivity::Low)).collect();
         plan([("unet", weights, recipe)], &rules)
     }
 

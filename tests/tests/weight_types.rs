@@ -29,7 +29,7 @@ const TYPES: [(&str, [&str; 3]); 15] = [
 ];
 
 fn plan(model: &PublishedModel, recipe: Recipe) -> Plan {
-    let components = described(model).weights().into_iter();
+    let components = described(model).rated_weights().into_iter();
     let components = components.map(|(component, weights)| (component, weights, recipe));
     sdq_quantize::plan(components, &[]).unwrap()
 }

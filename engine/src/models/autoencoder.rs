@@ -14,6 +14,16 @@ use crate::{
 /// Added to every variance; diffusers fixes it.
 const EPS: f32 = 1e-6;
 
+/// The layers that read or write pixels, latents or their distribution.
+pub(super) const OUTERMOST: [&str; 6] = [
+    "encoder.conv_in.weight",
+    "encoder.conv_out.weight",
+    "quant_conv.weight",
+    "post_quant_conv.weight",
+    "decoder.conv_in.weight",
+    "decoder.conv_out.weight",
+];
+
 /// Latents → pixels, for latents of `height x width`.
 pub fn decoder(config: &AutoencoderConfig, batch: usize, height: usize, width: usize) -> Graph {
     let mut graph = GraphBuilder::new();

@@ -9,6 +9,9 @@ use crate::{
     roles::{LATENTS, PIXELS},
 };
 
+/// The first layer of each half.
+pub(super) const OUTERMOST: [&str; 2] = ["encoder.layers.0.weight", "decoder.layers.0.weight"];
+
 /// Latents → pixels, for latents of `height x width`; input and output as in the KL autoencoder's decoder.
 pub fn decoder(config: &AutoencoderTinyConfig, batch: usize, height: usize, width: usize) -> Graph {
     let mut graph = GraphBuilder::new();

@@ -1,6 +1,6 @@
 //! CLIP's text encoder in its role: prompts → chunks of token ids → text states and pooled prompts.
 
-use sdq_formats::WeightSpec;
+use sdq_formats::{Sensitivity, WeightRole, WeightSpec};
 
 use super::{
     config::TextEncoderConfig,
@@ -36,6 +36,15 @@ impl PromptEncoder for ClipTextEncoder {
 
     fn weights(&self) -> Vec<WeightSpec> {
         text_encoder::weights(&self.config)
+    }
+
+    /// Tables are looked up and not summed over, so that nothing averages their errors; that of positions is small.
+    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity {
+        match weight.role {
+            WeightRole::Table if weight.name.contains("position_embedding") => Sensitivity::Extreme,
+            WeightRole::Table => Sensitivity::High,
+            WeightRole::Vector | WeightRole::Matrix | WeightRole::Conv => Sensitivity::Medium,
+        }
     }
 
     fn width(&self) -> usize {

@@ -5,7 +5,9 @@
 //! for each residual block, text states become keys and values of the cross-attentions, and everything else runs in each
 //! step.
 
-use sdq_formats::WeightSpec;
+mod sensitivity;
+
+use sdq_formats::{Sensitivity, WeightSpec};
 
 use super::{
     config::{AdditionEmbedding, LevelKind, UNetConfig},
@@ -138,6 +140,10 @@ impl StepNetwork for UNetConfig {
 
     fn weights(&self) -> Vec<WeightSpec> {
         weights(self)
+    }
+
+    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity {
+        sensitivity::of(self, &weight.name)
     }
 
     fn in_channels(&self) -> usize {

@@ -1,6 +1,6 @@
 //! The autoencoder in its role, whichever a model has.
 
-use sdq_formats::WeightSpec;
+use sdq_formats::{Sensitivity, WeightSpec};
 
 use super::{autoencoder, autoencoder_tiny, config::VaeConfig};
 use crate::{graph::Graph, roles::Autoencoder};
@@ -14,6 +14,23 @@ impl Autoencoder for VaeConfig {
         match self {
             VaeConfig::Kl(config) => autoencoder::weights(config),
             VaeConfig::Tiny(config) => autoencoder_tiny::weights(config),
+        }
+    }
+
+    /// The convolutions that meet pixels and latents are few and small. Errors of the decoder are seen as they are, while
+    /// denoising takes those of the encoder for noise.
+    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity {
+        let name = weight.name.as_str();
+        let is_outermost = match self {
+            VaeConfig::Kl(_) => autoencoder::OUTERMOST.contains(&name),
+            VaeConfig::Tiny(_) => autoencoder_tiny::OUTERMOST.contains(&name),
+        };
+        if is_outermost {
+            Sensitivity::Extreme
+        } else if name.starts_with("decoder.") {
+            Sensitivity::High
+        } else {
+            Sensitivity::Medium
         }
     }
 

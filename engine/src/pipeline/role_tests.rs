@@ -3,7 +3,7 @@
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
 use sdq_formats::{
-    WeightSpec, WeightType,
+    Sensitivity, WeightSpec, WeightType,
     sdq::{Manifest, SdqFile, SdqWriter},
 };
 use sdq_schedulers::SchedulerConfig;
@@ -38,6 +38,10 @@ impl PromptEncoder for Letters {
 
     fn weights(&self) -> Vec<WeightSpec> {
         Vec::new()
+    }
+
+    fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
+        Sensitivity::Low
     }
 
     fn width(&self) -> usize {
@@ -122,6 +126,10 @@ impl StepNetwork for PixelAttention {
 
     fn weights(&self) -> Vec<WeightSpec> {
         Vec::new()
+    }
+
+    fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
+        Sensitivity::Low
     }
 
     fn in_channels(&self) -> usize {
@@ -222,6 +230,10 @@ impl StepNetwork for Half {
         Vec::new()
     }
 
+    fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
+        Sensitivity::Low
+    }
+
     fn in_channels(&self) -> usize {
         WIDTH
     }
@@ -271,6 +283,10 @@ impl Autoencoder for Halved {
 
     fn weights(&self) -> Vec<WeightSpec> {
         self.encoder(1, 2, 2).weights
+    }
+
+    fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
+        Sensitivity::Low
     }
 
     fn latent_channels(&self) -> usize {

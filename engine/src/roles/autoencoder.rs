@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use sdq_formats::WeightSpec;
+use sdq_formats::{Sensitivity, WeightSpec};
 
 use crate::graph::Graph;
 
@@ -19,6 +19,9 @@ pub trait Autoencoder: Debug + Send + Sync {
 
     /// The weights of encoder and decoder, in reading order.
     fn weights(&self) -> Vec<WeightSpec>;
+
+    /// How much the picture suffers when `weight`, one of its weights, is stored in fewer bits.
+    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity;
 
     /// Channels of the latents.
     fn latent_channels(&self) -> usize;

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use sdq_formats::WeightSpec;
+use sdq_formats::{Sensitivity, WeightSpec};
 
 use crate::graph::Graph;
 
@@ -59,6 +59,9 @@ pub trait StepNetwork: Debug + Send + Sync {
 
     /// Its weights, in reading order.
     fn weights(&self) -> Vec<WeightSpec>;
+
+    /// How much the picture suffers when `weight`, one of its weights, is stored in fewer bits.
+    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity;
 
     /// Channels of its [`LATENTS`](super::LATENTS).
     fn in_channels(&self) -> usize;

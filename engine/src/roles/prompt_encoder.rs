@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use sdq_formats::WeightSpec;
+use sdq_formats::{Sensitivity, WeightSpec};
 
 use crate::{
     Error, PromptReading, PromptSyntax, Tensor, backend::Executable, graph::Graph, words::ExtraWords,
@@ -15,6 +15,9 @@ pub trait PromptEncoder: Debug + Send + Sync {
 
     /// Its weights, in reading order.
     fn weights(&self) -> Vec<WeightSpec>;
+
+    /// How much the picture suffers when `weight`, one of its weights, is stored in fewer bits.
+    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity;
 
     /// Channels of its text states.
     fn width(&self) -> usize;

@@ -138,19 +138,18 @@ impl Versions {
     /// All weights that have several types, with what each type does. Errors of single weights become mean squared
     /// errors of pictures, in units of 255, by what the whole component does to both.
     fn measure(&self, source: &PublishedModel, watch: &mut Watch<'_>) -> Result<Vec<Layer>, Error> {
-        let weights = checkpoint::describe(source)?.weights();
+        let weights = checkpoint::describe(source)?.rated_weights();
         let total = weights.iter().map(|(_, specs)| specs.len()).sum::<usize>();
         let cancel = watch.cancel().clone();
         let base = &self.files[0].pipeline;
         let probe = Probe::new(base, &self.requests[0], POINTS, &mut |_| cancel.check())?;
         let (mut all, mut done) = (Vec::new(), 0);
         for (component, specs) in weights {
-            let types = RECIPES.map(|recipe| recipe.types(component, &specs));
             let mut layers = Vec::new();
-            for (index, spec) in specs.iter().enumerate() {
+            for (spec, sensitivity) in &specs {
                 let mut layer = Layer { name: format!("{component}.{}", spec.name), choices: Vec::new() };
-                for (version, types) in types.iter().enumerate() {
-                    let weight_type = types[index];
+                for (version, recipe) in RECIPES.into_iter().enumerate() {
+                    let weight_type = recipe.weight_type(spec, *sensitivity);
                     if layer.choices.iter().any(|choice| choice.weight_type == weight_type) {
                         continue;
                     }

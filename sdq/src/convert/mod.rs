@@ -119,7 +119,7 @@ fn plan(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan, Error>
         own.unwrap_or(options.recipe)
     };
     let components = checkpoint::describe(model)?
-        .weights()
+        .rated_weights()
         .into_iter()
         .map(|(component, weights)| (component, weights, recipe(component)));
     Ok(sdq_quantize::plan(components, &options.rules)?)

@@ -55,7 +55,7 @@ pub(crate) fn convert(
 ) -> Result<Reference, Error> {
     let folder = temporary_folder()?;
     let file = folder.path().join("model.sdq");
-    let weights = checkpoint::describe(model)?.weights();
+    let weights = checkpoint::describe(model)?.rated_weights();
     let components = weights.into_iter().map(|(component, weights)| (component, weights, recipe));
     let plan = sdq_quantize::plan(components, &[])?;
     let bytes = checkpoint::write(model, &plan, options.threads, &file, watch)?.bytes;
