@@ -9,6 +9,7 @@ pub mod limits;
 pub mod pool;
 pub mod simd;
 mod step;
+mod sync;
 mod workers;
 
 use std::{

@@ -1,4 +1,7 @@
 //! Threads that wait for work and take it without allocating: each has a mailbox for one job.
+//!
+//! `engine/loom` compiles this file with loom's primitives in place of those in [`sync`](super::sync), and checks the orders in
+//! which the threads can take turns.
 #![expect(unsafe_code, reason = "a job is lent to other threads by its address")]
 
 use std::{
@@ -6,15 +9,13 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     ptr,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering},
-    },
-    thread::{self, JoinHandle, Thread},
+    sync::PoisonError,
 };
 
-/// How often a thread looks for news before it sleeps: some ten microseconds, about what it takes to wake one.
-const LOOKS: usize = 500;
+use super::sync::{
+    Arc, AtomicBool, AtomicPtr, AtomicUsize, JoinHandle, LOOKS, Mutex, Ordering, Thread, spin_loop, thread,
+    wake,
+};
 
 /// Work that several threads do at once, on the stack of the thread that wants it done.
 struct Job<'a> {
@@ -98,7 +99,7 @@ impl Posted<'_> {
             let free = ptr::null_mut();
             match worker.mailbox.compare_exchange(free, self.address(), Ordering::Release, Ordering::Relaxed)
             {
-                Ok(_) => thread.thread().unpark(),
+                Ok(_) => wake(thread.thread()),
                 // Another caller's job waits there.
                 Err(_) => _ = self.job.left.fetch_sub(1, Ordering::Relaxed),
             }
@@ -160,7 +161,7 @@ fn wait_until(condition: impl Fn() -> bool) {
         if condition() {
             return;
         }
-        std::hint::spin_loop();
+        spin_loop();
     }
     while !condition() {
         thread::park();
