@@ -97,6 +97,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => {
             // Messages of the library are complete; others say what was tried, and their causes why it failed.
             let words = match error.downcast_ref::<sdq::Error>() {
+                // Options are named as flags here.
+                Some(sdq::Error::Option { option, problem }) => format!("--{option}: {problem}"),
                 Some(error) => error.to_string(),
                 None => format!("{error:#}"),
             };

@@ -215,7 +215,7 @@ impl Error {
     /// The code of its kind, such as `model.not_found`. Codes are stable; messages are not.
     ///
     /// ```
-    /// let missing = sdq::open(Some("no-such.sdq".as_ref()), &Default::default());
+    /// let missing = sdq::model::open(Some("no-such.sdq".as_ref()), &Default::default());
     /// assert_eq!(missing.unwrap_err().code(), "model.not_found");
     /// ```
     pub fn code(&self) -> &'static str {
