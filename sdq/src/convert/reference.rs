@@ -24,7 +24,8 @@ pub struct Reference {
     _folder: Option<TempDir>,
 }
 
-/// Opens the `.sdq` file at `path`; or converts the published model at `path` as [`convert`] does.
+/// Opens the `.sdq` file at `path`, or converts the published model at `path` by `recipe`, into the system's folder for temporary
+/// files.
 ///
 /// # Errors
 /// When it cannot be read, or not be run.
