@@ -1,4 +1,4 @@
-//! A published model → one `.sdq` file.
+//! A model → one `.sdq` file.
 
 use std::{
     collections::BTreeMap,
@@ -15,15 +15,11 @@ use std::{
 use rayon::ThreadPool;
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
-    published::{PublishedComponent, PublishedModel},
     sdq::{Encoded, SdqWriter},
     tensor::TensorView,
 };
 
-use crate::{ConvertError, Plan, encode};
-
-/// Written into every file.
-const CONVERTER: &str = concat!("sdq ", env!("CARGO_PKG_VERSION"));
+use crate::{ComponentSource, ConvertError, ModelSource, Plan, encode};
 
 /// What becomes of one component.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,14 +76,14 @@ pub struct Report {
 /// # Panics
 /// When an importance in the plan has another length than its weight has input channels.
 pub fn convert(
-    model: &PublishedModel,
+    model: &ModelSource<'_>,
     plan: &Plan,
     threads: Option<NonZeroUsize>,
     output: &Path,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
     let components = matched(model, plan)?;
-    let mut manifest = model.manifest(CONVERTER);
+    let mut manifest = model.manifest.clone();
     manifest.quantization.clone_from(&plan.quantization);
     let mut writer = SdqWriter::create(output, manifest)?;
 
@@ -100,7 +96,7 @@ pub fn convert(
     // A worker that has the hashing does no encoding meanwhile: there are never more threads at work than asked for.
     let report = pool.in_place_scope(|scope| {
         scope.spawn(|_| {
-            let sources = model.sources(|| !stopped.load(Ordering::Relaxed));
+            let sources = model.hash_files(|| !stopped.load(Ordering::Relaxed));
             // Nobody listens any more after an error.
             let _ = hashed.send(sources);
         });
@@ -110,7 +106,7 @@ pub fn convert(
     })?;
     let sources = sources.recv().expect("the hashing ends before its scope does")?;
     writer.set_sources(sources.expect("nothing stopped the hashing"))?;
-    for (name, text) in model.texts() {
+    for (name, text) in model.texts {
         writer.add_text(name, text)?;
     }
     Ok(Report { bytes: writer.finish()?, ..report })
@@ -120,32 +116,32 @@ pub fn convert(
 ///
 /// # Errors
 /// When components, tensors or shapes are missing, surplus or wrong, or there are no weights.
-pub fn check(model: &PublishedModel, plan: &Plan) -> Result<(), ConvertError> {
+pub fn check(model: &ModelSource<'_>, plan: &Plan) -> Result<(), ConvertError> {
     matched(model, plan).map(|_| ())
 }
 
 /// The components of `model` in the order of the plan's parts.
-fn matched<'m>(model: &'m PublishedModel, plan: &'m Plan) -> Result<Vec<Source<'m>>, ConvertError> {
+fn matched<'m>(model: &'m ModelSource<'_>, plan: &'m Plan) -> Result<Vec<Matched<'m>>, ConvertError> {
     let components =
         plan.parts.iter().map(|part| match_tensors(model, part)).collect::<Result<Vec<_>, _>>()?;
-    for component in model.components() {
-        if !plan.parts.iter().any(|part| part.component == component.name()) {
+    for component in &model.components {
+        if !plan.parts.iter().any(|part| part.component == component.name) {
             return Err(ConvertError::SurplusComponent {
-                path: model.path().to_owned(),
-                component: component.name().to_owned(),
-                class_name: component.class_name().to_owned(),
+                path: model.path.to_owned(),
+                component: component.name.to_owned(),
+                class_name: component.class_name.to_owned(),
             });
         }
     }
     match components.iter().all(|component| component.tensors.is_empty()) {
-        true => Err(ConvertError::Empty { path: model.path().to_owned() }),
+        true => Err(ConvertError::Empty { path: model.path.to_owned() }),
         false => Ok(components),
     }
 }
 
 /// Writes all weights, one encoded while another is written. The report lacks the size of the file.
 fn encode_and_write(
-    components: &[Source<'_>],
+    components: &[Matched<'_>],
     pool: &ThreadPool,
     writer: &mut SdqWriter,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
@@ -161,15 +157,15 @@ fn encode_and_write(
 
 /// Encodes one tensor after the other and hands them on, up to the first error.
 fn encode_all(
-    components: &[Source<'_>],
+    components: &[Matched<'_>],
     pool: &ThreadPool,
     sender: &SyncSender<Result<Encoded, ConvertError>>,
 ) {
-    for Source { component, part, tensors } in components {
+    for Matched { component, part, tensors } in components {
         for (PlannedWeight { spec, weight_type, importance }, tensor) in part.weights.iter().zip(tensors) {
             let encoded = pool.install(|| encode(spec, *weight_type, tensor, importance.as_deref()));
-            let encoded = encoded
-                .map_err(|problem| ConvertError::Tensor { path: component.path().to_owned(), problem });
+            let encoded =
+                encoded.map_err(|problem| ConvertError::Tensor { path: component.path.to_owned(), problem });
             let failed = encoded.is_err();
             if sender.send(encoded).is_err() || failed {
                 return;
@@ -179,15 +175,15 @@ fn encode_all(
 }
 
 fn write_all(
-    components: &[Source<'_>],
+    components: &[Matched<'_>],
     encoded: Receiver<Result<Encoded, ConvertError>>,
     writer: &mut SdqWriter,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
     let total = components.iter().map(|component| component.tensors.len()).sum();
     let (mut done, mut parameters) = (0, 0);
-    for Source { component, part, .. } in components {
-        writer.begin_component(&part.component, component.config().clone())?;
+    for Matched { component, part, .. } in components {
+        writer.begin_component(&part.component, component.config.clone())?;
         for PlannedWeight { spec, weight_type, .. } in &part.weights {
             let encoded = encoded.recv().expect("the encoder sends every tensor or an error")?;
             writer.append_encoded(spec, *weight_type, &encoded)?;
@@ -202,29 +198,31 @@ fn write_all(
 }
 
 /// A component with its tensors in the order of the part's weights.
-struct Source<'m> {
-    component: &'m PublishedComponent,
+struct Matched<'m> {
+    component: &'m ComponentSource<'m>,
     part: &'m Part,
-    tensors: Vec<TensorView<'m>>,
+    tensors: Vec<&'m TensorView<'m>>,
 }
 
-fn match_tensors<'m>(model: &'m PublishedModel, part: &'m Part) -> Result<Source<'m>, ConvertError> {
-    let component = model.component(&part.component).ok_or_else(|| ConvertError::MissingComponent {
-        path: model.path().to_owned(),
+fn match_tensors<'m>(model: &'m ModelSource<'_>, part: &'m Part) -> Result<Matched<'m>, ConvertError> {
+    let component = model.components.iter().find(|component| component.name == part.component);
+    let component = component.ok_or_else(|| ConvertError::MissingComponent {
+        path: model.path.to_owned(),
         component: part.component.clone(),
     })?;
-    let path = || component.path().to_owned();
-    let mut found: BTreeMap<String, TensorView<'m>> = component.tensors()?;
+    let path = || component.path.to_owned();
+    let mut found: BTreeMap<&str, &TensorView<'_>> =
+        component.tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     let (mut tensors, mut missing) = (Vec::with_capacity(part.weights.len()), Vec::new());
     for PlannedWeight { spec, .. } in &part.weights {
-        match found.remove(&spec.name) {
+        match found.remove(spec.name.as_str()) {
             None => missing.push(spec.name.clone()),
             Some(tensor) if same_shape(spec, &tensor.shape) => tensors.push(tensor),
             Some(tensor) => {
                 return Err(ConvertError::Shape {
                     path: path(),
                     tensor: spec.name.clone(),
-                    found: tensor.shape,
+                    found: tensor.shape.clone(),
                     expected: spec.shape.clone(),
                 });
             }
@@ -234,9 +232,12 @@ fn match_tensors<'m>(model: &'m PublishedModel, part: &'m Part) -> Result<Source
         return Err(ConvertError::MissingTensors { path: path(), tensors: missing });
     }
     if !found.is_empty() {
-        return Err(ConvertError::SurplusTensors { path: path(), tensors: found.into_keys().collect() });
+        return Err(ConvertError::SurplusTensors {
+            path: path(),
+            tensors: found.into_keys().map(str::to_owned).collect(),
+        });
     }
-    Ok(Source { component, part, tensors })
+    Ok(Matched { component, part, tensors })
 }
 
 /// A matrix may come as a 1x1 convolution: the same numbers in the same order.

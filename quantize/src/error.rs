@@ -1,8 +1,8 @@
 //! Why a checkpoint cannot be converted.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
-use sdq_formats::{published::PublishedError, sdq::SdqError};
+use sdq_formats::sdq::SdqError;
 
 use crate::EncodeError;
 
@@ -12,9 +12,14 @@ const LISTED: usize = 5;
 /// A checkpoint that does not become an `.sdq` file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
-    /// The model directory cannot be read.
-    #[error(transparent)]
-    Source(#[from] PublishedError),
+    /// A file of the model cannot be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] SdqError),

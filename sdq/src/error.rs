@@ -257,7 +257,7 @@ fn engine_kind(error: &EngineError) -> ErrorKind {
 
 fn convert_kind(error: &ConvertError) -> ErrorKind {
     match error {
-        ConvertError::Source(error) => published_kind(error),
+        ConvertError::Read { .. } => ErrorKind::FileRead,
         ConvertError::Output(_) => ErrorKind::FileWrite,
         ConvertError::Threads(_) => ErrorKind::DeviceFailed,
         ConvertError::Cancelled { .. } => ErrorKind::Cancelled,
@@ -321,6 +321,6 @@ mod tests {
         let steps = SchedulerError::StepCount { found: 0, max: 1000 };
         assert_eq!(Error::from(EngineError::from(steps)).code(), "request.invalid");
         let missing = PublishedError::NotFound { path: "x".into() };
-        assert_eq!(Error::from(ConvertError::from(missing)).code(), "model.not_found");
+        assert_eq!(Error::from(missing).code(), "model.not_found");
     }
 }

@@ -21,10 +21,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sha2::{Digest, Sha256};
-
-use crate::mmap::Bytes;
-use crate::sdq::{Manifest, Source};
+use crate::sdq::Manifest;
 use crate::single_file::{Certainty, Family, Prediction, SCHEDULER, Skipped, Training, with_prediction};
 
 /// Where the parts of a model are.
@@ -184,17 +181,13 @@ impl PublishedModel {
         &self.card
     }
 
-    /// All files that were used, hashed. Reads every weight once. `go_on` is asked every few megabytes; `None` when it
-    /// said no.
-    ///
-    /// # Errors
-    /// When a file cannot be read any more.
-    pub fn sources(&self, go_on: impl Fn() -> bool) -> Result<Option<Vec<Source>>, PublishedError> {
-        self.files.iter().map(|(name, path)| hash(path, name, &go_on)).collect()
+    /// All files that were used, by the names that are noted of them: paths inside a directory, else file names.
+    pub fn files(&self) -> &BTreeMap<String, PathBuf> {
+        &self.files
     }
 
     /// The manifest of an `.sdq` file made from this model by `converter` (program and version). The name
-    /// defaults to the directory's or the file's. `sources` is empty: that takes [`PublishedModel::sources`], which takes its time.
+    /// defaults to the directory's or the file's. `sources` is empty: hashing the files takes its time.
     pub fn manifest(&self, converter: &str) -> Manifest {
         Manifest {
             name: self.card.name.clone().unwrap_or_else(|| self.folder_name()),
@@ -214,21 +207,6 @@ impl PublishedModel {
         let name = if absolute.is_dir() { absolute.file_name() } else { absolute.file_stem() };
         name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())
     }
-}
-
-fn hash(path: &Path, name: &str, go_on: impl Fn() -> bool) -> Result<Option<Source>, PublishedError> {
-    /// Some milliseconds' worth.
-    const STRETCH: usize = 4 << 20;
-    let bytes = Bytes::map(path).map_err(|source| PublishedError::Io { path: path.to_path_buf(), source })?;
-    let mut hasher = Sha256::new();
-    for stretch in bytes.chunks(STRETCH) {
-        if !go_on() {
-            return Ok(None);
-        }
-        hasher.update(stretch);
-    }
-    let sha256 = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Some(Source { file: name.to_owned(), bytes: bytes.len() as u64, sha256 }))
 }
 
 #[cfg(test)]

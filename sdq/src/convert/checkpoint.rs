@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::Path};
 
 use sdq_engine::Model;
 use sdq_formats::published::PublishedModel;
-use sdq_quantize::{Plan, Report};
+use sdq_quantize::{ComponentSource, ModelSource, Plan, Report};
 
 use crate::{Error, Task, Watch, observer::Event};
 
@@ -19,6 +19,32 @@ pub fn describe(model: &PublishedModel) -> Result<Model, Error> {
     Model::new(config, text).map_err(|error| Error::from(error).in_file(model.path()))
 }
 
+/// `model` as a conversion reads it.
+///
+/// # Errors
+/// When two tensors of a component have the same canonical name.
+pub(crate) fn source(model: &PublishedModel) -> Result<ModelSource<'_>, Error> {
+    /// Written into every file.
+    const CONVERTER: &str = concat!("sdq ", env!("CARGO_PKG_VERSION"));
+    let mut components = Vec::with_capacity(model.components().len());
+    for component in model.components() {
+        components.push(ComponentSource {
+            path: component.path(),
+            name: component.name(),
+            class_name: component.class_name(),
+            config: component.config(),
+            tensors: component.tensors()?,
+        });
+    }
+    Ok(ModelSource {
+        path: model.path(),
+        manifest: model.manifest(CONVERTER),
+        components,
+        texts: model.texts(),
+        files: model.files(),
+    })
+}
+
 /// Converts as planned, telling how far it is.
 pub(crate) fn write(
     model: &PublishedModel,
@@ -29,8 +55,9 @@ pub(crate) fn write(
 ) -> Result<Report, Error> {
     let total = plan.parts.iter().map(|part| part.weights.len()).sum::<usize>();
     let cancel = watch.cancel().clone();
+    let source = source(model)?;
     let report = cancel.while_writing(|| {
-        sdq_quantize::convert(model, plan, threads, output, &mut |now| {
+        sdq_quantize::convert(&source, plan, threads, output, &mut |now| {
             let task = Task::Converting { component: now.component.to_owned() };
             watch.progress(task, now.done as u64, total as u64);
             cancel.check()

@@ -78,7 +78,7 @@ pub fn open(files: &ModelFiles, watch: &mut Watch<'_>) -> Result<PublishedModel,
 /// When tensors are missing, surplus or of other shapes, or a rule matches nothing.
 pub fn dry_run(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan, Error> {
     let plan = plan(model, options)?;
-    sdq_quantize::check(model, &plan)?;
+    sdq_quantize::check(&checkpoint::source(model)?, &plan)?;
     Ok(plan)
 }
 
