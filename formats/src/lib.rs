@@ -14,7 +14,7 @@ pub mod gguf;
 pub mod layout;
 pub mod lora;
 pub mod mmap;
-mod names;
+pub mod names;
 pub mod pickle;
 pub mod picture;
 pub mod published;

@@ -1,4 +1,4 @@
-//! Names and messages that come out of a file and go into a one-line error: printable, and of bounded length.
+//! Text from a file inside a one-line error: printable, and of bounded length.
 
 /// Longest name of a tensor, component or embedded file, in bytes.
 pub(crate) const MAX_NAME_LEN: usize = 1024;
@@ -12,15 +12,15 @@ pub(crate) fn is_printable(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_LEN && !name.chars().any(char::is_control)
 }
 
-/// Whether `name` is a plain relative path with `/` between its parts: nothing that could leave a folder it is
-/// unpacked into, on any system.
-pub(crate) fn is_relative_path(name: &str) -> bool {
+/// Whether `name` is a plain relative path with `/` between its parts. Such a path stays inside the folder that it is
+/// joined to, on every system.
+pub fn is_relative_path(name: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
     is_printable(name) && name.split('/').all(plain)
 }
 
-/// `text` cut to a length that fits a line, with control characters escaped.
-pub(crate) fn quote(text: &str) -> String {
+/// `text` with control characters escaped, cut to a length that fits a line.
+pub fn quote(text: &str) -> String {
     let mut quoted: String = text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX_QUOTE).is_some() {
         quoted.push('…');
@@ -28,8 +28,8 @@ pub(crate) fn quote(text: &str) -> String {
     quoted
 }
 
-/// What serde_json has to say, which may quote the file at length.
-pub(crate) fn json_reason(error: &serde_json::Error) -> String {
+/// The message of `error`, which may quote the file at length, as one line of bounded length.
+pub fn json_reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     if message.chars().nth(MAX_QUOTE).is_none() && !message.chars().any(char::is_control) {
         return message;

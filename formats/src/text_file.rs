@@ -29,8 +29,11 @@ pub enum TextFileError {
     Utf8(usize),
 }
 
-/// The text of the file at `path`, at most `limit` bytes of it.
-pub(crate) fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
+/// Reads the file at `path`.
+///
+/// # Errors
+/// When it cannot be read, has more than `limit` bytes, or is not a text file in UTF-8.
+pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     // Before opening: opening a pipe would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(TextFileError::NotAFile);

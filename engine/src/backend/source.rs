@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use sdq_formats::{
     WeightSpec,
-    lora::branch_names,
-    sdq::{Component, Weight},
+    sdq::{Component, Weight, branch_names},
 };
 
 use crate::{Error, graph::Branch};

@@ -16,17 +16,11 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::checkpoint::Checkpoint;
-use crate::sdq::{Manifest, SdqError, SdqWriter};
+use crate::sdq::{Manifest, SdqError, SdqWriter, branch_names};
 use crate::tensor::TensorView;
 use crate::weight::{WeightRole, WeightSpec, WeightType};
 use adapter::Adapters;
 use names::Part;
-
-/// What the weights of a branch are called in a file of branches, given the name of the layer's weight and how many
-/// branches the layer has already: down, mid, up.
-pub fn branch_names(weight: &str, index: usize) -> [String; 3] {
-    ["down", "mid", "up"].map(|part| format!("{weight}.lora_{index}_{part}"))
-}
 
 /// A LoRA, matched with the layers of a model.
 #[derive(Debug)]

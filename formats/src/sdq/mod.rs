@@ -4,6 +4,7 @@
 //! the kernels, embedded text files, and a JSON table of contents at the end. Opening touches the header, the table
 //! and the texts; weights are read from the mapped file when a kernel runs over them.
 
+mod branches;
 mod error;
 mod header;
 mod manifest;
@@ -11,6 +12,7 @@ mod reader;
 mod table;
 mod writer;
 
+pub use branches::branch_names;
 pub use error::{SdqError, SdqProblem};
 pub use header::{MAGIC, VERSION};
 pub use manifest::{Manifest, Quantization, Source};
