@@ -24,6 +24,7 @@ pub mod observer;
 pub mod prompts;
 pub mod recipe;
 mod session;
+mod tags;
 pub mod text;
 
 pub use budget::MemoryBudget;

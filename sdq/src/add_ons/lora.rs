@@ -1,7 +1,6 @@
-//! LoRAs: from files and from `<lora:name:0.8>` in a prompt → branches beside the model's products.
+//! LoRAs: files → branches beside the model's products.
 
 use std::{
-    fmt,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -49,65 +48,39 @@ impl FromStr for LoraFile {
     }
 }
 
-impl fmt::Display for LoraFile {
-    /// As the web UI writes it into a prompt.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        write!(f, "<lora:{name}:{}>", self.strength)
-    }
-}
-
-/// Takes every `<lora:name:0.8>` out of `prompt`, which is a strength of 1 where it is not given.
+/// The file of the LoRA that a prompt calls `name`, in the folder `directory`.
 ///
 /// # Errors
-/// When a strength is no number.
-pub(super) fn take_tags(prompt: &mut String) -> Result<Vec<(String, f32)>, Error> {
-    const START: &str = "<lora:";
-    let mut tags = Vec::new();
-    while let Some(start) = prompt.find(START) {
-        let Some(len) = prompt[start..].find('>') else { break };
-        let tag = &prompt[start + START.len()..start + len];
-        let (name, strength) = tag.split_once(':').unwrap_or((tag, "1"));
-        // The web UI has a second strength, for the text encoder, after another colon.
-        let parsed = strength.parse::<f32>().ok().filter(|strength| strength.is_finite());
-        let strength = parsed.ok_or_else(|| {
-            Error::LoraTag(format!("<lora:{tag}>: `{strength}` is no strength, such as 0.8"))
-        })?;
-        tags.push((name.to_owned(), strength));
-        prompt.replace_range(start..=start + len, "");
+/// [`Error::LoraTag`] when there is no folder, or no such file in it.
+pub(super) fn find(name: &str, directory: Option<&Path>) -> Result<PathBuf, Error> {
+    let missing = |hint: &str| Error::LoraTag(format!("the prompt asks for the LoRA `{name}`; {hint}"));
+    let directory = directory.ok_or_else(|| missing("say where it is with --lora-dir DIR"))?;
+    if !is_file_name(name) {
+        return Err(missing("a name has no folders"));
     }
-    Ok(tags)
-}
-
-/// The files of `tags` in the folder `directory`.
-///
-/// # Errors
-/// When there is no folder, or no such file in it.
-pub(super) fn find(tags: &[(String, f32)], directory: Option<&Path>) -> Result<Vec<LoraFile>, Error> {
-    let file = |(name, strength): &(String, f32)| -> Result<LoraFile, Error> {
-        let missing = |hint: &str| Error::LoraTag(format!("the prompt asks for the LoRA `{name}`; {hint}"));
-        let directory = directory.ok_or_else(|| missing("say where it is with --lora-dir DIR"))?;
-        if name.is_empty() || name.contains(['/', '\\']) || name.starts_with('.') {
-            return Err(missing("a name has no folders"));
-        }
-        let candidates = ENDINGS.iter().map(|ending| directory.join(format!("{name}.{ending}")));
-        let found = candidates.into_iter().find(|path| path.is_file());
-        let hint = format!("there is no {name}.safetensors in `{}`", directory.display());
-        Ok(LoraFile { path: found.ok_or_else(|| missing(&hint))?, strength: *strength })
-    };
-    tags.iter().map(file).collect()
+    let hint = format!("there is no {name}.safetensors in `{}`", directory.display());
+    with_an_ending(name, directory).ok_or_else(|| missing(&hint))
 }
 
 /// The file called `name`, with or without its extension, in the first of `folders` that has it. A name that leads to
 /// another folder has none.
 pub fn find_file(name: &str, folders: &[&Path]) -> Option<PathBuf> {
-    if name.is_empty() || name.contains(['/', '\\', ':']) || name.starts_with('.') {
+    if !is_file_name(name) {
         return None;
     }
-    let names: Vec<String> =
-        std::iter::once(name.to_owned()).chain(ENDINGS.map(|ending| format!("{name}.{ending}"))).collect();
-    let candidates = folders.iter().flat_map(|folder| names.iter().map(|name| folder.join(name)));
-    candidates.into_iter().find(|path| path.is_file())
+    let in_folder = |folder: &&Path| {
+        Some(folder.join(name)).filter(|path| path.is_file()).or_else(|| with_an_ending(name, folder))
+    };
+    folders.iter().find_map(in_folder)
+}
+
+/// Whether `name` stays in its folder, on every system, and names a file that is not hidden.
+fn is_file_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(['/', '\\', ':']) && !name.starts_with('.')
+}
+
+fn with_an_ending(name: &str, folder: &Path) -> Option<PathBuf> {
+    ENDINGS.iter().map(|ending| folder.join(format!("{name}.{ending}"))).find(|path| path.is_file())
 }
 
 /// `pipeline` with `loras` beside its products, told what they are applied to.
@@ -162,27 +135,18 @@ mod tests {
         assert_eq!(lora("c:\\b.pt"), Ok(("c:\\b.pt".into(), 1.0)));
         assert_eq!(lora("b.pt:-1"), Ok(("b.pt".into(), -1.0)));
         assert!(lora("b.pt:inf").is_err());
-        assert_eq!("x/b.v2.pt:0.5".parse::<LoraFile>().unwrap().to_string(), "<lora:b.v2:0.5>");
-    }
-
-    #[test]
-    fn tags_leave_the_prompt() {
-        let mut prompt = "a cat <lora:ink:0.7>, <lora:soft> <b> <lora:open".to_owned();
-        assert_eq!(take_tags(&mut prompt).unwrap(), [("ink".to_owned(), 0.7), ("soft".to_owned(), 1.0)]);
-        assert_eq!(prompt, "a cat ,  <b> <lora:open");
-        assert!(take_tags(&mut "<lora:ink:much>".to_owned()).is_err());
     }
 
     #[test]
     fn names_lead_to_no_other_folder() {
         let folder = TempDir::new().unwrap();
         std::fs::write(folder.path().join("ink.pt"), "").unwrap();
-        let find = |name: &str| find(&[(name.to_owned(), 1.0)], Some(folder.path()));
-        assert_eq!(find("ink").unwrap()[0].path, folder.path().join("ink.pt"));
-        for name in ["", "../ink", "a/ink", ".ink", "other"] {
+        let find = |name: &str| find(name, Some(folder.path()));
+        assert_eq!(find("ink").unwrap(), folder.path().join("ink.pt"));
+        for name in ["", "../ink", "a/ink", ".ink", "c:ink", "other"] {
             assert!(find(name).is_err(), "{name}");
         }
-        assert!(super::find(&[("ink".to_owned(), 1.0)], None).is_err());
+        assert!(super::find("ink", None).is_err());
     }
 
     #[test]

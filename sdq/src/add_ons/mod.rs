@@ -16,7 +16,10 @@ pub use embedding::EmbeddingFile;
 pub use lora::{LoraFile, find_file};
 pub use vae::previewer;
 
-use crate::{Error, Watch};
+use crate::{
+    Error, Watch,
+    tags::{self, Tag},
+};
 
 /// The files of all add-ons of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,8 +39,17 @@ impl AddOns {
     /// # Errors
     /// [`Error::LoraTag`] when one of them is not there, or has no strength.
     pub fn take_tags(&mut self, prompt: &mut String, lora_dir: Option<&Path>) -> Result<(), Error> {
-        let tags = lora::take_tags(prompt)?;
-        self.loras.extend(lora::find(&tags, lora_dir)?);
+        for tag in tags::take(prompt) {
+            match tag {
+                Tag::Lora { name, strength, .. } => {
+                    self.loras.push(LoraFile { path: lora::find(&name, lora_dir)?, strength });
+                }
+                Tag::WrongStrength(tag) => {
+                    return Err(Error::LoraTag(format!("{tag}: its strength is not a number, such as 0.8")));
+                }
+                Tag::Other(_) => {}
+            }
+        }
         Ok(())
     }
 

@@ -1,6 +1,6 @@
-//! The JSON that InvokeAI and NovelAI write into PNG files.
+//! The JSON that InvokeAI and NovelAI write into PNG files, and fields of sdq's own that this version does not know.
 
-use sdq_engine::PromptSyntax;
+use sdq_engine::{PromptSyntax, Request};
 use serde_json::{Map, Value};
 
 use super::{Found, UsedLora, parameters::set_option};
@@ -37,6 +37,14 @@ impl Fields {
         self.take(key, |value| value.as_f64().map(|number| number as f32))
     }
 
+    /// Sets the fields that every program names alike.
+    fn set_common(&mut self, request: &mut Request) {
+        (request.width, request.height) = (self.size("width"), self.size("height"));
+        request.steps = self.size("steps");
+        request.seed = self.take("seed", Value::as_u64).unwrap_or(request.seed);
+        request.strength = self.take("strength", Value::as_f64);
+    }
+
     /// Lists what is left, but for what says nothing: fields named in `silent`, and those that are empty or off.
     fn skip_rest(self, found: &mut Found, silent: &[&str]) {
         for (key, value) in self.0 {
@@ -55,6 +63,15 @@ impl Fields {
     }
 }
 
+/// Lists the fields of `json`, a recipe of sdq's own, that `found` has not taken over.
+pub(super) fn skip_unread(found: &mut Found, json: &Value) {
+    let mut fields = Fields::new(json);
+    if let Value::Object(read) = found.recipe.json() {
+        read.keys().for_each(|key| drop(fields.0.shift_remove(key)));
+    }
+    fields.skip_rest(found, &[]);
+}
+
 /// Whatever names a model: `name`, or `model_name` in older files.
 fn model_name(model: &Value) -> Option<String> {
     let name = ["name", "model_name"].iter().find_map(|key| model[*key].as_str());
@@ -70,12 +87,9 @@ pub(super) fn invoke_ai(json: &Value) -> Found {
     request.reading.syntax = PromptSyntax::Weighted;
     request.prompt = fields.text("positive_prompt").unwrap_or_default();
     request.negative_prompt = fields.text("negative_prompt").unwrap_or_default();
-    (request.width, request.height) = (fields.size("width"), fields.size("height"));
-    request.steps = fields.size("steps");
-    request.seed = fields.take("seed", Value::as_u64).unwrap_or(request.seed);
+    fields.set_common(request);
     request.guidance_scale = fields.float("cfg_scale");
     request.guidance_rescale = fields.float("cfg_rescale_multiplier").unwrap_or_default();
-    request.strength = fields.take("strength", Value::as_f64);
     // It counts the blocks that are left out.
     request.reading.clip_skip =
         fields.size("clip_skip").filter(|&left_out| left_out > 0).map(|count| count.saturating_add(1));
@@ -107,12 +121,9 @@ pub(super) fn novel_ai(json: &Value, description: &str) -> Found {
     request.reading.syntax = PromptSyntax::Weighted;
     request.prompt = fields.text("prompt").unwrap_or_else(|| description.to_owned());
     request.negative_prompt = fields.text("uc").unwrap_or_default();
-    (request.width, request.height) = (fields.size("width"), fields.size("height"));
-    request.steps = fields.size("steps");
-    request.seed = fields.take("seed", Value::as_u64).unwrap_or(request.seed);
+    fields.set_common(request);
     request.guidance_scale = fields.float("scale");
     request.guidance_rescale = fields.float("cfg_rescale").unwrap_or_default();
-    request.strength = fields.take("strength", Value::as_f64);
     let schedule = fields.text("noise_schedule");
     if let Some(sampler) = fields.text("sampler") {
         found.set_sampler(&sampler, schedule.as_deref());

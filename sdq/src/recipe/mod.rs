@@ -9,7 +9,6 @@ mod files;
 mod foreign;
 mod parameters;
 mod sampler;
-mod tags;
 
 use std::collections::BTreeMap;
 
@@ -19,6 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use files::{UsedEmbedding, UsedLora};
+
+use crate::tags::{self, Tag};
 
 /// Longest text that a recipe is read from, in bytes.
 const MAX_TEXT_LEN: usize = 1 << 20;
@@ -98,7 +99,7 @@ impl Recipe {
     pub fn differences(&self, pipeline: &Pipeline) -> Vec<String> {
         let mut differences = Vec::new();
         let name = &pipeline.manifest().name;
-        let own = Recipe { weights: pipeline.weight_types(), ..Recipe::default() };
+        let weights = pipeline.weight_types();
         match &self.fingerprint {
             None if self.model == *name => {
                 differences.push("the recipe does not say which version of the model drew it".to_owned());
@@ -109,8 +110,8 @@ impl Recipe {
                 let found = pipeline.fingerprint();
                 let base = |text: &str| text.split('+').next().map(str::to_owned);
                 let same_model = base(fingerprint) == base(&found);
-                if !same_model && self.model == *name && self.weights != own.weights {
-                    let (was, is) = (types(&self.weights), types(&own.weights));
+                if !same_model && self.model == *name && self.weights != weights {
+                    let (was, is) = (types(&self.weights), types(&weights));
                     differences.push(format!(
                         "the recipe was drawn with other weight types of `{name}`: {was}; these are {is}"
                     ));
@@ -187,7 +188,9 @@ impl Found {
         if let Some(json) = text(picture::RECIPE) {
             bounded(json)?;
             let recipe = from_json::<Recipe>("sdq", json)?;
-            return Ok(Found { recipe, program: "sdq", unused: Vec::new() });
+            let mut found = Found { recipe, program: "sdq", ..Found::default() };
+            foreign::skip_unread(&mut found, &from_json::<Value>("sdq", json)?);
+            return Ok(found);
         }
         if let Some(text) = text(picture::PARAMETERS) {
             bounded(text)?;
@@ -243,9 +246,17 @@ impl Found {
     fn take_tags(&mut self) {
         let request = &mut self.recipe.request;
         for prompt in [&mut request.prompt, &mut request.negative_prompt] {
-            let tags = tags::take(prompt);
-            self.recipe.loras.extend(tags.loras);
-            self.unused.extend(tags.unused);
+            for tag in tags::take(prompt) {
+                match tag {
+                    Tag::Lora { name, strength, says_more } => {
+                        self.recipe.loras.push(UsedLora { file: name, strength });
+                        let surplus =
+                            says_more.map(|tag| format!("the part of {tag} after its first strength"));
+                        self.unused.extend(surplus);
+                    }
+                    Tag::WrongStrength(tag) | Tag::Other(tag) => self.unused.push(tag),
+                }
+            }
         }
     }
 }

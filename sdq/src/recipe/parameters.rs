@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use sdq_engine::{Variation, pipeline::as_typed};
 use serde_json::{Value, json};
 
-use super::{Found, Recipe, VERSION};
+use super::{Found, Recipe};
 
 const NEGATIVE_PROMPT: &str = "Negative prompt:";
 /// Fewer names with values than these are a line of the prompt.
@@ -151,7 +151,6 @@ fn set_fields(found: &mut Found, fields: &[(String, String)]) {
     }
     let version = &found.recipe.version;
     found.program = match version.as_str() {
-        VERSION => "sdq",
         version if version.starts_with("sdq ") => "sdq",
         version if version.starts_with("stable-diffusion.cpp") => "stable-diffusion.cpp",
         // Forge's versions begin with its own.

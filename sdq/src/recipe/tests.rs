@@ -119,6 +119,14 @@ proptest! {
     }
 }
 
+#[test]
+fn fields_of_later_versions_are_listed() {
+    let json = r#"{"prompt": "a fox", "loras": [], "control": [{"file": "x"}], "upscale": 2, "later": null}"#;
+    let found = read(picture::RECIPE, json);
+    assert_eq!(found.recipe.request.prompt, "a fox");
+    assert_eq!(found.unused, [r#"control: [{"file":"x"}]"#, "upscale: 2"]);
+}
+
 /// The line that pictures of this version have had from the start.
 #[test]
 fn the_web_uis_lines_stay_as_they_are() {
