@@ -40,7 +40,7 @@ impl MemoryBudget {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
 
-    /// Takes the bytes that `plan` says for the limit that is left: the result of `plan`, the limit, and the reservation. While
+    /// Takes the bytes that `plan` says for the limit that is left: the result of `plan`, and the reservation. While
     /// other runs hold memory, waits for them where `plan` fails.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl MemoryBudget {
     pub(crate) fn reserve<T, E>(
         &self,
         plan: impl Fn(Option<u64>) -> Result<(T, u64), E>,
-    ) -> Result<(T, Option<u64>, Reservation), E> {
+    ) -> Result<(T, Reservation), E> {
         let mut taken = self.0.taken.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let left = self.0.limit.map(|limit| limit.saturating_sub(taken.bytes));
@@ -57,7 +57,7 @@ impl MemoryBudget {
                     taken.bytes = taken.bytes.saturating_add(bytes);
                     taken.runs += 1;
                     let reservation = Reservation { shared: self.0.clone(), bytes, is_run: true };
-                    return Ok((planned, left, reservation));
+                    return Ok((planned, reservation));
                 }
                 Err(error) if taken.runs == 0 => return Err(error),
                 Err(_) => {
@@ -97,19 +97,19 @@ mod tests {
 
     use super::*;
 
-    /// A run that takes `bytes`, refused where fewer are left.
-    fn plan(bytes: u64) -> impl Fn(Option<u64>) -> Result<((), u64), ()> {
-        move |left| if left.is_none_or(|left| bytes <= left) { Ok(((), bytes)) } else { Err(()) }
+    /// A run that takes `bytes`, refused where fewer are left. Its result is what was left.
+    fn plan(bytes: u64) -> impl Fn(Option<u64>) -> Result<(Option<u64>, u64), ()> {
+        move |left| if left.is_none_or(|left| bytes <= left) { Ok((left, bytes)) } else { Err(()) }
     }
 
     #[test]
     fn a_run_waits_for_others_and_never_for_kept_memory() {
         let budget = MemoryBudget::new(Some(100));
-        let (_, left, first) = budget.reserve(plan(60)).unwrap();
+        let (left, first) = budget.reserve(plan(60)).unwrap();
         assert_eq!((left, budget.taken()), (Some(100), 60));
         let (waiting, done) = (budget.clone(), mpsc::channel());
         let thread = thread::spawn(move || {
-            let (_, left, second) = waiting.reserve(plan(70)).unwrap();
+            let (left, second) = waiting.reserve(plan(70)).unwrap();
             done.0.send(left).unwrap();
             drop(second);
         });

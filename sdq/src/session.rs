@@ -113,14 +113,14 @@ fn serve(pipeline: &Pipeline, budget: &MemoryBudget, jobs: &Receiver<Job>) {
         // The next run plans for the graphs that are kept.
         drop(kept.take());
         let plan = |limit: Option<u64>| {
-            let plan = pipeline.with_max_memory(limit).plan(&job.request)?;
-            Ok((plan.executables(), plan.taken()))
+            let run = pipeline.prepare(&job.request, limit)?;
+            let taken = run.memory().taken();
+            Ok((run, taken))
         };
-        let generated = budget.reserve(plan).and_then(|(executables, limit, reservation)| {
-            let generated =
-                pipeline.generate_with(&job.request, limit, &mut compiled, &mut |event| answer(&job, event));
+        let generated = budget.reserve(plan).and_then(|(run, reservation)| {
+            let generated = pipeline.generate_prepared(&run, &mut compiled, &mut |event| answer(&job, event));
             if compiled.count() > 0 {
-                kept = Some(reservation.keep(executables));
+                kept = Some(reservation.keep(run.memory().executables()));
             }
             Ok(generated?)
         });

@@ -7,7 +7,7 @@ use std::{
 };
 
 use sdq_engine::{
-    Error, Mask, Picture, Pipeline, PipelineOptions, Request,
+    Error, Generated, Mask, Picture, Pipeline, PipelineOptions, Request,
     backend::{Backend, Cost, Executable, Footprint, Limits, WeightSource, cpu::CpuBackend},
     graph::{Graph, PreparedGraph, PreparedNode},
     pipeline::{Caching, Compiled, EncodedPicture},
@@ -220,6 +220,16 @@ fn a_run_compiles_and_runs_what_its_plan_says() {
     }
 }
 
+fn draw<'w>(
+    pipeline: &'w Pipeline,
+    request: &Request,
+    max_memory: Option<u64>,
+    compiled: &mut Compiled<'w>,
+) -> Generated {
+    let run = pipeline.prepare(request, max_memory).unwrap();
+    pipeline.generate_prepared(&run, compiled, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
 #[test]
 fn a_second_picture_of_the_same_size_compiles_nothing() {
     let model = Model::convert("sdxl", WeightType::F16);
@@ -230,17 +240,17 @@ fn a_second_picture_of_the_same_size_compiles_nothing() {
     let second = first.clone().seed(2);
     let alone = [&first, &second].map(|request| pipeline.generate(request, go_on).unwrap());
     take(&log);
-    let kept = pipeline.generate_with(&first, None, &mut compiled, go_on).unwrap();
+    let kept = draw(&pipeline, &first, None, &mut compiled);
     assert_eq!((kept.pictures, kept.latents), (alone[0].pictures.clone(), alone[0].latents.clone()));
     assert_eq!(take(&log).len(), compiled.count());
-    let kept = pipeline.generate_with(&second, None, &mut compiled, go_on).unwrap();
+    let kept = draw(&pipeline, &second, None, &mut compiled);
     assert_eq!((kept.pictures, kept.latents), (alone[1].pictures.clone(), alone[1].latents.clone()));
     assert_eq!(take(&log), []);
     // Another prompt and another scheduler are no other graphs; another size is, and the old graphs go.
-    pipeline.generate_with(&first.clone().scheduler("euler"), None, &mut compiled, go_on).unwrap();
+    draw(&pipeline, &first.clone().scheduler("euler"), None, &mut compiled);
     assert_eq!(take(&log), []);
     let count = compiled.count();
-    pipeline.generate_with(&first.clone().size(96, 64), None, &mut compiled, go_on).unwrap();
+    draw(&pipeline, &first.clone().size(96, 64), None, &mut compiled);
     assert!(!take(&log).is_empty());
     assert_eq!(compiled.count(), count);
     // Where memory is short, nothing is kept.
@@ -249,6 +259,6 @@ fn a_second_picture_of_the_same_size_compiles_nothing() {
         other => panic!("one byte is enough: {other:?}"),
     };
     let mut compiled = Compiled::kept();
-    let tight = pipeline.generate_with(&first, Some(least), &mut compiled, go_on).unwrap();
+    let tight = draw(&pipeline, &first, Some(least), &mut compiled);
     assert_eq!((tight.pictures, compiled.count()), (alone[0].pictures.clone(), 0));
 }

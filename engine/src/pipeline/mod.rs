@@ -108,6 +108,20 @@ pub struct Generated {
     pub latents: Tensor,
 }
 
+/// A run that has not begun: its settings, and how memory cuts it.
+#[derive(Clone, Debug)]
+pub struct PreparedRun {
+    settings: Settings,
+    memory: MemoryPlan,
+}
+
+impl PreparedRun {
+    /// The memory that it takes.
+    pub fn memory(&self) -> &MemoryPlan {
+        &self.memory
+    }
+}
+
 /// A model, opened and ready to draw. A clone shares everything with its original.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
@@ -165,24 +179,32 @@ impl Pipeline {
         request: &Request,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        self.generate_with(request, self.max_memory, &mut Compiled::dropped(), observer)
+        let run = self.prepare(request, self.max_memory)?;
+        self.generate_prepared(&run, &mut Compiled::dropped(), observer)
     }
 
-    /// As [`generate`](Pipeline::generate) in at most `max_memory` bytes, with graphs that earlier runs compiled, and those of
-    /// this one for later runs.
+    /// Decides everything about a run of `request` in at most `max_memory` bytes.
+    ///
+    /// # Errors
+    /// As [`generate`](Pipeline::generate) before it draws.
+    pub fn prepare(&self, request: &Request, max_memory: Option<u64>) -> Result<PreparedRun, Error> {
+        let settings = self.settings(request)?;
+        let memory = self.plan_settings(&settings, max_memory)?;
+        Ok(PreparedRun { settings, memory })
+    }
+
+    /// As [`generate`](Pipeline::generate), with graphs that earlier runs compiled, and those of this one for later runs. `run`
+    /// was prepared by this pipeline.
     ///
     /// # Errors
     /// As `generate`.
-    pub fn generate_with<'w>(
+    pub fn generate_prepared<'w>(
         &'w self,
-        request: &Request,
-        max_memory: Option<u64>,
+        run: &PreparedRun,
         compiled: &mut Compiled<'w>,
         observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     ) -> Result<Generated, Error> {
-        let settings = self.settings(request)?;
-        let plan = self.plan_settings(&settings, max_memory)?;
-        self.run(&settings, Progress::default(), &plan, compiled, observer)
+        self.run(&run.settings, Progress::default(), &run.memory, compiled, observer)
     }
 
     /// Finishes a run that was stopped, from where it was saved: the pictures are those that it would have drawn.
