@@ -55,7 +55,6 @@ use std::{ffi::OsString, fmt, process::ExitCode};
 use clap::Parser as _;
 use sdq::ErrorKind;
 use sdq_engine::Error as EngineError;
-use sdq_schedulers::SchedulerError;
 
 use args::{Args, Command};
 
@@ -124,27 +123,11 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return EXIT_USAGE;
     }
-    match error.downcast_ref::<sdq::Error>().map(sdq::Error::kind) {
+    let of_library = error.downcast_ref::<sdq::Error>().map(sdq::Error::kind);
+    let kind = of_library.or_else(|| error.downcast_ref::<EngineError>().map(ErrorKind::of_engine));
+    match kind {
         Some(ErrorKind::Cancelled) => EXIT_INTERRUPTED,
         Some(ErrorKind::RequestInvalid | ErrorKind::OptionInvalid) => EXIT_USAGE,
-        Some(_) => EXIT_FAILED,
-        None => error.downcast_ref::<EngineError>().map_or(EXIT_FAILED, of_engine),
-    }
-}
-
-fn of_engine(error: &EngineError) -> u8 {
-    let usage = |error: &SchedulerError| {
-        matches!(
-            error,
-            SchedulerError::UnknownScheduler { .. }
-                | SchedulerError::UnknownOption { .. }
-                | SchedulerError::StepCount { .. }
-        )
-    };
-    match error {
-        EngineError::Cancelled { .. } => EXIT_INTERRUPTED,
-        EngineError::Request { .. } | EngineError::Job(_) => EXIT_USAGE,
-        EngineError::Scheduler(error) if usage(error) => EXIT_USAGE,
         _ => EXIT_FAILED,
     }
 }

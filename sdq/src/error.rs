@@ -185,13 +185,40 @@ impl ErrorKind {
             ErrorKind::FileWrite => "file.write",
         }
     }
+
+    /// The kind of a failure of the engine by itself.
+    pub fn of_engine(error: &EngineError) -> ErrorKind {
+        match error {
+            EngineError::File(error) => sdq_kind(error),
+            EngineError::Scheduler(
+                SchedulerError::UnknownScheduler { .. }
+                | SchedulerError::UnknownOption { .. }
+                | SchedulerError::StepCount { .. },
+            )
+            | EngineError::Request { .. }
+            | EngineError::Job(_) => ErrorKind::RequestInvalid,
+            EngineError::Mismatch { .. } => ErrorKind::ModelMismatch,
+            EngineError::OutOfMemory { .. } => ErrorKind::MemoryExhausted,
+            EngineError::DoesNotFit { .. } => ErrorKind::MemoryDoesNotFit,
+            EngineError::Device(_) => ErrorKind::DeviceFailed,
+            EngineError::SavedRun { .. } => ErrorKind::SavedRunInvalid,
+            EngineError::NotFinite { .. } => ErrorKind::NotFinite,
+            EngineError::Cancelled { .. } => ErrorKind::Cancelled,
+            EngineError::Scheduler(_)
+            | EngineError::MissingComponent { .. }
+            | EngineError::Config { .. }
+            | EngineError::UnknownConfigKey { .. }
+            | EngineError::Tokenizer(_)
+            | EngineError::MissingWeight { .. } => ErrorKind::ModelInvalid,
+        }
+    }
 }
 
 impl Error {
     /// What kind of failure it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Error::Engine(error) => engine_kind(error),
+            Error::Engine(error) => ErrorKind::of_engine(error),
             Error::Convert(error) => convert_kind(error),
             Error::Published(error) => published_kind(error),
             Error::Checkpoint(CheckpointError::Io { .. }) | Error::Read { .. } => ErrorKind::FileRead,
@@ -226,32 +253,6 @@ impl Error {
     #[must_use]
     pub fn in_file(self, path: &Path) -> Error {
         Error::InFile { path: path.to_path_buf(), error: Box::new(self) }
-    }
-}
-
-fn engine_kind(error: &EngineError) -> ErrorKind {
-    match error {
-        EngineError::File(error) => sdq_kind(error),
-        EngineError::Scheduler(
-            SchedulerError::UnknownScheduler { .. }
-            | SchedulerError::UnknownOption { .. }
-            | SchedulerError::StepCount { .. },
-        )
-        | EngineError::Request { .. }
-        | EngineError::Job(_) => ErrorKind::RequestInvalid,
-        EngineError::Mismatch { .. } => ErrorKind::ModelMismatch,
-        EngineError::OutOfMemory { .. } => ErrorKind::MemoryExhausted,
-        EngineError::DoesNotFit { .. } => ErrorKind::MemoryDoesNotFit,
-        EngineError::Device(_) => ErrorKind::DeviceFailed,
-        EngineError::SavedRun { .. } => ErrorKind::SavedRunInvalid,
-        EngineError::NotFinite { .. } => ErrorKind::NotFinite,
-        EngineError::Cancelled { .. } => ErrorKind::Cancelled,
-        EngineError::Scheduler(_)
-        | EngineError::MissingComponent { .. }
-        | EngineError::Config { .. }
-        | EngineError::UnknownConfigKey { .. }
-        | EngineError::Tokenizer(_)
-        | EngineError::MissingWeight { .. } => ErrorKind::ModelInvalid,
     }
 }
 
