@@ -11,7 +11,7 @@ static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
 pub(crate) fn listen() {
     let _ = ctrlc::try_set_handler(|| {
         if CANCEL.cancel() {
-            CANCEL.when_not_writing(|| std::process::exit(i32::from(crate::EXIT_INTERRUPTED)));
+            CANCEL.while_writing(|| std::process::exit(i32::from(crate::EXIT_INTERRUPTED)));
         }
         note!("\nstopping after this step; press Ctrl-C again to stop at once");
     });

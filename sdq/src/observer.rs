@@ -225,15 +225,10 @@ impl Cancel {
         if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Runs `write`, which [`when_not_writing`](Cancel::when_not_writing) waits for.
+    /// Runs `write` while nothing else runs here: what ends the process at once calls this too, and so never cuts a file short.
     pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         write()
-    }
-
-    /// Runs `then` while no file is being written: for a process that is about to end at once.
-    pub fn when_not_writing<T>(&self, then: impl FnOnce() -> T) -> T {
-        self.while_writing(then)
     }
 }
 

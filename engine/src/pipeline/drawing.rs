@@ -71,24 +71,22 @@ impl Drawing {
                 latents.iter_mut().for_each(|value| *value *= sigma);
             }
         }
-        let (extra_channels, kept) = match &start.mask {
-            None => (start.edited.clone(), None),
-            Some(LatentMask { values, masked: Some(masked) }) => {
+        let (extra_channels, kept) = match (&start.mask, start.image.as_ref().zip(original)) {
+            (Some(LatentMask { values, masked: Some(masked) }), _) => {
                 let masked = masked.sample(&mut generator);
                 let channels = 1 + masked.len() / values.len();
                 let shape = vec![1, channels, shape[2], shape[3]];
                 (Some(Tensor::new(shape, [&values[..], &masked].concat())?), None)
             }
-            Some(LatentMask { values, masked: None }) => {
-                let (Some(image), Some(original)) = (&start.image, original) else {
-                    return Err(Error::MissingComponent { component: "vae" });
-                };
+            (Some(LatentMask { values, masked: None }), Some((image, original))) => {
                 // diffusers draws the masked picture's latents here for every model, also where no network reads them.
                 image.skip_sample(&mut generator);
                 let (original, noise) = (tensor(original)?, tensor(noise)?);
                 let noised = original.values().to_vec();
                 (None, Some(Kept { original, noise, mask: values.clone(), noised }))
             }
+            // Without a picture there is nothing that a mask could keep.
+            (None, _) | (Some(_), None) => (start.edited.clone(), None),
         };
         let latents = tensor(latents)?;
         let predicted_original = latents.clone();

@@ -36,26 +36,28 @@ impl Pipeline {
         let mut start = Start::default();
         let Request { init_image, mask, .. } = &settings.request;
         let Some(image) = init_image else { return Ok(start) };
-        if let Some(mask) = mask {
-            let values = mask.of_latents(settings.latent_size(self.scale_factor()));
-            start.mask = Some(LatentMask { values, masked: None });
-            start.from_noise_alone = settings.job == Job::Inpainting { strength: 1.0 };
-        }
         let pixels = image.to_tensor()?;
+        let mut masked = None;
         for picture in &plan.encodes {
-            match (picture, mask, &mut start.mask) {
-                (EncodedPicture::Masked, Some(mask), Some(latent_mask)) => {
-                    let masked = without_drawn(pixels.clone(), mask);
-                    latent_mask.masked = Some(self.scaled_moments(&masked, compiled)?);
+            match picture {
+                EncodedPicture::Start => start.image = Some(self.scaled_moments(&pixels, compiled)?),
+                EncodedPicture::Masked => {
+                    let kept = match mask {
+                        Some(mask) => &without_drawn(pixels.clone(), mask),
+                        None => &pixels,
+                    };
+                    masked = Some(self.scaled_moments(kept, compiled)?);
                 }
                 // As it comes from the encoder: the model was trained on unscaled latents.
-                (EncodedPicture::Edited, ..) => {
-                    start.edited = Some(self.encode_pixels_with(&pixels, compiled)?.mean)
-                }
-                (EncodedPicture::Start | EncodedPicture::Masked, ..) => {
-                    start.image = Some(self.scaled_moments(&pixels, compiled)?);
+                EncodedPicture::Edited => {
+                    start.edited = Some(self.encode_pixels_with(&pixels, compiled)?.mean);
                 }
             }
+        }
+        if let Some(mask) = mask {
+            let values = mask.of_latents(settings.latent_size(self.scale_factor()));
+            start.mask = Some(LatentMask { values, masked });
+            start.from_noise_alone = settings.job == Job::Inpainting { strength: 1.0 };
         }
         Ok(start)
     }

@@ -37,11 +37,9 @@ pub fn open(
 ) -> Result<Reference, Error> {
     if !path.is_dir() && matches!(FileKind::of_file(path), Err(_) | Ok(FileKind::Sdq)) {
         let pipeline = model::open(Some(path), options)?;
-        return Ok(Reference {
-            pipeline,
-            bytes: std::fs::metadata(path).map_or(0, |metadata| metadata.len()),
-            _folder: None,
-        });
+        let metadata = std::fs::metadata(path);
+        let metadata = metadata.map_err(|error| Error::Read { path: path.to_path_buf(), error })?;
+        return Ok(Reference { pipeline, bytes: metadata.len(), _folder: None });
     }
     let files = ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() };
     convert(&PublishedModel::open(&files)?, recipe, options, watch)
