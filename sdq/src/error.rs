@@ -17,6 +17,8 @@ use sdq_formats::{
 use sdq_quantize::{ConvertError, RuleError};
 use sdq_schedulers::SchedulerError;
 
+use crate::recipe::RecipeError;
+
 /// Any failure of the library. Messages are one line and name what to change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -95,6 +97,17 @@ pub enum Error {
     /// A session's thread has ended, after a fault of its own.
     #[error("the session has ended after an internal error; open the model again")]
     SessionEnded,
+    /// A file is none of those that sdq reads.
+    #[error("{}: expected an .sdq file, a checkpoint or a picture drawn by sdq; it is {found}", path.display())]
+    UnknownFile {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+    },
+    /// A picture holds no recipe that can be read.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
     /// An error that does not name the file it is about.
     #[error("{}: {error}", path.display())]
     InFile {
@@ -224,7 +237,8 @@ impl Error {
             Error::Checkpoint(CheckpointError::Io { .. }) | Error::Read { .. } => ErrorKind::FileRead,
             Error::Checkpoint(_) => ErrorKind::ModelInvalid,
             Error::Sdq(error) => sdq_kind(error),
-            Error::Picture(_) => ErrorKind::PictureInvalid,
+            Error::Picture(_) | Error::Recipe(_) => ErrorKind::PictureInvalid,
+            Error::UnknownFile { .. } => ErrorKind::ModelInvalid,
             Error::Rule(_) | Error::Option { .. } => ErrorKind::OptionInvalid,
             Error::Lora(_) | Error::Embedding(_) | Error::LoraWrite(LoraWriteError::Lora(_)) => {
                 ErrorKind::AddOnInvalid

@@ -19,6 +19,7 @@ mod budget;
 pub mod convert;
 mod error;
 pub mod evaluate;
+pub mod inspect;
 pub mod model;
 pub mod observer;
 pub mod prompts;

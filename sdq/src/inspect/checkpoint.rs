@@ -10,13 +10,13 @@ use sdq_formats::{
 };
 use serde_json::{Map, Value, json};
 
-use sdq::convert::describe;
+use crate::{Error, convert::describe};
 
 /// Tensors of the checkpoint at `path` by number format, and the model that they make, if they make one. `whole`: with
 /// every tensor by its name.
-pub(super) fn file(path: &Path, whole: bool) -> anyhow::Result<Value> {
+pub(super) fn file(path: &Path, whole: bool) -> Result<Value, Error> {
     let checkpoint = Checkpoint::open(path)?;
-    let mut description = json!({ "bytes": std::fs::metadata(path)?.len() });
+    let mut description = json!({ "bytes": length(path)? });
     if let Some(name) = path.file_name().and_then(|name| name.to_str())
         && let Some(parts) = ggml_rs::parse_gguf_filename(name)
     {
@@ -48,8 +48,13 @@ pub(super) fn file(path: &Path, whole: bool) -> anyhow::Result<Value> {
     Ok(description)
 }
 
+fn length(path: &Path) -> Result<u64, Error> {
+    let metadata = std::fs::metadata(path);
+    Ok(metadata.map_err(|error| Error::Read { path: path.to_path_buf(), error })?.len())
+}
+
 /// What the model directory at `path` holds.
-pub(super) fn directory(path: &Path) -> anyhow::Result<Value> {
+pub(super) fn directory(path: &Path) -> Result<Value, Error> {
     let model =
         PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() })?;
     let mut description = json!({});
@@ -58,7 +63,7 @@ pub(super) fn directory(path: &Path) -> anyhow::Result<Value> {
     Ok(description)
 }
 
-fn add_model(description: &mut Value, model: &PublishedModel) -> anyhow::Result<()> {
+fn add_model(description: &mut Value, model: &PublishedModel) -> Result<(), Error> {
     description["pipeline_class"] = model.class_name().into();
     if let (Some(family), Some(training)) = (model.family(), model.training()) {
         description["family"] = family.name().into();
