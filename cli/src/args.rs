@@ -340,12 +340,13 @@ pub(crate) enum PartArg {
 }
 
 impl PartArg {
-    /// The choice of just this part.
-    pub(crate) fn of(part: Part) -> PartArg {
-        match part {
-            Part::TextEncoder => PartArg::Text,
-            Part::UNet => PartArg::Unet,
-            Part::VaeDecoder => PartArg::Vae,
+    /// The part, where it is one alone.
+    pub(crate) fn part(self) -> Option<Part> {
+        match self {
+            PartArg::All => None,
+            PartArg::Text => Some(Part::TextEncoder),
+            PartArg::Unet => Some(Part::UNet),
+            PartArg::Vae => Some(Part::VaeDecoder),
         }
     }
 }

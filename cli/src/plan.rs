@@ -1,9 +1,9 @@
 //! `sdq plan`: memory and time of a `generate`, without running it.
 
-use sdq_engine::pipeline::{Decoding, MemoryPlan, TimePlan};
-use serde_json::{Value, json};
-
-use sdq::model;
+use sdq::{
+    model,
+    plan::{Decoding, Plan},
+};
 
 use crate::{
     args::GenerateArgs,
@@ -20,45 +20,15 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Some(source) = &source {
         source.note_differences(&pipeline);
     }
-    let plan = pipeline.plan(&request)?;
-    let time = pipeline.predict_time(&plan)?;
+    let plan = Plan::new(&pipeline, &request)?;
     match args.run.json {
-        true => say!("{:#}", describe(&plan, &time)),
-        false => print(&plan, &time),
+        true => say!("{:#}", plan.json()),
+        false => print(&plan),
     }
     Ok(())
 }
 
-fn describe(plan: &MemoryPlan, time: &TimePlan) -> Value {
-    let phase = |phase: &sdq_engine::pipeline::Phase| json!({ "name": phase.name, "bytes": phase.bytes });
-    let strip = |(rows, strips): &(usize, usize)| json!({ "rows": rows, "strips": strips });
-    let Decoding { strips, stages, work } = &plan.decoding;
-    json!({
-        "peak": plan.peak(),
-        "limit": plan.limit,
-        "phases": plan.phases.iter().map(phase).collect::<Vec<_>>(),
-        "mapped": plan.mapped,
-        "on_processor_instead": plan.on_fallback,
-        "pictures_together": plan.batching.pictures,
-        "split_guidance": plan.batching.split_guidance,
-        "decoding": {
-            "stages": stages,
-            "cut": strips.iter().map(strip).collect::<Vec<_>>(),
-            "work": work,
-        },
-        "seconds": {
-            "text_encoder": time.text_encoder,
-            "vae_encoder": time.vae_encoder,
-            "unet_once": time.unet_once,
-            "step": time.step,
-            "steps": time.steps,
-            "vae_decoder": time.vae_decoder,
-            "total": time.total(),
-        },
-    })
-}
-
-fn print(plan: &MemoryPlan, time: &TimePlan) {
+fn print(Plan { memory: plan, time }: &Plan) {
     for phase in &plan.phases {
         line(phase.name, &megabytes(phase.bytes));
     }

@@ -105,6 +105,15 @@ pub enum Error {
         /// What it is.
         found: String,
     },
+    /// There is no GPU, or none of this name.
+    #[error("{}", no_device(wanted.as_deref()))]
+    NoDevice {
+        /// Its name or number, where one was asked for.
+        wanted: Option<String>,
+    },
+    /// What is known of a device cannot be remembered.
+    #[error("cannot remember which kernels are right: {0}")]
+    Verdicts(io::Error),
     /// A picture holds no recipe that can be read.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
@@ -245,10 +254,11 @@ impl Error {
             }
             Error::LoraTag(_) => ErrorKind::RequestInvalid,
             Error::Prompts { .. } => ErrorKind::PromptsInvalid,
-            Error::LoraWrite(LoraWriteError::File(_)) | Error::Write { .. } | Error::TemporaryFolder(_) => {
-                ErrorKind::FileWrite
-            }
-            Error::Thread(_) | Error::SessionEnded => ErrorKind::DeviceFailed,
+            Error::LoraWrite(LoraWriteError::File(_))
+            | Error::Write { .. }
+            | Error::TemporaryFolder(_)
+            | Error::Verdicts(_) => ErrorKind::FileWrite,
+            Error::Thread(_) | Error::SessionEnded | Error::NoDevice { .. } => ErrorKind::DeviceFailed,
             Error::InFile { error, .. } => error.kind(),
         }
     }
@@ -267,6 +277,13 @@ impl Error {
     #[must_use]
     pub fn in_file(self, path: &Path) -> Error {
         Error::InFile { path: path.to_path_buf(), error: Box::new(self) }
+    }
+}
+
+fn no_device(wanted: Option<&str>) -> String {
+    match wanted {
+        Some(wanted) => format!("no device is called `{wanted}`; `sdq info` lists them"),
+        None => "Vulkan finds no device; install the graphics driver".to_owned(),
     }
 }
 

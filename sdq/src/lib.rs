@@ -17,11 +17,15 @@
 pub mod add_ons;
 mod budget;
 pub mod convert;
+#[cfg(feature = "vulkan")]
+pub mod doctor;
 mod error;
 pub mod evaluate;
 pub mod inspect;
+pub mod measure;
 pub mod model;
 pub mod observer;
+pub mod plan;
 pub mod prompts;
 pub mod recipe;
 mod session;

@@ -1,0 +1,188 @@
+//! What the parts of a run take on this machine, beside what the machine could do.
+
+use std::{num::NonZeroUsize, time::Instant};
+
+use sdq_engine::{
+    backend::Limits,
+    pipeline::{OpTime, PartRun},
+};
+use serde_json::{Value, json};
+
+pub use sdq_engine::pipeline::Part;
+
+use crate::{Error, Pipeline, Request};
+
+/// What to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct MeasureOptions {
+    /// One part; `None` for all of them, and for what a whole picture takes.
+    pub part: Option<Part>,
+    /// How often each part runs, after one run that is not counted.
+    pub rounds: NonZeroUsize,
+    /// Whether each kind of op is measured by itself too.
+    pub profile: bool,
+}
+
+/// What the parts of a run take.
+#[derive(Debug)]
+pub struct Measurement {
+    /// Name of the model.
+    pub model: String,
+    /// Device, instruction set and threads.
+    pub backend: String,
+    /// Of the picture, in pixels.
+    pub width: usize,
+    /// Of the picture, in pixels.
+    pub height: usize,
+    /// What the device can do at most.
+    pub limits: Limits,
+    /// In the order in which they run.
+    pub parts: Vec<MeasuredPart>,
+    /// Steps of a whole picture and about how many seconds it takes, where all parts were measured.
+    pub picture: Option<(usize, f64)>,
+}
+
+/// One part, measured.
+#[derive(Debug)]
+pub struct MeasuredPart {
+    /// The part.
+    pub part: Part,
+    /// Seconds of each round, least first; at least one.
+    pub seconds: Vec<f64>,
+    /// Multiply-adds of integers.
+    pub integer: u64,
+    /// Multiply-adds of floats.
+    pub float: u64,
+    /// Seconds that were predicted.
+    pub predicted: f64,
+    /// Seconds at the device's limits.
+    pub limit: f64,
+    /// What each kind of op took, the longest first; empty where that was not asked for.
+    pub profile: Vec<OpTime>,
+}
+
+impl MeasuredPart {
+    /// What people call it.
+    pub fn name(&self) -> &'static str {
+        match self.part {
+            Part::TextEncoder => "text encoder",
+            Part::UNet => "U-Net step",
+            Part::VaeDecoder => "VAE decoder",
+        }
+    }
+
+    /// The median of the rounds in seconds.
+    pub fn median(&self) -> f64 {
+        self.seconds[self.seconds.len() / 2]
+    }
+
+    /// Multiply-adds in a second.
+    pub fn rate(&self) -> f64 {
+        (self.integer + self.float) as f64 / self.median()
+    }
+}
+
+/// Measures the parts of a run of `request`.
+///
+/// # Errors
+/// When the request cannot be met, or the device fails.
+pub fn measure(
+    pipeline: &Pipeline,
+    request: &Request,
+    options: &MeasureOptions,
+) -> Result<Measurement, Error> {
+    let settings = pipeline.settings(request)?;
+    let run = pipeline.run_plan(request)?;
+    let limits = pipeline.limits()?;
+    let wanted = |part: &Part| options.part.is_none_or(|wanted| wanted == *part);
+    let parts = Part::ALL.into_iter().filter(wanted);
+    let parts = parts
+        .map(|part| measure_part(pipeline.part(part, request)?, part, &limits, options))
+        .collect::<Result<Vec<_>, Error>>()?;
+    // A picture takes the states of its prompts, every step, and its decoding.
+    let picture = match &parts[..] {
+        [text, step, decoder] => {
+            let steps = run.evaluations as f64 * step.median();
+            Some((run.evaluations, run.prompts as f64 * text.median() + steps + decoder.median()))
+        }
+        _ => None,
+    };
+    let (model, backend) = (pipeline.manifest().name.clone(), pipeline.backend_description());
+    Ok(Measurement { model, backend, width: settings.width, height: settings.height, limits, parts, picture })
+}
+
+fn measure_part(
+    mut run: PartRun<'_>,
+    part: Part,
+    limits: &Limits,
+    options: &MeasureOptions,
+) -> Result<MeasuredPart, Error> {
+    // Reads the weights and touches the memory.
+    run.run()?;
+    let mut seconds = (0..options.rounds.get())
+        .map(|_| {
+            let start = Instant::now();
+            run.run()?;
+            Ok(start.elapsed().as_secs_f64())
+        })
+        .collect::<Result<Vec<f64>, Error>>()?;
+    seconds.sort_by(f64::total_cmp);
+    let cost = run.cost();
+    Ok(MeasuredPart {
+        part,
+        seconds,
+        integer: cost.integer,
+        float: cost.float,
+        predicted: cost.seconds,
+        limit: limits.seconds(cost.integer, cost.float),
+        profile: if options.profile { run.profile()? } else { Vec::new() },
+    })
+}
+
+impl Measurement {
+    /// The part of its time that an op would take at the device's limits, by its multiply-adds and by the bytes it moves.
+    pub fn shares(&self, op: &OpTime) -> [f64; 2] {
+        let seconds = op.time.as_secs_f64().max(f64::MIN_POSITIVE);
+        // Copying reads and writes what it counts once.
+        let moved = op.bytes as f64 / 2.0 / self.limits.copy;
+        [self.limits.seconds(op.integer, op.float) / seconds, moved / seconds]
+    }
+
+    /// All of it, as JSON.
+    pub fn json(&self) -> Value {
+        let op = |op: &OpTime| {
+            let [arithmetic, memory] = self.shares(op);
+            json!({
+                "op": op.op,
+                "count": op.count,
+                "multiply_adds": { "integer": op.integer, "float": op.float },
+                "bytes": op.bytes,
+                "seconds": op.time.as_secs_f64(),
+                "share_of_limit": arithmetic,
+                "share_of_copying": memory,
+            })
+        };
+        let part = |part: &MeasuredPart| {
+            json!({
+                "name": part.name(),
+                "seconds": part.seconds,
+                "median": part.median(),
+                "predicted": part.predicted,
+                "multiply_adds": { "integer": part.integer, "float": part.float },
+                "per_second": part.rate(),
+                "share_of_limit": part.limit / part.median(),
+                "ops": part.profile.iter().map(op).collect::<Vec<_>>(),
+            })
+        };
+        let Limits { integer, float, copy } = self.limits;
+        json!({
+            "model": self.model,
+            "backend": self.backend,
+            "width": self.width,
+            "height": self.height,
+            "limits": { "integer": integer, "float": float, "copy": copy },
+            "parts": self.parts.iter().map(part).collect::<Vec<_>>(),
+            "picture": self.picture.map(|(steps, seconds)| json!({ "steps": steps, "seconds": seconds })),
+        })
+    }
+}
