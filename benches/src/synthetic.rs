@@ -281,14 +281,14 @@ fn byte_vocabulary() -> (Value, &'static str) {
 #[cfg(test)]
 mod tests {
     use sdq_formats::layout;
-    use sdq_quantize::{Recipe, plan};
+    use sdq_quantize::{Precision, plan};
 
     use super::*;
 
     /// What a whole file of weights takes, without its texts and table (about a megabyte), in megabytes.
-    fn megabytes(recipe: Recipe) -> f64 {
+    fn megabytes(precision: Precision) -> f64 {
         let weights = Description::new(Shape::Sd15).model().unwrap().rated_weights().into_iter();
-        let weights = weights.map(|(component, weights)| (component, weights, recipe));
+        let weights = weights.map(|(component, weights)| (component, weights, precision));
         let plan = plan(weights, &[]).unwrap();
         let weights = plan.parts.iter().flat_map(|part| &part.weights);
         let parts =
@@ -312,10 +312,12 @@ mod tests {
     }
 
     #[test]
-    fn recipes_keep_their_sizes() {
-        for (recipe, largest) in [(Recipe::Q8, 1100.0), (Recipe::Mixed, 800.0), (Recipe::Q4, 620.0)] {
-            let found = megabytes(recipe) + 1.0;
-            assert!(found < largest && found > 0.95 * largest, "{}: {found:.1} MB", recipe.name());
+    fn precisions_keep_their_sizes() {
+        for (precision, largest) in
+            [(Precision::Q8, 1100.0), (Precision::Mixed, 800.0), (Precision::Q4, 620.0)]
+        {
+            let found = megabytes(precision) + 1.0;
+            assert!(found < largest && found > 0.95 * largest, "{}: {found:.1} MB", precision.name());
         }
     }
 }

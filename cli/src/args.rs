@@ -5,11 +5,12 @@ mod convert;
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
 use clap::{ArgGroup, Parser, Subcommand, ValueEnum};
-use sdq::add_ons::{EmbeddingFile, LoraFile};
-use sdq_engine::{
+use sdq::{
     PipelineOptions,
-    backend::{Backend, Wanted, choose},
-    pipeline::{Caching, Part},
+    add_ons::{EmbeddingFile, LoraFile},
+    device::{self, Backend, Wanted},
+    measure::Part,
+    request::Caching,
 };
 
 pub(crate) use convert::ConvertArgs;
@@ -131,7 +132,7 @@ impl DeviceArgs {
             );
         }
         let notice = Arc::new(|words: &str| note!("warning: {words}"));
-        Ok(choose(backend.wanted(), self.device.as_deref(), self.threads, notice)?)
+        Ok(device::open(backend.wanted(), self.device.as_deref(), self.threads, notice)?)
     }
 }
 

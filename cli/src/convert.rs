@@ -3,8 +3,7 @@
 use std::{path::Path, time::Instant};
 
 use anyhow::Context as _;
-use sdq::convert::{self, ConvertOptions, Goal, describe};
-use sdq_quantize::Report;
+use sdq::convert::{self, ConvertOptions, Goal, Report, describe};
 
 use crate::{args::ConvertArgs, interrupt, terminal};
 
@@ -38,10 +37,10 @@ fn options(args: &ConvertArgs) -> anyhow::Result<ConvertOptions> {
         (None, None) => None,
     };
     Ok(ConvertOptions {
-        recipe: args.recipe.0,
-        unet: args.unet_type.map(|recipe| recipe.0),
-        vae: args.vae_type.map(|recipe| recipe.0),
-        text: args.text_type.map(|recipe| recipe.0),
+        precision: args.precision.0,
+        unet: args.unet_type.map(|precision| precision.0),
+        vae: args.vae_type.map(|precision| precision.0),
+        text: args.text_type.map(|precision| precision.0),
         rules: args.rules.clone(),
         goal,
         calibrate: args.calibrate,

@@ -2,14 +2,14 @@
 
 use sdq::{
     Request,
-    convert::reference,
+    convert::{Precision, reference},
     evaluate::{EvaluateOptions, evaluate},
     model,
     prompts::{self, Prompt},
+    run::check_writable,
 };
-use sdq_quantize::Recipe;
 
-use crate::{UsageError, args::EvalArgs, interrupt, run::check_writable, terminal};
+use crate::{UsageError, args::EvalArgs, interrupt, terminal};
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let options =
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     interrupt::listen();
     let device = args.device.options()?;
     let evaluation = terminal::watched(|watch| {
-        let reference = reference::open(&args.reference, Recipe::F32, &device, watch)?;
+        let reference = reference::open(&args.reference, Precision::F32, &device, watch)?;
         let other = model::open(Some(&args.other), &device)?;
         evaluate(&reference.pipeline, &other, &options, watch)
     })?;

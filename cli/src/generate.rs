@@ -3,14 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use sdq::{add_ons::AddOns, model};
-use sdq_engine::PromptSyntax;
+use sdq::{
+    add_ons::AddOns,
+    model,
+    request::PromptSyntax,
+    run::{self, RunFiles},
+};
 
 use crate::{
     args::GenerateArgs,
     interrupt,
     job::{self, Asked},
-    run::{self, Files},
     terminal,
 };
 
@@ -25,10 +28,10 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let given = AddOns { embeddings: args.add_ons.embeddings.clone(), ..AddOns::default() };
     given.check_used(&[&request.prompt, &request.negative_prompt])?;
     if let Some(source) = &source {
-        source.note_differences(&pipeline);
+        terminal::watched(|watch| source.note_differences(&pipeline, watch));
     }
     let settings = pipeline.settings(&request)?;
-    let files = Files {
+    let files = RunFiles {
         model: absolute(args.model.as_deref())?,
         output: args.output.clone(),
         save_latents: args.save_latents.clone(),
@@ -48,7 +51,9 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         let path = saved_run.display();
         note!("note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it");
     }
-    run::run(&pipeline, &settings, &files, &args.run, 0, |observer| pipeline.generate(&request, observer))
+    crate::run::run(&pipeline, &files, settings.request.count, &args.run, |options, watch| {
+        run::generate(&pipeline, &request, &files, options, watch)
+    })
 }
 
 fn absolute(path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {

@@ -1,6 +1,6 @@
 //! Ctrl-C: the first one ends the run at the next step, the second one at once, but never within a file.
 
-use std::{ops::ControlFlow, sync::LazyLock};
+use std::sync::LazyLock;
 
 use sdq::Cancel;
 
@@ -20,11 +20,6 @@ pub(crate) fn listen() {
 /// What Ctrl-C cancels.
 pub(crate) fn cancel() -> &'static Cancel {
     &CANCEL
-}
-
-/// Whether to go on: not after Ctrl-C.
-pub(crate) fn check() -> ControlFlow<()> {
-    CANCEL.check()
 }
 
 /// Runs `write`, which a second Ctrl-C waits for.

@@ -1,18 +1,19 @@
 //! Flags, a recipe and pictures → a request.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use sdq::add_ons::AddOns;
-use sdq_engine::{
-    Mask, Picture, PromptReading, PromptSyntax, Request, Variation,
-    pipeline::{MAX_SIDE, SIZE_STEP},
+use sdq::{
+    Request,
+    add_ons::AddOns,
+    recipe::Source,
+    request::{PromptReading, PromptSyntax, Variation},
+    run::read_start,
 };
-use sdq_formats::picture::{self, Pixels};
 
 use crate::{
     UsageError,
     args::{AddOnArgs, GenerateArgs},
-    recipe::Source,
+    terminal,
 };
 
 /// Where variations start to count.
@@ -48,15 +49,17 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
         }
         (_, init_image) => (init_image.clone(), args.job.mask.clone()),
     };
-    read_pictures(&mut request, init_image.as_deref(), mask.as_deref())?;
+    read_start(&mut request, init_image.as_deref(), mask.as_deref())?;
     let AddOnArgs { loras, embeddings, vae, lora_dir } = args.add_ons.clone();
     let mut add_ons = AddOns { loras, embeddings, vae };
     if request.reading.syntax == PromptSyntax::Weighted {
         add_ons.take_tags(&mut request.prompt, lora_dir.as_deref())?;
     }
     if let Some(source) = &source {
-        source.note_unused();
-        let recipe = source.add_ons(lora_dir.as_deref());
+        let recipe = terminal::watched(|watch| {
+            source.note_unused(watch);
+            source.add_ons(lora_dir.as_deref(), watch)
+        });
         // Those of the recipe come first, as they did where the prompt's tags were added to the flags'.
         if args.add_ons.loras.is_empty() {
             add_ons.loras = [recipe.loras, add_ons.loras].concat();
@@ -116,32 +119,4 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
     }
     request.variation = strength.map(|strength| Variation { seed: seed.unwrap_or(VARIATION_SEED), strength });
     Ok(())
-}
-
-/// Reads the start picture and the mask, fitted to the size that is to be drawn; the picture gives it where it is open.
-fn read_pictures(
-    request: &mut Request,
-    init_image: Option<&Path>,
-    mask: Option<&Path>,
-) -> anyhow::Result<()> {
-    let Some(path) = init_image else { return Ok(()) };
-    let image = picture::read(path)?;
-    let side = |asked: Option<usize>, own: usize| match asked {
-        Some(side) => side,
-        None => (own / SIZE_STEP * SIZE_STEP).max(SIZE_STEP),
-    };
-    let (width, height) = (side(request.width, image.width), side(request.height, image.height));
-    (request.width, request.height) = (Some(width), Some(height));
-    // A size that cannot be drawn is refused with the request; nothing is scaled to it.
-    if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
-        let Pixels { width, height, rgb } = image.fill(width, height);
-        request.init_image = Some(Picture { width, height, rgb });
-        request.mask = mask.map(|path| read_mask(path, width, height)).transpose()?;
-    }
-    Ok(())
-}
-
-fn read_mask(path: &Path, width: usize, height: usize) -> anyhow::Result<Mask> {
-    let values = picture::read(path)?.fill(width, height).luma();
-    Ok(Mask { width, height, values })
 }

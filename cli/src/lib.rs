@@ -1,10 +1,10 @@
 //! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info`, `doctor` and `schedulers`.
 //!
-//! A program that adds schedulers calls [`sdq_schedulers::register`] and then [`run`]:
+//! A program that adds schedulers calls [`sdq::schedulers::register`] and then [`run`]:
 //!
 //! ```no_run
 //! fn main() -> std::process::ExitCode {
-//!     // sdq_schedulers::register(…)
+//!     // sdq::schedulers::register(…)
 //!     sdq_cli::run(std::env::args_os())
 //! }
 //! ```
@@ -44,7 +44,6 @@ mod job;
 mod plan;
 mod preview;
 mod progress;
-mod recipe;
 mod resume;
 mod run;
 mod schedulers;
@@ -54,7 +53,6 @@ use std::{ffi::OsString, fmt, process::ExitCode};
 
 use clap::Parser as _;
 use sdq::ErrorKind;
-use sdq_engine::Error as EngineError;
 
 use args::{Args, Command};
 
@@ -123,9 +121,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<UsageError>() {
         return EXIT_USAGE;
     }
-    let of_library = error.downcast_ref::<sdq::Error>().map(sdq::Error::kind);
-    let kind = of_library.or_else(|| error.downcast_ref::<EngineError>().map(ErrorKind::of_engine));
-    match kind {
+    match error.chain().find_map(ErrorKind::of) {
         Some(ErrorKind::Cancelled) => EXIT_INTERRUPTED,
         Some(ErrorKind::RequestInvalid | ErrorKind::OptionInvalid) => EXIT_USAGE,
         _ => EXIT_FAILED,

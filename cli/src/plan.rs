@@ -18,7 +18,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
     if let Some(source) = &source {
-        source.note_differences(&pipeline);
+        terminal::watched(|watch| source.note_differences(&pipeline, watch));
     }
     let plan = Plan::new(&pipeline, &request)?;
     match args.run.json {

@@ -3,13 +3,12 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal as _, stderr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use sdq_engine::Picture;
-use sdq_formats::picture;
+use sdq::{Picture, picture};
 
-use crate::{interrupt, progress::Progress};
+use crate::interrupt;
 
 /// Widest picture that is shown in a terminal, in columns; larger ones lose every other pixel.
 const MAX_COLUMNS: usize = 64;
@@ -21,38 +20,51 @@ pub(crate) struct Previews {
     in_terminal: bool,
     /// Lines of the last one in the terminal, to be drawn over.
     lines: usize,
+    /// The pictures that the previews become.
+    outputs: Vec<PathBuf>,
     /// Files written so far, to be removed at the end.
     files: Vec<PathBuf>,
+    /// Whether the user knows that files cannot be written.
+    failed: bool,
 }
 
 impl Previews {
-    pub(crate) fn new() -> Previews {
-        let colors = std::env::var("COLORTERM").is_ok_and(|value| value == "truecolor" || value == "24bit");
-        Previews { in_terminal: colors && stderr().is_terminal(), lines: 0, files: Vec::new() }
+    /// For a run without previews.
+    pub(crate) fn none() -> Previews {
+        Previews::new(Vec::new())
     }
 
-    /// Shows `picture`, which is to become the file `output`.
-    pub(crate) fn show(
-        &mut self,
-        picture: &Picture,
-        output: &Path,
-        progress: &Progress,
-    ) -> anyhow::Result<()> {
+    /// For the pictures that become `outputs`.
+    pub(crate) fn new(outputs: Vec<PathBuf>) -> Previews {
+        let colors = std::env::var("COLORTERM").is_ok_and(|value| value == "truecolor" || value == "24bit");
+        let in_terminal = colors && stderr().is_terminal();
+        Previews { in_terminal, lines: 0, outputs, files: Vec::new(), failed: false }
+    }
+
+    /// Shows `picture`, which becomes picture number `image` of the run. `above` runs what prints while no bar is in the way.
+    pub(crate) fn show(&mut self, picture: &Picture, image: usize, above: impl FnOnce(&dyn Fn())) {
         if self.in_terminal {
             let text = half_blocks(picture);
             // Over the last one.
             let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
             self.lines = text.lines().count();
-            progress.above(|| note!("{up}{}", text.trim_end_matches('\n')));
-            return Ok(());
+            above(&|| note!("{up}{}", text.trim_end_matches('\n')));
+            return;
         }
+        let Some(output) = self.outputs.get(image) else { return };
         let path = output.with_extension("preview.png");
         let Picture { width, height, rgb } = enlarged(picture);
-        interrupt::while_writing(|| picture::write(&path, width, height, &rgb, &[]))?;
-        if !self.files.contains(&path) {
-            self.files.push(path);
+        let written = interrupt::while_writing(|| picture::write(&path, width, height, &rgb, &[]));
+        match written {
+            Ok(()) if !self.files.contains(&path) => self.files.push(path),
+            Ok(()) => {}
+            // The run does not depend on it.
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    above(&|| note!("warning: no preview: {error}"));
+                }
+            }
         }
-        Ok(())
     }
 
     /// Takes the files away: the pictures are there.

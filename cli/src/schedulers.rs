@@ -1,9 +1,9 @@
 //! `sdq schedulers`: what there is, when to use it, and what it takes.
 
-use sdq_schedulers::{SchedulerEntry, SchedulerOption};
+use sdq::schedulers::{self, SchedulerEntry, SchedulerOption};
 
 pub(crate) fn run() -> anyhow::Result<()> {
-    let entries = sdq_schedulers::schedulers();
+    let entries = schedulers::schedulers();
     for entry in &entries {
         say!("{:<16} {}", entry.name, entry.summary);
         if !entry.aliases.is_empty() {

@@ -1,11 +1,16 @@
-//! The library's events on standard error: notes as lines, tasks as a bar.
+//! The library's events on standard error: notes as lines, tasks as a bar, previews.
 
 use sdq::{Event, Watch};
 
-use crate::{interrupt, progress::Progress};
+use crate::{interrupt, preview::Previews, progress::Progress};
 
 /// Runs `work` with a watch that tells standard error, and that Ctrl-C cancels.
 pub(crate) fn watched<T>(work: impl FnOnce(&mut Watch<'_>) -> T) -> T {
+    drawn(&mut Previews::none(), work)
+}
+
+/// The same with previews.
+pub(crate) fn drawn<T>(previews: &mut Previews, work: impl FnOnce(&mut Watch<'_>) -> T) -> T {
     let mut progress: Option<Progress> = None;
     let mut observer = |event: Event| match event {
         Event::Progress { task, done, total } => {
@@ -17,10 +22,10 @@ pub(crate) fn watched<T>(work: impl FnOnce(&mut Watch<'_>) -> T) -> T {
                 bar.finish();
             }
         }
-        Event::Note(words) => match &progress {
-            Some(bar) => bar.above(|| note!("{words}")),
-            None => note!("{words}"),
-        },
+        Event::Note(words) => above(progress.as_ref(), || note!("{words}")),
+        Event::Step { image, preview: Some(picture), .. } => {
+            previews.show(&picture, image, |print| above(progress.as_ref(), print));
+        }
         _ => {}
     };
     let result = work(&mut Watch::new(&mut observer, interrupt::cancel()));
@@ -28,4 +33,12 @@ pub(crate) fn watched<T>(work: impl FnOnce(&mut Watch<'_>) -> T) -> T {
         bar.finish();
     }
     result
+}
+
+/// Runs `print` while the bar is away.
+fn above(bar: Option<&Progress>, print: impl FnOnce()) {
+    match bar {
+        Some(bar) => bar.above(print),
+        None => print(),
+    }
 }

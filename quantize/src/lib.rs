@@ -8,11 +8,11 @@
 mod convert;
 mod encode;
 mod error;
-mod recipe;
+mod precision;
 mod source;
 
 pub use convert::{Part, PlannedWeight, Progress, Report, check, convert};
 pub use encode::{EncodeError, encode};
 pub use error::ConvertError;
-pub use recipe::{Plan, Recipe, Rule, RuleError, plan};
+pub use precision::{Plan, Precision, Rule, RuleError, plan};
 pub use source::{ComponentSource, ModelSource};

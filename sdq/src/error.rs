@@ -12,6 +12,7 @@ use sdq_formats::{
     lora::{LoraError, LoraWriteError},
     picture::PictureError,
     published::PublishedError,
+    safetensors::SafetensorsError,
     sdq::{SdqError, SdqProblem},
 };
 use sdq_quantize::{ConvertError, RuleError};
@@ -41,6 +42,9 @@ pub enum Error {
     /// A picture cannot be read or written.
     #[error(transparent)]
     Picture(#[from] PictureError),
+    /// Latents cannot be written.
+    #[error(transparent)]
+    Latents(#[from] SafetensorsError),
     /// A rule that gives weights a type cannot be followed.
     #[error(transparent)]
     Rule(#[from] RuleError),
@@ -208,6 +212,12 @@ impl ErrorKind {
         }
     }
 
+    /// The kind of an error of this library or of the engine below it; `None` for others.
+    pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<ErrorKind> {
+        let own = error.downcast_ref::<Error>().map(Error::kind);
+        own.or_else(|| error.downcast_ref::<EngineError>().map(ErrorKind::of_engine))
+    }
+
     /// The kind of a failure of the engine by itself.
     pub fn of_engine(error: &EngineError) -> ErrorKind {
         match error {
@@ -257,7 +267,8 @@ impl Error {
             Error::LoraWrite(LoraWriteError::File(_))
             | Error::Write { .. }
             | Error::TemporaryFolder(_)
-            | Error::Verdicts(_) => ErrorKind::FileWrite,
+            | Error::Verdicts(_)
+            | Error::Latents(_) => ErrorKind::FileWrite,
             Error::Thread(_) | Error::SessionEnded | Error::NoDevice { .. } => ErrorKind::DeviceFailed,
             Error::InFile { error, .. } => error.kind(),
         }

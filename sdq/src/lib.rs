@@ -17,6 +17,7 @@
 pub mod add_ons;
 mod budget;
 pub mod convert;
+pub mod device;
 #[cfg(feature = "vulkan")]
 pub mod doctor;
 mod error;
@@ -28,6 +29,8 @@ pub mod observer;
 pub mod plan;
 pub mod prompts;
 pub mod recipe;
+pub mod request;
+pub mod run;
 mod session;
 mod tags;
 pub mod text;
@@ -36,4 +39,6 @@ pub use budget::MemoryBudget;
 pub use error::{Error, ErrorKind};
 pub use observer::{Cancel, Event, Note, Task, Watch};
 pub use sdq_engine::{Generated, Mask, Picture, Pipeline, PipelineOptions, Request};
+pub use sdq_formats::picture;
+pub use sdq_schedulers as schedulers;
 pub use session::{DrawOptions, Session};

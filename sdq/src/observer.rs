@@ -12,6 +12,11 @@ use std::{
 
 use sdq_engine::Picture;
 
+use crate::text::printable;
+
+/// Most characters of a text from a file that a note shows.
+const SHOWN_CHARS: usize = 200;
+
 /// Something that happened. Events are owned, so that they can cross threads.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -66,6 +71,10 @@ pub enum Task {
     Calibrating,
     /// Drawing with two models; units are steps.
     Comparing,
+    /// Reading the prompt of a run; units are the run's steps.
+    ReadingPrompt,
+    /// Drawing the pictures of a run; units are steps.
+    Drawing,
 }
 
 impl Task {
@@ -74,7 +83,7 @@ impl Task {
         match self {
             Task::Converting { .. } => "tensor",
             Task::Measuring => "weight",
-            Task::Calibrating | Task::Comparing => "step",
+            Task::Calibrating | Task::Comparing | Task::ReadingPrompt | Task::Drawing => "step",
         }
     }
 }
@@ -86,6 +95,8 @@ impl fmt::Display for Task {
             Task::Measuring => "measuring",
             Task::Calibrating => "calibrating",
             Task::Comparing => "comparing",
+            Task::ReadingPrompt => "reading the prompt",
+            Task::Drawing => "drawing",
         })
     }
 }
@@ -150,6 +161,24 @@ pub enum Note {
         /// Further ones.
         more: usize,
     },
+    /// A recipe was written by another program, whose noise is not sdq's.
+    ForeignRecipe {
+        /// The program.
+        program: &'static str,
+    },
+    /// A part of a recipe that sdq has nothing for: its name and its value.
+    RecipeUnused(String),
+    /// A sentence on a difference between the model and the one that a recipe was drawn with.
+    RecipeDiffers(String),
+    /// A file that a recipe adds to the model is not there.
+    RecipeFileMissing {
+        /// Its name.
+        name: String,
+    },
+    /// The unfinished run cannot be saved; it goes on.
+    NotSaved(String),
+    /// A preview cannot be decoded; the run goes on.
+    NoPreview(String),
     /// How near pictures come after some of the moves towards the smallest file.
     Fitting {
         /// Moves taken.
@@ -186,6 +215,23 @@ impl fmt::Display for Note {
                 write!(f, "left out: {count} tensors {why}: {}", names.join(", "))?;
                 if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
             }
+            Note::ForeignRecipe { program } => write!(
+                f,
+                "note: {program} drew the picture, with noise of its own: this one will be similar at best"
+            ),
+            Note::RecipeUnused(unused) => {
+                write!(f, "warning: not used of the recipe: {}", printable(unused, SHOWN_CHARS))
+            }
+            Note::RecipeDiffers(difference) => write!(f, "warning: {}", printable(difference, SHOWN_CHARS)),
+            Note::RecipeFileMissing { name } => write!(
+                f,
+                "warning: the recipe has `{}`, which is neither in --lora-dir nor beside the picture",
+                printable(name, SHOWN_CHARS)
+            ),
+            Note::NotSaved(reason) => {
+                write!(f, "warning: the unfinished run cannot be saved, so it could not be resumed: {reason}")
+            }
+            Note::NoPreview(reason) => write!(f, "warning: no preview: {reason}"),
             Note::Fitting { moves, of, psnr } => {
                 write!(f, "{moves} of {of} moves towards the smallest file: {psnr:.1} dB")
             }

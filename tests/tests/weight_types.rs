@@ -1,7 +1,7 @@
-//! The type that every recipe gives to every weight of every family: a file converted again is the same file.
+//! The type that every precision gives to every weight of every family: a file converted again is the same file.
 
 use sdq_formats::published::{ModelFiles, PublishedModel};
-use sdq_quantize::{Plan, Recipe};
+use sdq_quantize::{Plan, Precision};
 use sdq_tests::{
     goldens::{self, FAMILIES, TINY},
     models::demo_model,
@@ -28,9 +28,9 @@ const TYPES: [(&str, [&str; 3]); 15] = [
     ("sdxl", ["755b0e8b", "02c1d0a0", "71e06e63"]),
 ];
 
-fn plan(model: &PublishedModel, recipe: Recipe) -> Plan {
+fn plan(model: &PublishedModel, precision: Precision) -> Plan {
     let components = described(model).rated_weights().into_iter();
-    let components = components.map(|(component, weights)| (component, weights, recipe));
+    let components = components.map(|(component, weights)| (component, weights, precision));
     sdq_quantize::plan(components, &[]).unwrap()
 }
 
@@ -55,7 +55,8 @@ fn every_weight_keeps_its_type() {
     let layouts = ["sd15", "sd21", "sdxl"].map(|family| (family, Published::new(&rows(family)).open()));
     let mut found = Vec::new();
     for (name, model) in directories.chain(layouts) {
-        let hashes = [Recipe::Q8, Recipe::Q4, Recipe::Mixed].map(|recipe| hash(&plan(&model, recipe)));
+        let hashes =
+            [Precision::Q8, Precision::Q4, Precision::Mixed].map(|precision| hash(&plan(&model, precision)));
         found.push((name, hashes));
     }
     let expected = TYPES.map(|(name, hashes)| (name, hashes.map(str::to_owned)));

@@ -3,8 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::ValueEnum;
-use sdq_formats::{published::ModelFiles, single_file::Prediction};
-use sdq_quantize::{Recipe, Rule};
+use sdq::convert::{ModelFiles, Precision, Prediction, Rule};
 
 /// A published model, in one piece or in several.
 #[derive(Debug, clap::Args)]
@@ -76,7 +75,7 @@ pub(crate) enum PredictionArg {
 }
 
 /// Flags that choose types themselves.
-const CHOSEN: [&str; 5] = ["recipe", "unet_type", "vae_type", "text_type", "rules"];
+const CHOSEN: [&str; 5] = ["precision", "unet_type", "vae_type", "text_type", "rules"];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConvertArgs {
@@ -92,20 +91,20 @@ pub(crate) struct ConvertArgs {
     pub(crate) dry_run: bool,
 
     /// Number format of the weights. `mixed` is q4 with q8 where it is seen most.
-    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = RecipeArg(Recipe::F16))]
-    pub(crate) recipe: RecipeArg,
+    #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = PrecisionArg(Precision::F16))]
+    pub(crate) precision: PrecisionArg,
 
     /// Number format of the U-Net alone.
     #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) unet_type: Option<RecipeArg>,
+    pub(crate) unet_type: Option<PrecisionArg>,
 
     /// Number format of the VAE alone.
     #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) vae_type: Option<RecipeArg>,
+    pub(crate) vae_type: Option<PrecisionArg>,
 
     /// Number format of the text encoder alone.
     #[arg(long, value_enum, value_name = "TYPE")]
-    pub(crate) text_type: Option<RecipeArg>,
+    pub(crate) text_type: Option<PrecisionArg>,
 
     /// Number format (not `mixed`) of weights whose name, such as unet.conv_in.weight, matches; repeatable, the first
     /// that matches counts.
@@ -134,17 +133,17 @@ pub(crate) struct ConvertArgs {
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
-/// The recipes of `sdq-quantize`, as clap wants them.
+/// [`Precision`], as clap wants it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RecipeArg(pub(crate) Recipe);
+pub(crate) struct PrecisionArg(pub(crate) Precision);
 
-impl ValueEnum for RecipeArg {
-    fn value_variants<'a>() -> &'a [RecipeArg] {
-        const ALL: [RecipeArg; Recipe::ALL.len()] = {
-            let mut all = [RecipeArg(Recipe::F32); Recipe::ALL.len()];
+impl ValueEnum for PrecisionArg {
+    fn value_variants<'a>() -> &'a [PrecisionArg] {
+        const ALL: [PrecisionArg; Precision::ALL.len()] = {
+            let mut all = [PrecisionArg(Precision::F32); Precision::ALL.len()];
             let mut index = 0;
             while index < all.len() {
-                all[index] = RecipeArg(Recipe::ALL[index]);
+                all[index] = PrecisionArg(Precision::ALL[index]);
                 index += 1;
             }
             all

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use sdq_engine::{Model, Pipeline};
 use sdq_formats::{published::PublishedModel, sdq::SdqFile, sniff::FileKind};
-use sdq_quantize::Recipe;
+use sdq_quantize::Precision;
 
 use crate::{
     Error, Note, Watch,
@@ -53,7 +53,7 @@ fn with_vae(
     let model = PublishedModel::open_vae(files, f64::from(pipeline.scaling_factor()))?;
     let component = model.component("vae").ok_or(sdq_engine::Error::MissingComponent { component: "vae" })?;
     let weights = Model::vae_weights(component.config()).map_err(in_file)?;
-    let plan = sdq_quantize::plan([("vae", weights, Recipe::F16)], &[])?;
+    let plan = sdq_quantize::plan([("vae", weights, Precision::F16)], &[])?;
     let folder = temporary_folder()?;
     let path = folder.path().join("vae.sdq");
     checkpoint::write(&model, &plan, threads, &path, watch)?;

@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::Path};
 
 use sdq_engine::{Event, Request, pipeline::ActivationMoments};
 use sdq_formats::published::PublishedModel;
-use sdq_quantize::{Plan, Recipe};
+use sdq_quantize::{Plan, Precision};
 
 use super::reference;
 use crate::{
@@ -33,7 +33,7 @@ pub(super) fn moments(
         Some(path) => prompts::spread(prompts::read(path, SEED)?, count.get()),
         None => prompts::everyday(count.get(), SEED),
     };
-    let reference = reference::convert(model, Recipe::F16, &models::on_cpu(threads), watch)?;
+    let reference = reference::convert(model, Precision::F16, &models::on_cpu(threads), watch)?;
     let request =
         |Prompt { text, seed }| Request { prompt: text, seed, steps: Some(STEPS), ..Request::default() };
     let requests: Vec<Request> = prompts.into_iter().map(request).collect();

@@ -11,7 +11,7 @@ use sdq_engine::{
     pipeline::{Probe, compare},
 };
 use sdq_formats::{WeightSpec, WeightType, layout, published::PublishedModel, sdq::Quantization};
-use sdq_quantize::{Plan, Recipe};
+use sdq_quantize::{Plan, Precision};
 
 use super::{
     checkpoint,
@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// The files whose weights are chosen from, the reference first.
-const RECIPES: [Recipe; 3] = [Recipe::F16, Recipe::Q8, Recipe::Q4];
+const PRECISIONS: [Precision; 3] = [Precision::F16, Precision::Q8, Precision::Q4];
 /// Evaluations of the U-Net that a weight is judged by.
 const POINTS: usize = 3;
 /// Pictures that a whole choice is judged by.
@@ -84,7 +84,8 @@ pub(super) fn fit(
     };
     let request = |Prompt { text, seed }| Request { prompt: text, seed, ..Request::default() };
     let requests = prompts.into_iter().map(request).collect();
-    let files = RECIPES.map(|recipe| reference::convert(source, recipe, &model::on_cpu(threads), watch));
+    let files =
+        PRECISIONS.map(|precision| reference::convert(source, precision, &model::on_cpu(threads), watch));
     let files = files.into_iter().collect::<Result<Vec<_>, Error>>()?;
     let versions = Versions { files, requests };
     let layers = versions.measure(source, watch)?;
@@ -128,7 +129,7 @@ fn fewest_moves(layers: &[Layer], moves: &[Move], f16_bytes: usize, limit: usize
     })
 }
 
-/// The same model in each of [`RECIPES`], and what to draw with it.
+/// The same model in each of [`PRECISIONS`], and what to draw with it.
 struct Versions {
     files: Vec<Reference>,
     requests: Vec<Request>,
@@ -148,8 +149,8 @@ impl Versions {
             let mut layers = Vec::new();
             for (spec, sensitivity) in &specs {
                 let mut layer = Layer { name: format!("{component}.{}", spec.name), choices: Vec::new() };
-                for (version, recipe) in RECIPES.into_iter().enumerate() {
-                    let weight_type = recipe.weight_type(spec, *sensitivity);
+                for (version, precision) in PRECISIONS.into_iter().enumerate() {
+                    let weight_type = precision.weight_type(spec, *sensitivity);
                     if layer.choices.iter().any(|choice| choice.weight_type == weight_type) {
                         continue;
                     }

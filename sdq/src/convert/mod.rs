@@ -13,10 +13,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdq_formats::published::{ModelFiles, PublishedModel};
-use sdq_quantize::{Plan, Recipe, Report, Rule};
+use sdq_formats::published::PublishedModel;
+use sdq_quantize::Plan;
 
 pub use fit::Goal;
+pub use sdq_formats::{published::ModelFiles, single_file::Prediction};
+pub use sdq_quantize::{Precision, Report, Rule};
 
 use crate::{Error, Watch};
 
@@ -24,13 +26,13 @@ use crate::{Error, Watch};
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
     /// Type of the weights.
-    pub recipe: Recipe,
+    pub precision: Precision,
     /// Type of the denoiser's, where it is another.
-    pub unet: Option<Recipe>,
+    pub unet: Option<Precision>,
     /// Type of the autoencoder's, where it is another.
-    pub vae: Option<Recipe>,
+    pub vae: Option<Precision>,
     /// Type of the text encoders', where it is another.
-    pub text: Option<Recipe>,
+    pub text: Option<Precision>,
     /// Exceptions by name; the first that matches counts.
     pub rules: Vec<Rule>,
     /// Types are chosen by measurement to meet this. The types above must then be left alone.
@@ -47,7 +49,7 @@ impl Default for ConvertOptions {
     /// Everything in f16.
     fn default() -> ConvertOptions {
         ConvertOptions {
-            recipe: Recipe::F16,
+            precision: Precision::F16,
             unet: None,
             vae: None,
             text: None,
@@ -110,17 +112,17 @@ pub fn convert(
 }
 
 fn plan(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan, Error> {
-    let recipe = |component: &str| -> Recipe {
+    let precision = |component: &str| -> Precision {
         let own = match component {
             "unet" => options.unet,
             "vae" => options.vae,
             _ => options.text,
         };
-        own.unwrap_or(options.recipe)
+        own.unwrap_or(options.precision)
     };
     let components = checkpoint::describe(model)?
         .rated_weights()
         .into_iter()
-        .map(|(component, weights)| (component, weights, recipe(component)));
+        .map(|(component, weights)| (component, weights, precision(component)));
     Ok(sdq_quantize::plan(components, &options.rules)?)
 }

@@ -6,7 +6,7 @@ use sdq_formats::{
     published::PublishedModel,
     single_file::{Certainty, Prediction},
 };
-use sdq_quantize::Recipe;
+use sdq_quantize::Precision;
 
 use super::{describe, reference};
 use crate::{Error, Note, Watch, model};
@@ -20,7 +20,7 @@ pub(super) fn settle(
     if published.training().is_none_or(|training| training.certainty != Certainty::Guess) {
         return Ok(());
     }
-    let reference = reference::convert(published, Recipe::Q8, &model::on_cpu(threads), watch)?;
+    let reference = reference::convert(published, Precision::Q8, &model::on_cpu(threads), watch)?;
     let likeness = reference.pipeline.noise_likeness()?;
     // At the last step of the schedule the input is noise alone. Who predicts noise gives it back; who predicts velocity
     // predicts minus the picture there, which noise is not like.

@@ -7,7 +7,7 @@ use sdq_formats::{
     published::{ModelFiles, PublishedModel},
     sniff::FileKind,
 };
-use sdq_quantize::Recipe;
+use sdq_quantize::Precision;
 use tempfile::TempDir;
 
 use super::checkpoint;
@@ -24,14 +24,14 @@ pub struct Reference {
     _folder: Option<TempDir>,
 }
 
-/// Opens the `.sdq` file at `path`, or converts the published model at `path` by `recipe`, into the system's folder for temporary
+/// Opens the `.sdq` file at `path`, or converts the published model at `path` by `precision`, into the system's folder for temporary
 /// files.
 ///
 /// # Errors
 /// When it cannot be read, or not be run.
 pub fn open(
     path: &Path,
-    recipe: Recipe,
+    precision: Precision,
     options: &PipelineOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Reference, Error> {
@@ -42,20 +42,20 @@ pub fn open(
         return Ok(Reference { pipeline, bytes: metadata.len(), _folder: None });
     }
     let files = ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() };
-    convert(&PublishedModel::open(&files)?, recipe, options, watch)
+    convert(&PublishedModel::open(&files)?, precision, options, watch)
 }
 
-/// Converts `model` by `recipe`, in the system's folder for temporary files.
+/// Converts `model` by `precision`, in the system's folder for temporary files.
 pub(crate) fn convert(
     model: &PublishedModel,
-    recipe: Recipe,
+    precision: Precision,
     options: &PipelineOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Reference, Error> {
     let folder = temporary_folder()?;
     let file = folder.path().join("model.sdq");
     let weights = checkpoint::describe(model)?.rated_weights();
-    let components = weights.into_iter().map(|(component, weights)| (component, weights, recipe));
+    let components = weights.into_iter().map(|(component, weights)| (component, weights, precision));
     let plan = sdq_quantize::plan(components, &[])?;
     let bytes = checkpoint::write(model, &plan, options.threads, &file, watch)?.bytes;
     let pipeline = model::open(Some(&file), options)?;

@@ -9,6 +9,7 @@ mod files;
 mod foreign;
 mod parameters;
 mod sampler;
+mod source;
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use files::{UsedEmbedding, UsedLora};
+pub use source::Source;
 
 use crate::tags::{self, Tag};
 

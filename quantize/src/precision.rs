@@ -15,10 +15,10 @@ const FEWEST_OUTPUTS: usize = 16;
 
 /// How the weights of a component are stored: one type, or a choice of types by how sensitive each weight is.
 ///
-/// Vectors are f32 under every recipe. Under those that quantize, weights of [`Sensitivity::Extreme`] and matrices of
+/// Vectors are f32 under every precision. Under those that quantize, weights of [`Sensitivity::Extreme`] and matrices of
 /// fewer than 32 inputs or 16 outputs stay f16. A table is never stored in q4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Recipe {
+pub enum Precision {
     /// f32.
     F32,
     /// f16.
@@ -31,18 +31,19 @@ pub enum Recipe {
     Mixed,
 }
 
-impl Recipe {
-    /// Every recipe, in the order in which documentation and errors list them.
-    pub const ALL: [Recipe; 5] = [Recipe::F32, Recipe::F16, Recipe::Q8, Recipe::Q4, Recipe::Mixed];
+impl Precision {
+    /// Every precision, in the order in which documentation and errors list them.
+    pub const ALL: [Precision; 5] =
+        [Precision::F32, Precision::F16, Precision::Q8, Precision::Q4, Precision::Mixed];
 
     /// The name used on the command line and in the file's manifest.
     pub fn name(self) -> &'static str {
         match self {
-            Recipe::F32 => "f32",
-            Recipe::F16 => "f16",
-            Recipe::Q8 => "q8",
-            Recipe::Q4 => "q4",
-            Recipe::Mixed => "mixed",
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+            Precision::Q8 => "q8",
+            Precision::Q4 => "q4",
+            Precision::Mixed => "mixed",
         }
     }
 
@@ -50,13 +51,15 @@ impl Recipe {
     pub fn weight_type(self, spec: &WeightSpec, sensitivity: Sensitivity) -> WeightType {
         let eight_bits_from = match self {
             _ if spec.role == WeightRole::Vector => return WeightType::F32,
-            Recipe::F32 => return WeightType::F32,
-            Recipe::F16 => return WeightType::F16,
+            Precision::F32 => return WeightType::F32,
+            Precision::F16 => return WeightType::F16,
             _ if sensitivity == Sensitivity::Extreme || is_narrow(spec) => return WeightType::F16,
-            Recipe::Q8 | Recipe::Mixed if sensitivity >= Sensitivity::VeryHigh => return WeightType::F16,
-            Recipe::Q8 => Sensitivity::Low,
-            Recipe::Mixed => Sensitivity::Medium,
-            Recipe::Q4 => Sensitivity::High,
+            Precision::Q8 | Precision::Mixed if sensitivity >= Sensitivity::VeryHigh => {
+                return WeightType::F16;
+            }
+            Precision::Q8 => Sensitivity::Low,
+            Precision::Mixed => Sensitivity::Medium,
+            Precision::Q4 => Sensitivity::High,
         };
         let four_bits = sensitivity < eight_bits_from && WeightType::Q4.stores(spec.role);
         if four_bits { WeightType::Q4 } else { WeightType::Q8 }
@@ -69,7 +72,7 @@ fn is_narrow(spec: &WeightSpec) -> bool {
     dimensions.is_some_and(|(n, k)| n < FEWEST_OUTPUTS || k < FEWEST_INPUTS)
 }
 
-/// An exception to the recipes: weights whose `component.weight` name matches get this type.
+/// An exception to the precisions: weights whose `component.weight` name matches get this type.
 #[derive(Clone, Debug)]
 pub struct Rule {
     pattern: Regex,
@@ -163,25 +166,29 @@ pub struct Plan {
     pub quantization: Option<Quantization>,
 }
 
-/// Gives every weight of every component (name, weights in reading order with their sensitivities, recipe) its type:
-/// that of the first of `rules` that matches, else the recipe's. Vectors are f32 whatever matches them.
+/// Gives every weight of every component (name, weights in reading order with their sensitivities, precision) its type:
+/// that of the first of `rules` that matches, else the precision's. Vectors are f32 whatever matches them.
 ///
 /// # Errors
 /// When a rule matches no weight other than vectors, or one that its type cannot store.
 pub fn plan(
-    components: impl IntoIterator<Item = (&'static str, Vec<(WeightSpec, Sensitivity)>, Recipe)>,
+    components: impl IntoIterator<Item = (&'static str, Vec<(WeightSpec, Sensitivity)>, Precision)>,
     rules: &[Rule],
 ) -> Result<Plan, RuleError> {
     let mut used = vec![false; rules.len()];
     let (mut parts, mut recipes) = (Vec::new(), Vec::new());
-    for (component, specs, recipe) in components {
+    for (component, specs, precision) in components {
         let mut weights = Vec::with_capacity(specs.len());
         for (spec, sensitivity) in specs {
-            let by_recipe = recipe.weight_type(&spec, sensitivity);
+            let by_precision = precision.weight_type(&spec, sensitivity);
             let by_rule = by_rules(component, &spec, rules, &mut used)?;
-            weights.push(PlannedWeight { spec, weight_type: by_rule.unwrap_or(by_recipe), importance: None });
+            weights.push(PlannedWeight {
+                spec,
+                weight_type: by_rule.unwrap_or(by_precision),
+                importance: None,
+            });
         }
-        recipes.push(format!("{component}: {}", recipe.name()));
+        recipes.push(format!("{component}: {}", precision.name()));
         parts.push(Part { component: component.to_owned(), weights });
     }
     if let Some(index) = used.iter().position(|used| !used) {
@@ -236,7 +243,8 @@ mod tests {
 
     /// Types of one weight under q8, q4 and mixed.
     fn types(spec: &WeightSpec, sensitivity: Sensitivity) -> [&'static str; 3] {
-        [Recipe::Q8, Recipe::Q4, Recipe::Mixed].map(|recipe| recipe.weight_type(spec, sensitivity).name())
+        [Precision::Q8, Precision::Q4, Precision::Mixed]
+            .map(|precision| precision.weight_type(spec, sensitivity).name())
     }
 
     #[test]
@@ -262,7 +270,7 @@ mod tests {
         assert_eq!(weight(WeightRole::Matrix, &[16, 32]), ["q8", "q4", "q4"]);
     }
 
-    fn plan_with(rules: &[&str], recipe: Recipe) -> Result<Plan, RuleError> {
+    fn plan_with(rules: &[&str], precision: Precision) -> Result<Plan, RuleError> {
         let rules = rules.iter().map(|rule| rule.parse()).collect::<Result<Vec<Rule>, _>>()?;
         let weights = vec![
             matrix("attn1.to_q.weight"),
@@ -271,19 +279,19 @@ mod tests {
             WeightSpec::new("embedding.weight", WeightRole::Table, &[4, 64]),
         ];
         let weights = weights.into_iter().map(|spec| (spec, Sensitivity::Low)).collect();
-        plan([("unet", weights, recipe)], &rules)
+        plan([("unet", weights, precision)], &rules)
     }
 
     #[test]
     fn the_first_rule_that_matches_wins() {
-        let plan = plan_with(&["attn1=q8", "^unet\\.attn.*to_q=f32"], Recipe::Q4).unwrap();
+        let plan = plan_with(&["attn1=q8", "^unet\\.attn.*to_q=f32"], Precision::Q4).unwrap();
         let types: Vec<&str> = plan.parts[0].weights.iter().map(|weight| weight.weight_type.name()).collect();
         assert_eq!(types, ["q8", "f32", "f32", "q8"]);
         let quantization = plan.quantization.unwrap();
         assert_eq!(quantization.recipes, ["unet: q4"]);
         assert_eq!(quantization.rules, ["attn1=q8", "^unet\\.attn.*to_q=f32"]);
-        assert_eq!(plan_with(&["attn1=f32"], Recipe::F16).unwrap().quantization, None);
-        assert!(plan_with(&["attn1=q8"], Recipe::F16).unwrap().quantization.is_some());
+        assert_eq!(plan_with(&["attn1=f32"], Precision::F16).unwrap().quantization, None);
+        assert!(plan_with(&["attn1=q8"], Precision::F16).unwrap().quantization.is_some());
     }
 
     #[test]
@@ -299,7 +307,7 @@ mod tests {
                 "rule `unet=q4` matches `unet.embedding.weight`, a table, which is never stored as q4",
             ),
         ] {
-            assert_eq!(plan_with(&[rule], Recipe::Q8).unwrap_err().to_string(), expected);
+            assert_eq!(plan_with(&[rule], Precision::Q8).unwrap_err().to_string(), expected);
         }
     }
 }

@@ -1,0 +1,104 @@
+//! A picture whose recipe is drawn again, and the files that the recipe names.
+
+use std::path::{Path, PathBuf};
+
+use sdq_formats::picture;
+
+use super::{Found, UsedEmbedding, UsedLora};
+use crate::{
+    Error, Note, Pipeline, Watch,
+    add_ons::{AddOns, EmbeddingFile, LoraFile, find_file},
+    text::printable,
+};
+
+/// Most characters of a name that an error shows.
+const SHOWN_CHARS: usize = 200;
+
+/// A picture, and the recipe in it.
+#[derive(Clone, Debug)]
+pub struct Source {
+    picture: PathBuf,
+    /// The recipe.
+    pub found: Found,
+}
+
+impl Source {
+    /// Reads the recipe of `picture`.
+    ///
+    /// # Errors
+    /// When it is not a picture, or holds no recipe that can be read.
+    pub fn read(picture: &Path) -> Result<Source, Error> {
+        let found = Found::from_texts(&picture::read_texts(picture)?);
+        let found = found.map_err(|error| Error::from(error).in_file(picture))?;
+        Ok(Source { picture: picture.to_owned(), found })
+    }
+
+    /// Tells `watch` which parts of the recipe are not used, and who wrote it if not sdq.
+    pub fn note_unused(&self, watch: &mut Watch<'_>) {
+        let Found { program, unused, .. } = &self.found;
+        if *program != "sdq" {
+            watch.note(Note::ForeignRecipe { program });
+        }
+        unused.iter().for_each(|unused| watch.note(Note::RecipeUnused(unused.clone())));
+    }
+
+    /// Tells `watch` what differs from when the picture was drawn.
+    pub fn note_differences(&self, pipeline: &Pipeline, watch: &mut Watch<'_>) {
+        let differences = self.found.recipe.differences(pipeline);
+        differences.into_iter().for_each(|difference| watch.note(Note::RecipeDiffers(difference)));
+    }
+
+    /// The start picture and the mask, beside the picture.
+    ///
+    /// # Errors
+    /// When the recipe starts from a picture that is not there.
+    pub fn start(&self) -> Result<(Option<PathBuf>, Option<PathBuf>), Error> {
+        let recipe = &self.found.recipe;
+        let find = |name: &Option<String>, option: &'static str| -> Result<Option<PathBuf>, Error> {
+            let Some(name) = name else { return Ok(None) };
+            let path = find_file(name, &[self.folder()]);
+            let shown = printable(name, SHOWN_CHARS);
+            let missing = || self.lacks(option, &format!("asks for `{shown}`, which is not beside it"));
+            path.ok_or_else(missing).map(Some)
+        };
+        if recipe.init_image.is_none() && recipe.request.strength.is_some() {
+            return Err(self.lacks("init-image", "starts from a picture that it does not name"));
+        }
+        Ok((find(&recipe.init_image, "init-image")?, find(&recipe.mask, "mask")?))
+    }
+
+    /// Where the picture is.
+    fn folder(&self) -> &Path {
+        self.picture.parent().unwrap_or(Path::new(""))
+    }
+
+    fn lacks(&self, option: &'static str, problem: &str) -> Error {
+        let problem = format!("the recipe in `{}` {problem}; name the file", self.picture.display());
+        Error::Option { option, problem }
+    }
+
+    /// The recipe's additions to the model, from files in `lora_dir` and beside the picture. Those that are not there are left
+    /// out, and `watch` is told.
+    pub fn add_ons(&self, lora_dir: Option<&Path>, watch: &mut Watch<'_>) -> AddOns {
+        let folders: Vec<&Path> = lora_dir.into_iter().chain([self.folder()]).collect();
+        let mut find = |name: &str| {
+            let file = find_file(name, &folders);
+            if file.is_none() {
+                watch.note(Note::RecipeFileMissing { name: name.to_owned() });
+            }
+            file
+        };
+        let recipe = &self.found.recipe;
+        let mut add_ons = AddOns::default();
+        for UsedLora { file, strength } in &recipe.loras {
+            let lora = find(file).map(|path| LoraFile { path, strength: *strength });
+            add_ons.loras.extend(lora);
+        }
+        for UsedEmbedding { file, word } in &recipe.embeddings {
+            let embedding = find(file).map(|path| EmbeddingFile { path, word: word.clone() });
+            add_ons.embeddings.extend(embedding);
+        }
+        add_ons.vae.extend(recipe.vae.iter().filter_map(|name| find(name)));
+        add_ons
+    }
+}

@@ -1,0 +1,123 @@
+//! The files of a run: what it reads, what it writes, and where it is saved meanwhile.
+
+use std::{
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+};
+
+use sdq_formats::{atomic::AtomicFile, picture::PictureFormat};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Error, Pipeline, Request,
+    add_ons::{AddOns, EmbeddingFile, LoraFile},
+    recipe::{Recipe, UsedEmbedding, UsedLora},
+};
+
+/// The files of a run. They are kept beside a saved run, by absolute paths: it may be resumed from another folder.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RunFiles {
+    /// The model; `None` for the built-in one.
+    pub model: Option<PathBuf>,
+    /// The picture to write. Several pictures have numbers before the extension.
+    pub output: PathBuf,
+    /// Where the latents go, as safetensors.
+    pub save_latents: Option<PathBuf>,
+    /// The picture that the run starts from.
+    pub init_image: Option<PathBuf>,
+    /// The part of it that is drawn anew.
+    pub mask: Option<PathBuf>,
+    /// What changes the model.
+    #[serde(default)]
+    pub add_ons: AddOns,
+}
+
+impl RunFiles {
+    /// Where the run is saved while it is not finished.
+    pub fn saved_run(&self) -> PathBuf {
+        let mut name = self.output.file_name().map_or_else(OsString::new, ToOwned::to_owned);
+        name.push(".sdq-run");
+        self.output.with_file_name(name)
+    }
+
+    /// Fails before the work rather than after it.
+    ///
+    /// # Errors
+    /// When a file that a run of `count` pictures writes cannot be written.
+    pub fn check(&self, count: usize) -> Result<(), Error> {
+        self.pictures(count)?.iter().chain(&self.save_latents).try_for_each(|path| check_writable(path))
+    }
+
+    /// A path for each of `count` pictures: the output, or numbered ones.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when the output's extension is not that of a format that sdq writes.
+    pub fn pictures(&self, count: usize) -> Result<Vec<PathBuf>, Error> {
+        let output = &self.output;
+        if PictureFormat::of_path(output).is_none() {
+            let formats = ".png, .jpg or .webp, the formats that sdq writes";
+            let problem = format!("`{}` does not end in {formats}", output.display());
+            return Err(Error::Option { option: "output", problem });
+        }
+        if count == 1 {
+            return Ok(vec![output.clone()]);
+        }
+        let stem = output.file_stem().unwrap_or_default().to_string_lossy();
+        let extension = output.extension().unwrap_or_default().to_string_lossy();
+        let name = |number: usize| output.with_file_name(format!("{stem}-{number}.{extension}"));
+        Ok((1..=count).map(name).collect())
+    }
+
+    /// The recipe of what `pipeline` draws for `request` with these files.
+    pub fn recipe(&self, request: Request, pipeline: &Pipeline) -> Recipe {
+        let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let AddOns { loras, embeddings, vae } = &self.add_ons;
+        let lora = |lora: &LoraFile| UsedLora { file: name(&lora.path), strength: lora.strength };
+        let embedding =
+            |word: &EmbeddingFile| UsedEmbedding { file: name(&word.path), word: word.word.clone() };
+        Recipe {
+            init_image: self.init_image.as_ref().map(name),
+            mask: self.mask.as_ref().map(name),
+            loras: loras.iter().map(lora).collect(),
+            embeddings: embeddings.iter().map(embedding).collect(),
+            vae: vae.iter().map(name).collect(),
+            ..Recipe::new(request, pipeline)
+        }
+    }
+}
+
+/// Fails before the work rather than after it.
+///
+/// # Errors
+/// [`Error::Write`] when no file can be written at `path`.
+pub fn check_writable(path: &Path) -> Result<(), Error> {
+    let failed = |error| Error::Write { path: path.to_path_buf(), error };
+    if path.is_dir() {
+        return Err(failed(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder")));
+    }
+    AtomicFile::create(path).map(drop).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(output: &str) -> RunFiles {
+        RunFiles { output: output.into(), ..RunFiles::default() }
+    }
+
+    #[test]
+    fn several_pictures_are_numbered_before_the_extension() {
+        let paths = files("out/a.b.jpg").pictures(2).unwrap();
+        assert_eq!(paths, [Path::new("out/a.b-1.jpg"), Path::new("out/a.b-2.jpg")]);
+        assert_eq!(files("x.PNG").pictures(1).unwrap(), [Path::new("x.PNG")]);
+        assert!(files("x.gif").pictures(1).is_err());
+        assert!(files("x").pictures(1).is_err());
+    }
+
+    #[test]
+    fn a_run_is_saved_beside_its_output() {
+        assert_eq!(files("out/a.png").saved_run(), Path::new("out/a.png.sdq-run"));
+    }
+}

@@ -1,0 +1,271 @@
+//! A run on disk: each picture is written as soon as it is drawn, and what is not finished can be resumed.
+
+mod files;
+mod start;
+
+use std::{
+    fs,
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use sdq_engine::{
+    Checkpoint, Error as EngineError, Event as EngineEvent, Preview, SavedRun, Tensor, pipeline::Settings,
+};
+use sdq_formats::{dtype::DType, picture, safetensors, tensor::TensorView};
+
+use crate::{Error, Event, Generated, Note, Picture, Pipeline, Request, Task, Watch, recipe::Recipe};
+
+pub use files::{RunFiles, check_writable};
+pub use start::read_start;
+
+/// Name of the tensor in a file of latents.
+const LATENTS: &str = "latents";
+
+/// The note beside a saved run that holds its [`RunFiles`].
+const FILES: &str = "sdq.files";
+
+/// How a run is carried out; the picture does not depend on it.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The run is saved at most so often.
+    pub save_every: Duration,
+    /// After how many steps an event has a preview; 0 for never.
+    pub preview_every: usize,
+    /// What decodes previews, see [`previewer`](crate::add_ons::previewer); `None` for a pixel for each of the latents.
+    pub previewer: Option<Pipeline>,
+}
+
+/// A picture that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its file.
+    pub path: PathBuf,
+    /// Its recipe, which the file holds too.
+    pub recipe: Recipe,
+}
+
+/// Draws what `request` asks for, and writes everything that `files` name.
+///
+/// # Errors
+/// As [`Pipeline::generate`], and when a file cannot be written. Where the run was saved, `files.saved_run()` is left.
+pub fn generate(
+    pipeline: &Pipeline,
+    request: &Request,
+    files: &RunFiles,
+    options: &RunOptions,
+    watch: &mut Watch<'_>,
+) -> Result<Vec<Written>, Error> {
+    let settings = pipeline.settings(request)?;
+    let writer = Writer::new(pipeline, &settings, files, options, 0, watch)?;
+    writer.run(|observer| pipeline.generate(request, observer))
+}
+
+/// A run that was saved, with its files.
+#[derive(Debug)]
+pub struct Unfinished {
+    /// The run.
+    pub saved: SavedRun,
+    /// Its files.
+    pub files: RunFiles,
+}
+
+impl Unfinished {
+    /// Reads the saved run at `path`. The output is to be beside it, also where its folder has moved meanwhile.
+    ///
+    /// # Errors
+    /// When it is not a run that [`generate`] saved.
+    pub fn open(path: &Path) -> Result<Unfinished, Error> {
+        let problem = |problem: String| EngineError::SavedRun { path: path.to_path_buf(), problem };
+        let saved = SavedRun::open(path)?;
+        let files =
+            saved.note(FILES).ok_or_else(|| problem("it was not saved by `sdq generate`".to_owned()))?;
+        let mut files: RunFiles = serde_json::from_str(files)
+            .map_err(|error| problem(format!("its list of files is damaged: {error}")))?;
+        if let Some(name) = files.output.file_name() {
+            files.output = path.with_file_name(name);
+        }
+        Ok(Unfinished { saved, files })
+    }
+
+    /// Finishes the run on `pipeline`, and writes everything that `files` name.
+    ///
+    /// # Errors
+    /// As [`generate`], and when it is a run of another model.
+    pub fn resume(
+        &self,
+        pipeline: &Pipeline,
+        options: &RunOptions,
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Written>, Error> {
+        let settings = pipeline.settings(self.saved.request())?;
+        self.files.check(settings.request.count)?;
+        let steps_done = self.saved.steps_done(&settings)?;
+        let writer = Writer::new(pipeline, &settings, &self.files, options, steps_done, watch)?;
+        writer.run(|observer| pipeline.resume(&self.saved, observer))
+    }
+}
+
+/// What is written while a run goes on.
+struct Writer<'a, 'w> {
+    pipeline: &'a Pipeline,
+    settings: &'a Settings,
+    files: &'a RunFiles,
+    options: &'a RunOptions,
+    watch: &'a mut Watch<'w>,
+    /// A path for each picture.
+    outputs: Vec<PathBuf>,
+    /// `files`, as they are kept beside the saved run.
+    notes: String,
+    /// Of all pictures.
+    steps_done: usize,
+    steps: usize,
+    last_saved: Instant,
+    /// Of the pictures that are denoised.
+    latents: Vec<f32>,
+    written: Vec<Written>,
+    failure: Option<Error>,
+    /// Whether the caller knows that the run cannot be saved, and that there are no previews.
+    told: [bool; 2],
+}
+
+impl<'a, 'w> Writer<'a, 'w> {
+    fn new(
+        pipeline: &'a Pipeline,
+        settings: &'a Settings,
+        files: &'a RunFiles,
+        options: &'a RunOptions,
+        steps_done: usize,
+        watch: &'a mut Watch<'w>,
+    ) -> Result<Writer<'a, 'w>, Error> {
+        let outputs = files.pictures(settings.request.count)?;
+        let notes = serde_json::to_string(files)
+            .map_err(|error| Error::Option { option: "output", problem: error.to_string() })?;
+        Ok(Writer {
+            pipeline,
+            settings,
+            files,
+            options,
+            watch,
+            outputs,
+            notes,
+            steps_done,
+            steps: pipeline.run_plan(&settings.request)?.steps(),
+            last_saved: Instant::now(),
+            latents: Vec::new(),
+            written: Vec::new(),
+            failure: None,
+            told: [false; 2],
+        })
+    }
+
+    /// Runs `draw`, the engine's part, with the observer that writes.
+    fn run(
+        mut self,
+        draw: impl FnOnce(&mut dyn FnMut(EngineEvent<'_>) -> ControlFlow<()>) -> Result<Generated, EngineError>,
+    ) -> Result<Vec<Written>, Error> {
+        self.progress(Task::ReadingPrompt, 0);
+        let generated = draw(&mut |event| self.observe(event));
+        self.watch.tell(Event::TaskEnded);
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        generated?;
+        // It may not be there, and a finished run does not need it.
+        let _ = fs::remove_file(self.files.saved_run());
+        Ok(self.written)
+    }
+
+    fn progress(&mut self, task: Task, done: usize) {
+        self.watch.progress(task, done as u64, self.steps as u64);
+    }
+
+    fn observe(&mut self, event: EngineEvent<'_>) -> ControlFlow<()> {
+        let handled = match event {
+            EngineEvent::Encoded => {
+                self.watch.tell(Event::Encoded);
+                Ok(())
+            }
+            EngineEvent::Step { image, step, steps, preview, .. } => {
+                self.steps_done += 1;
+                self.progress(Task::Drawing, self.steps_done);
+                let every = self.options.preview_every;
+                let preview = (every > 0 && (step + 1) % every == 0).then(|| self.preview(preview)).flatten();
+                self.watch.tell(Event::Step { image, step, steps, preview });
+                // Between a step and its saving there is nothing to stop for.
+                return ControlFlow::Continue(());
+            }
+            EngineEvent::Saveable(checkpoint) => {
+                self.save(checkpoint);
+                Ok(())
+            }
+            EngineEvent::Denoised { image, latents } => self.denoised(image, latents),
+            EngineEvent::Decoded { image, picture } => self.decoded(image, picture),
+        };
+        match handled {
+            Ok(()) => self.watch.cancel().check(),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
+        }
+    }
+
+    /// The picture as it stands. The run does not depend on it.
+    fn preview(&mut self, preview: &Preview<'_>) -> Option<Picture> {
+        let picture = match &self.options.previewer {
+            Some(previewer) => previewer.decode_latents(preview.latents()).map(|mut all| all.pop()),
+            None => preview.picture().map(Some),
+        };
+        picture.unwrap_or_else(|error| {
+            if !std::mem::replace(&mut self.told[1], true) {
+                self.watch.note(Note::NoPreview(error.to_string()));
+            }
+            None
+        })
+    }
+
+    /// Saves the run when it is due, when it is about to be stopped, and before decoding starts. The run does not depend on
+    /// it.
+    fn save(&mut self, checkpoint: &Checkpoint<'_>) {
+        let stopping = self.watch.cancel().is_cancelled();
+        if !stopping && !checkpoint.is_denoised() && self.last_saved.elapsed() < self.options.save_every {
+            return;
+        }
+        let path = self.files.saved_run();
+        let saved = self.watch.cancel().while_writing(|| checkpoint.save(&path, &[(FILES, &self.notes)]));
+        self.last_saved = Instant::now();
+        if let Err(error) = saved
+            && !std::mem::replace(&mut self.told[0], true)
+        {
+            self.watch.note(Note::NotSaved(error.to_string()));
+        }
+    }
+
+    /// Finished latents are on disk before decoding starts.
+    fn denoised(&mut self, image: usize, latents: &Tensor) -> Result<(), Error> {
+        let Some(path) = &self.files.save_latents else { return Ok(()) };
+        self.latents.extend_from_slice(latents.values());
+        if image + 1 < self.settings.request.count {
+            return Ok(());
+        }
+        let shape = [&[self.settings.request.count], &latents.shape()[1..]].concat();
+        let bytes: Vec<u8> = self.latents.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tensor = TensorView { name: LATENTS.to_owned(), dtype: DType::F32, shape, bytes: &bytes };
+        self.watch.cancel().while_writing(|| safetensors::write(path, &[tensor], &[]))?;
+        Ok(())
+    }
+
+    fn decoded(&mut self, image: usize, picture: &Picture) -> Result<(), Error> {
+        let path = &self.outputs[image];
+        let recipe = self.files.recipe(self.settings.request_of_image(image), self.pipeline);
+        let texts = recipe.texts();
+        let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
+        let Picture { width, height, rgb } = picture;
+        self.watch.cancel().while_writing(|| picture::write(path, *width, *height, rgb, &texts))?;
+        self.written.push(Written { path: path.clone(), recipe });
+        self.watch.tell(Event::Drawn { image, picture: picture.clone() });
+        Ok(())
+    }
+}
