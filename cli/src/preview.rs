@@ -53,8 +53,8 @@ impl Previews {
         }
         let Some(output) = self.outputs.get(image) else { return };
         let path = output.with_extension("preview.png");
-        let Picture { width, height, rgb } = enlarged(picture);
-        let written = interrupt::while_writing(|| picture::write(&path, width, height, &rgb, &[]));
+        let large = enlarged(picture);
+        let written = interrupt::while_writing(|| picture::write(&path, &large, &[]));
         match written {
             Ok(()) if !self.files.contains(&path) => self.files.push(path),
             Ok(()) => {}

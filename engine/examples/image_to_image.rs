@@ -6,8 +6,8 @@
 
 use std::{env::args, error::Error, ops::ControlFlow, path::Path};
 
-use sdq_engine::{Picture, Pipeline, PipelineOptions, Request};
-use sdq_formats::picture::{self, Pixels};
+use sdq_engine::{Pipeline, PipelineOptions, Request};
+use sdq_formats::picture;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (Some(model), Some(image), Some(prompt)) = (args().nth(1), args().nth(2), args().nth(3)) else {
@@ -16,10 +16,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pipeline = Pipeline::open(Path::new(&model), &PipelineOptions::default())?;
     // As large as the model draws by itself; any multiple of 8 will do.
     let size = pipeline.defaults()?;
-    let Pixels { width, height, rgb } = picture::read(image)?.fill(size.width, size.height);
+    let start = picture::read(image)?.fill(size.width, size.height);
 
-    let request = Request::new(prompt).init_image(Picture { width, height, rgb }).strength(0.7);
+    let request = Request::new(prompt).init_image(start).strength(0.7);
     let generated = pipeline.generate(&request, &mut |_event| ControlFlow::Continue(()))?;
     let drawn = &generated.pictures[0];
-    Ok(picture::write("image_to_image.png", drawn.width, drawn.height, &drawn.rgb, &[])?)
+    Ok(picture::write("image_to_image.png", drawn, &[])?)
 }

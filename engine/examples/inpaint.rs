@@ -6,8 +6,8 @@
 
 use std::{env::args, error::Error, ops::ControlFlow, path::Path};
 
-use sdq_engine::{Mask, Picture, Pipeline, PipelineOptions, Request};
-use sdq_formats::picture::{self, Pixels};
+use sdq_engine::{Mask, Pipeline, PipelineOptions, Request};
+use sdq_formats::picture;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let (Some(model), Some(image), Some(prompt)) = (args().nth(1), args().nth(2), args().nth(3)) else {
@@ -15,13 +15,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let pipeline = Pipeline::open(Path::new(&model), &PipelineOptions::default())?;
     let size = pipeline.defaults()?;
-    let Pixels { width, height, rgb } = picture::read(image)?.fill(size.width, size.height);
-    // The right half; `Pixels::luma` makes a mask of a picture.
+    let start = picture::read(image)?.fill(size.width, size.height);
+    let (width, height) = (start.width, start.height);
+    // The right half; `Picture::luma` makes a mask of a picture.
     let values = (0..width * height).map(|pixel| if pixel % width < width / 2 { 0 } else { 255 }).collect();
 
-    let request =
-        Request::new(prompt).init_image(Picture { width, height, rgb }).mask(Mask { width, height, values });
+    let request = Request::new(prompt).init_image(start).mask(Mask { width, height, values });
     let generated = pipeline.generate(&request, &mut |_event| ControlFlow::Continue(()))?;
     let drawn = &generated.pictures[0];
-    Ok(picture::write("inpainted.png", drawn.width, drawn.height, &drawn.rgb, &[])?)
+    Ok(picture::write("inpainted.png", drawn, &[])?)
 }

@@ -27,10 +27,10 @@ fn main() -> Result<(), Box<dyn Error>> {
             && step % 20 == 0
         {
             println!("step {step} of {steps}");
-            let shown = preview.picture().map_err(Into::into).and_then(|small| {
-                picture::write("preview.png", small.width, small.height, &small.rgb, &[])
-                    .map_err(Box::<dyn Error>::from)
-            });
+            let shown = preview
+                .picture()
+                .map_err(Into::into)
+                .and_then(|small| picture::write("preview.png", &small, &[]).map_err(Box::<dyn Error>::from));
             failure = shown.err();
         }
         match failure.is_none() && Instant::now() < patience {
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         (None, Err(error)) => Err(error.into()),
         (None, Ok(generated)) => {
             let drawn = &generated.pictures[0];
-            Ok(picture::write("preview.png", drawn.width, drawn.height, &drawn.rgb, &[])?)
+            Ok(picture::write("preview.png", drawn, &[])?)
         }
     }
 }

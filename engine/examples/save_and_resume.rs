@@ -31,6 +31,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err(failure.into());
     }
     let drawn = &generated?.pictures[0];
-    picture::write("house.png", drawn.width, drawn.height, &drawn.rgb, &[])?;
+    picture::write("house.png", drawn, &[])?;
     Ok(fs::remove_file(path)?)
 }

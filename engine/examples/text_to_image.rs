@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let request = Request::new(prompt).steps(20).seed(7).count(2);
     let generated = pipeline.generate(&request, &mut |_event| ControlFlow::Continue(()))?;
     for (number, drawn) in generated.pictures.iter().enumerate() {
-        picture::write(format!("{number}.png"), drawn.width, drawn.height, &drawn.rgb, &[])?;
+        picture::write(format!("{number}.png"), drawn, &[])?;
     }
     Ok(())
 }

@@ -1,49 +1,38 @@
 //! Pixels as people see them.
 
+pub use sdq_formats::picture::Picture;
+
 use crate::{Error, tensor::Tensor};
 
-/// An 8-bit RGB picture.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
-    /// In pixels.
-    pub width: usize,
-    /// In pixels.
-    pub height: usize,
-    /// `[height, width, 3]`, each value in `0..=255`.
-    pub rgb: Vec<u8>,
+/// A picture from the output of `stage`, `[height, width, 3]` in -1..=1. Values outside are clamped.
+///
+/// # Errors
+/// When a value is NaN or infinite: a damaged model must not pass for a black picture.
+pub(crate) fn from_pixels(
+    stage: &str,
+    pixels: &[f32],
+    width: usize,
+    height: usize,
+) -> Result<Picture, Error> {
+    if pixels.iter().any(|value| !value.is_finite()) {
+        return Err(Error::NotFinite { stage: stage.to_owned() });
+    }
+    // Half to even, as numpy rounds in diffusers' postprocessing.
+    let to_byte = |value: &f32| ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
+    Ok(Picture { width, height, rgb: pixels.iter().map(to_byte).collect() })
 }
 
-impl Picture {
-    /// From the output of `stage`, `[height, width, 3]` in -1..=1. Values outside are clamped.
-    ///
-    /// # Errors
-    /// When a value is NaN or infinite: a damaged model must not pass for a black picture.
-    pub(crate) fn from_pixels(
-        stage: &str,
-        pixels: &[f32],
-        width: usize,
-        height: usize,
-    ) -> Result<Picture, Error> {
-        if pixels.iter().any(|value| !value.is_finite()) {
-            return Err(Error::NotFinite { stage: stage.to_owned() });
-        }
-        // Half to even, as numpy rounds in diffusers' postprocessing.
-        let to_byte = |value: &f32| ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
-        Ok(Picture { width, height, rgb: pixels.iter().map(to_byte).collect() })
-    }
-
-    /// As the encoder wants it: `[1, 3, height, width]` in -1..=1.
-    ///
-    /// # Errors
-    /// When `rgb` does not hold `width * height * 3` values.
-    pub fn to_tensor(&self) -> Result<Tensor, Error> {
-        let values: Vec<f32> = self.rgb.iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0).collect();
-        let planes = match self.width.checked_mul(self.height) {
-            Some(pixels) if pixels > 0 => crate::tensor::channels_first(&values, 3, pixels),
-            _ => values,
-        };
-        Tensor::new(vec![1, 3, self.height, self.width], planes)
-    }
+/// `picture` as encoders read it: `[1, 3, height, width]` in -1..=1.
+///
+/// # Errors
+/// When `rgb` does not hold `width * height * 3` values.
+pub(crate) fn to_tensor(picture: &Picture) -> Result<Tensor, Error> {
+    let values: Vec<f32> = picture.rgb.iter().map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0).collect();
+    let planes = match picture.width.checked_mul(picture.height) {
+        Some(pixels) if pixels > 0 => crate::tensor::channels_first(&values, 3, pixels),
+        _ => values,
+    };
+    Tensor::new(vec![1, 3, picture.height, picture.width], planes)
 }
 
 /// Which pixels of a picture to draw anew.
@@ -91,23 +80,22 @@ mod tests {
     fn pixels_are_clamped_and_rounded_half_to_even() {
         // 0.5 / 255 and 1.5 / 255 as the decoder would give them.
         let half = |n: f32| (n + 0.5) / 255.0 * 2.0 - 1.0;
-        let picture =
-            Picture::from_pixels("a test", &[-2.0, 0.0, 2.0, half(0.0), half(2.0), 1.0], 2, 1).unwrap();
+        let picture = from_pixels("a test", &[-2.0, 0.0, 2.0, half(0.0), half(2.0), 1.0], 2, 1).unwrap();
         assert_eq!(picture.rgb, [0, 128, 255, 0, 2, 255]);
     }
 
     #[test]
     fn a_value_that_is_not_a_number_is_noticed() {
-        assert!(Picture::from_pixels("a test", &[0.0, f32::NAN, 0.0], 1, 1).is_err());
+        assert!(from_pixels("a test", &[0.0, f32::NAN, 0.0], 1, 1).is_err());
     }
 
     #[test]
     fn tensor_and_back() {
         let picture = Picture { width: 2, height: 2, rgb: (0..12).map(|v| v * 21).collect() };
-        let tensor = picture.to_tensor().unwrap();
+        let tensor = to_tensor(&picture).unwrap();
         assert_eq!(tensor.shape(), [1, 3, 2, 2]);
         let pixels = crate::tensor::channels_last(tensor.values(), 3, 4);
-        assert_eq!(Picture::from_pixels("a test", &pixels, 2, 2).unwrap(), picture);
-        assert!(Picture { width: 3, ..picture }.to_tensor().is_err());
+        assert_eq!(from_pixels("a test", &pixels, 2, 2).unwrap(), picture);
+        assert!(to_tensor(&Picture { width: 3, ..picture }).is_err());
     }
 }

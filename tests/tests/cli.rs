@@ -198,7 +198,8 @@ fn a_picture_carries_its_recipe() {
 #[test]
 fn a_picture_of_another_program_has_no_recipe() {
     let studio = Studio::new();
-    sdq_formats::picture::write(studio.file("plain.png"), 1, 1, &[1, 2, 3], &[]).unwrap();
+    let plain = sdq_engine::Picture { width: 1, height: 1, rgb: vec![1, 2, 3] };
+    sdq_formats::picture::write(studio.file("plain.png"), &plain, &[]).unwrap();
     studio.info(&["plain.png"]).assert_failed(1, &["plain.png", "recipe"]);
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use sdq_formats::{
     WeightType,
-    picture::{self, Pixels},
+    picture::{self, Picture},
 };
 use sdq_tests::{
     command::{self, Outcome, Running},
@@ -29,13 +29,13 @@ fn generate(folder: &Path, model: &Model, args: &[&str]) -> Outcome {
     command::run(SDQ, folder, &all)
 }
 
-fn write(path: &Path, picture: &Pixels) {
-    picture::write(path, picture.width, picture.height, &picture.rgb, &[]).unwrap();
+fn write(path: &Path, picture: &Picture) {
+    picture::write(path, picture, &[]).unwrap();
 }
 
-fn gradient(width: usize, height: usize) -> Pixels {
+fn gradient(width: usize, height: usize) -> Picture {
     let rgb = (0..width * height).flat_map(|i| [(i % width * 3) as u8, (i / width * 3) as u8, 90]).collect();
-    Pixels { width, height, rgb }
+    Picture { width, height, rgb }
 }
 
 /// Through files and flags as through the library: what diffusers makes of the same picture and mask.
@@ -46,12 +46,9 @@ fn a_job_from_files_gives_what_diffusers_gives() {
         goldens.manifest.jobs.iter().rfind(|job| job.model == "sd1" && job.job == "inpainting").unwrap();
     let request = job.request(&goldens);
     let (image, mask) = (request.init_image.unwrap(), request.mask.unwrap());
-    write(
-        &folder.path().join("in.png"),
-        &Pixels { width: image.width, height: image.height, rgb: image.rgb },
-    );
+    write(&folder.path().join("in.png"), &image);
     let rgb = mask.values.iter().flat_map(|value| [*value; 3]).collect();
-    write(&folder.path().join("mask.png"), &Pixels { width: mask.width, height: mask.height, rgb });
+    write(&folder.path().join("mask.png"), &Picture { width: mask.width, height: mask.height, rgb });
     let (steps, seed) = (job.run.steps.to_string(), job.run.seed.to_string());
     let (strength, guidance) = (job.strength.to_string(), job.run.guidance_scale.to_string());
     let flags =
@@ -70,7 +67,7 @@ fn a_job_from_files_gives_what_diffusers_gives() {
 fn pictures_of_any_size_and_format_can_be_started_from() {
     let (folder, model) = (TempDir::new().unwrap(), Model::convert("fp16", WeightType::F16));
     write(&folder.path().join("in.jpg"), &gradient(45, 61));
-    write(&folder.path().join("mask.webp"), &Pixels { rgb: vec![255; 10 * 10 * 3], width: 10, height: 10 });
+    write(&folder.path().join("mask.webp"), &Picture { rgb: vec![255; 10 * 10 * 3], width: 10, height: 10 });
     let common = ["x", "--steps", "4", "--strength", "0.5", "-i", "in.jpg"];
     for (flags, size) in [
         (&["-o", "a.webp"][..], (40, 56)),

@@ -13,7 +13,7 @@ fn sdq(folder: &TempDir, args: &[&str]) -> Outcome {
     command::run(SDQ, folder.path(), args)
 }
 
-fn pixels(folder: &TempDir, name: &str) -> picture::Pixels {
+fn pixels(folder: &TempDir, name: &str) -> picture::Picture {
     picture::read(folder.path().join(name)).unwrap()
 }
 
@@ -25,7 +25,8 @@ fn info(folder: &TempDir, name: &str) -> Value {
 
 /// A picture of 8x8 with one text.
 fn write(path: &Path, keyword: &str, text: &str) {
-    picture::write(path, 8, 8, &[90; 192], &[(keyword, text)]).unwrap();
+    let picture = picture::Picture { width: 8, height: 8, rgb: vec![90; 192] };
+    picture::write(path, &picture, &[(keyword, text)]).unwrap();
 }
 
 /// Everything that a recipe holds counts: with any of it missing the picture is another.
@@ -118,8 +119,9 @@ fn a_recipe_draws_its_picture_again() {
 fn a_start_picture_is_found_beside_the_recipe() {
     let folder = TempDir::new().unwrap();
     let rgb: Vec<u8> = (0..40 * 48).flat_map(|i| [(i % 40 * 6) as u8, (i / 40 * 5) as u8, 90]).collect();
-    picture::write(folder.path().join("in.png"), 40, 48, &rgb, &[]).unwrap();
-    picture::write(folder.path().join("mask.png"), 40, 48, &rgb, &[]).unwrap();
+    let start = picture::Picture { width: 40, height: 48, rgb };
+    picture::write(folder.path().join("in.png"), &start, &[]).unwrap();
+    picture::write(folder.path().join("mask.png"), &start, &[]).unwrap();
     let first =
         ["generate", "a pear", "-i", "in.png", "--mask", "mask.png", "--strength", "0.6", "--steps", "5"];
     assert_eq!(sdq(&folder, &[&first[..], &["-o", "a.png"]].concat()).code, 0);

@@ -13,6 +13,7 @@ use crate::{
     backend::Executable,
     graph::Graph,
     pages::Pages,
+    picture,
     roles::{Autoencoder, LATENTS, MOMENTS, PIXELS},
     tensor::{channels_first, channels_last},
 };
@@ -83,7 +84,7 @@ impl<'w> Decoder<'w> {
     /// `latents [latent_channels, h, w]` as the loop left them → picture.
     pub(super) fn decode(&mut self, latents: &[f32]) -> Result<Picture, Error> {
         let (width, height) = (self.width, self.height);
-        Picture::from_pixels("the VAE decoder", self.pixels(latents)?, width, height)
+        picture::from_pixels("the VAE decoder", self.pixels(latents)?, width, height)
     }
 
     /// The same before it becomes bytes: `[height, width, 3]`, mostly in -1..=1.

@@ -1,7 +1,12 @@
 //! Picture → picture by a network of its own, cut into strips where memory is short.
 
 use super::stages::Stager;
-use crate::{Error, Network, Picture, roles::PictureNetwork, tensor::channels_last};
+use crate::{
+    Error, Network, Picture,
+    picture::{from_pixels, to_tensor},
+    roles::PictureNetwork,
+    tensor::channels_last,
+};
 
 /// What `role`, whose weights `network` has, makes of `picture`, in at most `max_memory` bytes beside the two pictures. The
 /// result does not depend on how the work is cut.
@@ -31,9 +36,9 @@ pub fn map_picture(
             }
         },
     };
-    let pixels = picture.to_tensor()?;
+    let pixels = to_tensor(picture)?;
     let pixels = channels_last(pixels.values(), 3, height * width);
     let (height, width) = (scale * height, scale * width);
     let mapped = stager.run(&stages, &pixels)?;
-    Picture::from_pixels(role.component(), &mapped[..3 * height * width], width, height)
+    from_pixels(role.component(), &mapped[..3 * height * width], width, height)
 }

@@ -6,7 +6,7 @@
 //! microseconds. A decode at reduced size would show more, and cost as much as a step or two.
 
 use super::{Compiled, Pipeline};
-use crate::{Error, Picture, Tensor, rng::TorchCpuGenerator};
+use crate::{Error, Picture, Tensor, picture, rng::TorchCpuGenerator};
 use sdq_schedulers::NoiseSource as _;
 
 /// The picture as it stands at a step.
@@ -110,7 +110,7 @@ impl Pipeline {
         let [_, _, height, width] =
             latents.picture_shape("latents", self.model.autoencoder.latent_channels())?;
         let pixels = self.latent_colors()?.pixels(latents.values(), height * width);
-        Picture::from_pixels("the preview", &pixels, width, height)
+        picture::from_pixels("the preview", &pixels, width, height)
     }
 
     fn latent_colors(&self) -> Result<&LatentColors, Error> {

@@ -1,7 +1,7 @@
 //! What a run starts from: the request's picture and mask → latents, once for all pictures of the run.
 
 use super::{Compiled, EncodedPicture, Job, Moments, Pipeline, Request, RunPlan, Settings};
-use crate::{Error, Mask, Tensor};
+use crate::{Error, Mask, Tensor, picture};
 
 /// The parts of a run's start that its pictures share. Empty for text to image.
 #[derive(Default)]
@@ -36,7 +36,7 @@ impl Pipeline {
         let mut start = Start::default();
         let Request { init_image, mask, .. } = &settings.request;
         let Some(image) = init_image else { return Ok(start) };
-        let pixels = image.to_tensor()?;
+        let pixels = picture::to_tensor(image)?;
         let mut masked = None;
         for picture in &plan.encodes {
             match picture {

@@ -106,7 +106,7 @@ impl PictureFormat {
 
 /// An 8-bit RGB picture: rows from the top, `[height, width, 3]`, red, green, blue, 0 to 255 in sRGB.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pixels {
+pub struct Picture {
     /// In pixels.
     pub width: usize,
     /// In pixels.
@@ -115,7 +115,7 @@ pub struct Pixels {
     pub rgb: Vec<u8>,
 }
 
-impl Pixels {
+impl Picture {
     /// Luma, `[height, width]`: the whole-number form of ITU-R BT.601 that Pillow's mode "L" has.
     pub fn luma(&self) -> Vec<u8> {
         let luma = |pixel: &[u8]| {
@@ -131,7 +131,7 @@ impl Pixels {
     /// # Panics
     /// When `rgb` does not fit the sides, or a side is zero or beyond `u32`.
     #[must_use]
-    pub fn fill(&self, width: usize, height: usize) -> Pixels {
+    pub fn fill(&self, width: usize, height: usize) -> Picture {
         if (width, height) == (self.width, self.height) {
             return self.clone();
         }
@@ -139,7 +139,7 @@ impl Pixels {
         let picture = RgbImage::from_raw(side(self.width), side(self.height), self.rgb.clone());
         let picture = DynamicImage::ImageRgb8(picture.expect("the values fill the sides"));
         let filled = picture.resize_to_fill(side(width), side(height), FilterType::Lanczos3);
-        Pixels { width, height, rgb: filled.into_rgb8().into_raw() }
+        Picture { width, height, rgb: filled.into_rgb8().into_raw() }
     }
 }
 
@@ -150,25 +150,13 @@ impl Pixels {
 ///
 /// # Errors
 /// When the extension is unknown, the pixels do not fit the size, a text cannot be stored, or the file cannot be written.
-pub fn write(
-    path: impl AsRef<Path>,
-    width: usize,
-    height: usize,
-    pixels: &[u8],
-    texts: &[(&str, &str)],
-) -> Result<(), PictureError> {
+pub fn write(path: impl AsRef<Path>, picture: &Picture, texts: &[(&str, &str)]) -> Result<(), PictureError> {
     let path = path.as_ref();
-    try_write(path, width, height, pixels, texts)
-        .map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+    try_write(path, picture, texts).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
 }
 
-fn try_write(
-    path: &Path,
-    width: usize,
-    height: usize,
-    pixels: &[u8],
-    texts: &[(&str, &str)],
-) -> Result<(), PictureProblem> {
+fn try_write(path: &Path, picture: &Picture, texts: &[(&str, &str)]) -> Result<(), PictureProblem> {
+    let &Picture { width, height, rgb: ref pixels } = picture;
     let format = PictureFormat::of_path(path).ok_or(PictureProblem::Extension)?;
     let wrong_size = || PictureProblem::Size { width, height, found: pixels.len() };
     let bytes = width.checked_mul(height).and_then(|count| count.checked_mul(3)).filter(|&count| count > 0);
@@ -211,12 +199,12 @@ fn encode(
 ///
 /// # Errors
 /// When the file cannot be read, is no such picture, or is larger than 32768 pixels a side or 1 GiB.
-pub fn read(path: impl AsRef<Path>) -> Result<Pixels, PictureError> {
+pub fn read(path: impl AsRef<Path>) -> Result<Picture, PictureError> {
     let path = path.as_ref();
     try_read(path).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
 }
 
-fn try_read(path: &Path) -> Result<Pixels, PictureProblem> {
+fn try_read(path: &Path) -> Result<Picture, PictureProblem> {
     let mut reader = ImageReader::new(open(path)?).with_guessed_format()?;
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -236,7 +224,7 @@ fn try_read(path: &Path) -> Result<Pixels, PictureProblem> {
     if width == 0 || height == 0 {
         return Err(PictureProblem::Decode("it has no pixels".to_owned()));
     }
-    Ok(Pixels { width: width as usize, height: height as usize, rgb: picture.into_raw() })
+    Ok(Picture { width: width as usize, height: height as usize, rgb: picture.into_raw() })
 }
 
 /// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file;

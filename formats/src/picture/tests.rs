@@ -1,7 +1,7 @@
 use super::*;
 
-fn pixels(width: usize, height: usize) -> Vec<u8> {
-    (0..width * height * 3).map(|i| (i * 7 % 256) as u8).collect()
+fn picture(width: usize, height: usize) -> Picture {
+    Picture { width, height, rgb: (0..width * height * 3).map(|i| (i * 7 % 256) as u8).collect() }
 }
 
 fn sorted(texts: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -17,11 +17,11 @@ fn pixels_and_texts_come_back() {
     let path = folder.path().join("a.png");
     let texts =
         [(PARAMETERS, "a café\nSteps: 20, Seed: 1"), (RECIPE, "{\"prompt\":\"un café ☕\"}"), ("empty", "")];
-    write(&path, 5, 3, &pixels(5, 3), &texts).unwrap();
+    write(&path, &picture(5, 3), &texts).unwrap();
     let mut found = read_texts(&path).unwrap();
     found.sort();
     assert_eq!(found, sorted(&texts));
-    assert_eq!(read(&path).unwrap(), Pixels { width: 5, height: 3, rgb: pixels(5, 3) });
+    assert_eq!(read(&path).unwrap(), picture(5, 3));
 
     let file = std::fs::read(&path).unwrap();
     // `parameters` fits Latin-1 and stays where other tools look for it.
@@ -35,7 +35,7 @@ fn jpeg_and_webp_carry_the_recipe() {
     let texts = [(PARAMETERS, "a café ☕\nSteps: 20"), (RECIPE, "{\"prompt\":\"☕\"}")];
     for (name, magic) in [("a.jpg", &b"\xff\xd8\xff"[..]), ("a.JPEG", b"\xff\xd8\xff"), ("a.webp", b"RIFF")] {
         let path = folder.path().join(name);
-        write(&path, 16, 8, &even, &texts).unwrap();
+        write(&path, &Picture { width: 16, height: 8, rgb: even.clone() }, &texts).unwrap();
         let file = std::fs::read(&path).unwrap();
         assert!(file.starts_with(magic), "{name}");
         let comment: Vec<u8> = "a café ☕".encode_utf16().flat_map(u16::to_be_bytes).collect();
@@ -55,8 +55,8 @@ fn jpeg_and_webp_carry_the_recipe() {
 fn webp_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.webp");
-    write(&path, 7, 9, &pixels(7, 9), &[]).unwrap();
-    assert_eq!(read(&path).unwrap().rgb, pixels(7, 9));
+    write(&path, &picture(7, 9), &[]).unwrap();
+    assert_eq!(read(&path).unwrap(), picture(7, 9));
     assert_eq!(read_texts(&path).unwrap(), []);
 }
 
@@ -65,16 +65,16 @@ fn refuses_what_does_not_fit_and_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
     for (width, height, len) in [(5, 3, 44), (0, 3, 0), (usize::MAX, 2, 6), (1 << 40, 1, 3)] {
-        let error = write(&path, width, height, &vec![0; len], &[]).unwrap_err();
+        let error = write(&path, &Picture { width, height, rgb: vec![0; len] }, &[]).unwrap_err();
         assert!(matches!(error.problem, PictureProblem::Size { .. }), "{error}");
     }
     let long = "k".repeat(80);
     for (keyword, text) in [("", "x"), (long.as_str(), "x"), ("k", "a\0b"), ("☕", "x")] {
-        let error = write(&path, 1, 1, &[0; 3], &[(keyword, text)]).unwrap_err();
+        let error = write(&path, &picture(1, 1), &[(keyword, text)]).unwrap_err();
         assert!(matches!(error.problem, PictureProblem::Text(_)), "{error}");
     }
     for name in ["a", "a.gif", "a.png.bak"] {
-        let error = write(folder.path().join(name), 1, 1, &[0; 3], &[]).unwrap_err();
+        let error = write(folder.path().join(name), &picture(1, 1), &[]).unwrap_err();
         assert!(matches!(error.problem, PictureProblem::Extension), "{error}");
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
@@ -85,7 +85,7 @@ fn broken_pictures_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     for name in ["a.png", "a.jpg", "a.webp"] {
         let path = folder.path().join(name);
-        write(&path, 8, 8, &pixels(8, 8), &[(RECIPE, "{\"k\":\"ü☕\"}")]).unwrap();
+        write(&path, &picture(8, 8), &[(RECIPE, "{\"k\":\"ü☕\"}")]).unwrap();
         let file = std::fs::read(&path).unwrap();
         for len in 0..file.len() {
             std::fs::write(&path, &file[..len]).unwrap();
@@ -110,7 +110,7 @@ fn broken_pictures_are_errors() {
 fn a_picture_that_claims_to_be_huge_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");
-    write(&path, 1, 1, &[0; 3], &[]).unwrap();
+    write(&path, &picture(1, 1), &[]).unwrap();
     let mut file = std::fs::read(&path).unwrap();
     // IHDR: length, name, width, height, five bytes, checksum.
     file[16..24].copy_from_slice(&[0, 0, 0x7f, 0, 0, 0, 0x7f, 0]);
@@ -125,7 +125,7 @@ fn luma_is_that_of_pillow() {
     // PIL.Image.new("RGB", (1, 1), color).convert("L")
     let colors = [([255, 255, 255], 255), ([128, 128, 128], 128), ([255, 0, 0], 76), ([0, 255, 0], 150)];
     for (rgb, luma) in colors.into_iter().chain([([0, 0, 255], 29), ([10, 200, 77], 129)]) {
-        assert_eq!(Pixels { width: 1, height: 1, rgb: rgb.to_vec() }.luma(), [luma], "{rgb:?}");
+        assert_eq!(Picture { width: 1, height: 1, rgb: rgb.to_vec() }.luma(), [luma], "{rgb:?}");
     }
 }
 
@@ -133,7 +133,7 @@ fn luma_is_that_of_pillow() {
 fn filling_keeps_the_middle_and_the_proportions() {
     // Left half black, right half white, twice as wide as high.
     let rgb = (0..32 * 16).flat_map(|i| [if i % 32 < 16 { 0 } else { 255 }; 3]).collect();
-    let filled = Pixels { width: 32, height: 16, rgb }.fill(8, 8);
+    let filled = Picture { width: 32, height: 16, rgb }.fill(8, 8);
     assert_eq!((filled.width, filled.height, filled.rgb.len()), (8, 8, 192));
     let row = &filled.luma()[..8];
     assert!(row[0] < 10 && row[7] > 245, "{row:?}");

@@ -13,12 +13,17 @@ const AMPLIFIED: u8 = 8;
 const COLUMNS: usize = 3;
 
 /// Rows of pictures of one size.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Sheet {
-    width: usize,
-    height: usize,
-    rgb: Vec<u8>,
+    picture: Picture,
     rows: usize,
+}
+
+impl Default for Sheet {
+    /// Without rows.
+    fn default() -> Sheet {
+        Sheet { picture: Picture { width: 0, height: 0, rgb: Vec::new() }, rows: 0 }
+    }
 }
 
 impl Sheet {
@@ -29,21 +34,21 @@ impl Sheet {
             return;
         }
         self.rows += 1;
-        self.width = COLUMNS * reference.width;
-        self.height += reference.height;
+        self.picture.width = COLUMNS * reference.width;
+        self.picture.height += reference.height;
         let line = 3 * reference.width;
         for (expected, found) in reference.rgb.chunks_exact(line).zip(other.rgb.chunks_exact(line)) {
             let difference =
                 expected.iter().zip(found).map(|(a, b)| a.abs_diff(*b).saturating_mul(AMPLIFIED));
-            self.rgb.extend_from_slice(expected);
-            self.rgb.extend_from_slice(found);
-            self.rgb.extend(difference);
+            self.picture.rgb.extend_from_slice(expected);
+            self.picture.rgb.extend_from_slice(found);
+            self.picture.rgb.extend(difference);
         }
     }
 
     /// Writes the rows as one picture.
     pub(super) fn write(&self, path: &Path) -> Result<(), PictureError> {
-        picture::write(path, self.width, self.height, &self.rgb, &[])
+        picture::write(path, &self.picture, &[])
     }
 }
 
@@ -56,12 +61,12 @@ mod tests {
         let picture = |rgb: [u8; 6]| Picture { width: 1, height: 2, rgb: rgb.to_vec() };
         let mut sheet = Sheet::default();
         sheet.add(&picture([10, 20, 30, 0, 0, 0]), &picture([11, 18, 30, 0, 255, 0]));
-        assert_eq!((sheet.width, sheet.height), (3, 2));
-        assert_eq!(sheet.rgb[..9], [10, 20, 30, 11, 18, 30, 8, 16, 0]);
-        assert_eq!(sheet.rgb[9..], [0, 0, 0, 0, 255, 0, 0, 255, 0]);
+        assert_eq!((sheet.picture.width, sheet.picture.height), (3, 2));
+        assert_eq!(sheet.picture.rgb[..9], [10, 20, 30, 11, 18, 30, 8, 16, 0]);
+        assert_eq!(sheet.picture.rgb[9..], [0, 0, 0, 0, 255, 0, 0, 255, 0]);
         for _ in 0..100 {
             sheet.add(&picture([0; 6]), &picture([0; 6]));
         }
-        assert_eq!(sheet.height, 2 * MAX_ROWS);
+        assert_eq!(sheet.picture.height, 2 * MAX_ROWS);
     }
 }

@@ -262,8 +262,7 @@ impl<'a, 'w> Writer<'a, 'w> {
         let recipe = self.files.recipe(self.settings.request_of_image(image), self.pipeline);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
-        let Picture { width, height, rgb } = picture;
-        self.watch.cancel().while_writing(|| picture::write(path, *width, *height, rgb, &texts))?;
+        self.watch.cancel().while_writing(|| picture::write(path, picture, &texts))?;
         self.written.push(Written { path: path.clone(), recipe });
         self.watch.tell(Event::Drawn { image, picture: picture.clone() });
         Ok(())

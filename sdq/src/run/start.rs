@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use sdq_engine::{
-    Mask, Picture, Request,
+    Mask, Request,
     pipeline::{MAX_SIDE, SIZE_STEP},
 };
-use sdq_formats::picture::{self, Pixels};
+use sdq_formats::picture;
 
 use crate::Error;
 
@@ -29,8 +29,7 @@ pub fn read_start(
     (request.width, request.height) = (Some(width), Some(height));
     // A size that cannot be drawn is refused with the request; nothing is scaled to it.
     if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
-        let Pixels { width, height, rgb } = image.fill(width, height);
-        request.init_image = Some(Picture { width, height, rgb });
+        request.init_image = Some(image.fill(width, height));
         request.mask = mask.map(|path| read_mask(path, width, height)).transpose()?;
     }
     Ok(())
