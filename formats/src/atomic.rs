@@ -24,8 +24,8 @@ impl AtomicFile {
     /// A `path` that is a symbolic link keeps being one: its target is replaced.
     ///
     /// # Errors
-    /// When the folder does not exist or cannot be written, or when `path` exists and is not a regular file: renaming
-    /// over `/dev/null` would replace the device.
+    /// When the folder does not exist or cannot be written, the name is too long, or `path` exists and is not a regular file:
+    /// renaming over `/dev/null` would replace the device.
     pub fn create(path: &Path) -> io::Result<AtomicFile> {
         let destination = match fs::metadata(path) {
             Ok(found) if !found.is_file() => {
@@ -33,6 +33,10 @@ impl AtomicFile {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
             Ok(_) => fs::canonicalize(path)?,
+            // Its content could be written, and then not be given this name.
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
+                return Err(io::Error::new(error.kind(), "its name is too long"));
+            }
             Err(_) => path.to_path_buf(),
         };
         let folder = match destination.parent() {

@@ -26,6 +26,7 @@ pub mod inspect;
 pub mod measure;
 pub mod model;
 pub mod observer;
+mod paths;
 pub mod plan;
 pub mod prompts;
 pub mod recipe;

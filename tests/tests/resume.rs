@@ -209,6 +209,46 @@ fn killed_runs_are_finished_by_resume() {
     assert!(!saved.exists(), "a finished run leaves nothing to resume");
 }
 
+/// Saving serves the run; it never ends it. A name that no picture can have ends it before the first step.
+#[test]
+fn a_run_that_cannot_be_saved_is_drawn() {
+    let folder = TempDir::new().unwrap();
+    let draw = |name: &str| {
+        let arguments = ["generate", "a cat", "--steps", "3", "--save-every", "0", "-o", name];
+        command::run(SDQ, folder.path(), &arguments)
+    };
+    // Long enough for the file beside it to have no name.
+    let long = format!("{}.png", "a".repeat(245));
+    let outcome = draw(&long);
+    assert_eq!(outcome.code, 0, "{}", outcome.errors);
+    assert_eq!(outcome.errors.matches("cannot be saved").count(), 1, "{}", outcome.errors);
+    assert!(folder.path().join(&long).is_file());
+    draw(&format!("{}.png", "a".repeat(252))).assert_failed(1, &["its name is too long"]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+/// Names need not be text.
+#[cfg(unix)]
+#[test]
+fn a_run_in_a_folder_whose_name_is_not_utf8_is_resumed() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join(OsStr::from_bytes(b"caf\xe9"));
+    fs::create_dir(&folder).unwrap();
+    let arguments = ["generate", "a cat", "--steps", "400", "--save-every", "0", "-o", "a.png"];
+    let run = Running::start(SDQ, &folder, &arguments);
+    let saved = folder.join("a.png.sdq-run");
+    let started = Instant::now();
+    while !saved.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing was saved");
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(run);
+    command::run(SDQ, &folder, &["resume", "a.png.sdq-run"]).assert_done();
+    assert!(folder.join("a.png").is_file() && !saved.exists());
+}
+
 /// Ctrl-C saves the run and says how to go on; a finished run leaves nothing of it.
 #[test]
 fn saving_is_heard_of_when_it_matters() {

@@ -12,6 +12,7 @@ use crate::{Error, Note, Watch};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmbeddingFile {
     /// The file.
+    #[serde(with = "crate::paths")]
     pub path: PathBuf,
     /// The word, where it is not the one in the file or the file's name.
     pub word: Option<String>,

@@ -13,7 +13,7 @@ use sdq_formats::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Note, Watch, convert::reference::temporary_folder};
+use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths};
 
 /// Most names of layers that are listed.
 const LISTED: usize = 3;
@@ -24,6 +24,7 @@ const ENDINGS: [&str; 5] = ["safetensors", "pt", "ckpt", "bin", "gguf"];
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraFile {
     /// The file.
+    #[serde(with = "paths")]
     pub path: PathBuf,
     /// How strongly it counts; 1 as it was trained.
     pub strength: f32,

@@ -17,7 +17,7 @@ pub use lora::{LoraFile, find_file};
 pub use vae::previewer;
 
 use crate::{
-    Error, Watch,
+    Error, Watch, paths,
     tags::{self, Tag},
 };
 
@@ -30,6 +30,7 @@ pub struct AddOns {
     /// Words beside the vocabulary.
     pub embeddings: Vec<EmbeddingFile>,
     /// One file, or TAESD's two.
+    #[serde(with = "paths::list")]
     pub vae: Vec<PathBuf>,
 }
 

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Error, Pipeline, Request,
     add_ons::{AddOns, EmbeddingFile, LoraFile},
+    paths,
     recipe::{Recipe, UsedEmbedding, UsedLora},
 };
 
@@ -19,14 +20,19 @@ use crate::{
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunFiles {
     /// The model; `None` for the built-in one.
+    #[serde(default, with = "paths::option")]
     pub model: Option<PathBuf>,
     /// The picture to write. Several pictures have numbers before the extension.
+    #[serde(with = "paths")]
     pub output: PathBuf,
     /// Where the latents go, as safetensors.
+    #[serde(default, with = "paths::option")]
     pub save_latents: Option<PathBuf>,
     /// The picture that the run starts from.
+    #[serde(default, with = "paths::option")]
     pub init_image: Option<PathBuf>,
     /// The part of it that is drawn anew.
+    #[serde(default, with = "paths::option")]
     pub mask: Option<PathBuf>,
     /// What changes the model.
     #[serde(default)]
@@ -63,9 +69,13 @@ impl RunFiles {
         if count == 1 {
             return Ok(vec![output.clone()]);
         }
-        let stem = output.file_stem().unwrap_or_default().to_string_lossy();
-        let extension = output.extension().unwrap_or_default().to_string_lossy();
-        let name = |number: usize| output.with_file_name(format!("{stem}-{number}.{extension}"));
+        let extension = output.extension().unwrap_or_default();
+        let name = |number: usize| {
+            let mut name = output.file_stem().unwrap_or_default().to_owned();
+            name.push(format!("-{number}."));
+            name.push(extension);
+            output.with_file_name(name)
+        };
         Ok((1..=count).map(name).collect())
     }
 

@@ -1,0 +1,101 @@
+//! Paths in JSON. One that is not UTF-8, which Unix allows, is written as the list of its bytes; text would change it.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A path as text, or as bytes.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Spelling {
+    Text(String),
+    Bytes(Vec<u8>),
+}
+
+impl Spelling {
+    fn of(path: &Path) -> Spelling {
+        match path.to_str() {
+            Some(text) => Spelling::Text(text.to_owned()),
+            None => Spelling::Bytes(path.as_os_str().as_encoded_bytes().to_vec()),
+        }
+    }
+
+    fn path(self) -> Option<PathBuf> {
+        match self {
+            Spelling::Text(text) => Some(text.into()),
+            #[cfg(unix)]
+            Spelling::Bytes(bytes) => {
+                use std::os::unix::ffi::OsStringExt as _;
+                Some(std::ffi::OsString::from_vec(bytes).into())
+            }
+            #[cfg(not(unix))]
+            Spelling::Bytes(bytes) => String::from_utf8(bytes).ok().map(PathBuf::from),
+        }
+    }
+}
+
+fn read<E: serde::de::Error>(spelling: Spelling) -> Result<PathBuf, E> {
+    spelling.path().ok_or_else(|| E::custom("a path is not one of this system"))
+}
+
+pub(crate) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    Spelling::of(path).serialize(serializer)
+}
+
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+    Spelling::deserialize(deserializer).and_then(read)
+}
+
+/// A path that may be open.
+pub(crate) mod option {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
+        path.as_deref().map(Spelling::of).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<PathBuf>, D::Error> {
+        Option::<Spelling>::deserialize(deserializer)?.map(read).transpose()
+    }
+}
+
+/// Several paths.
+pub(crate) mod list {
+    use super::*;
+
+    pub(crate) fn serialize<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(paths.iter().map(|path| Spelling::of(path)))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+        let spellings = Vec::<Spelling>::deserialize(deserializer)?;
+        spellings.into_iter().map(read).collect()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt as _};
+
+    use crate::{add_ons::AddOns, run::RunFiles};
+
+    #[test]
+    fn every_path_of_a_run_comes_back() {
+        let odd = |name: &[u8]| std::path::PathBuf::from(OsStr::from_bytes(name));
+        let add_ons = AddOns { vae: vec![odd(b"a\xff.pt"), "b.pt".into()], ..AddOns::default() };
+        let files = RunFiles {
+            model: Some(odd(b"/m\xe9.sdq")),
+            output: odd(b"caf\xe9.png"),
+            mask: Some("mask.png".into()),
+            add_ons,
+            ..RunFiles::default()
+        };
+        let json = serde_json::to_string(&files).unwrap();
+        let read: RunFiles = serde_json::from_str(&json).unwrap();
+        assert_eq!((read.model, read.output, read.mask), (files.model, files.output, files.mask));
+        assert_eq!((read.save_latents, read.add_ons), (None, files.add_ons));
+        assert!(json.contains(r#""mask":"mask.png""#), "{json}");
+    }
+}
