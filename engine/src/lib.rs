@@ -13,6 +13,7 @@
 //!
 //! The flow stands in [`pipeline`]; the networks in [`models`], as graphs; what runs them in [`backend`].
 
+pub mod adapters;
 pub mod backend;
 mod error;
 pub mod graph;
@@ -26,8 +27,10 @@ mod pages;
 mod picture;
 pub mod pipeline;
 mod prompt;
+pub mod published;
 pub mod rng;
 pub mod roles;
+pub mod single_file;
 mod tensor;
 pub mod tokenizer;
 mod words;

@@ -1,8 +1,6 @@
 //! Words that a text encoder has learned afterwards: textual inversions beside its vocabulary.
 
-use sdq_formats::embedding::WordVectors;
-
-use crate::{Error, roles::PromptEncoder};
+use crate::{Error, adapters::textual_inversion::WordVectors, roles::PromptEncoder};
 
 /// Words beside a model's vocabulary, each of which stands for vectors of its own.
 #[derive(Clone, Debug, Default)]

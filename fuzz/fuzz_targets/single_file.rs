@@ -9,7 +9,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use libfuzzer_sys::fuzz_target;
-use sdq_formats::published::{ModelFiles, PublishedModel};
+use sdq_engine::published::{ModelFiles, PublishedModel};
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);

@@ -5,13 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdq_engine::Error as EngineError;
+use sdq_engine::{
+    Error as EngineError,
+    adapters::{
+        lora::{LoraError, LoraWriteError},
+        textual_inversion::EmbeddingError,
+    },
+    published::PublishedError,
+};
 use sdq_formats::{
     checkpoint::CheckpointError,
-    embedding::EmbeddingError,
-    lora::{LoraError, LoraWriteError},
     picture::PictureError,
-    published::PublishedError,
     safetensors::SafetensorsError,
     sdq::{SdqError, SdqProblem},
 };

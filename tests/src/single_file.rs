@@ -6,8 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdq_engine::Model;
-use sdq_formats::published::{ModelFiles, PublishedModel};
+use sdq_engine::{
+    Model,
+    published::{ModelFiles, PublishedModel},
+};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 

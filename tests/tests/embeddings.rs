@@ -1,7 +1,7 @@
 //! Textual inversions: words beside a model's vocabulary.
 
-use sdq_engine::{PromptReading, PromptSyntax};
-use sdq_formats::{WeightType, checkpoint::Checkpoint, embedding::TextualInversion};
+use sdq_engine::{PromptReading, PromptSyntax, adapters::textual_inversion::TextualInversion};
+use sdq_formats::{WeightType, checkpoint::Checkpoint};
 use sdq_tests::{checkpoint::write_f32, goldens, models::Model};
 use tempfile::TempDir;
 

@@ -3,14 +3,12 @@
 
 use std::{collections::BTreeMap, fs};
 
-use sdq_engine::models::config::UNetConfig;
-use sdq_formats::{
-    WeightType,
-    checkpoint::Checkpoint,
+use sdq_engine::{
+    models::config::UNetConfig,
     published::{PublishedComponent, PublishedModel},
     single_file::{Certainty, Names, Prediction, UNetStructure},
-    tensor::TensorView,
 };
+use sdq_formats::{WeightType, checkpoint::Checkpoint, tensor::TensorView};
 use sdq_tests::{
     command,
     goldens::{FAMILIES, TINY},

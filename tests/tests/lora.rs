@@ -2,14 +2,13 @@
 
 use std::{ops::ControlFlow, path::Path};
 
-use sdq_engine::{Pipeline, Request, Tensor, pipeline::Conditioning};
-use sdq_formats::{
-    WeightRole, WeightSpec, WeightType,
-    checkpoint::Checkpoint,
-    lora::{self, Lora},
-    sdq::SdqFile,
+use sdq_engine::{
+    Pipeline, Request, Tensor,
+    adapters::lora::{self, Lora},
+    pipeline::Conditioning,
     single_file::{Names, UNetStructure},
 };
+use sdq_formats::{WeightRole, WeightSpec, WeightType, checkpoint::Checkpoint, sdq::SdqFile};
 use sdq_tests::{
     checkpoint::{ModelCopy, RawTensor, write_f32},
     measure::relative_error,

@@ -7,11 +7,8 @@ use std::{
     process::ExitCode,
 };
 
-use sdq_formats::{
-    WeightType,
-    sdq::SdqFile,
-    single_file::{Names, UNetStructure},
-};
+use sdq_engine::single_file::{Names, UNetStructure};
+use sdq_formats::{WeightType, sdq::SdqFile};
 use sdq_tests::{
     checkpoint::{ModelCopy, RawTensor, tensors_of, write_raw},
     command,

@@ -1,6 +1,6 @@
 //! The type that every precision gives to every weight of every family: a file converted again is the same file.
 
-use sdq_formats::published::{ModelFiles, PublishedModel};
+use sdq_engine::published::{ModelFiles, PublishedModel};
 use sdq_quantize::{Plan, Precision};
 use sdq_tests::{
     goldens::{self, FAMILIES, TINY},

@@ -4,13 +4,13 @@ use std::{collections::HashSet, path::Path, sync::Arc};
 
 use sdq_formats::{
     WeightSpec,
-    embedding::WordVectors,
     sdq::{Component, SdqFile},
 };
 
 use super::{Pipeline, PipelineOptions, compare};
 use crate::{
     Error, Model, Network,
+    adapters::textual_inversion::WordVectors,
     backend::{Backend, cpu::CpuBackend},
     memory,
 };
@@ -96,7 +96,7 @@ impl Pipeline {
         Ok(self.clone().with_networks(|network| network.with_overlay(other.file.clone(), weights.clone())))
     }
 
-    /// This model with the low-rank branches of `file` beside its products, see [`sdq_formats::lora::write`].
+    /// This model with the low-rank branches of `file` beside its products, see [`crate::adapters::lora::write`].
     ///
     /// # Errors
     /// [`Error::Mismatch`] when a branch does not fit its product.

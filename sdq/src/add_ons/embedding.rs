@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, str::FromStr};
 
-use sdq_engine::Pipeline;
-use sdq_formats::{checkpoint::Checkpoint, embedding::TextualInversion};
+use sdq_engine::{Pipeline, adapters::textual_inversion::TextualInversion};
+use sdq_formats::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Note, Watch};

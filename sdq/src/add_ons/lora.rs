@@ -5,12 +5,11 @@ use std::{
     str::FromStr,
 };
 
-use sdq_engine::Pipeline;
-use sdq_formats::{
-    checkpoint::Checkpoint,
-    lora::{self, Lora},
-    sdq::SdqFile,
+use sdq_engine::{
+    Pipeline,
+    adapters::lora::{self, Lora},
 };
+use sdq_formats::{checkpoint::Checkpoint, sdq::SdqFile};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths};

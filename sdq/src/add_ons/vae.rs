@@ -2,8 +2,8 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use sdq_engine::{Model, Pipeline};
-use sdq_formats::{published::PublishedModel, sdq::SdqFile, sniff::FileKind};
+use sdq_engine::{Model, Pipeline, published::PublishedModel};
+use sdq_formats::{sdq::SdqFile, sniff::FileKind};
 use sdq_quantize::Precision;
 
 use crate::{

@@ -2,8 +2,7 @@
 
 use std::{num::NonZeroUsize, path::Path};
 
-use sdq_engine::{Event, Request, pipeline::ActivationMoments};
-use sdq_formats::published::PublishedModel;
+use sdq_engine::{Event, Request, pipeline::ActivationMoments, published::PublishedModel};
 use sdq_quantize::{Plan, Precision};
 
 use super::reference;

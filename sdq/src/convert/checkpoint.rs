@@ -2,8 +2,7 @@
 
 use std::{num::NonZeroUsize, path::Path};
 
-use sdq_engine::Model;
-use sdq_formats::published::PublishedModel;
+use sdq_engine::{Model, published::PublishedModel};
 use sdq_quantize::{ComponentSource, ModelSource, Plan, Report};
 
 use crate::{Error, Task, Watch, observer::Event};

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use sdq_formats::{
-    layout,
+use sdq_engine::{
     published::PublishedModel,
     single_file::{Certainty, Prediction, Skipped, Training},
 };
+use sdq_formats::layout;
 use sdq_quantize::Plan;
 
 use crate::{Note, Watch};

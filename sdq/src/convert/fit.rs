@@ -9,8 +9,9 @@ use std::{
 use sdq_engine::{
     Pipeline, Request,
     pipeline::{Probe, compare},
+    published::PublishedModel,
 };
-use sdq_formats::{WeightSpec, WeightType, layout, published::PublishedModel, sdq::Quantization};
+use sdq_formats::{WeightSpec, WeightType, layout, sdq::Quantization};
 use sdq_quantize::{Plan, Precision};
 
 use super::{

@@ -13,11 +13,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdq_formats::published::PublishedModel;
+use sdq_engine::published::PublishedModel;
 use sdq_quantize::Plan;
 
 pub use fit::Goal;
-pub use sdq_formats::{published::ModelFiles, single_file::Prediction};
+pub use sdq_engine::{published::ModelFiles, single_file::Prediction};
 pub use sdq_quantize::{Precision, Report, Rule};
 
 use crate::{Error, Watch};

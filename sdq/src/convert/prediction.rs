@@ -2,7 +2,7 @@
 
 use std::num::NonZeroUsize;
 
-use sdq_formats::{
+use sdq_engine::{
     published::PublishedModel,
     single_file::{Certainty, Prediction},
 };

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use sdq_engine::{Pipeline, PipelineOptions};
-use sdq_formats::{
+use sdq_engine::{
+    Pipeline, PipelineOptions,
     published::{ModelFiles, PublishedModel},
-    sniff::FileKind,
 };
+use sdq_formats::sniff::FileKind;
 use sdq_quantize::Precision;
 use tempfile::TempDir;
 

@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use sdq_formats::{
-    checkpoint::Checkpoint,
+use sdq_engine::{
     published::{ModelFiles, PublishedError, PublishedModel},
     single_file::LayoutProblem,
-    tensor::TensorView,
 };
+use sdq_formats::{checkpoint::Checkpoint, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
 use crate::{Error, convert::describe};

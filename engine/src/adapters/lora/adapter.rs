@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::error::LoraError;
-use crate::checkpoint::Checkpoint;
+use sdq_formats::checkpoint::Checkpoint;
 
 /// Key of the note.
 const KEY: &str = "lora_adapter_metadata";

@@ -3,9 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::checkpoint::CheckpointError;
 use crate::single_file::LayoutProblem;
-use crate::text_file::TextFileError;
+use sdq_formats::checkpoint::CheckpointError;
+use sdq_formats::text_file::TextFileError;
 
 /// A published model that cannot be read.
 #[derive(Debug, thiserror::Error)]

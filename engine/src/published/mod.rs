@@ -21,8 +21,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::sdq::Manifest;
 use crate::single_file::{Certainty, Family, Prediction, SCHEDULER, Skipped, Training, with_prediction};
+use sdq_formats::sdq::Manifest;
 
 /// Where the parts of a model are.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

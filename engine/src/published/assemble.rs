@@ -8,11 +8,11 @@ use super::component::{PublishedComponent, WEIGHT_FILES, find_weights};
 use super::error::PublishedError;
 use super::files::read_json_object;
 use super::{ModelFiles, PublishedModel};
-use crate::checkpoint::Checkpoint;
 use crate::single_file::{
     Component, Found, FoundUNet, FoundVae, LayoutProblem, Names, Parts, SCHEDULER, TextEncoder, TextKind,
     Training, taesd_half, tokenizer_of,
 };
+use sdq_formats::checkpoint::Checkpoint;
 
 /// A checkpoint and the parts in it.
 struct Loaded {

@@ -6,9 +6,9 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::dtype::DType;
-use crate::safetensors;
-use crate::tensor::TensorView;
+use sdq_formats::dtype::DType;
+use sdq_formats::safetensors;
+use sdq_formats::tensor::TensorView;
 
 fn open(path: &Path) -> Result<PublishedModel, PublishedError> {
     PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() })

@@ -9,10 +9,10 @@ use serde_json::Value;
 use super::error::PublishedError;
 use super::files::read_json_object;
 use super::keys::canonical_tensor;
-use crate::checkpoint::Checkpoint;
-use crate::dtype::DType;
 use crate::single_file::{LayoutProblem, Piece, Rename};
-use crate::tensor::TensorView;
+use sdq_formats::checkpoint::Checkpoint;
+use sdq_formats::dtype::DType;
+use sdq_formats::tensor::TensorView;
 
 /// A component with weights: `text_encoder`, `unet`, `vae` and whatever else the pipeline lists.
 #[derive(Debug)]

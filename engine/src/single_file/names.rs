@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 
-use crate::checkpoint::Checkpoint;
+use sdq_formats::checkpoint::Checkpoint;
 
 /// Names and shapes of all tensors: what a layout is recognised by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

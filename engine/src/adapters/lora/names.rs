@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 
 use crate::single_file::{ModuleNames, Names, UNetStructure};
-use crate::weight::{WeightRole, WeightSpec};
+use sdq_formats::{WeightRole, WeightSpec};
 
 /// A half of a product, or what goes with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

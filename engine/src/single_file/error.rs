@@ -1,6 +1,6 @@
 //! What can be wrong with the layout of a single file.
 
-use crate::tensor::TensorError;
+use sdq_formats::tensor::TensorError;
 
 /// A checkpoint whose names and shapes are not those of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -2,8 +2,8 @@
 //!
 //! Trainers store them as `string_to_param`, as `emb_params`, for SDXL as `clip_l` and `clip_g`, or under the word itself.
 
-use crate::checkpoint::Checkpoint;
-use crate::tensor::{TensorError, TensorView};
+use sdq_formats::checkpoint::Checkpoint;
+use sdq_formats::tensor::{TensorError, TensorView};
 
 /// The vectors of a word, and the word if the file says it.
 #[derive(Clone, Debug, PartialEq)]

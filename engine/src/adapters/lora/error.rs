@@ -1,6 +1,6 @@
 //! What can be wrong with a LoRA.
 
-use crate::tensor::TensorError;
+use sdq_formats::tensor::TensorError;
 
 /// A LoRA that cannot be applied.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]

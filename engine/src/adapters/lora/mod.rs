@@ -15,12 +15,12 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::checkpoint::Checkpoint;
-use crate::sdq::{Manifest, SdqError, SdqWriter, branch_names};
-use crate::tensor::TensorView;
-use crate::weight::{WeightRole, WeightSpec, WeightType};
 use adapter::Adapters;
 use names::Part;
+use sdq_formats::checkpoint::Checkpoint;
+use sdq_formats::sdq::{Manifest, SdqError, SdqWriter, branch_names};
+use sdq_formats::tensor::TensorView;
+use sdq_formats::{WeightRole, WeightSpec, WeightType};
 
 /// A LoRA, matched with the layers of a model.
 #[derive(Debug)]

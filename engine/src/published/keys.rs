@@ -8,7 +8,7 @@
 
 use std::borrow::Cow;
 
-use crate::tensor::TensorView;
+use sdq_formats::tensor::TensorView;
 
 /// The name in our words of the tensor `name` of `component`; `None` for what is stored but not a weight.
 pub fn canonical_name<'n>(component: &str, name: &'n str) -> Option<Cow<'n, str>> {
@@ -68,7 +68,7 @@ pub(super) fn canonical_tensor<'a>(component: &str, mut tensor: TensorView<'a>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dtype::DType;
+    use sdq_formats::dtype::DType;
 
     #[test]
     fn text_encoder_names_gain_their_prefix_once() {

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::PublishedError;
-use crate::names::json_reason;
-use crate::text_file;
+use sdq_formats::names::json_reason;
+use sdq_formats::text_file;
 
 /// Longest text file that is read. The largest in use, SDXL's `tokenizer.json`, has four megabytes.
 const MAX_TEXT_LEN: u64 = 64 * 1024 * 1024;
