@@ -11,9 +11,9 @@ use crate::{
     Error,
     model_index::ModelIndex,
     models::{
-        clip::ClipTextEncoder,
-        config::{TextEncoderConfig, UNetConfig, VaeConfig},
-        text_encoder::Layer,
+        clip::{ClipTextEncoder, TextEncoderConfig, transformer::Layer},
+        unet::UNetConfig,
+        vae::VaeConfig,
     },
     roles::{Autoencoder, DenoiserNetwork, PromptEncoder, StepNetwork},
     tokenizer::{Tokenizer, TokenizerFiles},

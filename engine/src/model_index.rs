@@ -3,7 +3,7 @@
 use sdq_schedulers::{SchedulerConfig, SchedulerError};
 use serde_json::{Map, Value};
 
-use crate::{Error, models::text_encoder::Layer};
+use crate::{Error, models::clip::transformer::Layer};
 
 /// How a diffusers pipeline class uses its networks. The classes of one kind differ in what they are given, a prompt
 /// alone or a picture too, and that is decided by each request.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs};
 
 use sdq_engine::{
-    models::config::UNetConfig,
+    models::unet::UNetConfig,
     published::{PublishedComponent, PublishedModel},
     single_file::{Certainty, Names, Prediction, UNetStructure},
 };

@@ -10,7 +10,7 @@ use crate::{
     Error,
     backend::{Cost, Executable},
     graph::{Graph, Operation as _},
-    models::text_encoder,
+    models::clip::transformer,
 };
 
 /// The time of a run, before it runs, in seconds. Opening the model and writing files are not in it.
@@ -190,7 +190,7 @@ impl Pipeline {
             let mut executable = self.network(key.component)?.compile(graph)?;
             for port in ports {
                 // Tokens are whole numbers; to everything else any value between is as good.
-                let modulus = if port.name == text_encoder::TOKEN_IDS { 256 } else { 2003 };
+                let modulus = if port.name == transformer::TOKEN_IDS { 256 } else { 2003 };
                 let values = (0..).map(|index: usize| (index * 7919) % modulus);
                 for (input, value) in executable.input_mut(&port.name).iter_mut().zip(values) {
                     *input = if modulus == 256 { value as f32 } else { value as f32 / 1001.0 - 1.0 };

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     backend::conformance::{Case, Conformance, Kind},
-    models::{config::UNetConfig, unet},
+    models::unet::{self, UNetConfig},
     roles::StepShape,
 };
 use schedule::{Counters, Schedule};

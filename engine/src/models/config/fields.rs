@@ -7,20 +7,20 @@ use serde_json::{Map, Value};
 use crate::Error;
 
 /// Largest width, depth or count that any config may ask for: bounds every allocation that follows from one.
-pub(super) const MAX_SIZE: usize = 1 << 20;
+pub(in crate::models) const MAX_SIZE: usize = 1 << 20;
 
 /// Most layers of one kind in a row.
-pub(super) const MAX_DEPTH: usize = 128;
+pub(in crate::models) const MAX_DEPTH: usize = 128;
 
 /// The keys of one component's config. Each is read once; [`Fields::finish`] refuses those nobody asked for.
-pub(super) struct Fields<'a> {
+pub(in crate::models) struct Fields<'a> {
     component: &'static str,
     object: &'a Map<String, Value>,
     unread: BTreeSet<&'a str>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(component: &'static str, config: &'a Value) -> Result<Fields<'a>, Error> {
+    pub(in crate::models) fn new(component: &'static str, config: &'a Value) -> Result<Fields<'a>, Error> {
         let object = config.as_object().ok_or_else(|| Error::Config {
             component,
             key: "config.json".to_owned(),
@@ -31,18 +31,18 @@ impl<'a> Fields<'a> {
     }
 
     /// The value of `key`; null counts as absent, as it does for diffusers.
-    pub(super) fn get(&mut self, key: &str) -> Option<&'a Value> {
+    pub(in crate::models) fn get(&mut self, key: &str) -> Option<&'a Value> {
         self.unread.remove(key);
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn error(&self, key: &str, expected: impl Into<String>) -> Error {
+    pub(in crate::models) fn error(&self, key: &str, expected: impl Into<String>) -> Error {
         let found = self.object.get(key).map_or_else(|| "missing".to_owned(), Value::to_string);
         Error::Config { component: self.component, key: key.to_owned(), found, expected: expected.into() }
     }
 
     /// A whole number from 1 to [`MAX_SIZE`].
-    pub(super) fn size(&mut self, key: &str, default: Option<usize>) -> Result<usize, Error> {
+    pub(in crate::models) fn size(&mut self, key: &str, default: Option<usize>) -> Result<usize, Error> {
         match (self.get(key), default) {
             (None, Some(default)) => Ok(default),
             (value, _) => value
@@ -52,13 +52,18 @@ impl<'a> Fields<'a> {
     }
 
     /// A number of layers from 1 to [`MAX_DEPTH`].
-    pub(super) fn depth(&mut self, key: &str, default: usize) -> Result<usize, Error> {
+    pub(in crate::models) fn depth(&mut self, key: &str, default: usize) -> Result<usize, Error> {
         let depths = self.depths(key, 1, default)?;
         Ok(depths[0])
     }
 
     /// A number of layers for each of `levels`, given once for all or as a list.
-    pub(super) fn depths(&mut self, key: &str, levels: usize, default: usize) -> Result<Vec<usize>, Error> {
+    pub(in crate::models) fn depths(
+        &mut self,
+        key: &str,
+        levels: usize,
+        default: usize,
+    ) -> Result<Vec<usize>, Error> {
         let depths = self.per_level(key, levels, default)?;
         match depths.iter().all(|&depth| depth <= MAX_DEPTH) {
             true => Ok(depths),
@@ -66,7 +71,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn float(&mut self, key: &str, default: f64) -> Result<f64, Error> {
+    pub(in crate::models) fn float(&mut self, key: &str, default: f64) -> Result<f64, Error> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => {
@@ -75,7 +80,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    pub(super) fn flag(&mut self, key: &str, default: bool) -> Result<bool, Error> {
+    pub(in crate::models) fn flag(&mut self, key: &str, default: bool) -> Result<bool, Error> {
         match self.get(key) {
             None => Ok(default),
             Some(value) => value.as_bool().ok_or_else(|| self.error(key, "true or false")),
@@ -83,7 +88,7 @@ impl<'a> Fields<'a> {
     }
 
     /// One of `choices` (name in the file, meaning).
-    pub(super) fn choice<T: Copy>(
+    pub(in crate::models) fn choice<T: Copy>(
         &mut self,
         key: &str,
         default: &str,
@@ -101,14 +106,14 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of sizes.
-    pub(super) fn sizes(&mut self, key: &str) -> Result<Vec<usize>, Error> {
+    pub(in crate::models) fn sizes(&mut self, key: &str) -> Result<Vec<usize>, Error> {
         let list = self.get(key).and_then(Value::as_array).and_then(|l| l.iter().map(as_size).collect());
         list.filter(|l: &Vec<usize>| (1..=16).contains(&l.len()))
             .ok_or_else(|| self.error(key, format!("a list of 1 to 16 whole numbers from 1 to {MAX_SIZE}")))
     }
 
     /// A list of `count` finite numbers; `None` where the key is absent.
-    pub(super) fn floats(&mut self, key: &str, count: usize) -> Result<Option<Vec<f32>>, Error> {
+    pub(in crate::models) fn floats(&mut self, key: &str, count: usize) -> Result<Option<Vec<f32>>, Error> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = value.as_array().filter(|list| list.len() == count);
         let float = |value: &Value| Some(value.as_f64()? as f32).filter(|value| value.is_finite());
@@ -117,7 +122,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A size for each of `levels`, given once for all or as a list.
-    pub(super) fn per_level(
+    pub(in crate::models) fn per_level(
         &mut self,
         key: &str,
         levels: usize,
@@ -140,7 +145,11 @@ impl<'a> Fields<'a> {
     }
 
     /// A list of block names, one a level, each one of `choices`.
-    pub(super) fn blocks<T: Copy>(&mut self, key: &str, choices: &[(&str, T)]) -> Result<Vec<T>, Error> {
+    pub(in crate::models) fn blocks<T: Copy>(
+        &mut self,
+        key: &str,
+        choices: &[(&str, T)],
+    ) -> Result<Vec<T>, Error> {
         let names: Vec<_> = choices.iter().map(|(choice, _)| *choice).collect();
         let expected = format!("a list of {}", names.join(" or "));
         let list = self.get(key).and_then(Value::as_array).filter(|list| (1..=16).contains(&list.len()));
@@ -152,14 +161,14 @@ impl<'a> Fields<'a> {
     }
 
     /// Keys that cannot change a result: training settings, bookkeeping.
-    pub(super) fn ignore(&mut self, keys: &[&str]) {
+    pub(in crate::models) fn ignore(&mut self, keys: &[&str]) {
         for key in keys {
             self.unread.remove(*key);
         }
     }
 
     /// Refuses `key` unless it is absent, null or has the one `supported` value.
-    pub(super) fn only(&mut self, key: &str, supported: &Value) -> Result<(), Error> {
+    pub(in crate::models) fn only(&mut self, key: &str, supported: &Value) -> Result<(), Error> {
         match self.get(key) {
             None => Ok(()),
             Some(value) if value == supported => Ok(()),
@@ -169,17 +178,17 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether `key` is there and not null.
-    pub(super) fn has(&self, key: &str) -> bool {
+    pub(in crate::models) fn has(&self, key: &str) -> bool {
         self.object.get(key).is_some_and(|value| !value.is_null())
     }
 
     /// Whether `key` is explicitly null, where that does not mean the default.
-    pub(super) fn is_null(&self, key: &str) -> bool {
+    pub(in crate::models) fn is_null(&self, key: &str) -> bool {
         self.object.get(key).is_some_and(Value::is_null)
     }
 
     /// Refuses every key that was not read, but for private ones (`_class_name`) and ones that are switched off.
-    pub(super) fn finish(self) -> Result<(), Error> {
+    pub(in crate::models) fn finish(self) -> Result<(), Error> {
         let off = |key: &&str| matches!(self.object.get(*key), None | Some(Value::Null | Value::Bool(false)));
         match self.unread.iter().find(|key| !key.starts_with('_') && !off(key)) {
             None => Ok(()),

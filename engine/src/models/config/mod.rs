@@ -2,23 +2,13 @@
 //!
 //! Field names are the files' own. A key that would change the result and is not supported is an error.
 
-mod autoencoder;
-mod autoencoder_tiny;
 mod fields;
-mod text_encoder;
-mod unet;
-mod vae;
 
-pub use autoencoder::{AutoencoderConfig, LatentsStatistics};
-pub use autoencoder_tiny::AutoencoderTinyConfig;
-pub use text_encoder::{Pooling, TextEncoderConfig};
-pub use unet::{AdditionEmbedding, LevelKind, UNetConfig};
-pub use vae::VaeConfig;
+pub(super) use fields::{Fields, MAX_DEPTH};
 
 use crate::{Error, graph::Activation};
-use fields::Fields;
 
-const ACTIVATIONS: [(&str, Activation); 6] = [
+pub(super) const ACTIVATIONS: [(&str, Activation); 6] = [
     ("quick_gelu", Activation::QuickGelu),
     ("gelu", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),
@@ -27,10 +17,15 @@ const ACTIVATIONS: [(&str, Activation); 6] = [
     ("relu", Activation::Relu),
 ];
 
-const SILU: [(&str, ()); 2] = [("silu", ()), ("swish", ())];
+pub(super) const SILU: [(&str, ()); 2] = [("silu", ()), ("swish", ())];
 
 /// The number under `key` must divide every one of `widths`.
-fn check_divides(fields: &Fields, key: &str, widths: &[usize], divisor: usize) -> Result<(), Error> {
+pub(super) fn check_divides(
+    fields: &Fields,
+    key: &str,
+    widths: &[usize],
+    divisor: usize,
+) -> Result<(), Error> {
     match widths.iter().find(|width| **width % divisor != 0) {
         None => Ok(()),
         Some(width) => Err(fields.error(key, format!("a divisor of block_out_channels' {width}"))),

@@ -1,7 +1,14 @@
 use serde_json::{Value, json};
 
-use super::*;
-use crate::{models, roles::Autoencoder as _};
+use crate::{
+    models::{
+        self,
+        clip::TextEncoderConfig,
+        unet::UNetConfig,
+        vae::{AutoencoderConfig, VaeConfig},
+    },
+    roles::Autoencoder as _,
+};
 
 /// The keys that shape the network, from stable-diffusion-v1-5's files.
 fn unet() -> Value {
@@ -43,11 +50,11 @@ fn with(mut config: Value, key: &str, value: Value) -> Value {
 /// Of the text encoder, the U-Net and the VAE above.
 fn weights() -> [Vec<sdq_formats::WeightSpec>; 3] {
     [
-        models::text_encoder::weights(
+        models::clip::transformer::weights(
             &TextEncoderConfig::from_json("text_encoder", &text_encoder(), false).unwrap(),
         ),
         models::unet::weights(&UNetConfig::from_json(&unet()).unwrap()),
-        models::autoencoder::weights(&AutoencoderConfig::from_json(&vae()).unwrap()),
+        models::vae::kl::weights(&AutoencoderConfig::from_json(&vae()).unwrap()),
     ]
 }
 

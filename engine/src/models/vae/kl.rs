@@ -2,12 +2,10 @@
 
 use sdq_formats::WeightSpec;
 
-use super::{
-    config::AutoencoderConfig,
-    layers::{ResidualBlock, conv1x1, conv3x3},
-};
+use super::AutoencoderConfig;
 use crate::{
     graph::{Graph, GraphBuilder, Padding, TensorId, Window},
+    models::layers::{ResidualBlock, conv1x1, conv3x3},
     roles::{LATENTS, MOMENTS, PIXELS},
 };
 

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{ACTIVATIONS, Fields};
-use crate::{Error, graph::Activation};
+use crate::{
+    Error,
+    graph::Activation,
+    models::config::{ACTIVATIONS, Fields},
+};
 
 /// CLIP's text transformer. Radford et al. 2021, arXiv:2103.00020; keys as in
 /// `openai/clip-vit-large-patch14`'s config.json (`text_config`).

@@ -1,11 +1,12 @@
 //! CLIP's text encoder in its role: prompts → chunks of token ids → text states and pooled prompts.
 
+mod config;
+pub mod transformer;
+
+pub use config::{Pooling, TextEncoderConfig};
+
 use sdq_formats::{Sensitivity, WeightRole, WeightSpec};
 
-use super::{
-    config::TextEncoderConfig,
-    text_encoder::{self, Layer, TextShape},
-};
 use crate::{
     Error, PromptSyntax, Tensor,
     backend::Executable,
@@ -15,6 +16,7 @@ use crate::{
     tokenizer::Tokenizer,
     words::ExtraWords,
 };
+use transformer::{Layer, TextShape};
 
 /// A CLIP text encoder and its tokenizer.
 #[derive(Debug)]
@@ -35,7 +37,7 @@ impl PromptEncoder for ClipTextEncoder {
     }
 
     fn weights(&self) -> Vec<WeightSpec> {
-        text_encoder::weights(&self.config)
+        transformer::weights(&self.config)
     }
 
     /// Tables are looked up and not summed over, so that nothing averages their errors; that of positions is small.
@@ -83,8 +85,8 @@ impl PromptEncoder for ClipTextEncoder {
             tokens: self.tokenizer.length(),
             words: shape.words,
         };
-        let states = text_encoder::graph(&self.config, self.layer, &states);
-        std::iter::once(states).chain(text_encoder::projection(&self.config, shape.prompts)).collect()
+        let states = transformer::graph(&self.config, self.layer, &states);
+        std::iter::once(states).chain(transformer::projection(&self.config, shape.prompts)).collect()
     }
 
     fn encode(
@@ -97,12 +99,12 @@ impl PromptEncoder for ClipTextEncoder {
             unreachable!("the graph of the text states is always there");
         };
         if prompts.words.count() > 0 {
-            executable.set_input(text_encoder::WORDS, &prompts.words.values(prompts.position));
+            executable.set_input(transformer::WORDS, &prompts.words.values(prompts.position));
         }
         let token_ids: Vec<f32> = chunks.iter().flat_map(|chunk| &chunk.ids).map(|&id| id as f32).collect();
-        executable.set_input(text_encoder::TOKEN_IDS, &token_ids);
+        executable.set_input(transformer::TOKEN_IDS, &token_ids);
         executable.run()?;
-        let mut states = executable.output(text_encoder::TEXT_STATES).to_vec();
+        let mut states = executable.output(transformer::TEXT_STATES).to_vec();
         let chunk_values = self.tokenizer.length() * self.config.hidden_size;
         for (chunk, states) in chunks.iter().zip(states.chunks_exact_mut(chunk_values)) {
             if let Some(weights) = &chunk.weights {
@@ -113,10 +115,10 @@ impl PromptEncoder for ClipTextEncoder {
             return Ok(EncodedText { states, pooled: None });
         };
         let first_chunks = chunks.iter().enumerate().step_by(prompts.chunks);
-        let end_states = self.end_states(executable.output(text_encoder::LAST_STATES), first_chunks);
-        projection.set_input(text_encoder::END_STATES, &end_states);
+        let end_states = self.end_states(executable.output(transformer::LAST_STATES), first_chunks);
+        projection.set_input(transformer::END_STATES, &end_states);
         projection.run()?;
-        let pooled = projection.output(text_encoder::POOLED).to_vec();
+        let pooled = projection.output(transformer::POOLED).to_vec();
         let shape = vec![prompts.texts.len(), pooled.len() / prompts.texts.len()];
         Ok(EncodedText { states, pooled: Some(Tensor::new(shape, pooled)?) })
     }

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Fields, SILU, check_divides};
-use crate::Error;
+use crate::{
+    Error,
+    models::config::{Fields, SILU, check_divides},
+};
 
 /// The KL autoencoder between pixels and latents. Rombach et al. 2022, appendix G; keys as in
 /// `stable-diffusion-v1-5`'s vae/config.json, defaults those of diffusers' `AutoencoderKL`.

@@ -5,14 +5,14 @@
 //! for each residual block, text states become keys and values of the cross-attentions, and everything else runs in each
 //! step.
 
+mod config;
 mod sensitivity;
+
+pub use config::{AdditionEmbedding, LevelKind, UNetConfig};
 
 use sdq_formats::{Sensitivity, WeightSpec};
 
-use super::{
-    config::{AdditionEmbedding, LevelKind, UNetConfig},
-    layers::{ResidualBlock, conv1x1, conv3x3},
-};
+use super::layers::{ResidualBlock, conv1x1, conv3x3};
 use crate::{
     graph::{Activation, GraphBuilder, TensorId, Window},
     roles::{

@@ -2,8 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{ACTIVATIONS, Fields};
-use crate::{Error, graph::Activation};
+use crate::{
+    Error,
+    graph::Activation,
+    models::config::{ACTIVATIONS, Fields},
+};
 
 /// TAESD, a small network distilled from a KL autoencoder (Ollin Boer Bohan, github.com/madebyollin/taesd); keys and
 /// defaults of diffusers' `AutoencoderTiny`.

@@ -2,7 +2,7 @@
 
 use sdq_formats::{WeightRole, WeightSpec};
 
-use super::config::TextEncoderConfig;
+use super::TextEncoderConfig;
 use crate::graph::{Graph, GraphBuilder, TensorId};
 
 /// Name of the input: token ids `[batch, tokens]`.

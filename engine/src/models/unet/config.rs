@@ -4,8 +4,10 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use super::{Fields, SILU, check_divides, fields::MAX_DEPTH};
-use crate::Error;
+use crate::{
+    Error,
+    models::config::{Fields, MAX_DEPTH, SILU, check_divides},
+};
 
 /// What stands in one level of the U-Net.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

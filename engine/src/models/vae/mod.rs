@@ -1,8 +1,17 @@
 //! The autoencoder in its role, whichever a model has.
 
+mod config;
+pub mod kl;
+mod kl_config;
+pub mod tiny;
+mod tiny_config;
+
+pub use config::VaeConfig;
+pub use kl_config::{AutoencoderConfig, LatentsStatistics};
+pub use tiny_config::AutoencoderTinyConfig;
+
 use sdq_formats::{Sensitivity, WeightSpec};
 
-use super::{autoencoder, autoencoder_tiny, config::VaeConfig};
 use crate::{graph::Graph, roles::Autoencoder};
 
 impl Autoencoder for VaeConfig {
@@ -12,8 +21,8 @@ impl Autoencoder for VaeConfig {
 
     fn weights(&self) -> Vec<WeightSpec> {
         match self {
-            VaeConfig::Kl(config) => autoencoder::weights(config),
-            VaeConfig::Tiny(config) => autoencoder_tiny::weights(config),
+            VaeConfig::Kl(config) => kl::weights(config),
+            VaeConfig::Tiny(config) => tiny::weights(config),
         }
     }
 
@@ -22,8 +31,8 @@ impl Autoencoder for VaeConfig {
     fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity {
         let name = weight.name.as_str();
         let is_outermost = match self {
-            VaeConfig::Kl(_) => autoencoder::OUTERMOST.contains(&name),
-            VaeConfig::Tiny(_) => autoencoder_tiny::OUTERMOST.contains(&name),
+            VaeConfig::Kl(_) => kl::OUTERMOST.contains(&name),
+            VaeConfig::Tiny(_) => tiny::OUTERMOST.contains(&name),
         };
         if is_outermost {
             Sensitivity::Extreme
@@ -61,15 +70,15 @@ impl Autoencoder for VaeConfig {
 
     fn encoder(&self, batch: usize, height: usize, width: usize) -> Graph {
         match self {
-            VaeConfig::Kl(config) => autoencoder::encoder(config, batch, height, width),
-            VaeConfig::Tiny(config) => autoencoder_tiny::encoder(config, batch, height, width),
+            VaeConfig::Kl(config) => kl::encoder(config, batch, height, width),
+            VaeConfig::Tiny(config) => tiny::encoder(config, batch, height, width),
         }
     }
 
     fn decoder(&self, batch: usize, height: usize, width: usize) -> Graph {
         match self {
-            VaeConfig::Kl(config) => autoencoder::decoder(config, batch, height, width),
-            VaeConfig::Tiny(config) => autoencoder_tiny::decoder(config, batch, height, width),
+            VaeConfig::Kl(config) => kl::decoder(config, batch, height, width),
+            VaeConfig::Tiny(config) => tiny::decoder(config, batch, height, width),
         }
     }
 

@@ -3,9 +3,10 @@
 
 use sdq_formats::WeightSpec;
 
-use super::{config::AutoencoderTinyConfig, layers::conv3x3};
+use super::AutoencoderTinyConfig;
 use crate::{
     graph::{Activation, Graph, GraphBuilder, TensorId, Window},
+    models::layers::conv3x3,
     roles::{LATENTS, PIXELS},
 };
 
