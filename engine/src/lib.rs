@@ -16,11 +16,11 @@
 pub mod adapters;
 pub mod backend;
 mod error;
+pub mod families;
 pub mod graph;
 mod memory;
 pub mod metrics;
 mod model;
-mod model_index;
 pub mod models;
 mod network;
 mod pages;
@@ -30,14 +30,13 @@ mod prompt;
 pub mod published;
 pub mod rng;
 pub mod roles;
-pub mod single_file;
 mod tensor;
 pub mod tokenizer;
 mod words;
 
 pub use error::{Error, JobProblem};
+pub use families::ModelIndex;
 pub use model::{ExtraInput, JoinedTextStates, Model, RatedWeight};
-pub use model_index::ModelIndex;
 pub use network::Network;
 pub use picture::{Mask, Picture};
 pub use pipeline::{

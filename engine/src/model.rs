@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     Error,
-    model_index::ModelIndex,
+    families::ModelIndex,
     models::{
         clip::{ClipTextEncoder, TextEncoderConfig, transformer::Layer},
         unet::UNetConfig,

@@ -4,9 +4,12 @@
 use std::{collections::BTreeMap, fs};
 
 use sdq_engine::{
-    models::unet::UNetConfig,
+    families::{Certainty, Prediction},
+    models::{
+        naming::Names,
+        unet::{UNetConfig, UNetStructure},
+    },
     published::{PublishedComponent, PublishedModel},
-    single_file::{Certainty, Names, Prediction, UNetStructure},
 };
 use sdq_formats::{WeightType, checkpoint::Checkpoint, tensor::TensorView};
 use sdq_tests::{

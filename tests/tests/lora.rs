@@ -5,8 +5,8 @@ use std::{ops::ControlFlow, path::Path};
 use sdq_engine::{
     Pipeline, Request, Tensor,
     adapters::lora::{self, Lora},
+    models::{naming::Names, unet::UNetStructure},
     pipeline::Conditioning,
-    single_file::{Names, UNetStructure},
 };
 use sdq_formats::{WeightRole, WeightSpec, WeightType, checkpoint::Checkpoint, sdq::SdqFile};
 use sdq_tests::{

@@ -7,7 +7,7 @@ use std::{
     process::ExitCode,
 };
 
-use sdq_engine::single_file::{Names, UNetStructure};
+use sdq_engine::models::{naming::Names, unet::UNetStructure};
 use sdq_formats::{WeightType, sdq::SdqFile};
 use sdq_tests::{
     checkpoint::{ModelCopy, RawTensor, tensors_of, write_raw},

@@ -6,5 +6,6 @@
 pub mod clip;
 mod config;
 mod layers;
+pub mod naming;
 pub mod unet;
 pub mod vae;

@@ -8,9 +8,11 @@ use super::component::{PublishedComponent, WEIGHT_FILES, find_weights};
 use super::error::PublishedError;
 use super::files::read_json_object;
 use super::{ModelFiles, PublishedModel};
-use crate::single_file::{
-    Component, Found, FoundUNet, FoundVae, LayoutProblem, Names, Parts, SCHEDULER, TextEncoder, TextKind,
-    Training, taesd_half, tokenizer_of,
+use crate::families::{Found, FoundUNet, FoundVae, Parts, SCHEDULER, Training, tokenizer_of};
+use crate::models::{
+    clip::{TextEncoder, TextKind},
+    naming::{Component, LayoutProblem, Names},
+    vae::taesd_half,
 };
 use sdq_formats::checkpoint::Checkpoint;
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::error::PublishedError;
 use super::files::read_json_object;
 use super::keys::canonical_tensor;
-use crate::single_file::{LayoutProblem, Piece, Rename};
+use crate::models::naming::{LayoutProblem, Piece, Rename};
 use sdq_formats::checkpoint::Checkpoint;
 use sdq_formats::dtype::DType;
 use sdq_formats::tensor::TensorView;
@@ -82,7 +82,7 @@ impl PublishedComponent {
     /// A component whose weights lie in `checkpoint` where `renames` say.
     pub(super) fn renamed(
         path: &Path,
-        component: crate::single_file::Component,
+        component: crate::models::naming::Component,
         checkpoint: Arc<Checkpoint>,
     ) -> Result<PublishedComponent, PublishedError> {
         let views: HashMap<String, TensorView<'_>> =

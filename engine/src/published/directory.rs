@@ -10,7 +10,7 @@ use super::component::PublishedComponent;
 use super::error::PublishedError;
 use super::files::{read_json_object, read_text};
 use super::{ModelFiles, PublishedModel};
-use crate::single_file::SCHEDULER;
+use crate::families::SCHEDULER;
 use sdq_formats::names::{is_relative_path, json_reason, quote};
 
 /// Components that every model must have, each under one of these names: SDXL's refiner has the second text encoder

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use crate::single_file::LayoutProblem;
+use crate::models::naming::LayoutProblem;
 use sdq_formats::checkpoint::CheckpointError;
 use sdq_formats::text_file::TextFileError;
 

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::single_file::{Certainty, Family, Prediction, SCHEDULER, Skipped, Training, with_prediction};
+use crate::families::{Certainty, Family, Prediction, SCHEDULER, Skipped, Training, with_prediction};
 use sdq_formats::sdq::Manifest;
 
 /// Where the parts of a model are.

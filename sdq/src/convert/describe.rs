@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use sdq_engine::{
+    families::{Certainty, Prediction, Skipped, Training},
     published::PublishedModel,
-    single_file::{Certainty, Prediction, Skipped, Training},
 };
 use sdq_formats::layout;
 use sdq_quantize::Plan;

@@ -17,7 +17,7 @@ use sdq_engine::published::PublishedModel;
 use sdq_quantize::Plan;
 
 pub use fit::Goal;
-pub use sdq_engine::{published::ModelFiles, single_file::Prediction};
+pub use sdq_engine::{families::Prediction, published::ModelFiles};
 pub use sdq_quantize::{Precision, Report, Rule};
 
 use crate::{Error, Watch};

@@ -3,8 +3,8 @@
 use std::num::NonZeroUsize;
 
 use sdq_engine::{
+    families::{Certainty, Prediction},
     published::PublishedModel,
-    single_file::{Certainty, Prediction},
 };
 use sdq_quantize::Precision;
 

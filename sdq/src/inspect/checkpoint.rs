@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, path::Path};
 
 use sdq_engine::{
+    models::naming::LayoutProblem,
     published::{ModelFiles, PublishedError, PublishedModel},
-    single_file::LayoutProblem,
 };
 use sdq_formats::{checkpoint::Checkpoint, tensor::TensorView};
 use serde_json::{Map, Value, json};

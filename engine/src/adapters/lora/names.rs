@@ -7,7 +7,10 @@
 
 use std::collections::HashMap;
 
-use crate::single_file::{ModuleNames, Names, UNetStructure};
+use crate::models::{
+    naming::{ModuleNames, Names},
+    unet::UNetStructure,
+};
 use sdq_formats::{WeightRole, WeightSpec};
 
 /// A half of a product, or what goes with it.

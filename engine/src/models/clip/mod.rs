@@ -1,9 +1,12 @@
 //! CLIP's text encoder in its role: prompts → chunks of token ids → text states and pooled prompts.
 
 mod config;
+mod original_names;
 pub mod transformer;
 
 pub use config::{Pooling, TextEncoderConfig};
+
+pub(crate) use original_names::{TextEncoder, TextKind};
 
 use sdq_formats::{Sensitivity, WeightRole, WeightSpec};
 

@@ -6,9 +6,13 @@
 //! step.
 
 mod config;
+mod original_names;
 mod sensitivity;
 
 pub use config::{AdditionEmbedding, LevelKind, UNetConfig};
+pub use original_names::{Level, Middle, UNetStructure};
+
+pub(crate) use original_names::UNet;
 
 use sdq_formats::{Sensitivity, WeightSpec};
 

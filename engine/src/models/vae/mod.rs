@@ -3,12 +3,15 @@
 mod config;
 pub mod kl;
 mod kl_config;
+mod original_names;
 pub mod tiny;
 mod tiny_config;
 
 pub use config::VaeConfig;
 pub use kl_config::{AutoencoderConfig, LatentsStatistics};
 pub use tiny_config::AutoencoderTinyConfig;
+
+pub(crate) use original_names::{KlAutoencoder, TinyAutoencoder, taesd_half};
 
 use sdq_formats::{Sensitivity, WeightSpec};
 

@@ -37,7 +37,7 @@ impl Names {
     }
 
     /// How many of the modules `{list}.0`, `{list}.1`, … there are before the first that is absent.
-    pub(super) fn count(&self, list: &str) -> usize {
+    pub(crate) fn count(&self, list: &str) -> usize {
         (0..self.0.len()).take_while(|index| self.under(&format!("{list}.{index}.")).next().is_some()).count()
     }
 }
@@ -67,14 +67,14 @@ impl ModuleNames {
         renamed(&self.from_diffusers, name)
     }
 
-    pub(super) fn add(&mut self, single_file: impl Into<String>, diffusers: impl Into<String>) {
+    pub(crate) fn add(&mut self, single_file: impl Into<String>, diffusers: impl Into<String>) {
         let (single_file, diffusers) = (single_file.into(), diffusers.into());
         self.to_diffusers.insert(single_file.clone(), diffusers.clone());
         self.from_diffusers.insert(diffusers, single_file);
     }
 
     /// Adds modules `inner` of the modules called `single_file` and `diffusers`, and these themselves.
-    pub(super) fn add_all(&mut self, single_file: &str, diffusers: &str, inner: &[(&str, &str)]) {
+    pub(crate) fn add_all(&mut self, single_file: &str, diffusers: &str, inner: &[(&str, &str)]) {
         self.add(single_file, diffusers);
         for (own, other) in inner {
             self.add(format!("{single_file}.{own}"), format!("{diffusers}.{other}"));

@@ -1,11 +1,19 @@
-//! What a file does not tell: by which family its model is.
+//! The families of models: which networks and settings make up SD1, SD2, SDXL and its refiner, and what tells them apart.
+
+mod found;
+mod model_index;
+
+pub use found::Skipped;
+pub use model_index::ModelIndex;
+
+pub(crate) use found::{Found, FoundUNet, FoundVae};
 
 use serde_json::{Value, json};
 
-use super::error::{LayoutProblem, unknown};
-use super::names::Names;
-use super::text_encoder::{TextEncoder, TextKind};
-use super::{FoundUNet, FoundVae, Rename};
+use crate::models::{
+    clip::{TextEncoder, TextKind},
+    naming::{Component, LayoutProblem, Names, unknown},
+};
 
 /// A family of models: those that share what their files do not tell.
 ///
@@ -149,14 +157,6 @@ pub(crate) struct Parts<'a> {
     pub(crate) unet: (&'a Names, &'a FoundUNet),
     pub(crate) vae: (&'a Names, &'a FoundVae),
     pub(crate) text_encoders: Vec<(&'a Names, &'a TextEncoder)>,
-}
-
-/// A component as diffusers would have saved it.
-pub(crate) struct Component {
-    pub(crate) name: &'static str,
-    pub(crate) class_name: &'static str,
-    pub(crate) config: Value,
-    pub(crate) renames: Vec<Rename>,
 }
 
 impl Parts<'_> {

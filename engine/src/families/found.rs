@@ -1,61 +1,13 @@
-//! Models whose components lie in one file, under the names of the code that trained them: CompVis' for SD1.x, Stability's
-//! for SD2.x and SDXL. Names and shapes tell what a model is made of; from them come the configs and names that diffusers
-//! would have saved.
-//!
-//! What no file tells is decided by family, and said: see [`Family`].
-
-mod error;
-mod family;
-mod names;
-mod text_encoder;
-mod unet;
-mod vae;
-
-pub use error::LayoutProblem;
-pub use family::{Certainty, Family, Prediction, Training};
-pub use names::{ModuleNames, Names};
-pub use unet::{Level, Middle, UNetStructure};
-
-pub(crate) use family::{Component, Parts, SCHEDULER, tokenizer_of, with_prediction};
-pub(crate) use text_encoder::{TextEncoder, TextKind};
-pub(crate) use vae::taesd_half;
+//! The networks in a checkpoint, found by the names and shapes of its tensors.
 
 use serde_json::Value;
 
-use unet::UNet;
-use vae::{Autoencoder, TinyAutoencoder};
-
-/// Where one weight lies in a checkpoint that names it otherwise.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rename {
-    /// Its tensor there.
-    pub(crate) source: String,
-    /// Its name in diffusers; `None` for what is no weight.
-    pub(crate) canonical: Option<String>,
-    /// Which part of the tensor it is.
-    pub(crate) piece: Piece,
-}
-
-/// Which part of a tensor a weight is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Piece {
-    /// All of it.
-    Whole,
-    /// The first, second or third part (0, 1, 2) of its first dimension.
-    Third(usize),
-    /// A matrix, rows and columns exchanged.
-    Transposed,
-}
-
-impl Rename {
-    fn new(source: &str, canonical: &str, piece: Piece) -> Rename {
-        Rename { source: source.to_owned(), canonical: Some(canonical.to_owned()), piece }
-    }
-
-    fn ignored(source: &str) -> Rename {
-        Rename { source: source.to_owned(), canonical: None, piece: Piece::Whole }
-    }
-}
+use crate::models::{
+    clip::TextEncoder,
+    naming::{Component, LayoutProblem, Names, Piece, Rename},
+    unet::UNet,
+    vae::{KlAutoencoder, TinyAutoencoder},
+};
 
 /// The parts of a model that a checkpoint has.
 #[derive(Default)]
@@ -71,7 +23,7 @@ pub(crate) struct Found {
 pub(crate) struct FoundUNet {
     /// What the names of its tensors begin with.
     prefix: String,
-    unet: UNet,
+    pub(super) unet: UNet,
 }
 
 impl FoundUNet {
@@ -82,7 +34,7 @@ impl FoundUNet {
         Component { name: "unet", class_name: "UNet2DConditionModel", config: Value::Null, renames }
     }
 
-    fn component(
+    pub(super) fn component(
         &self,
         names: &Names,
         pooled: usize,
@@ -102,12 +54,12 @@ pub(crate) struct FoundVae {
 }
 
 enum Vae {
-    Kl(Autoencoder),
+    Kl(KlAutoencoder),
     Tiny(TinyAutoencoder),
 }
 
 impl FoundVae {
-    fn latent_channels(&self) -> usize {
+    pub(super) fn latent_channels(&self) -> usize {
         match &self.vae {
             Vae::Kl(vae) => vae.latent_channels,
             Vae::Tiny(vae) => vae.latent_channels,
@@ -201,9 +153,10 @@ impl Found {
         {
             found.unet = Some(FoundUNet { prefix: prefix.to_owned(), unet: UNet::of(names, prefix)? });
         }
-        if let Some(prefix) = starts("decoder.conv_in.weight").find(|start| Autoencoder::is_at(names, start))
+        if let Some(prefix) =
+            starts("decoder.conv_in.weight").find(|start| KlAutoencoder::is_at(names, start))
         {
-            let vae = Vae::Kl(Autoencoder::of(names, prefix)?);
+            let vae = Vae::Kl(KlAutoencoder::of(names, prefix)?);
             found.vae = Some(FoundVae { prefix: prefix.to_owned(), vae });
         } else if names.has("encoder.0.weight") && !names.has("decoder.1.weight") {
             return Err(LayoutProblem::HalfOfTaesd("encoder"));
@@ -256,10 +209,4 @@ fn hint(names: &Names) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-/// Groups of every group norm: 32 in all published models. Where widths are too small for that, the largest number that
-/// divides them all.
-fn norm_groups(widths: &[usize]) -> usize {
-    (1..=32).rev().find(|groups| widths.iter().all(|width| width.is_multiple_of(*groups))).unwrap_or(1)
 }

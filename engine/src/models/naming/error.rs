@@ -48,10 +48,10 @@ fn looks_like(hint: Option<&'static str>) -> String {
     hint.map_or_else(String::new, |hint| format!("; it looks like {hint}"))
 }
 
-pub(super) fn missing(tensor: impl Into<String>) -> LayoutProblem {
+pub(crate) fn missing(tensor: impl Into<String>) -> LayoutProblem {
     LayoutProblem::Missing(tensor.into())
 }
 
-pub(super) fn unknown(part: &str, found: String) -> LayoutProblem {
+pub(crate) fn unknown(part: &str, found: String) -> LayoutProblem {
     LayoutProblem::Unknown { part: part.to_owned(), found }
 }

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::error::{LayoutProblem, missing};
-use super::names::{ModuleNames, Names};
-use super::norm_groups;
+use crate::models::naming::{LayoutProblem, ModuleNames, Names, missing, norm_groups};
 
 /// What single files call the modules of a residual block and of the attention, and what diffusers does.
 const RESIDUAL: [(&str, &str); 1] = [("nin_shortcut", "conv_shortcut")];
@@ -12,24 +10,24 @@ const ATTENTION: [(&str, &str); 5] =
     [("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")];
 
 /// The KL autoencoder, by its names and shapes.
-pub(super) struct Autoencoder {
+pub(crate) struct KlAutoencoder {
     widths: Vec<usize>,
     layers: usize,
-    pub(super) latent_channels: usize,
+    pub(crate) latent_channels: usize,
     attends: bool,
     quant_conv: bool,
     post_quant_conv: bool,
 }
 
-impl Autoencoder {
+impl KlAutoencoder {
     /// Whether the tensors under `prefix` are a KL autoencoder's, in either convention.
-    pub(super) fn is_at(names: &Names, prefix: &str) -> bool {
+    pub(crate) fn is_at(names: &Names, prefix: &str) -> bool {
         let decoder = |norm: &str| names.has(&format!("{prefix}decoder.{norm}.weight"));
         names.has(&format!("{prefix}decoder.conv_in.weight"))
             && (decoder("norm_out") || decoder("conv_norm_out"))
     }
 
-    pub(super) fn of(names: &Names, prefix: &str) -> Result<Autoencoder, LayoutProblem> {
+    pub(crate) fn of(names: &Names, prefix: &str) -> Result<KlAutoencoder, LayoutProblem> {
         let single_file = names.has(&format!("{prefix}decoder.norm_out.weight"));
         let [levels, blocks, attention] = match single_file {
             true => ["encoder.down", "block", "encoder.mid.attn_1"],
@@ -45,7 +43,7 @@ impl Autoencoder {
             return Err(missing(format!("{levels}.0.{blocks}.0.conv1.weight")));
         }
         let width = |level: usize| size(format!("{levels}.{level}.{blocks}.0.conv1.weight"), 0);
-        Ok(Autoencoder {
+        Ok(KlAutoencoder {
             widths: (0..count).map(width).collect::<Result<_, _>>()?,
             layers: names.count(&format!("{levels}.0.{blocks}")),
             latent_channels: size(format!("{prefix}decoder.conv_in.weight"), 1)?,
@@ -56,7 +54,7 @@ impl Autoencoder {
     }
 
     /// The names of its modules in single files and in diffusers.
-    pub(super) fn modules(&self) -> ModuleNames {
+    pub(crate) fn modules(&self) -> ModuleNames {
         let mut modules = ModuleNames::default();
         let levels = self.widths.len();
         for half in ["encoder", "decoder"] {
@@ -96,7 +94,7 @@ impl Autoencoder {
     }
 
     /// The `vae/config.json` that diffusers would have.
-    pub(super) fn config(&self, scaling_factor: f64) -> Value {
+    pub(crate) fn config(&self, scaling_factor: f64) -> Value {
         let levels = self.widths.len();
         json!({
             "_class_name": "AutoencoderKL",
@@ -118,7 +116,7 @@ impl Autoencoder {
 
 /// TAESD, as diffusers' `AutoencoderTiny` names it (`encoder.layers.0`), or as its author's two files do, where the
 /// decoder's first layer clamps and is counted. Ollin Boer Bohan, github.com/madebyollin/taesd.
-pub(super) struct TinyAutoencoder {
+pub(crate) struct TinyAutoencoder {
     /// What the names of each half begin with: those of the author's files are bare numbers.
     encoder: String,
     decoder: String,
@@ -126,11 +124,11 @@ pub(super) struct TinyAutoencoder {
     shift: usize,
     widths: [usize; 2],
     blocks: [Vec<usize>; 2],
-    pub(super) latent_channels: usize,
+    pub(crate) latent_channels: usize,
 }
 
 impl TinyAutoencoder {
-    pub(super) fn of(names: &Names, prefix: &str) -> Result<TinyAutoencoder, LayoutProblem> {
+    pub(crate) fn of(names: &Names, prefix: &str) -> Result<TinyAutoencoder, LayoutProblem> {
         let shift = usize::from(!names.has(&format!("{prefix}decoder.layers.0.weight")));
         let half = |name: &str| match shift {
             0 => format!("{prefix}{name}.layers"),
@@ -155,7 +153,7 @@ impl TinyAutoencoder {
     }
 
     /// The name that diffusers gives to the tensor called `name`.
-    pub(super) fn to_diffusers(&self, name: &str) -> String {
+    pub(crate) fn to_diffusers(&self, name: &str) -> String {
         for (half, from, shift) in [("encoder", &self.encoder, 0), ("decoder", &self.decoder, self.shift)] {
             let inner = name.strip_prefix(from.as_str()).and_then(|rest| rest.strip_prefix('.'));
             let Some((layer, rest)) = inner.and_then(|inner| inner.split_once('.')) else { continue };
@@ -167,7 +165,7 @@ impl TinyAutoencoder {
     }
 
     /// The `vae/config.json` that diffusers would have.
-    pub(super) fn config(&self) -> Value {
+    pub(crate) fn config(&self) -> Value {
         let [encoder, decoder] = &self.blocks;
         json!({
             "_class_name": "AutoencoderTiny",

@@ -4,9 +4,7 @@
 
 use serde_json::{Value, json};
 
-use super::error::{LayoutProblem, missing, unknown};
-use super::names::{ModuleNames, Names};
-use super::norm_groups;
+use crate::models::naming::{LayoutProblem, ModuleNames, Names, missing, norm_groups, unknown};
 
 /// What stands where in a U-Net.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -208,21 +206,21 @@ fn transformer_depth(names: &Names, module: &str) -> Option<usize> {
 
 /// What is known of a U-Net by its names and shapes.
 #[derive(Clone, Debug)]
-pub(super) struct UNet {
-    pub(super) structure: UNetStructure,
-    pub(super) in_channels: usize,
-    pub(super) out_channels: usize,
-    pub(super) cross_attention_dim: usize,
+pub(crate) struct UNet {
+    pub(crate) structure: UNetStructure,
+    pub(crate) in_channels: usize,
+    pub(crate) out_channels: usize,
+    pub(crate) cross_attention_dim: usize,
     /// Whether the projections around transformers are matrices: from SD2 on.
-    pub(super) linear_projections: bool,
+    pub(crate) linear_projections: bool,
     /// Inputs of the embedding that is added to the timestep's.
-    pub(super) added_inputs: Option<usize>,
+    pub(crate) added_inputs: Option<usize>,
     time_cond_proj_dim: Option<usize>,
     widths: Vec<usize>,
 }
 
 impl UNet {
-    pub(super) fn of(names: &Names, prefix: &str) -> Result<UNet, LayoutProblem> {
+    pub(crate) fn of(names: &Names, prefix: &str) -> Result<UNet, LayoutProblem> {
         let structure = UNetStructure::of(names, prefix)?;
         let modules = structure.modules();
         let single_file = names.has(&format!("{prefix}input_blocks.0.0.weight"));
@@ -261,7 +259,7 @@ impl UNet {
     }
 
     /// Whether it reads the guidance scale, as distilled models do that need no negative prompt.
-    pub(super) fn is_told_guidance(&self) -> bool {
+    pub(crate) fn is_told_guidance(&self) -> bool {
         self.time_cond_proj_dim.is_some()
     }
 
@@ -278,7 +276,7 @@ impl UNet {
 
     /// The `unet/config.json` that diffusers would have. `pooled` is the width of the pooled prompt, `numbers` how many
     /// numbers come beside it, `latent_size` the sides of the latents that the model was trained with.
-    pub(super) fn config(
+    pub(crate) fn config(
         &self,
         pooled: usize,
         numbers: usize,

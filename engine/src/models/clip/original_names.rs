@@ -3,9 +3,7 @@
 
 use serde_json::{Value, json};
 
-use super::error::{LayoutProblem, missing};
-use super::names::{ModuleNames, Names};
-use super::{Component, Piece, Rename};
+use crate::models::naming::{Component, LayoutProblem, ModuleNames, Names, Piece, Rename, missing};
 
 /// What OpenCLIP calls the modules of a block, and what transformers does. The three projections of the attention are one
 /// matrix there.
@@ -44,16 +42,16 @@ pub(crate) enum TextKind {
 #[derive(Clone, Debug)]
 pub(crate) struct TextEncoder {
     /// What its tensors' names begin with.
-    pub(super) prefix: String,
+    pub(crate) prefix: String,
     /// OpenCLIP's names.
     open_clip: bool,
-    pub(super) width: usize,
+    pub(crate) width: usize,
     layers: usize,
     intermediate: usize,
     vocabulary: usize,
     positions: usize,
     /// Width of the pooled prompt.
-    pub(super) projection: Option<usize>,
+    pub(crate) projection: Option<usize>,
     /// Whether the temperature of training is there.
     logit_scale: bool,
 }
@@ -63,7 +61,7 @@ impl TextEncoder {
     ///
     /// # Errors
     /// When one of them lacks a tensor.
-    pub(super) fn all(names: &Names) -> Result<Vec<TextEncoder>, LayoutProblem> {
+    pub(crate) fn all(names: &Names) -> Result<Vec<TextEncoder>, LayoutProblem> {
         let embeddings = names.iter().filter_map(|name| name.strip_suffix("token_embedding.weight"));
         let mut found =
             embeddings.map(|start| TextEncoder::of(names, start)).collect::<Result<Vec<_>, _>>()?;
