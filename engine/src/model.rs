@@ -209,6 +209,7 @@ fn text_encoders<'a>(
             merges: file("merges.txt"),
             config: file("tokenizer_config.json"),
             special_tokens: file("special_tokens_map.json"),
+            added_tokens: file("added_tokens.json"),
         };
         let tokenizer = Tokenizer::new(&files, config.max_position_embeddings, config.vocab_size)?;
         encoders.push(ClipTextEncoder { component, tokenizer, config, layer: index.layer() });

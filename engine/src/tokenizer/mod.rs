@@ -1,17 +1,16 @@
 //! CLIP byte-pair encoding: prompt → token ids of one fixed length. Radford et al. 2021, section 2.4;
 //! Sennrich et al. 2016, arXiv:1508.07909.
 //!
-//! The merging itself is the `tokenizers` crate's; this file puts a model's own tokenizer files in its hands and
-//! frames the result as the model was trained: start, prompt, end, padding.
+//! The merging itself is the `tokenizers` crate's, which [`definition`] builds from a model's own files; this file frames the
+//! result as the model was trained: start, prompt, end, padding.
 
-use serde_json::{Map, Value, json};
+mod definition;
+
+use serde_json::{Map, Value};
 use tokenizers::Tokenizer as Encoder;
 
 use crate::Error;
 
-/// How CLIP cuts a lower-cased text before merging: contractions, runs of letters, single digits, runs of the rest.
-const SPLIT: &str =
-    r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
 
@@ -28,6 +27,8 @@ pub struct TokenizerFiles<'a> {
     pub config: Option<&'a str>,
     /// `special_tokens_map.json`, asked where the config is silent.
     pub special_tokens: Option<&'a str>,
+    /// `added_tokens.json`: further tokens → ids.
+    pub added_tokens: Option<&'a str>,
 }
 
 /// Turns prompts into token ids.
@@ -48,21 +49,7 @@ impl Tokenizer {
     /// When the files are missing, contradict each other or do not fit the text encoder.
     pub fn new(files: &TokenizerFiles, max_length: usize, vocab_size: usize) -> Result<Tokenizer, Error> {
         let special_tokens = SpecialTokens::new(files)?;
-        let mut encoder = match (files.tokenizer, files.vocab, files.merges) {
-            (Some(text), ..) => encoder_from_json(text.as_bytes())?,
-            (None, Some(vocab), Some(merges)) => {
-                let definition = definition(vocab, merges, &special_tokens)?;
-                encoder_from_json(definition.to_string().as_bytes())?
-            }
-            _ => {
-                let wanted = "the model holds neither tokenizer.json nor vocab.json with merges.txt";
-                return Err(Error::Tokenizer(wanted.to_owned()));
-            }
-        };
-        // Framing is done here, the same way for both kinds of files.
-        encoder.with_padding(None);
-        encoder.with_truncation(None).map_err(|e| Error::Tokenizer(e.to_string()))?;
-
+        let encoder = definition::encoder(files, &special_tokens)?;
         let id = |key: &str, token: &Value| {
             let name = content(token);
             let id = encoder.token_to_id(name).filter(|&id| (id as usize) < vocab_size);
@@ -141,10 +128,6 @@ impl Tokenizer {
     }
 }
 
-fn encoder_from_json(json: &[u8]) -> Result<Encoder, Error> {
-    Encoder::from_bytes(json).map_err(|e| Error::Tokenizer(e.to_string()))
-}
-
 /// What `tokenizer_config.json` and `special_tokens_map.json` say. A token is its text, or an object with the text as
 /// `content` and how it is matched.
 struct SpecialTokens {
@@ -179,45 +162,6 @@ impl SpecialTokens {
 /// The text of a special token, empty where there is none.
 fn content(token: &Value) -> &str {
     token.as_str().or_else(|| token.get("content")?.as_str()).unwrap_or_default()
-}
-
-/// The `tokenizer.json` that transformers' CLIPTokenizer makes of the two older files.
-fn definition(vocab: &str, merges: &str, special_tokens: &SpecialTokens) -> Result<Value, Error> {
-    let vocab: Map<String, Value> =
-        serde_json::from_str(vocab).map_err(|e| Error::Tokenizer(format!("vocab.json: {e}")))?;
-    // A special token is cut out of a prompt before anything else: a padding token `!` takes every `!`.
-    let SpecialTokens { start, end, unknown, padding, .. } = special_tokens;
-    let special = |token: &Value| {
-        let id = vocab.get(content(token))?;
-        let flag = |key: &str| token.get(key).and_then(Value::as_bool).unwrap_or(false);
-        Some(json!({"id": id, "content": content(token), "special": true, "single_word": flag("single_word"),
-                    "lstrip": flag("lstrip"), "rstrip": flag("rstrip"), "normalized": flag("normalized")}))
-    };
-    let mut added: Vec<Value> = Vec::new();
-    for token in [start, end, unknown, padding].into_iter().filter_map(special) {
-        if !added.iter().any(|other| other["id"] == token["id"]) {
-            added.push(token);
-        }
-    }
-    let unknown = Some(content(unknown)).filter(|name| vocab.contains_key(*name));
-    // The first line is a version comment; empty lines end the file.
-    let merges: Vec<&str> =
-        merges.lines().filter(|line| !line.starts_with("#version") && !line.is_empty()).collect();
-    Ok(json!({
-        "version": "1.0",
-        "added_tokens": added,
-        "normalizer": {"type": "Sequence", "normalizers": [
-            {"type": "NFC"},
-            {"type": "Replace", "pattern": {"Regex": r"\s+"}, "content": " "},
-            {"type": "Lowercase"},
-        ]},
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Removed", "invert": true},
-            {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true},
-        ]},
-        "model": {"type": "BPE", "unk_token": unknown, "continuing_subword_prefix": "",
-                  "end_of_word_suffix": "</w>", "fuse_unk": false, "vocab": vocab, "merges": merges},
-    }))
 }
 
 fn object(file: &str, text: Option<&str>) -> Result<Map<String, Value>, Error> {
