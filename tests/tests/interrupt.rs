@@ -4,9 +4,9 @@
 use std::{
     fs,
     path::Path,
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use sdq_engine::SavedRun;
@@ -18,19 +18,25 @@ const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
 /// As shells report SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// Starts a run that takes minutes and sends it SIGINT `times`, `after` some time each.
+/// A run that takes minutes, started with some signals ignored as `nohup` and shells do.
+fn start(folder: &Path, args: &[&str], ignored: &str) -> Child {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("trap '' {ignored} QUIT; exec \"$@\""), "sh", SDQ]).args(args);
+    shell.current_dir(folder).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+fn send(run: &Child, signal: &str) {
+    let sent =
+        Command::new("kill").args(["-s", signal, &run.id().to_string()]).stderr(Stdio::null()).status();
+    assert!(sent.is_ok());
+}
+
+/// Starts a run and sends it SIGINT `times`, `after` some time each.
 fn interrupt(folder: &Path, args: &[&str], after: Duration, times: usize) -> ExitStatus {
-    let mut run = Command::new(SDQ)
-        .args(args)
-        .current_dir(folder)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut run = start(folder, args, "");
     for _ in 0..times {
         thread::sleep(after);
-        let sent = Command::new("kill").args(["-INT", &run.id().to_string()]).stderr(Stdio::null()).status();
-        assert!(sent.is_ok());
+        send(&run, "INT");
     }
     run.wait().unwrap()
 }
@@ -40,24 +46,15 @@ fn files(folder: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
+fn long_run(model: &str) -> [&str; 12] {
+    ["generate", "x", "-m", model, "-W", "40", "-H", "56", "--steps", "1000", "--count", "1000"]
+}
+
 #[test]
 fn an_interrupted_run_leaves_what_resume_needs_and_says_130() {
     let model = Model::convert("fp16", WeightType::F16);
     let path = model.path();
-    let args = [
-        "generate",
-        "x",
-        "-m",
-        path.to_str().unwrap(),
-        "-W",
-        "40",
-        "-H",
-        "56",
-        "--steps",
-        "1000",
-        "--count",
-        "1000",
-    ];
+    let args = long_run(path.to_str().unwrap());
     for (milliseconds, times) in [(500, 1), (800, 1), (300, 2)] {
         let folder = TempDir::new().unwrap();
         let status = interrupt(folder.path(), &args, Duration::from_millis(milliseconds), times);
@@ -71,5 +68,47 @@ fn an_interrupted_run_leaves_what_resume_needs_and_says_130() {
             // The second one may come before the run is saved.
             _ => assert!(left.iter().all(|name| name == "sdq.png.sdq-run"), "left behind: {left:?}"),
         }
+    }
+}
+
+/// Every signal that asks for the end saves the run, whichever others are ignored. SIGHUP is left alone under `nohup`.
+#[test]
+fn each_signal_is_handled_by_itself() {
+    let model = Model::convert("fp16", WeightType::F16);
+    let path = model.path();
+    let args = [&long_run(path.to_str().unwrap())[..], &["--save-every", "0"]].concat();
+    for (ignored, signal, ends) in [
+        ("HUP", "INT", true),
+        ("HUP", "TERM", true),
+        ("HUP", "HUP", false),
+        ("INT", "INT", true),
+        ("INT", "TERM", true),
+        ("", "HUP", true),
+    ] {
+        let what = format!("{signal} with `{ignored}` ignored");
+        let folder = TempDir::new().unwrap();
+        let mut run = start(folder.path(), &args, ignored);
+        let saved = folder.path().join("sdq.png.sdq-run");
+        let started = Instant::now();
+        while !saved.exists() {
+            assert!(started.elapsed() < Duration::from_secs(60), "{what}: nothing was saved");
+            thread::sleep(Duration::from_millis(5));
+        }
+        send(&run, signal);
+        if !ends {
+            // A run that stops saves itself once more; this one goes on doing so.
+            let modified = || fs::metadata(&saved).unwrap().modified().unwrap();
+            let (mut last, mut times) = (modified(), 0);
+            while times < 4 {
+                assert!(started.elapsed() < Duration::from_secs(60), "{what}: the run does not go on");
+                assert!(run.try_wait().unwrap().is_none(), "{what}: the run has ended");
+                thread::sleep(Duration::from_millis(5));
+                times += usize::from(modified() != last);
+                last = modified();
+            }
+            send(&run, "TERM");
+        }
+        assert_eq!(run.wait().unwrap().code(), Some(INTERRUPTED), "{what}");
+        SavedRun::open(&saved).unwrap();
     }
 }
