@@ -26,7 +26,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
     // A word of the recipe may be missing from a prompt that a flag gives.
     let given = AddOns { embeddings: args.add_ons.embeddings.clone(), ..AddOns::default() };
-    given.check_used(&[&request.prompt, &request.negative_prompt])?;
+    given.check_used(&pipeline, &[&request.prompt, &request.negative_prompt], request.reading.syntax)?;
     if let Some(source) = &source {
         terminal::watched(|watch| source.note_differences(&pipeline, watch));
     }

@@ -43,6 +43,14 @@ const EMPHASIS: f32 = 1.1;
 const COMMA_BACKTRACK: usize = 20;
 /// Most chunks of a prompt.
 const MAX_CHUNKS: usize = 32;
+/// Longest prompt in bytes: more than all chunks hold.
+const MAX_LEN: usize = 1 << 16;
+/// Most brackets that are open at once.
+const MAX_DEPTH: usize = 255;
+/// Longest weight in bytes, with its bracket: `:1.3)`.
+const MAX_WEIGHT_LEN: usize = 64;
+/// Most characters of a bracket that an error shows.
+const SHOWN_CHARS: usize = 80;
 /// A word of its own that ends a chunk.
 const BREAK: &str = "BREAK";
 
@@ -56,6 +64,10 @@ pub(crate) fn chunks(
     prompt: &str,
     syntax: PromptSyntax,
 ) -> Result<Vec<Chunk>, Error> {
+    if prompt.len() > MAX_LEN {
+        let found = format!("a text of {} bytes", prompt.len());
+        return Err(Error::Request { field: "prompt", found, expected: format!("at most {MAX_LEN}") });
+    }
     let mut cutter = Cutter { tokenizer, extra, chunks: Vec::new(), words: Vec::new(), last_comma: None };
     match syntax {
         PromptSyntax::Plain if extra.count() == 0 => {
@@ -67,7 +79,7 @@ pub(crate) fn chunks(
             Ok(chunks.into_iter().take(1).collect())
         }
         PromptSyntax::Weighted => {
-            for span in parse(prompt)? {
+            for span in parse(&extra.escaped(prompt))? {
                 match span {
                     Span::Break => cutter.end_chunk(),
                     Span::Text(text, weight) => cutter.add(&text, weight)?,
@@ -76,6 +88,32 @@ pub(crate) fn chunks(
             cutter.finish(prompt)
         }
     }
+}
+
+/// Which of the words in `extra` none of `prompts` has, each read as [`chunks`] reads it.
+///
+/// # Errors
+/// When a prompt cannot be read.
+pub(crate) fn unused_words(
+    extra: &ExtraWords,
+    prompts: &[&str],
+    syntax: PromptSyntax,
+) -> Result<Vec<String>, Error> {
+    let mut used = vec![false; extra.words().len()];
+    for prompt in prompts {
+        match syntax {
+            PromptSyntax::Plain => extra.mark_used(prompt, &mut used),
+            PromptSyntax::Weighted => {
+                for span in parse(&extra.escaped(prompt))? {
+                    if let Span::Text(text, _) = span {
+                        extra.mark_used(&text, &mut used);
+                    }
+                }
+            }
+        }
+    }
+    let unused = extra.words().zip(used).filter(|(_, used)| !used);
+    Ok(unused.map(|(word, _)| word.to_owned()).collect())
 }
 
 /// A chunk without words.
@@ -178,6 +216,13 @@ fn parse(prompt: &str) -> Result<Vec<Span>, Error> {
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
         let at = prompt.len() - rest.len();
+        if round.len() + square.len() > MAX_DEPTH {
+            return Err(Error::Request {
+                field: "prompt",
+                found: format!("a text with more than {MAX_DEPTH} open brackets"),
+                expected: "fewer; `\\(` is a bracket that weighs nothing".to_owned(),
+            });
+        }
         let mut len = first.len_utf8();
         match first {
             '\\' => {
@@ -237,7 +282,7 @@ fn push_text(spans: &mut Vec<Span>, text: &str) {
 
 /// The weight that ends a bracket, `:1.3)`, and its length.
 fn weight(rest: &str) -> Option<(f32, usize)> {
-    let end = rest.find(')')?;
+    let end = rest.bytes().take(MAX_WEIGHT_LEN).position(|byte| byte == b')')?;
     let number = rest[1..end].trim();
     let is_number = !number.is_empty()
         && number.trim_start_matches(['+', '-']).chars().all(|c| c.is_ascii_digit() || c == '.');
@@ -261,7 +306,7 @@ fn refuse_editing(bracket: &str) -> Result<(), Error> {
     if edits || inner.contains('|') {
         return Err(Error::Request {
             field: "prompt",
-            found: bracket.to_owned(),
+            found: bracket.chars().take(SHOWN_CHARS).collect(),
             expected: "brackets around words alone: prompts do not change from step to step, and a plain prompt takes brackets as they are"
                 .to_owned(),
         });
@@ -329,6 +374,23 @@ mod tests {
             assert_eq!(parsed(prompt), spans(expected), "{prompt}");
         }
         assert_eq!(parsed(""), []);
+    }
+
+    #[test]
+    fn prompts_without_bounds_are_refused() {
+        let deep = |brackets: &str, count: usize| parse(&brackets.repeat(count)).map(drop);
+        for bracket in ["(", "[", "(["] {
+            let most = MAX_DEPTH / bracket.len();
+            assert!(deep(bracket, most).is_ok(), "{bracket}");
+            let error = deep(bracket, most + 2).unwrap_err().to_string();
+            assert!(error.contains("more than 255 open brackets"), "{error}");
+        }
+        assert!(deep("(a)[b]", 10_000).is_ok(), "they are closed");
+        let long = "a".repeat(MAX_LEN);
+        let error = parse(&format!("[{long}|b]")).unwrap_err().to_string();
+        assert!(error.len() < 300, "{error}");
+        // A weight is short; colons do not look for its end in the whole text.
+        assert_eq!(parsed("(a:0000000000000000000000000000000000000000000000000000000000000001)")[0].1, 1.1);
     }
 
     #[test]

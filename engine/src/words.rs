@@ -1,5 +1,7 @@
 //! Words that a text encoder has learned afterwards: textual inversions beside its vocabulary.
 
+use std::{borrow::Cow, ops::Range};
+
 use crate::{Error, adapters::textual_inversion::WordVectors, roles::PromptEncoder};
 
 /// Words beside a model's vocabulary, each of which stands for vectors of its own.
@@ -10,6 +12,8 @@ pub struct ExtraWords(Vec<ExtraWord>);
 #[derive(Clone, Debug)]
 struct ExtraWord {
     word: String,
+    /// In lower case.
+    letters: Vec<char>,
     /// Vectors; as many for every encoder.
     count: usize,
     /// For each of the model's text encoders, `[count, hidden_size]`.
@@ -66,9 +70,10 @@ impl ExtraWords {
                 found: format!("`{word}`"),
             });
         }
+        let letters: Vec<char> = word.chars().flat_map(char::to_lowercase).collect();
         let mut all = self.0.clone();
-        all.retain(|other| other.word != word);
-        all.push(ExtraWord { word: word.to_owned(), count: count.unwrap_or(0), values });
+        all.retain(|other| other.letters != letters);
+        all.push(ExtraWord { word: word.to_owned(), letters, count: count.unwrap_or(0), values });
         Ok(ExtraWords(all))
     }
 
@@ -82,39 +87,77 @@ impl ExtraWords {
         self.0.iter().flat_map(|word| &word.values[encoder]).copied().collect()
     }
 
-    /// Cuts `text` where words of these stand by themselves: the text between them, and ids from `first` on for each of
-    /// their vectors.
+    /// Cuts `text` where words of these stand by themselves, in any case, the longest of several first: the text between
+    /// them, and ids from `first` on for each of their vectors. ComfyUI's `embedding:` before a word belongs to it.
     pub(crate) fn split<'t>(&self, text: &'t str, first: u32) -> Vec<Piece<'t>> {
         let mut pieces = Vec::new();
-        let mut rest = text;
-        while let Some((start, word, id)) = self.next(rest, first) {
-            if start > 0 {
-                pieces.push(Piece::Text(&rest[..start]));
+        let mut start = 0;
+        for Match { range, index } in self.matches(text) {
+            if range.start > start {
+                pieces.push(Piece::Text(&text[start..range.start]));
             }
-            pieces.push(Piece::Word((id..id + word.count as u32).collect()));
-            rest = &rest[start + word.word.len()..];
+            let before: usize = self.0[..index].iter().map(|word| word.count).sum();
+            let id = first + before as u32;
+            pieces.push(Piece::Word((id..id + self.0[index].count as u32).collect()));
+            start = range.end;
         }
-        if !rest.is_empty() {
-            pieces.push(Piece::Text(rest));
+        if start < text.len() {
+            pieces.push(Piece::Text(&text[start..]));
         }
         pieces
     }
 
-    /// The first place in `text` where one of these words stands, the longest of several.
-    fn next(&self, text: &str, first: u32) -> Option<(usize, &ExtraWord, u32)> {
-        let mut id = first;
-        let mut best: Option<(usize, &ExtraWord, u32)> = None;
-        for word in &self.0 {
-            if let Some(start) = find_word(text, &word.word)
-                && best.is_none_or(|(at, other, _)| {
-                    (start, std::cmp::Reverse(word.word.len())) < (at, std::cmp::Reverse(other.word.len()))
-                })
-            {
-                best = Some((start, word, id));
-            }
-            id += word.count as u32;
+    /// `prompt` with the brackets in these words escaped, so that they do not weigh anything.
+    pub(crate) fn escaped<'t>(&self, prompt: &'t str) -> Cow<'t, str> {
+        const BRACKETS: [char; 5] = ['(', ')', '[', ']', '\\'];
+        if !self.0.iter().any(|word| word.word.contains(BRACKETS)) {
+            return Cow::Borrowed(prompt);
         }
-        best
+        let mut escaped = String::with_capacity(prompt.len());
+        let mut start = 0;
+        for Match { range, .. } in self.matches(prompt) {
+            escaped.push_str(&prompt[start..range.start]);
+            for c in prompt[range.clone()].chars() {
+                if BRACKETS.contains(&c) {
+                    escaped.push('\\');
+                }
+                escaped.push(c);
+            }
+            start = range.end;
+        }
+        escaped.push_str(&prompt[start..]);
+        Cow::Owned(escaped)
+    }
+
+    /// Marks the words that `text` has in `used`, which has a place for each.
+    pub(crate) fn mark_used(&self, text: &str, used: &mut [bool]) {
+        self.matches(text).for_each(|found| used[found.index] = true);
+    }
+
+    /// The words, in the order in which they were added.
+    pub(crate) fn words(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.0.iter().map(|word| word.word.as_str())
+    }
+
+    /// The places in `text` where these words stand.
+    fn matches<'s>(&'s self, text: &'s str) -> impl Iterator<Item = Match> + 's {
+        let mut longest_first: Vec<usize> = (0..self.0.len()).collect();
+        longest_first.sort_by_key(|&index| std::cmp::Reverse(self.0[index].letters.len()));
+        let mut at = 0;
+        std::iter::from_fn(move || {
+            while let Some(c) = text[at..].chars().next() {
+                let found = longest_first.iter().find_map(|&index| {
+                    standing_len(text, at, &self.0[index].letters).map(|len| (index, len))
+                });
+                if let Some((index, len)) = found {
+                    let range = at..at + len;
+                    at = range.end;
+                    return Some(Match { range, index });
+                }
+                at += c.len_utf8();
+            }
+            None
+        })
     }
 
     /// What tells these words from others.
@@ -133,6 +176,14 @@ impl ExtraWords {
     }
 }
 
+/// A word where it stands in a text.
+struct Match {
+    /// In bytes.
+    range: Range<usize>,
+    /// The word's place among the words.
+    index: usize,
+}
+
 /// A piece of a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Piece<'t> {
@@ -141,21 +192,39 @@ pub(crate) enum Piece<'t> {
     Word(Vec<u32>),
 }
 
-/// Where `word` stands in `text` and is no part of another word.
-fn find_word(text: &str, word: &str) -> Option<usize> {
+/// What ComfyUI writes before the word of an embedding.
+const PREFIX: &str = "embedding:";
+
+/// How many bytes of `text` from `at` on are the word of these lower-case `letters`, if it stands there and is no part of another
+/// word.
+fn standing_len(text: &str, at: usize, letters: &[char]) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
-    let mut from = 0;
-    while let Some(found) = text[from..].find(word) {
-        let (start, end) = (from + found, from + found + word.len());
-        // Brackets around a word, as in `<cat-toy>`, part it from others by themselves.
-        let before = word.starts_with(is_part) && text[..start].ends_with(is_part);
-        let after = word.ends_with(is_part) && text[end..].starts_with(is_part);
-        if !before && !after {
-            return Some(start);
+    let rest = &text[at..];
+    let prefix = rest.get(..PREFIX.len()).filter(|prefix| prefix.eq_ignore_ascii_case(PREFIX));
+    let prefixed = prefix.and_then(|_| spelled_len(&rest[PREFIX.len()..], letters));
+    let (len, has_prefix) = match prefixed {
+        Some(len) => (PREFIX.len() + len, true),
+        None => (spelled_len(rest, letters)?, false),
+    };
+    // Brackets around a word, as in `<cat-toy>`, part it from others by themselves.
+    let before =
+        (has_prefix || letters.first().copied().is_some_and(is_part)) && text[..at].ends_with(is_part);
+    let after = letters.last().copied().is_some_and(is_part) && rest[len..].starts_with(is_part);
+    (!before && !after).then_some(len)
+}
+
+/// How many bytes at the start of `text` spell `letters`, whatever their case.
+fn spelled_len(text: &str, letters: &[char]) -> Option<usize> {
+    let mut expected = letters.iter();
+    for (at, c) in text.char_indices() {
+        if expected.as_slice().is_empty() {
+            return Some(at);
         }
-        from = start + text[start..].chars().next().map_or(1, char::len_utf8);
+        if !c.to_lowercase().all(|lower| expected.next() == Some(&lower)) {
+            return None;
+        }
     }
-    None
+    expected.as_slice().is_empty().then_some(text.len())
 }
 
 #[cfg(test)]
@@ -163,8 +232,13 @@ mod tests {
     use super::*;
 
     fn words() -> ExtraWords {
-        let word = |word: &str, count: usize| ExtraWord { word: word.to_owned(), count, values: Vec::new() };
-        ExtraWords(vec![word("ink", 1), word("ink-style", 2), word("<cat>", 1)])
+        let word = |word: &str, count: usize| ExtraWord {
+            word: word.to_owned(),
+            letters: word.to_lowercase().chars().collect(),
+            count,
+            values: Vec::new(),
+        };
+        ExtraWords(vec![word("ink", 1), word("ink-style", 2), word("<cat>", 1), word("Bad(1)", 1)])
     }
 
     #[test]
@@ -175,9 +249,32 @@ mod tests {
             ("ink-style, ink", vec![word(vec![101, 102]), text(", "), word(vec![100])]),
             ("a<cat>b", vec![text("a"), word(vec![103]), text("b")]),
             ("ink-styles inky", vec![text("ink-styles inky")]),
+            ("INK, bad(1)s", vec![word(vec![100]), text(", "), word(vec![104]), text("s")]),
+            ("ébad(1)", vec![text("ébad(1)")]),
+            ("embedding:ink b", vec![word(vec![100]), text(" b")]),
+            ("(Embedding:Ink:1.2)", vec![text("("), word(vec![100]), text(":1.2)")]),
+            ("my_embedding:ink", vec![text("my_embedding:"), word(vec![100])]),
+            ("embedding:inky", vec![text("embedding:inky")]),
             ("", vec![]),
         ] {
             assert_eq!(words().split(prompt, 100), expected, "{prompt}");
         }
+    }
+
+    #[test]
+    fn brackets_of_words_weigh_nothing() {
+        for (prompt, expected) in [
+            ("a (BAD(1):1.2) b (c)", "a (BAD\\(1\\):1.2) b (c)"),
+            ("ink (1)", "ink (1)"),
+            ("bad\\(1\\)", "bad\\(1\\)"),
+        ] {
+            assert_eq!(words().escaped(prompt), expected);
+        }
+    }
+
+    #[test]
+    fn time_grows_with_the_length_of_the_prompt_alone() {
+        let prompt = "ink <cat> in".repeat(100_000);
+        assert_eq!(words().split(&prompt, 0).len(), 400_000);
     }
 }

@@ -53,6 +53,14 @@ impl Pipeline {
         surplus.collect::<Result<Vec<_>, _>>().map(|all| all.into_iter().max().unwrap_or(0))
     }
 
+    /// Which of the words that were [added](Pipeline::with_word) none of `prompts` has.
+    ///
+    /// # Errors
+    /// When a prompt cannot be read.
+    pub fn unused_words(&self, prompts: &[&str], syntax: PromptSyntax) -> Result<Vec<String>, Error> {
+        crate::prompt::unused_words(&self.words, prompts, syntax)
+    }
+
     /// What the text encoders make of `prompts`.
     ///
     /// # Errors

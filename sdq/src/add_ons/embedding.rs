@@ -61,11 +61,11 @@ pub(super) fn apply(
     Ok(pipeline)
 }
 
-/// Fails at a word that no prompt has: it would change nothing.
-pub(super) fn check_used(embeddings: &[EmbeddingFile], prompts: &[&str]) -> Result<(), Error> {
+/// Fails at a word that is one of the `unused`: it would change nothing.
+pub(super) fn check_used(embeddings: &[EmbeddingFile], unused: &[String]) -> Result<(), Error> {
     for embedding in embeddings {
         let (word, _) = embedding.read()?;
-        if !prompts.iter().any(|prompt| prompt.contains(&word)) {
+        if unused.contains(&word) {
             let path = embedding.path.display();
             let problem = format!("no prompt has `{word}`, the word of {path}");
             return Err(Error::Option { option: "embedding", problem });

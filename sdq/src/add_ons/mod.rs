@@ -18,6 +18,7 @@ pub use vae::previewer;
 
 use crate::{
     Error, Watch, paths,
+    request::PromptSyntax,
     tags::{self, Tag},
 };
 
@@ -54,12 +55,17 @@ impl AddOns {
         Ok(())
     }
 
-    /// Fails at a word that none of `prompts` has: it would change nothing.
+    /// Fails at a word that none of `prompts` has: it would change nothing. `pipeline` has all words.
     ///
     /// # Errors
-    /// [`Error::Option`], or when an embedding cannot be read.
-    pub fn check_used(&self, prompts: &[&str]) -> Result<(), Error> {
-        embedding::check_used(&self.embeddings, prompts)
+    /// [`Error::Option`], or when an embedding or a prompt cannot be read.
+    pub fn check_used(
+        &self,
+        pipeline: &Pipeline,
+        prompts: &[&str],
+        syntax: PromptSyntax,
+    ) -> Result<(), Error> {
+        embedding::check_used(&self.embeddings, &pipeline.unused_words(prompts, syntax)?)
     }
 
     /// The same from any folder.
