@@ -35,8 +35,8 @@ pub mod tokenizer;
 mod words;
 
 pub use error::{Error, JobProblem};
-pub use families::ModelIndex;
-pub use model::{ExtraInput, JoinedTextStates, Model, RatedWeight};
+pub use families::{ExtraInput, ModelIndex};
+pub use model::{JoinedTextStates, Model, RatedWeight};
 pub use network::Network;
 pub use picture::{Mask, Picture};
 pub use pipeline::{

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     Error,
-    families::ModelIndex,
+    families::{ExtraInput, ModelIndex, TEXT_ENCODERS, added_numbers},
     models::{
         clip::{ClipTextEncoder, TextEncoderConfig, transformer::Layer},
         unet::UNetConfig,
@@ -18,14 +18,6 @@ use crate::{
     roles::{Autoencoder, DenoiserNetwork, PromptEncoder, StepNetwork},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
-
-/// Numbers beside the pooled prompt: original height and width, top and left of the crop, and target height and width
-/// or an aesthetic score.
-const ADDED_NUMBERS: usize = 6;
-const ADDED_NUMBERS_WITH_SCORE: usize = 5;
-
-/// The text encoders there can be, each with its tokenizer's folder.
-const TEXT_ENCODERS: [(&str, &str); 2] = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
 
 /// An arrangement of networks: which plays which role, and how they work together.
 #[derive(Debug)]
@@ -56,18 +48,6 @@ pub enum JoinedTextStates {
     Channels,
     /// One encoder's tokens after the other's: the encoders have the same width.
     Tokens,
-}
-
-/// Channels of the U-Net's input that come after the latents'.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ExtraInput {
-    /// There are none.
-    None,
-    /// A mask, one where the picture is to be painted anew, and the latents of the picture without that part: inpainting
-    /// models. Rombach et al. 2022, section 4.5.
-    MaskedPicture,
-    /// The latents of the picture to edit: instruct-pix2pix. Brooks et al. 2022, arXiv:2211.09800, section 3.2.
-    Picture,
 }
 
 impl Model {
@@ -251,10 +231,7 @@ fn check_widths(
             expected: "an SDXL pipeline with a CLIPTextModelWithProjection, or none".to_owned(),
         });
     };
-    let numbers = match index.requires_aesthetics_score {
-        true => ADDED_NUMBERS_WITH_SCORE,
-        false => ADDED_NUMBERS,
-    };
+    let numbers = added_numbers(index.requires_aesthetics_score);
     let expected = pooled + numbers * addition.time_embed_dim;
     match addition.input_dim == expected {
         true => Ok(()),
@@ -268,20 +245,21 @@ fn check_widths(
 
 fn extra_input(index: &ModelIndex, unet: &UNetConfig, vae: &VaeConfig) -> Result<ExtraInput, Error> {
     let latents = vae.latent_channels();
-    let extra = unet.in_channels.checked_sub(latents);
-    match (index.image_guidance(), extra) {
-        (false, Some(0)) => Ok(ExtraInput::None),
-        (false, Some(extra)) if extra == latents + 1 => Ok(ExtraInput::MaskedPicture),
-        (true, Some(extra)) if extra == latents => Ok(ExtraInput::Picture),
-        (false, _) => {
-            let expected = format!("{latents} as the VAE's latents, or {} for inpainting", 2 * latents + 1);
-            Err(mismatch("in_channels", unet.in_channels, expected))
-        }
-        (true, _) => {
-            let expected = format!("{}, for the latents of two pictures", 2 * latents);
-            Err(mismatch("in_channels", unet.in_channels, expected))
-        }
+    let possible: &[ExtraInput] = match index.image_guidance() {
+        false => &[ExtraInput::None, ExtraInput::MaskedPicture],
+        true => &[ExtraInput::Picture],
+    };
+    if let Some(extra) = possible.iter().find(|extra| extra.input_channels(latents) == unet.in_channels) {
+        return Ok(*extra);
     }
+    let expected = match index.image_guidance() {
+        false => {
+            let inpainting = ExtraInput::MaskedPicture.input_channels(latents);
+            format!("{latents} as the VAE's latents, or {inpainting} for inpainting")
+        }
+        true => format!("{}, for the latents of two pictures", ExtraInput::Picture.input_channels(latents)),
+    };
+    Err(mismatch("in_channels", unet.in_channels, expected))
 }
 
 fn mismatch(key: &str, found: usize, expected: String) -> Error {

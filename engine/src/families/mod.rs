@@ -2,11 +2,14 @@
 
 mod found;
 mod model_index;
+mod parts;
 
 pub use found::Skipped;
 pub use model_index::ModelIndex;
+pub use parts::ExtraInput;
 
 pub(crate) use found::{Found, FoundUNet, FoundVae};
+pub(crate) use parts::{REQUIRED, TEXT_ENCODERS, added_numbers, tokenizer_of};
 
 use serde_json::{Value, json};
 
@@ -195,7 +198,7 @@ impl Parts<'_> {
             .collect();
         let pooled = self.text_encoders.last().and_then(|(_, encoder)| encoder.projection).unwrap_or(0);
         let (names, found) = self.unet;
-        let numbers = if family == Family::SdxlRefiner { 5 } else { 6 };
+        let numbers = added_numbers(family == Family::SdxlRefiner);
         components.push(found.component(names, pooled, numbers, family.latent_size(training.prediction))?);
         let (names, found) = self.vae;
         components.push(found.component(names, family.scaling_factor()));
@@ -205,19 +208,19 @@ impl Parts<'_> {
     /// The diffusers pipeline that draws with such a model.
     pub(crate) fn class_name(&self, family: Family) -> Result<&'static str, LayoutProblem> {
         let (inputs, latents) = (self.unet.1.unet.in_channels, self.vae.1.latent_channels());
-        let inpainting = inputs == latents.saturating_mul(2).saturating_add(1);
+        let reads = |extra: ExtraInput| inputs == extra.input_channels(latents);
         Ok(match family {
             Family::SdxlRefiner => "StableDiffusionXLImg2ImgPipeline",
-            Family::Sdxl if inpainting => "StableDiffusionXLInpaintPipeline",
-            Family::Sdxl if inputs == latents => "StableDiffusionXLPipeline",
-            Family::Sd1 | Family::Sd2 if inpainting => "StableDiffusionInpaintPipeline",
-            Family::Sd1 | Family::Sd2 if inputs == latents.saturating_mul(2) => {
+            Family::Sdxl if reads(ExtraInput::MaskedPicture) => "StableDiffusionXLInpaintPipeline",
+            Family::Sdxl if reads(ExtraInput::None) => "StableDiffusionXLPipeline",
+            Family::Sd1 | Family::Sd2 if reads(ExtraInput::MaskedPicture) => "StableDiffusionInpaintPipeline",
+            Family::Sd1 | Family::Sd2 if reads(ExtraInput::Picture) => {
                 "StableDiffusionInstructPix2PixPipeline"
             }
             Family::Sd1 | Family::Sd2 if self.unet.1.unet.is_told_guidance() => {
                 "LatentConsistencyModelPipeline"
             }
-            Family::Sd1 | Family::Sd2 if inputs == latents => "StableDiffusionPipeline",
+            Family::Sd1 | Family::Sd2 if reads(ExtraInput::None) => "StableDiffusionPipeline",
             _ => {
                 let found = format!("the input of {inputs} channels beside latents of {latents}");
                 return Err(unknown("input_blocks.0.0", found));
@@ -261,15 +264,6 @@ impl Parts<'_> {
 
 /// The text that says how the model is sampled.
 pub(crate) const SCHEDULER: &str = "scheduler/scheduler_config.json";
-
-/// The tokenizer that the text encoder `component` reads; `None` for other components.
-pub(crate) fn tokenizer_of(component: &str) -> Option<&'static str> {
-    match component {
-        "text_encoder" => Some("tokenizer"),
-        "text_encoder_2" => Some("tokenizer_2"),
-        _ => None,
-    }
-}
 
 /// OpenCLIP fills a prompt up with the token 0, which is written `!`; CLIP with the end token.
 fn tokenizer_config(open_clip: bool) -> Value {

@@ -10,13 +10,8 @@ use super::component::PublishedComponent;
 use super::error::PublishedError;
 use super::files::{read_json_object, read_text};
 use super::{ModelFiles, PublishedModel};
-use crate::families::SCHEDULER;
+use crate::families::{REQUIRED, SCHEDULER};
 use sdq_formats::names::{is_relative_path, json_reason, quote};
-
-/// Components that every model must have, each under one of these names: SDXL's refiner has the second text encoder
-/// alone.
-const REQUIRED: [&[&str]; 5] =
-    [&["text_encoder", "text_encoder_2"], &["unet"], &["vae"], &["tokenizer", "tokenizer_2"], &["scheduler"]];
 
 /// Components that do not take part in making a picture: a filter for finished pictures, and its preprocessing.
 const IGNORED: [&str; 2] = ["safety_checker", "feature_extractor"];
