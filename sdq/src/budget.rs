@@ -132,4 +132,43 @@ mod tests {
         drop(runs);
         assert_eq!(budget.taken(), 0);
     }
+
+    #[test]
+    fn what_is_kept_again_takes_the_place_of_what_was_kept() {
+        let budget = MemoryBudget::new(Some(100));
+        let (_, run) = budget.reserve(plan(60)).unwrap();
+        let kept = run.keep(30);
+        assert_eq!(budget.taken(), 30);
+        // Nobody runs, so a run that finds no room is told at once.
+        assert_eq!(budget.reserve(plan(71)).map(drop), Err(()));
+        let (left, second) = budget.reserve(plan(70)).unwrap();
+        assert_eq!((left, budget.taken()), (Some(70), 100));
+        let kept = kept.keep(10);
+        assert_eq!(budget.taken(), 80);
+        drop((second, kept));
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn a_run_may_take_more_than_is_left_where_its_plan_says_so() {
+        let budget = MemoryBudget::new(Some(10));
+        let greedy = |left| Ok::<_, ()>((left, u64::MAX));
+        let (left, first) = budget.reserve(greedy).unwrap();
+        assert_eq!((left, budget.taken()), (Some(10), u64::MAX));
+        // The sum stays at the most there is, and nothing is left.
+        let (left, second) = budget.reserve(greedy).unwrap();
+        assert_eq!((left, budget.taken()), (Some(0), u64::MAX));
+        drop((first, second));
+        assert_eq!(budget.taken(), 0);
+    }
+
+    #[test]
+    fn clones_are_one_budget() {
+        let budget = MemoryBudget::new(Some(10));
+        let clone = budget.clone();
+        let (_, run) = clone.reserve(plan(4)).unwrap();
+        assert_eq!((budget.taken(), clone.taken()), (4, 4));
+        drop(run);
+        assert_eq!(budget.taken(), 0);
+    }
 }

@@ -338,36 +338,4 @@ fn sdq_kind(error: &SdqError) -> ErrorKind {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn codes_are_unique_and_listed_in_the_documentation() {
-        let listed = include_str!("../../docs/errors.md");
-        let rows: Vec<&str> = listed
-            .lines()
-            .filter_map(|line| line.strip_prefix("| `")?.split_once('`').map(|(code, _)| code))
-            .collect();
-        let codes: Vec<&str> = ErrorKind::ALL.iter().map(|kind| kind.code()).collect();
-        assert_eq!(rows, codes);
-        let unique: std::collections::HashSet<&str> = codes.iter().copied().collect();
-        assert_eq!(unique.len(), codes.len());
-    }
-
-    #[test]
-    fn kinds_look_through_what_wraps_an_error() {
-        let cancelled = || EngineError::Cancelled { step: 1, steps: 2 };
-        assert_eq!(Error::from(cancelled()).code(), "cancelled");
-        let in_file = Error::from(cancelled()).in_file(Path::new("a.pt"));
-        assert_eq!(
-            (in_file.code(), in_file.to_string().as_str()),
-            ("cancelled", "a.pt: stopped at step 1 of 2")
-        );
-        let stopped = ConvertError::Cancelled { done: 1, total: 2 };
-        assert_eq!(Error::from(stopped).kind(), ErrorKind::Cancelled);
-        let steps = SchedulerError::StepCount { found: 0, max: 1000 };
-        assert_eq!(Error::from(EngineError::from(steps)).code(), "request.invalid");
-        let missing = PublishedError::NotFound { path: "x".into() };
-        assert_eq!(Error::from(missing).code(), "model.not_found");
-    }
-}
+mod tests;

@@ -96,6 +96,8 @@ pub fn spread<T>(items: Vec<T>, limit: usize) -> Vec<T> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn prompt(text: &str, seed: u64) -> Prompt {
@@ -130,5 +132,77 @@ mod tests {
         let prompts = everyday(9, 5);
         assert_eq!((prompts.len(), &prompts[8]), (9, &prompt(EVERYDAY[0], 6)));
         assert_eq!(prompts[7].seed, 5);
+    }
+
+    #[test]
+    fn everyday_prompts_of_any_number_and_seed() {
+        assert_eq!(everyday(0, 5), []);
+        assert_eq!(everyday(1, 5), [prompt(EVERYDAY[0], 5)]);
+        // Seeds wrap around as the engine's do.
+        let seeds: Vec<u64> = everyday(17, u64::MAX).iter().map(|prompt| prompt.seed).collect();
+        assert_eq!([seeds[7], seeds[8], seeds[15], seeds[16]], [u64::MAX, 0, 0, 1]);
+    }
+
+    proptest! {
+        /// As many as asked for, in order, each once, and no stretch of the list left out: places differ by the same number
+        /// or one more.
+        #[test]
+        fn what_is_spread_is_even(count in 1..200_usize, limit in 1..250_usize) {
+            let chosen = spread((0..count).collect(), limit);
+            prop_assert_eq!(chosen.len(), limit.min(count));
+            prop_assert_eq!(chosen[0], 0);
+            let steps: Vec<usize> = chosen.windows(2).map(|pair| pair[1] - pair[0]).collect();
+            let (least, most) = (count / limit.min(count), count.div_ceil(limit.min(count)));
+            prop_assert!(steps.iter().all(|step| (least..=most).contains(step)), "{:?}", chosen);
+        }
+    }
+
+    #[test]
+    fn nothing_is_spread_over_nothing() {
+        assert!(spread(Vec::<u8>::new(), 3).is_empty());
+        assert!(spread(vec![1, 2, 3], 0).is_empty());
+    }
+
+    #[test]
+    fn seeds_are_whole_numbers_that_fit() {
+        let seed_of = |json: &str| parse(&format!(r#"[{{"prompt": "x", "seed": {json}}}]"#), 7);
+        for (json, seed) in [("0", 0), ("18446744073709551615", u64::MAX), ("null", 7)] {
+            assert_eq!(seed_of(json).unwrap(), [prompt("x", seed)]);
+        }
+        for json in ["1.5", "18446744073709551616", "\"1\"", "true", "[]"] {
+            assert!(seed_of(json).unwrap_err().contains("whole number"), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_holds_no_prompts_is_refused_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prompts.txt");
+        for (bytes, reason) in [
+            (&b""[..], "there are none"),
+            (b" \n\t\r\n", "there are none"),
+            (b"[]", "there are none"),
+            (b"[{\"prompt\": 1}]", "item 0 has no `prompt` that is a string"),
+            (b"a cat\n\xff", "valid UTF-8"),
+        ] {
+            std::fs::write(&path, bytes).unwrap();
+            let error = read(&path, 0).unwrap_err().to_string();
+            assert!(error.contains(reason) && error.contains("prompts.txt"), "{error}");
+        }
+        let missing = read(&folder.path().join("none.txt"), 0).unwrap_err();
+        assert!(matches!(missing, Error::Prompts { .. }), "{missing}");
+        std::fs::write(&path, "a cat\n").unwrap();
+        assert_eq!(read(&path, 3).unwrap(), [prompt("a cat", 3)]);
+    }
+
+    #[test]
+    fn the_longest_file_is_read_and_none_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("prompts.txt");
+        for (len, fits) in [(MAX_FILE, true), (MAX_FILE + 1, false)] {
+            std::fs::write(&path, vec![b'x'; len as usize]).unwrap();
+            let found = read(&path, 0);
+            assert_eq!(found.is_ok(), fits, "{len} bytes");
+        }
     }
 }

@@ -104,4 +104,60 @@ mod tests {
             assert_eq!(take(&mut wrong.to_owned()), [Tag::WrongStrength(wrong.to_owned())]);
         }
     }
+
+    #[test]
+    fn what_is_no_tag_stays_in_the_prompt() {
+        for prompt in [
+            "",
+            "a cat",
+            "<",
+            "<>",
+            "a < b > c",
+            "<lora>",
+            "<LORA:ink>",
+            "<cat:1>",
+            "<lora:ink",
+            "lora:ink>",
+            "<<<",
+            "> <lora",
+            "a  <b:c>",
+        ] {
+            let mut left = prompt.to_owned();
+            assert_eq!((take(&mut left), left.as_str()), (Vec::new(), prompt));
+        }
+    }
+
+    /// One space before a tag goes with it; others are the prompt's.
+    #[test]
+    fn a_tag_takes_one_space_along() {
+        for (prompt, left) in [
+            ("<lora:ink>", ""),
+            ("<lora:ink> cat", " cat"),
+            ("cat <lora:ink>", "cat"),
+            ("cat  <lora:ink>", "cat "),
+            ("cat<lora:ink>dog", "catdog"),
+            ("cat\n<lora:ink>", "cat\n"),
+            ("<lora:a><lora:b>狐", "狐"),
+            ("a <b <lora:ink> c", "a <b c"),
+        ] {
+            let mut found = prompt.to_owned();
+            assert!(!take(&mut found).is_empty(), "{prompt}");
+            assert_eq!(found, left, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn strengths_are_numbers_of_any_sign() {
+        for (text, expected) in
+            [("1", 1.0), ("-0.5", -0.5), ("+2", 2.0), ("1e-2", 0.01), (".5", 0.5), ("0", 0.0)]
+        {
+            let tags = take(&mut format!("<lora:ink:{text}>"));
+            let lora = Tag::Lora { name: "ink".to_owned(), strength: expected, says_more: None };
+            assert_eq!(tags, [lora], "{text}");
+        }
+        for text in ["nan", "-inf", " 1", "1 ", "0,5", "1e99", "é"] {
+            let tag = format!("<lora:ink:{text}>");
+            assert_eq!(take(&mut tag.clone()), [Tag::WrongStrength(tag)]);
+        }
+    }
 }

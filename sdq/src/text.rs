@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 /// controls, DEL, and the marks of bidirectional text.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// `text` for a terminal: control characters are escaped as in Rust's literals, and what follows the first `max_chars`
@@ -79,5 +79,42 @@ mod tests {
         assert!(printed.chars().all(|c| c == '\n' || !is_unsafe(c)), "{printed}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&printed).unwrap()["k"], value);
         assert_eq!(printable_json("{\"a\": 1}"), "{\"a\": 1}");
+    }
+
+    /// Every mark of Unicode's bidirectional algorithm (UAX #9, table 4), which could make a line read as another.
+    #[test]
+    fn no_mark_turns_the_text_around() {
+        let marks =
+            "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2066}\u{2067}\u{2068}\u{2069}";
+        for mark in marks.chars() {
+            let text = format!("a{mark}b");
+            let escaped = format!("\\u{{{:x}}}", u32::from(mark));
+            assert_eq!(printable(&text, 80), format!("a{escaped}b"));
+            assert_eq!(printable_json(&text), format!("a\\u{:04x}b", u32::from(mark)));
+        }
+        // Their neighbours are letters and spaces like any other.
+        for harmless in
+            ["\u{61b}", "\u{61e}", "\u{200d}", "\u{2010}", "\u{2029}", "\u{202f}", "\u{2065}", "\u{206a}"]
+        {
+            assert_eq!(printable(harmless, 80), harmless);
+        }
+    }
+
+    #[test]
+    fn a_text_is_cut_after_its_last_character_that_fits() {
+        for (text, max_chars, printed) in [
+            ("", 0, ""),
+            ("a", 0, "…"),
+            ("狐狐", 2, "狐狐"),
+            ("狐狐狐", 2, "狐狐…"),
+            ("a\n", 2, "a\\n"),
+            ("a\nb", 2, "a\\n…"),
+            ("ab\u{1b}", 2, "ab…"),
+        ] {
+            assert_eq!(printable(text, max_chars), printed, "{text:?} at {max_chars}");
+        }
+        // What needs no change is not copied.
+        assert!(matches!(printable("a fox", 5), Cow::Borrowed("a fox")));
+        assert!(matches!(printable_json("[1,\n 2]"), Cow::Borrowed(_)));
     }
 }
