@@ -36,12 +36,13 @@ mod words;
 
 pub use error::{Error, JobProblem};
 pub use families::{ExtraInput, ModelIndex};
-pub use model::{JoinedTextStates, Model, RatedWeight};
+pub use model::{JoinedTextStates, Model};
 pub use network::Network;
 pub use picture::{Mask, Picture};
 pub use pipeline::{
     Checkpoint, Defaults, Event, Generated, Pipeline, PipelineOptions, Preview, Request, SavedRun, Variation,
 };
 pub use prompt::{PromptReading, PromptSyntax};
+pub use roles::RatedWeight;
 pub use tensor::Tensor;
 pub use words::ExtraWords;

@@ -3,7 +3,7 @@
 //! The same check runs when a checkpoint is converted and when its file is opened, so nothing is converted that could
 //! not be opened.
 
-use sdq_formats::{Sensitivity, WeightSpec};
+use sdq_formats::WeightSpec;
 use sdq_schedulers::SchedulerConfig;
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::{
         unet::UNetConfig,
         vae::VaeConfig,
     },
-    roles::{Autoencoder, DenoiserNetwork, PromptEncoder, StepNetwork},
+    roles::{Autoencoder, DenoiserNetwork, PromptEncoder, RatedWeight, StepNetwork, StoredNetwork},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
@@ -118,28 +118,23 @@ impl Model {
         joined
     }
 
-    /// The weights that each component reads, in reading order; components in the order in which a run reads them.
+    /// The networks, in the order in which a run reads them.
+    pub(crate) fn networks(&self) -> impl Iterator<Item = &dyn StoredNetwork> {
+        let text_encoders = self.text_encoders.iter().map(|encoder| &**encoder as &dyn StoredNetwork);
+        let companions = self.companions.iter().map(|network| &**network as &dyn StoredNetwork);
+        let denoiser: &dyn StoredNetwork = &*self.denoiser;
+        let autoencoder: &dyn StoredNetwork = &*self.autoencoder;
+        text_encoders.chain([denoiser]).chain(companions).chain([autoencoder])
+    }
+
+    /// The weights of each component, in reading order; components in the order in which a run reads them.
     pub fn weights(&self) -> Vec<(&'static str, Vec<WeightSpec>)> {
-        let text_encoders = self.text_encoders.iter().map(|encoder| (encoder.component(), encoder.weights()));
-        let companions = self.companions.iter().map(|network| (network.component(), network.weights()));
-        let denoiser = (self.denoiser.component(), self.denoiser.weights());
-        let autoencoder = (self.autoencoder.component(), self.autoencoder.weights());
-        text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
+        self.networks().map(|network| (network.component(), network.weights())).collect()
     }
 
     /// The same weights, each with how much the picture suffers when it is stored in fewer bits.
     pub fn rated_weights(&self) -> Vec<(&'static str, Vec<RatedWeight>)> {
-        let text_encoders = self.text_encoders.iter().map(|encoder| {
-            (encoder.component(), rated(encoder.weights(), |weight| encoder.sensitivity(weight)))
-        });
-        let companions = self.companions.iter().map(|network| {
-            (network.component(), rated(network.weights(), |weight| network.sensitivity(weight)))
-        });
-        let denoiser = rated(self.denoiser.weights(), |weight| self.denoiser.sensitivity(weight));
-        let autoencoder = rated(self.autoencoder.weights(), |weight| self.autoencoder.sensitivity(weight));
-        let denoiser = (self.denoiser.component(), denoiser);
-        let autoencoder = (self.autoencoder.component(), autoencoder);
-        text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
+        self.networks().map(|network| (network.component(), network.rated_weights())).collect()
     }
 
     /// The weights of an autoencoder by itself, by its `config.json`, as [`rated_weights`](Model::rated_weights).
@@ -147,28 +142,13 @@ impl Model {
     /// # Errors
     /// Names the key whose value cannot be run.
     pub fn vae_weights(config: &Value) -> Result<Vec<RatedWeight>, Error> {
-        let config = VaeConfig::from_json(config)?;
-        Ok(rated(config.weights(), |weight| config.sensitivity(weight)))
+        Ok(VaeConfig::from_json(config)?.rated_weights())
     }
 
     /// Names of the components, in the order in which a run reads them.
     pub fn components(&self) -> Vec<&'static str> {
-        let text_encoders = self.text_encoders.iter().map(|encoder| encoder.component());
-        let companions = self.companions.iter().map(|network| network.component());
-        let (denoiser, autoencoder) = (self.denoiser.component(), self.autoencoder.component());
-        text_encoders.chain([denoiser]).chain(companions).chain([autoencoder]).collect()
+        self.networks().map(|network| network.component()).collect()
     }
-}
-
-/// A weight, and how much the picture suffers when it is stored in fewer bits.
-pub type RatedWeight = (WeightSpec, Sensitivity);
-
-fn rated(weights: Vec<WeightSpec>, sensitivity: impl Fn(&WeightSpec) -> Sensitivity) -> Vec<RatedWeight> {
-    let rated = |weight: WeightSpec| {
-        let sensitivity = sensitivity(&weight);
-        (weight, sensitivity)
-    };
-    weights.into_iter().map(rated).collect()
 }
 
 fn text_encoders<'a>(

@@ -16,12 +16,31 @@ use crate::{
     graph::{Graph, GraphBuilder, Window},
     roles::{
         Autoencoder, DenoiserNetwork, EncodedText, LATENTS, MOMENTS, NOISE_PRED, PIXELS, PictureNetwork,
-        PromptEncoder, PromptShape, Prompts, StepGraphs, StepNetwork, StepShape, TEXT_STATES,
+        PromptEncoder, PromptShape, Prompts, StepGraphs, StepNetwork, StepShape, StoredNetwork, TEXT_STATES,
     },
 };
 
 /// Channels of everything here.
 const WIDTH: usize = 3;
+
+/// A network that computes without weights.
+macro_rules! without_weights {
+    ($network:ty, $component:literal) => {
+        impl StoredNetwork for $network {
+            fn component(&self) -> &'static str {
+                $component
+            }
+
+            fn weights(&self) -> Vec<WeightSpec> {
+                Vec::new()
+            }
+
+            fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
+                Sensitivity::Low
+            }
+        }
+    };
+}
 
 /// Reads the first letters of a prompt.
 #[derive(Debug)]
@@ -31,7 +50,7 @@ struct Letters {
     factor: f32,
 }
 
-impl PromptEncoder for Letters {
+impl StoredNetwork for Letters {
     fn component(&self) -> &'static str {
         self.component
     }
@@ -43,7 +62,9 @@ impl PromptEncoder for Letters {
     fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
         Sensitivity::Low
     }
+}
 
+impl PromptEncoder for Letters {
     fn width(&self) -> usize {
         WIDTH
     }
@@ -115,21 +136,11 @@ impl Default for PixelAttention {
     }
 }
 
-impl StepNetwork for PixelAttention {
-    fn component(&self) -> &'static str {
-        "transformer"
-    }
+without_weights!(PixelAttention, "transformer");
 
+impl StepNetwork for PixelAttention {
     fn label(&self) -> &'static str {
         "transformer"
-    }
-
-    fn weights(&self) -> Vec<WeightSpec> {
-        Vec::new()
-    }
-
-    fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
-        Sensitivity::Low
     }
 
     fn in_channels(&self) -> usize {
@@ -217,21 +228,11 @@ impl DenoiserNetwork for PixelAttention {
 #[derive(Debug)]
 struct Half;
 
-impl StepNetwork for Half {
-    fn component(&self) -> &'static str {
-        "companion"
-    }
+without_weights!(Half, "companion");
 
+impl StepNetwork for Half {
     fn label(&self) -> &'static str {
         "companion"
-    }
-
-    fn weights(&self) -> Vec<WeightSpec> {
-        Vec::new()
-    }
-
-    fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
-        Sensitivity::Low
     }
 
     fn in_channels(&self) -> usize {
@@ -276,7 +277,7 @@ struct Halved;
 
 const ENCODER: &str = "encoder";
 
-impl Autoencoder for Halved {
+impl StoredNetwork for Halved {
     fn component(&self) -> &'static str {
         "halved"
     }
@@ -288,7 +289,9 @@ impl Autoencoder for Halved {
     fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
         Sensitivity::Low
     }
+}
 
+impl Autoencoder for Halved {
     fn latent_channels(&self) -> usize {
         WIDTH
     }
@@ -333,7 +336,7 @@ impl Autoencoder for Halved {
 #[derive(Debug)]
 struct Upscaler;
 
-impl PictureNetwork for Upscaler {
+impl StoredNetwork for Upscaler {
     fn component(&self) -> &'static str {
         "upscaler"
     }
@@ -342,6 +345,12 @@ impl PictureNetwork for Upscaler {
         self.graph(2, 2).weights
     }
 
+    fn sensitivity(&self, _: &WeightSpec) -> Sensitivity {
+        Sensitivity::Low
+    }
+}
+
+impl PictureNetwork for Upscaler {
     fn scale(&self) -> usize {
         2
     }

@@ -1,9 +1,6 @@
 //! The role between pixels and latents.
 
-use std::fmt::Debug;
-
-use sdq_formats::{Sensitivity, WeightSpec};
-
+use super::StoredNetwork;
 use crate::graph::Graph;
 
 /// Name of the encoder's input and of the decoder's output: `[batch, height, width, 3]`, in -1..=1.
@@ -13,16 +10,7 @@ pub const PIXELS: &str = "pixels";
 pub const MOMENTS: &str = "moments";
 
 /// Pixels ↔ latents.
-pub trait Autoencoder: Debug + Send + Sync {
-    /// Name of the component that has its weights.
-    fn component(&self) -> &'static str;
-
-    /// The weights of encoder and decoder, in reading order.
-    fn weights(&self) -> Vec<WeightSpec>;
-
-    /// How much the picture suffers when `weight`, one of its weights, is stored in fewer bits.
-    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity;
-
+pub trait Autoencoder: StoredNetwork {
     /// Channels of the latents.
     fn latent_channels(&self) -> usize;
 

@@ -3,10 +3,7 @@
 //! The parts of such a network change at different rates, so it describes itself as three graphs. Outputs of the first two
 //! are inputs of the third, under the same names.
 
-use std::fmt::Debug;
-
-use sdq_formats::{Sensitivity, WeightSpec};
-
+use super::StoredNetwork;
 use crate::graph::Graph;
 
 /// Name of a denoiser's output `[batch, height, width, out_channels]`.
@@ -50,18 +47,9 @@ pub struct StepGraphs {
 ///
 /// By itself the role is that of a companion: the outputs of its step graph are added to the denoiser's inputs of the same
 /// names.
-pub trait StepNetwork: Debug + Send + Sync {
-    /// Name of the component that has its weights.
-    fn component(&self) -> &'static str;
-
+pub trait StepNetwork: StoredNetwork {
     /// Name of the network in messages and tables.
     fn label(&self) -> &'static str;
-
-    /// Its weights, in reading order.
-    fn weights(&self) -> Vec<WeightSpec>;
-
-    /// How much the picture suffers when `weight`, one of its weights, is stored in fewer bits.
-    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity;
 
     /// Channels of its [`LATENTS`](super::LATENTS).
     fn in_channels(&self) -> usize;

@@ -16,6 +16,7 @@ mod autoencoder;
 mod denoiser;
 mod picture_network;
 mod prompt_encoder;
+mod stored;
 
 pub use autoencoder::{Autoencoder, MOMENTS, PIXELS};
 pub use denoiser::{
@@ -24,6 +25,7 @@ pub use denoiser::{
 };
 pub use picture_network::PictureNetwork;
 pub use prompt_encoder::{EncodedText, PromptEncoder, PromptShape, Prompts};
+pub use stored::{RatedWeight, StoredNetwork};
 
 /// Name of the latents wherever they cross a graph's border, `[batch, h, w, channels]`: a step graph's input, with the channels
 /// that are shown beside them; a decoder's input; the output of encoders that give no distribution.

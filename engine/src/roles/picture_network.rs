@@ -1,19 +1,10 @@
 //! The role that maps pictures to pictures.
 
-use std::fmt::Debug;
-
-use sdq_formats::WeightSpec;
-
+use super::StoredNetwork;
 use crate::graph::Graph;
 
 /// Picture → picture, `scale` times as large along each axis.
-pub trait PictureNetwork: Debug + Send + Sync {
-    /// Name of the component that has its weights.
-    fn component(&self) -> &'static str;
-
-    /// Its weights, in reading order.
-    fn weights(&self) -> Vec<WeightSpec>;
-
+pub trait PictureNetwork: StoredNetwork {
     /// Pixels of the output for each pixel of the input, along each axis.
     fn scale(&self) -> usize;
 

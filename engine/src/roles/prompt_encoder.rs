@@ -1,24 +1,12 @@
 //! The role that reads prompts.
 
-use std::fmt::Debug;
-
-use sdq_formats::{Sensitivity, WeightSpec};
-
+use super::StoredNetwork;
 use crate::{
     Error, PromptReading, PromptSyntax, Tensor, backend::Executable, graph::Graph, words::ExtraWords,
 };
 
 /// Prompts → text states.
-pub trait PromptEncoder: Debug + Send + Sync {
-    /// Name of the component that has its weights.
-    fn component(&self) -> &'static str;
-
-    /// Its weights, in reading order.
-    fn weights(&self) -> Vec<WeightSpec>;
-
-    /// How much the picture suffers when `weight`, one of its weights, is stored in fewer bits.
-    fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity;
-
+pub trait PromptEncoder: StoredNetwork {
     /// Channels of its text states.
     fn width(&self) -> usize;
 

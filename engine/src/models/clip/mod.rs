@@ -15,7 +15,7 @@ use crate::{
     backend::Executable,
     graph::Graph,
     prompt,
-    roles::{EncodedText, PromptEncoder, PromptShape, Prompts},
+    roles::{EncodedText, PromptEncoder, PromptShape, Prompts, StoredNetwork},
     tokenizer::Tokenizer,
     words::ExtraWords,
 };
@@ -34,7 +34,7 @@ pub struct ClipTextEncoder {
     pub layer: Layer,
 }
 
-impl PromptEncoder for ClipTextEncoder {
+impl StoredNetwork for ClipTextEncoder {
     fn component(&self) -> &'static str {
         self.component
     }
@@ -51,7 +51,9 @@ impl PromptEncoder for ClipTextEncoder {
             WeightRole::Vector | WeightRole::Matrix | WeightRole::Conv => Sensitivity::Medium,
         }
     }
+}
 
+impl PromptEncoder for ClipTextEncoder {
     fn width(&self) -> usize {
         self.config.hidden_size
     }

@@ -7,7 +7,7 @@ use crate::{
         unet::UNetConfig,
         vae::{AutoencoderConfig, VaeConfig},
     },
-    roles::Autoencoder as _,
+    roles::StoredNetwork as _,
 };
 
 /// The keys that shape the network, from stable-diffusion-v1-5's files.

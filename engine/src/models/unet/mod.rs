@@ -21,7 +21,7 @@ use crate::{
     graph::{Activation, GraphBuilder, TensorId, Window},
     roles::{
         ADDED_CONDITION, DEEP_STATES, DenoiserNetwork, LATENTS, NOISE_PRED, StepGraphs, StepNetwork,
-        StepShape, TEXT_STATES,
+        StepShape, StoredNetwork, TEXT_STATES,
     },
 };
 
@@ -133,13 +133,9 @@ pub fn guidance_embedding(guidance_scale: f32, width: usize) -> Vec<f32> {
     embedding
 }
 
-impl StepNetwork for UNetConfig {
+impl StoredNetwork for UNetConfig {
     fn component(&self) -> &'static str {
         "unet"
-    }
-
-    fn label(&self) -> &'static str {
-        "U-Net"
     }
 
     fn weights(&self) -> Vec<WeightSpec> {
@@ -148,6 +144,12 @@ impl StepNetwork for UNetConfig {
 
     fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity {
         sensitivity::of(self, &weight.name)
+    }
+}
+
+impl StepNetwork for UNetConfig {
+    fn label(&self) -> &'static str {
+        "U-Net"
     }
 
     fn in_channels(&self) -> usize {

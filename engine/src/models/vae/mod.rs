@@ -15,9 +15,12 @@ pub(crate) use original_names::{KlAutoencoder, TinyAutoencoder, taesd_half};
 
 use sdq_formats::{Sensitivity, WeightSpec};
 
-use crate::{graph::Graph, roles::Autoencoder};
+use crate::{
+    graph::Graph,
+    roles::{Autoencoder, StoredNetwork},
+};
 
-impl Autoencoder for VaeConfig {
+impl StoredNetwork for VaeConfig {
     fn component(&self) -> &'static str {
         "vae"
     }
@@ -45,7 +48,9 @@ impl Autoencoder for VaeConfig {
             Sensitivity::Medium
         }
     }
+}
 
+impl Autoencoder for VaeConfig {
     fn latent_channels(&self) -> usize {
         match self {
             VaeConfig::Kl(config) => config.latent_channels,
