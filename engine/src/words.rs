@@ -274,7 +274,7 @@ mod tests {
 
     #[test]
     fn time_grows_with_the_length_of_the_prompt_alone() {
-        let prompt = "ink <cat> in".repeat(100_000);
+        let prompt = "ink <cat> in ".repeat(100_000);
         assert_eq!(words().split(&prompt, 0).len(), 400_000);
     }
 }

@@ -185,7 +185,8 @@ impl<'a, 'w> Writer<'a, 'w> {
         let handled = match event {
             EngineEvent::Encoded => {
                 self.watch.tell(Event::Encoded);
-                Ok(())
+                // From the first step on there is something to resume.
+                return ControlFlow::Continue(());
             }
             EngineEvent::Step { image, step, steps, preview, .. } => {
                 self.steps_done += 1;
