@@ -186,3 +186,72 @@ impl Measurement {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn part(part: Part, seconds: &[f64]) -> MeasuredPart {
+        MeasuredPart {
+            part,
+            seconds: seconds.to_vec(),
+            integer: 600,
+            float: 200,
+            predicted: 3.0,
+            limit: 1.0,
+            profile: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_median_is_a_round_and_of_two_the_slower_one() {
+        for (seconds, median) in [(&[4.0][..], 4.0), (&[1.0, 4.0], 4.0), (&[1.0, 2.0, 9.0], 2.0)] {
+            let part = part(Part::UNet, seconds);
+            assert_eq!((part.median(), part.rate()), (median, 800.0 / median));
+        }
+        let names = Part::ALL.map(|kind| part(kind, &[1.0]).name());
+        assert_eq!(names, ["text encoder", "U-Net step", "VAE decoder"]);
+    }
+
+    #[test]
+    fn shares_are_of_the_devices_limits() {
+        let limits = Limits { integer: 100.0, float: 10.0, copy: 50.0 };
+        let op = OpTime {
+            op: "linear",
+            count: 2,
+            integer: 100,
+            float: 10,
+            bytes: 400,
+            time: Duration::from_secs(8),
+        };
+        let profiled = MeasuredPart { profile: vec![op.clone()], ..part(Part::VaeDecoder, &[2.0, 4.0]) };
+        let measurement = Measurement {
+            model: "tiny".to_owned(),
+            backend: "none".to_owned(),
+            width: 8,
+            height: 16,
+            limits,
+            parts: vec![profiled],
+            picture: Some((20, 7.5)),
+        };
+        // 1 + 1 seconds of arithmetic and 200 bytes at 50 a second, of 8 seconds.
+        assert_eq!(measurement.shares(&op), [0.25, 0.5]);
+        // What took no time at all has a share that is a number still.
+        let instant = OpTime { time: Duration::ZERO, integer: 0, float: 0, bytes: 0, ..op };
+        assert_eq!(measurement.shares(&instant), [0.0, 0.0]);
+        let json = measurement.json();
+        let part = json!({
+            "name": "VAE decoder", "seconds": [2.0, 4.0], "median": 4.0, "predicted": 3.0,
+            "multiply_adds": { "integer": 600, "float": 200 }, "per_second": 200.0, "share_of_limit": 0.25,
+            "ops": [{
+                "op": "linear", "count": 2, "multiply_adds": { "integer": 100, "float": 10 }, "bytes": 400,
+                "seconds": 8.0, "share_of_limit": 0.25, "share_of_copying": 0.5,
+            }],
+        });
+        assert_eq!(json["parts"], json!([part]));
+        assert_eq!(json["picture"], json!({ "steps": 20, "seconds": 7.5 }));
+        assert_eq!(json["limits"], json!({ "integer": 100.0, "float": 10.0, "copy": 50.0 }));
+    }
+}

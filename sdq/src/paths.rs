@@ -98,4 +98,35 @@ mod tests {
         assert_eq!((read.save_latents, read.add_ons), (None, files.add_ons));
         assert!(json.contains(r#""mask":"mask.png""#), "{json}");
     }
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Named(#[serde(with = "super")] std::path::PathBuf);
+
+    #[test]
+    fn a_path_is_text_unless_it_cannot_be() {
+        for (bytes, json) in [
+            (&b"a b/\xe7\x8b\x90.png"[..], r#""a b/狐.png""#),
+            (b"", r#""""#),
+            (b"a\xff", "[97,255]"),
+            (b"\x80", "[128]"),
+            (b"a\"\\", r#""a\"\\""#),
+        ] {
+            let named = Named(OsStr::from_bytes(bytes).into());
+            assert_eq!(serde_json::to_string(&named).unwrap(), json);
+            assert_eq!(serde_json::from_str::<Named>(json).unwrap(), named);
+        }
+        for wrong in ["1", "null", "[256]", "[-1]", "[\"a\"]", "{}", "true"] {
+            assert!(serde_json::from_str::<Named>(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_path_may_be_open_and_a_list_empty() {
+        let json = r#"{"model":null,"output":"a.png","add_ons":{"vae":[]}}"#;
+        let read: RunFiles = serde_json::from_str(json).unwrap();
+        assert_eq!((read.model, read.save_latents, read.add_ons), (None, None, AddOns::default()));
+        for wrong in [r#"{}"#, r#"{"output":null}"#, r#"{"output":"a","add_ons":{"vae":"b"}}"#] {
+            assert!(serde_json::from_str::<RunFiles>(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -93,9 +93,7 @@ mod tests {
             assert_eq!(printable_json(&text), format!("a\\u{:04x}b", u32::from(mark)));
         }
         // Their neighbours are letters and spaces like any other.
-        for harmless in
-            ["\u{61b}", "\u{61e}", "\u{200d}", "\u{2010}", "\u{2029}", "\u{202f}", "\u{2065}", "\u{206a}"]
-        {
+        for harmless in ["\u{61b}", "\u{61e}", "\u{200d}", "\u{2010}", "\u{202f}", "\u{2065}", "\u{206a}"] {
             assert_eq!(printable(harmless, 80), harmless);
         }
     }

@@ -90,3 +90,51 @@ pub fn plan(plan: &Plan) -> String {
     let _ = writeln!(text, "in all: {:.1} MB of weights", total as f64 / 1e6);
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use sdq_formats::{Sensitivity, WeightRole, WeightSpec};
+    use sdq_quantize::Precision;
+
+    use super::*;
+
+    #[test]
+    fn a_prediction_says_what_and_how_that_is_known() {
+        let training = |prediction, certainty, zero_snr| Training { prediction, certainty, zero_snr };
+        for (training, words) in [
+            (training(Prediction::Epsilon, Certainty::Given, false), "noise (epsilon), as asked"),
+            (training(Prediction::V, Certainty::Family, false), "velocity (v), as its family does"),
+            (
+                training(Prediction::Sample, Certainty::Measured, false),
+                "the picture, as one evaluation shows",
+            ),
+            (
+                training(Prediction::V, Certainty::Guess, false),
+                "velocity (v), or noise: the file does not say",
+            ),
+            (
+                training(Prediction::V, Certainty::Marked, true),
+                "velocity (v), as the file says, from noise alone (zero terminal SNR)",
+            ),
+        ] {
+            assert_eq!(prediction(&training), words);
+        }
+    }
+
+    #[test]
+    fn a_plan_is_told_by_component_and_type() {
+        let spec = |name: &str, role, shape: &[usize]| (WeightSpec::new(name, role, shape), Sensitivity::Low);
+        let matrix = |rows: usize| spec("matrix", WeightRole::Matrix, &[rows, 1000]);
+        let bias = || spec("bias", WeightRole::Vector, &[50_000]);
+        let components = [
+            ("unet", vec![matrix(512), matrix(1024), bias()], Precision::F16),
+            ("vae", vec![matrix(64)], Precision::F32),
+        ];
+        let text = plan(&sdq_quantize::plan(components, &[]).unwrap());
+        // f16 takes two bytes, f32, which vectors always have, takes four. Rows are a multiple of what is stored together.
+        let expected = "unet: 1.6 M parameters\n  f16: 2 tensors, 1.54 M parameters, 3.07 MB\n  \
+            f32: 1 tensors, 0.05 M parameters, 0.20 MB\nvae: 0.1 M parameters\n  \
+            f32: 1 tensors, 0.06 M parameters, 0.26 MB\nin all: 3.5 MB of weights\n";
+        assert_eq!(text, expected);
+    }
+}

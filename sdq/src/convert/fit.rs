@@ -251,3 +251,78 @@ fn stored_bytes(spec: &WeightSpec, weight_type: WeightType) -> usize {
     let overhead = if weight_type.is_quantized() { OVERHEAD } else { 0 };
     parts.iter().map(|part| part.bytes).sum::<usize>() + overhead
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_likenesses_are_numbers_above_zero() {
+        for (megabytes, bytes) in [(1.0, 1_000_000), (0.5, 500_000), (1e-6, 1), (1717.25, 1_717_250_000)] {
+            assert!(
+                matches!(Goal::max_size(megabytes), Ok(Goal::Size(found)) if found == bytes),
+                "{megabytes}"
+            );
+        }
+        assert!(matches!(Goal::target_psnr(40.5), Ok(Goal::Psnr(40.5))));
+        for wrong in [0.0, -0.0, -1.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            for (goal, option) in
+                [(Goal::max_size(wrong), "max-size"), (Goal::target_psnr(wrong), "target-psnr")]
+            {
+                let error = goal.unwrap_err();
+                let message = format!("{option}: {wrong} is not a number above 0");
+                assert_eq!((error.code(), error.to_string()), ("option.invalid", message));
+            }
+        }
+    }
+
+    /// Layers of a file of `REST` bytes beside them.
+    fn layers() -> Vec<Layer> {
+        let choice = |version, weight_type, bytes, error| Choice { weight_type, version, bytes, error };
+        let layer = |name: &str, errors: [f64; 3]| Layer {
+            name: name.to_owned(),
+            choices: vec![
+                choice(0, WeightType::F16, 1_600_000, errors[0]),
+                choice(1, WeightType::Q8, 900_000, errors[1]),
+                choice(2, WeightType::Q4, 500_000, errors[2]),
+            ],
+        };
+        // The first is as good in q8 as in f16, so that nothing starts from f16 there.
+        vec![layer("a", [1.0, 1.0, 2.0]), layer("b", [0.0, 1.0, 3.0])]
+    }
+
+    const REST: usize = 300_000;
+
+    #[test]
+    fn what_is_not_chosen_counts_towards_the_size() {
+        let (layers, f16_bytes) = (layers(), REST + 2 * 1_600_000);
+        let moves = choose::moves(&layers);
+        assert_eq!(moves.len(), 3);
+        // q8 and f16, then b in q8, a in q4, b in q4, by the error that a byte costs.
+        for (limit, count) in [
+            (REST + 2_500_000, 0),
+            (REST + 2_499_999, 1),
+            (REST + 1_800_000, 1),
+            (REST + 1_799_999, 2),
+            (REST + 1_400_000, 2),
+            (REST + 1_000_000, 3),
+        ] {
+            assert_eq!(fewest_moves(&layers, &moves, f16_bytes, limit).unwrap(), count, "{limit}");
+        }
+        let error = fewest_moves(&layers, &moves, f16_bytes, REST + 999_999).unwrap_err();
+        let message = "max-size: 1.299999 MB is too small; this model takes 1.3 MB at least";
+        assert_eq!((error.code(), error.to_string().as_str()), ("option.invalid", message));
+    }
+
+    #[test]
+    fn a_quantized_weight_is_charged_for_its_line_in_the_table() {
+        let spec = WeightSpec::new("w", sdq_formats::WeightRole::Matrix, &[64, 64]);
+        let parts = |weight_type| -> usize {
+            layout::stored_parts(&spec, weight_type).unwrap().iter().map(|part| part.bytes).sum()
+        };
+        assert_eq!(stored_bytes(&spec, WeightType::F16), 2 * 64 * 64);
+        for weight_type in [WeightType::Q8, WeightType::Q4] {
+            assert_eq!(stored_bytes(&spec, weight_type), parts(weight_type) + OVERHEAD);
+        }
+    }
+}

@@ -157,4 +157,63 @@ mod tests {
         assert_eq!(Summary::of(vec![infinite, 20.0], Good::High), summary(20.0, 20.0, infinite));
         assert_eq!(Summary::of(vec![0.1, 0.3, 0.2, 0.0], Good::Low), summary(0.2, 0.3, 0.0));
     }
+
+    fn comparison(psnr: f64, error: f64) -> Comparison {
+        let picture = || sdq_engine::Picture { width: 0, height: 0, rgb: Vec::new() };
+        Comparison {
+            text_states: error,
+            noise_pred: vec![error, 2.0 * error],
+            decoder_psnr: psnr + 10.0,
+            psnr,
+            ssim: 0.9,
+            reference: picture(),
+            other: picture(),
+        }
+    }
+
+    /// Two steps, 16x24, of pictures with these figures.
+    fn report(figures: &[(f64, f64)]) -> Report {
+        let pipeline = crate::model::open(None, &Default::default()).unwrap();
+        let request =
+            sdq_engine::Request::new("x").size(16, 24).steps(2).scheduler("ddim").guidance_scale(7.1);
+        let mut report = Report::new(&pipeline.settings(&request).unwrap());
+        for (seed, (psnr, error)) in figures.iter().enumerate() {
+            let prompt = Prompt { text: format!("prompt {seed}"), seed: seed as u64 };
+            report.add(&prompt, &comparison(*psnr, *error));
+        }
+        report
+    }
+
+    #[test]
+    fn a_table_has_a_line_for_each_measure_and_step() {
+        let table = report(&[(40.0, 0.0), (f64::INFINITY, 0.012), (30.0, 0.5)]).table();
+        let expected = [
+            "3 prompts, 16x24, 2 steps of ddim, guidance 7.1",
+            "                                    median     worst      best",
+            "picture, PSNR in dB                  40.00     30.00       inf",
+            "picture, SSIM                       0.9000    0.9000    0.9000",
+            "decoder alone, PSNR in dB            50.00     40.00       inf",
+            "text states, relative error         1.2e-2    5.0e-1         0",
+            "U-Net alone, relative, step 1       1.2e-2    5.0e-1         0",
+            "                            2       2.4e-2     1.0e0         0",
+        ];
+        assert_eq!(table.lines().collect::<Vec<_>>(), expected);
+        assert!(report(&[(40.0, 0.0)]).table().starts_with("1 prompt, "));
+    }
+
+    #[test]
+    fn json_has_every_prompt_and_null_for_equal_pictures() {
+        let json = report(&[(40.0, 0.25), (f64::INFINITY, 0.0)]).json();
+        assert_eq!(json["psnr"], json!({ "median": 40.0, "worst": 40.0, "best": null }));
+        assert_eq!(json["text_states"], json!({ "median": 0.25, "worst": 0.25, "best": 0.0 }));
+        assert_eq!(json["noise_pred"][1], json!({ "median": 0.5, "worst": 0.5, "best": 0.0 }));
+        let prompt = json!({
+            "prompt": "prompt 1", "seed": 1, "psnr": null, "ssim": 0.9, "decoder_psnr": null, "text_states": 0.0,
+            "noise_pred": [0.0, 0.0],
+        });
+        assert_eq!((json["prompts"].as_array().unwrap().len(), &json["prompts"][1]), (2, &prompt));
+        let settings =
+            ["width", "height", "steps", "scheduler", "guidance_scale"].map(|key| json[key].clone());
+        assert_eq!(settings, [json!(16), json!(24), json!(2), json!("ddim"), json!(7.1)]);
+    }
 }

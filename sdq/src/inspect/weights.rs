@@ -108,3 +108,40 @@ fn bits_per_weight(bytes: usize, parameters: usize) -> Value {
 fn rounded(error: f64) -> Value {
     ((error * 1e4).round() / 1e4).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn figures_are_rounded_to_what_one_cares_about() {
+        for (bytes, parameters, bits) in
+            [(1, 1, 8.0), (1, 3, 2.67), (9, 16, 4.5), (0, 7, 0.0), (1001, 2000, 4.0)]
+        {
+            assert_eq!(bits_per_weight(bytes, parameters), json!(bits), "{bytes} bytes of {parameters}");
+        }
+        for (error, shown) in [(0.0, 0.0), (0.123_449, 0.1234), (0.123_45, 0.1235), (4e-5, 0.0), (1.0, 1.0)] {
+            assert_eq!(rounded(error), json!(shown));
+        }
+    }
+
+    #[test]
+    fn errors_of_weights_count_as_often_as_they_have_parameters() {
+        // 300 parameters at 0.1 and 100 at 0.5: √((300 · 0.01 + 100 · 0.25) / 400) = √0.07.
+        let sum = Sum {
+            tensors: 3,
+            parameters: 500,
+            bytes: 250,
+            squared_errors: 300.0 * 0.01 + 100.0 * 0.25,
+            measured: 400,
+        };
+        let expected = json!({
+            "tensors": 3, "parameters": 500, "bytes": 250, "bits_per_weight": 4.0, "relative_error": 0.2646,
+        });
+        assert_eq!(sum.describe(), expected);
+        let unmeasured = Sum { measured: 0, squared_errors: 0.0, ..sum };
+        assert_eq!(unmeasured.describe().get("relative_error"), None);
+    }
+}

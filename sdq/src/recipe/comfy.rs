@@ -227,3 +227,6 @@ impl<'g> Reader<'g> {
 fn file_name(path: &str) -> String {
     path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -196,3 +196,6 @@ pub(super) fn set_option(request: &mut sdq_engine::Request, key: &str, value: &s
     request.scheduler_options.push((key.to_owned(), value.to_owned()));
     Some(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,3 +102,6 @@ impl Source {
         add_ons
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,4 +130,84 @@ mod tests {
     fn a_run_is_saved_beside_its_output() {
         assert_eq!(files("out/a.png").saved_run(), Path::new("out/a.png.sdq-run"));
     }
+
+    #[test]
+    fn every_picture_has_a_path_of_its_own() {
+        let output = files("out/a.webp");
+        assert_eq!(output.pictures(1).unwrap(), [Path::new("out/a.webp")]);
+        let paths = output.pictures(12).unwrap();
+        assert_eq!(
+            (paths.len(), &*paths[0], &*paths[11]),
+            (12, Path::new("out/a-1.webp"), Path::new("out/a-12.webp"))
+        );
+        assert_eq!(output.pictures(0).unwrap(), [] as [PathBuf; 0]);
+        for name in ["x.jpeg", "x.JPG", ".hidden.png"] {
+            assert_eq!(files(name).pictures(1).unwrap(), [Path::new(name)]);
+        }
+    }
+
+    #[test]
+    fn an_output_of_another_format_is_named_with_those_that_are_written() {
+        for name in ["x.gif", "x", "x.png.sdq-run", ".png", ""] {
+            let error = files(name).pictures(1).unwrap_err();
+            let expected =
+                format!("output: `{name}` does not end in .png, .jpg or .webp, the formats that sdq writes");
+            assert_eq!((error.code(), error.to_string()), ("option.invalid", expected));
+        }
+    }
+
+    #[test]
+    fn outputs_are_tried_before_the_work_and_leave_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::fs::create_dir(path("taken-2.png")).unwrap();
+        let run = |output: &str, save_latents: Option<&str>| RunFiles {
+            output: path(output),
+            save_latents: save_latents.map(path),
+            ..RunFiles::default()
+        };
+        run("a.png", Some("a.safetensors")).check(2).unwrap();
+        for (files, count, named) in [
+            (run("taken.png", None), 2, "taken-2.png"),
+            (run("none/a.png", None), 1, "none/a.png"),
+            (run("a.png", Some("none/a.safetensors")), 1, "none/a.safetensors"),
+            (run("a.png", Some("taken-2.png")), 1, "it is a folder"),
+        ] {
+            let error = files.check(count).unwrap_err();
+            assert!(error.code() == "file.write" && error.to_string().contains(named), "{error}");
+        }
+        // A picture that will not be drawn may be a folder.
+        run("taken.png", None).check(1).unwrap();
+        let left: Vec<_> =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["taken-2.png"]);
+    }
+
+    #[test]
+    fn a_recipe_names_files_without_their_folders() {
+        let pipeline = crate::model::open(None, &Default::default()).unwrap();
+        let files = RunFiles {
+            init_image: Some("in/start.png".into()),
+            mask: Some("/m/mask.png".into()),
+            add_ons: AddOns {
+                loras: vec![LoraFile { path: "l/ink.pt".into(), strength: 0.5 }],
+                embeddings: vec![EmbeddingFile { path: "e/cat.pt".into(), word: Some("<cat>".to_owned()) }],
+                vae: vec!["v/encoder.pt".into(), "v/decoder.pt".into()],
+            },
+            ..files("out/a.png")
+        };
+        let recipe = files.recipe(Request::new("a fox"), &pipeline);
+        assert_eq!(
+            (recipe.init_image.as_deref(), recipe.mask.as_deref()),
+            (Some("start.png"), Some("mask.png"))
+        );
+        assert_eq!(recipe.loras, [UsedLora { file: "ink.pt".to_owned(), strength: 0.5 }]);
+        assert_eq!(
+            recipe.embeddings,
+            [UsedEmbedding { file: "cat.pt".to_owned(), word: Some("<cat>".to_owned()) }]
+        );
+        assert_eq!(recipe.vae, ["encoder.pt", "decoder.pt"]);
+        assert_eq!((recipe.request.prompt.as_str(), &recipe.model), ("a fox", &pipeline.manifest().name));
+        assert_eq!(recipe.fingerprint, Some(pipeline.fingerprint()));
+    }
 }

@@ -39,3 +39,88 @@ fn read_mask(path: &Path, width: usize, height: usize) -> Result<Mask, Error> {
     let values = picture::read(path)?.fill(width, height).luma();
     Ok(Mask { width, height, values })
 }
+
+#[cfg(test)]
+mod tests {
+    use sdq_formats::picture::Picture;
+    use tempfile::TempDir;
+
+    use super::*;
+
+    fn gray(folder: &TempDir, name: &str, (width, height): (usize, usize), value: u8) -> std::path::PathBuf {
+        let path = folder.path().join(name);
+        let picture = Picture { width, height, rgb: vec![value; 3 * width * height] };
+        picture::write(&path, &picture, &[]).unwrap();
+        path
+    }
+
+    #[test]
+    fn the_picture_gives_the_size_that_is_left_open() {
+        let folder = tempfile::tempdir().unwrap();
+        for (own, asked, expected) in [
+            ((16, 24), (None, None), (16, 24)),
+            // Cut to whole steps, and never to nothing.
+            ((23, 31), (None, None), (16, 24)),
+            ((1, 7), (None, None), (8, 8)),
+            ((64, 64), (Some(32), None), (32, 64)),
+            ((64, 64), (None, Some(16)), (64, 16)),
+            ((64, 64), (Some(24), Some(40)), (24, 40)),
+        ] {
+            let path = gray(&folder, "start.png", own, 99);
+            let mut request = Request { width: asked.0, height: asked.1, ..Request::default() };
+            read_start(&mut request, Some(&path), None).unwrap();
+            assert_eq!(
+                (request.width, request.height),
+                (Some(expected.0), Some(expected.1)),
+                "{own:?} {asked:?}"
+            );
+            let image = request.init_image.unwrap();
+            assert_eq!((image.width, image.height), expected);
+            assert!(
+                image.rgb.len() == 3 * expected.0 * expected.1 && image.rgb.iter().all(|value| *value == 99)
+            );
+            assert_eq!(request.mask, None);
+        }
+    }
+
+    #[test]
+    fn nothing_is_scaled_to_a_size_that_cannot_be_drawn() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = gray(&folder, "start.png", (8, 8), 0);
+        for side in [0, MAX_SIDE + 1, usize::MAX] {
+            for (width, height) in [(side, 8), (8, side)] {
+                let mut request = Request::default().size(width, height);
+                read_start(&mut request, Some(&path), Some(&path)).unwrap();
+                assert_eq!((request.width, request.height), (Some(width), Some(height)));
+                assert_eq!((request.init_image, request.mask), (None, None));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_is_fitted_to_the_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, mask) =
+            (gray(&folder, "start.png", (16, 8), 0), gray(&folder, "mask.png", (40, 40), 200));
+        let mut request = Request::default();
+        read_start(&mut request, Some(&start), Some(&mask)).unwrap();
+        assert_eq!(request.mask, Some(Mask { width: 16, height: 8, values: vec![200; 16 * 8] }));
+        // Without a picture there is nothing to mask; the request is left as it was.
+        let mut request = Request::default();
+        read_start(&mut request, None, Some(&folder.path().join("none.png"))).unwrap();
+        assert_eq!(request, Request::default());
+    }
+
+    #[test]
+    fn a_file_that_is_no_picture_is_an_error_of_the_picture() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, text) = (gray(&folder, "start.png", (8, 8), 0), folder.path().join("text.png"));
+        std::fs::write(&text, "not a picture").unwrap();
+        for (image, mask) in [(&text, None), (&folder.path().join("none.png"), None), (&start, Some(&text))] {
+            let error =
+                read_start(&mut Request::default(), Some(image), mask.map(|path| &**path)).unwrap_err();
+            let named = mask.unwrap_or(image).display().to_string();
+            assert!(error.code() == "picture.invalid" && error.to_string().contains(&named), "{error}");
+        }
+    }
+}
