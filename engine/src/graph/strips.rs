@@ -158,7 +158,7 @@ impl<'g> Piece<'g> {
                     (same && window.stride == 1).then_some(reach.next_multiple_of(self.row_step) + side)?
                 }
                 Locality::Resized => {
-                    out_height.is_multiple_of(in_height).then_some(reach.div_ceil(out_height / in_height))?
+                    out_height.is_multiple_of(in_height).then(|| reach.div_ceil(out_height / in_height))?
                 }
                 Locality::SameRows => reach,
                 Locality::WholePicture => return None,
@@ -290,6 +290,8 @@ impl<'a> Part<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::{Activation, GraphBuilder, Window};
     use super::*;
 
@@ -358,5 +360,103 @@ mod tests {
         let graph = graph.finish();
         let reach = |from, to| Piece::new(&graph, from, to, 1).reach(Target::Output);
         assert_eq!([reach(x, attended), reach(attended, half), reach(half, y)], [None, None, Some(0)]);
+    }
+
+    proptest! {
+        /// Held against the rows that are read, counted from each row of the output back to the input.
+        #[test]
+        fn reach_is_the_farthest_row_that_is_read(ops in proptest::collection::vec(0..5_usize, 1..7)) {
+            let mut graph = GraphBuilder::new();
+            let x = graph.input("x", &[1, 4, 3, 2]);
+            let mut y = x;
+            for (index, op) in ops.iter().enumerate() {
+                let (height, width) = graph.size(y);
+                let window = |kernel: usize| Window { kernel, stride: 1, padding: Padding::same(kernel / 2) };
+                y = match op {
+                    0 => graph.activation(Activation::Silu, y),
+                    1 => graph.conv2d(&format!("c{index}"), y, 2, window(3), None),
+                    2 => graph.conv2d(&format!("c{index}"), y, 2, window(5), None),
+                    3 => graph.upsample_nearest(y, (2 * height, width)),
+                    _ => graph.upsample_nearest(y, (3 * height, width)),
+                };
+            }
+            graph.output("y", y);
+            let graph = graph.finish();
+            let scale = graph.shape(y)[1] / 4;
+            let mut farthest = 0;
+            for row in 0..4 {
+                // Rows first..end of the output that lie on the row, as signed numbers: zeros beyond the picture count too.
+                let (mut first, mut end) = ((row * scale) as i64, ((row + 1) * scale) as i64);
+                for op in ops.iter().rev() {
+                    (first, end) = match op {
+                        0 => (first, end),
+                        1 => (first - 1, end + 1),
+                        2 => (first - 2, end + 2),
+                        3 => (first.div_euclid(2), (end - 1).div_euclid(2) + 1),
+                        _ => (first.div_euclid(3), (end - 1).div_euclid(3) + 1),
+                    };
+                }
+                farthest = farthest.max(row as i64 - first).max(end - row as i64 - 1);
+            }
+            prop_assert_eq!(Piece::new(&graph, x, y, 1).reach(Target::Output), Some(farthest as usize));
+        }
+    }
+
+    #[test]
+    fn windows_that_move_rows_cannot_be_cut() {
+        let window = |kernel, top, bottom| Window {
+            kernel,
+            stride: 1,
+            padding: Padding { top, left: 1, bottom, right: 1 },
+        };
+        for (window, reach) in [
+            (window(3, 1, 1), Some(1)),
+            (window(3, 2, 0), None),
+            (window(3, 0, 0), None),
+            (window(2, 1, 0), None),
+            (Window { kernel: 5, stride: 1, padding: Padding::same(2) }, Some(2)),
+            (Window { kernel: 5, stride: 1, padding: Padding::same(1) }, None),
+            (Window::POINT, Some(0)),
+        ] {
+            let mut graph = GraphBuilder::new();
+            let x = graph.input("x", &[1, 6, 5, 4]);
+            let y = graph.conv2d("conv", x, 4, window, None);
+            graph.output("y", y);
+            let graph = graph.finish();
+            assert_eq!(Piece::new(&graph, x, y, 1).reach(Target::Output), reach, "{window:?}");
+        }
+    }
+
+    #[test]
+    fn a_height_that_is_no_multiple_cannot_be_cut() {
+        for (height, reach) in [(6, Some(0)), (12, Some(0)), (9, None), (3, None)] {
+            let mut graph = GraphBuilder::new();
+            let x = graph.input("x", &[1, 6, 5, 4]);
+            let y = graph.upsample_nearest(x, (height, 5));
+            graph.output("y", y);
+            let graph = graph.finish();
+            assert_eq!(Piece::new(&graph, x, y, 1).reach(Target::Output), reach, "{height}");
+        }
+    }
+
+    #[test]
+    fn a_strip_reads_the_statistics_of_its_norms() {
+        let (graph, [x, block, ..]) = decoder();
+        let piece = Piece::new(&graph, x, block, 1);
+        assert_eq!((piece.norms(), piece.norm_elements(0)), (1, 6 * 5 * 4));
+        assert_eq!((piece.input_size(), piece.output_size()), ([6, 5, 4], [6, 5, 4]));
+        let names = |graph: &Graph| graph.inputs.iter().map(|port| port.name.clone()).collect::<Vec<_>>();
+        let strip = piece.strip(Target::Output, 3, 1..2);
+        assert_eq!(names(&strip), [INPUT.to_owned(), statistics_input(0)]);
+        assert_eq!(strip.shape(strip.inputs[1].tensor), [1, 2, PAIR_VALUES]);
+        // All rows at once need none, and are the graph as it was.
+        let whole = piece.whole();
+        assert_eq!((names(&whole), whole.nodes.len()), (vec![INPUT.to_owned()], strip.nodes.len()));
+        assert_eq!(whole.shape(whole.outputs[0].tensor), graph.shape(block));
+        let given = |graph: &Graph| match &graph.nodes[0].op {
+            Op::Rows(RowOp::GroupNorm { given, .. }) => *given,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((given(&strip), given(&whole)), (true, false));
     }
 }
