@@ -464,17 +464,4 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn bytes_take_units() {
-        assert_eq!(bytes("512M"), Ok(512 << 20));
-        assert_eq!(bytes("2g"), Ok(2 << 30));
-        assert_eq!(bytes("64k"), Ok(64 << 10));
-        assert_eq!(bytes("1000"), Ok(1000));
-        for wrong in ["", "M", "1.5G", "-1", "5T", "512 M", "99999999999999G", "é"] {
-            assert!(bytes(wrong).is_err(), "{wrong}");
-        }
-    }
-}
+mod tests;

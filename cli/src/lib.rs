@@ -127,3 +127,29 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         _ => EXIT_FAILED,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_tell_wrong_usage_from_failure() {
+        let option = || sdq::Error::Option { option: "max-size", problem: String::new() };
+        for (error, code) in [
+            (UsageError("x".to_owned()).into(), EXIT_USAGE),
+            (option().into(), EXIT_USAGE),
+            (option().in_file("a.sdq".as_ref()).into(), EXIT_USAGE),
+            (sdq::Error::LoraTag("x".to_owned()).into(), EXIT_USAGE),
+            (sdq::Error::SessionEnded.into(), EXIT_FAILED),
+            (sdq::Error::NoDevice { wanted: None }.into(), EXIT_FAILED),
+            (anyhow::anyhow!("something else"), EXIT_FAILED),
+        ] {
+            assert_eq!(exit_code(&error), code, "{error}");
+        }
+        // Also where a caller said what was tried.
+        let wrapped = Err::<(), _>(option()).context("cannot convert").unwrap_err();
+        assert_eq!(exit_code(&wrapped), EXIT_USAGE);
+    }
+}

@@ -123,4 +123,76 @@ mod tests {
         assert!(held() > 0);
         assert!(available().is_some_and(|bytes| bytes > 0));
     }
+
+    /// A control group whose files hold these texts.
+    fn group(texts: [Option<&str>; 3], files: &GroupFiles) -> Option<u64> {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [files.limit, files.used, "memory.stat"].iter().zip(texts) {
+            if let Some(text) = text {
+                fs::write(folder.path().join(name), text).unwrap();
+            }
+        }
+        left_in(folder.path(), files)
+    }
+
+    #[test]
+    fn what_is_left_is_the_limit_less_what_cannot_be_dropped() {
+        for (limit, used, statistics, left) in [
+            (Some("1000"), Some("300"), None, Some(700)),
+            (Some("1000\n"), Some(" 300 \n"), Some("inactive_file 100\n"), Some(800)),
+            // More than is used cannot be dropped, and more than the limit may be used for a moment.
+            (Some("1000"), Some("300"), Some("inactive_file 500"), Some(1000)),
+            (Some("1000"), Some("1200"), None, Some(0)),
+            (Some("0"), Some("0"), None, Some(0)),
+            (
+                Some("1000"),
+                Some("300"),
+                Some("active_file 9\ntotal_inactive_file 9\ninactive_file x"),
+                Some(700),
+            ),
+            (Some("max"), Some("300"), None, None),
+            (Some("1000"), None, None, None),
+            (None, Some("300"), None, None),
+            (Some("-1"), Some("300"), None, None),
+        ] {
+            assert_eq!(group([limit, used, statistics], &V2), left, "{limit:?} {used:?} {statistics:?}");
+        }
+        let statistics = Some("inactive_file 7\ntotal_inactive_file 100\n");
+        assert_eq!(group([Some("1000"), Some("300"), statistics], &V1), Some(800));
+    }
+
+    #[test]
+    fn lines_that_name_no_group_are_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("memory.max"), "1000").unwrap();
+        fs::write(folder.path().join("memory.current"), "400").unwrap();
+        for (lines, left) in [
+            ("", &[][..]),
+            ("0\n1:cpu\nnonsense", &[]),
+            ("4:cpu,cpuset:/\n", &[]),
+            ("0::/\n", &[600]),
+            ("0::\n", &[600]),
+            // A path may have colons, and two lines count twice.
+            ("0::/a:b\n0::/\n", &[600, 600]),
+        ] {
+            assert_eq!(limits(lines, folder.path()), left, "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_a_whole_number_of_kilobytes_that_fits() {
+        for (line, bytes) in [
+            ("Mem: 1 kB", Some(1024)),
+            ("Mem:1kB", Some(1024)),
+            ("Mem:\t 18014398509481983 kB  ", Some(u64::MAX - 1023)),
+            ("Mem: 18014398509481984 kB", None),
+            ("Mem: 1 MB", None),
+            ("Mem: 1", None),
+            ("Mem: -1 kB", None),
+            ("Mem 1 kB", None),
+            (" Mem: 1 kB", None),
+        ] {
+            assert_eq!(kilobytes(line, "Mem"), bytes, "{line}");
+        }
+    }
 }

@@ -101,6 +101,8 @@ fn gaussian(pixels: usize) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn gray(width: usize, height: usize, value: impl Fn(usize, usize) -> u8) -> Picture {
@@ -156,5 +158,67 @@ mod tests {
         let stripes =
             |phase: usize| gray(32, 32, move |x, _| if (x / 2 + phase).is_multiple_of(2) { 60 } else { 200 });
         assert!(ssim(&stripes(0), &stripes(1)) < -0.8);
+    }
+
+    proptest! {
+        /// Held against both sums in two dimensions, weights written out.
+        #[test]
+        fn means_are_over_whole_windows((width, height) in (1..16_usize, 1..16_usize), seed in any::<u8>()) {
+            let value = |x: usize, y: usize| ((x * 37 + y * 101 + usize::from(seed)) % 256) as f64;
+            let values: Vec<f64> = (0..height).flat_map(|y| (0..width).map(move |x| value(x, y))).collect();
+            let weights = |side: usize| {
+                let length = side.min(11);
+                let each = |i: usize| (-(2.0 * i as f64 - (length as f64 - 1.0)).powi(2) / 18.0).exp();
+                let sum: f64 = (0..length).map(each).sum();
+                (0..length).map(|i| each(i) / sum).collect::<Vec<f64>>()
+            };
+            let (across, down) = (weights(width), weights(height));
+            let found = local_means(&values, (width, height));
+            let (columns, rows) = (width + 1 - across.len(), height + 1 - down.len());
+            prop_assert_eq!(found.len(), columns * rows);
+            for (index, found) in found.iter().enumerate() {
+                let (left, top) = (index % columns, index / columns);
+                let mut expected = 0.0;
+                for (i, weight_down) in down.iter().enumerate() {
+                    for (j, weight_across) in across.iter().enumerate() {
+                        expected += weight_down * weight_across * value(left + j, top + i);
+                    }
+                }
+                prop_assert!((found - expected).abs() < 1e-9, "{found}, expected {expected}");
+            }
+        }
+
+        #[test]
+        fn likeness_is_symmetric_and_at_most_one(a in proptest::collection::vec(any::<u8>(), 60), b in proptest::collection::vec(any::<u8>(), 60)) {
+            let picture = |rgb: &[u8]| Picture { width: 5, height: 4, rgb: rgb.to_vec() };
+            let [there, back] = [ssim(&picture(&a), &picture(&b)), ssim(&picture(&b), &picture(&a))];
+            prop_assert!((there - back).abs() < 1e-12 && (-1.0..=1.0).contains(&there), "{} {}", there, back);
+            prop_assert_eq!(psnr(&a, &b), psnr(&b, &a));
+        }
+    }
+
+    /// Doubling every difference costs 20 lg 2 decibels; an error of one unit everywhere is 20 lg 255.
+    #[test]
+    fn decibels_count_differences() {
+        let [one, two] = [1, 2].map(|difference| psnr(&[100; 12], &[100 + difference; 12]));
+        assert!((one - 20.0 * 255.0_f64.log10()).abs() < 1e-9, "{one}");
+        assert!((one - two - 20.0 * 2.0_f64.log10()).abs() < 1e-9, "{two}");
+    }
+
+    #[test]
+    fn colours_weigh_as_the_eye_has_them() {
+        let picture = Picture { width: 3, height: 1, rgb: vec![255, 0, 0, 0, 255, 0, 0, 0, 255] };
+        let [red, green, blue] = luma(&picture)[..] else { panic!("three pixels") };
+        assert!((red - 76.245).abs() < 1e-9 && (green - 149.685).abs() < 1e-9 && (blue - 29.07).abs() < 1e-9);
+    }
+
+    #[test]
+    fn an_error_is_relative_to_what_is_expected() {
+        assert_eq!(relative_error(&[2.0], &[1.0]), 1.0);
+        assert_eq!(relative_error(&[1.0], &[2.0]), 0.5);
+        assert_eq!(relative_error(&[1.0], &[0.0]), f64::INFINITY);
+        assert_eq!(relative_error(&[], &[]), 0.0);
+        // Squares of f32 that would overflow in f32.
+        assert_eq!(relative_error(&[3e30, 0.0], &[0.0, 3e30]), 2.0_f64.sqrt());
     }
 }

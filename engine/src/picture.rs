@@ -98,4 +98,53 @@ mod tests {
         assert_eq!(from_pixels("a test", &pixels, 2, 2).unwrap(), picture);
         assert!(to_tensor(&Picture { width: 3, ..picture }).is_err());
     }
+
+    #[test]
+    fn every_byte_comes_back() {
+        let rgb: Vec<u8> = (0..=255).chain(0..=1).collect();
+        let picture = Picture { width: 86, height: 1, rgb };
+        let tensor = to_tensor(&picture).unwrap();
+        let pixels = crate::tensor::channels_last(tensor.values(), 3, 86);
+        assert_eq!((pixels[0], pixels[255]), (-1.0, 1.0), "the ends are exact");
+        assert_eq!(from_pixels("a test", &pixels, 86, 1).unwrap(), picture);
+    }
+
+    #[test]
+    fn damage_is_noticed_anywhere_and_named_by_its_stage() {
+        for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in 0..6 {
+                let mut pixels = [0.0; 6];
+                pixels[place] = value;
+                let error = from_pixels("the VAE decoder", &pixels, 2, 1).unwrap_err().to_string();
+                assert!(error.starts_with("the VAE decoder produced values that are not finite"), "{error}");
+            }
+        }
+        assert_eq!(from_pixels("a test", &[f32::MAX, f32::MIN, -0.0], 1, 1).unwrap().rgb, [255, 0, 128]);
+    }
+
+    #[test]
+    fn pixels_that_do_not_fill_a_picture_are_refused() {
+        let picture = |width, height, len| Picture { width, height, rgb: vec![0; len] };
+        for wrong in [
+            picture(2, 2, 11),
+            picture(2, 2, 13),
+            picture(0, 1, 3),
+            picture(usize::MAX, 2, 6),
+            picture(1, 1, 0),
+        ] {
+            assert!(to_tensor(&wrong).is_err(), "{}x{} of {}", wrong.width, wrong.height, wrong.rgb.len());
+        }
+    }
+
+    #[test]
+    fn half_and_more_of_a_mask_is_drawn() {
+        let mask = Mask { width: 256, height: 1, values: (0..=255).collect() };
+        for value in 0..256 {
+            assert_eq!(mask.is_drawn(value), value >= 128, "{value}");
+        }
+        // Unscaled, the mask of the latents is the mask.
+        let drawn: Vec<f32> = (0..256).map(|value| f32::from(u8::from(value >= 128))).collect();
+        assert_eq!(mask.of_latents((1, 256)), drawn);
+        assert_eq!(mask.of_latents((1, 2)), [0.0, 1.0]);
+    }
 }

@@ -401,3 +401,6 @@ mod tests {
         assert!(parse("[a: b], [c]").is_ok());
     }
 }
+
+#[cfg(test)]
+mod chunk_tests;

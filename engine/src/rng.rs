@@ -303,4 +303,60 @@ mod tests {
         assert!(mean.abs() < 0.01, "{mean}");
         assert!((variance - 1.0).abs() < 0.014, "{variance}");
     }
+
+    /// A last block is drawn anew over the remainder: what lies before it is as it was, what lies in it is another draw.
+    #[test]
+    fn the_last_block_of_an_odd_length_is_drawn_anew() {
+        for count in [17, 24, 31, 33, 47] {
+            let whole_blocks = count / BLOCK * BLOCK;
+            let mut generator = TorchCpuGenerator::new(11);
+            let found = draw(&mut generator, count);
+            let mut reference = TorchCpuGenerator::new(11);
+            let mut first = draw(&mut reference, whole_blocks);
+            // The remainder's own uniforms are drawn and not used.
+            (whole_blocks..count).for_each(|_| _ = reference.next_u32());
+            let last = draw(&mut reference, BLOCK);
+            first.truncate(count - BLOCK);
+            assert_eq!(
+                (&found[..count - BLOCK], &found[count - BLOCK..]),
+                (&first[..], &last[..]),
+                "{count}"
+            );
+            assert_eq!(draw(&mut generator, BLOCK), draw(&mut reference, BLOCK), "{count}");
+        }
+    }
+
+    /// The state that the second word of Box–Muller waits in is part of what is saved, at every place of the state.
+    #[test]
+    fn bytes_hold_all_that_is_drawn_next() {
+        for used in [0, 1, 311, STATE_LEN - 1, STATE_LEN] {
+            for waiting in [None, Some(-0.25), Some(f64::MIN_POSITIVE)] {
+                let generator = TorchCpuGenerator { used, next_normal: waiting, ..TorchCpuGenerator::new(9) };
+                let bytes = generator.to_bytes();
+                assert_eq!(bytes.len(), TorchCpuGenerator::BYTES);
+                let restored = TorchCpuGenerator::from_bytes(&bytes).unwrap();
+                assert_eq!(
+                    (restored.state, restored.used, restored.next_normal),
+                    (generator.state, used, waiting)
+                );
+            }
+        }
+        let beyond = TorchCpuGenerator { used: STATE_LEN + 1, ..TorchCpuGenerator::new(9) }.to_bytes();
+        assert!(TorchCpuGenerator::from_bytes(&beyond).is_none());
+        let bytes = TorchCpuGenerator::new(9).to_bytes();
+        assert!(TorchCpuGenerator::from_bytes(&[&bytes[..], &[0]].concat()).is_none());
+        assert!(TorchCpuGenerator::from_bytes(&[]).is_none());
+    }
+
+    #[test]
+    fn uniform_numbers_are_below_one() {
+        let mut generator = TorchCpuGenerator::new(0);
+        for _ in 0..10_000 {
+            let (short, long) = (generator.uniform_f32(), generator.uniform_f64());
+            assert!((0.0..1.0).contains(&short) && (0.0..1.0).contains(&long), "{short} {long}");
+            // Multiples of 2^-24 and 2^-53.
+            assert_eq!((short * (1 << 24) as f32).fract(), 0.0);
+            assert_eq!((long * (1_u64 << 53) as f64).fract(), 0.0);
+        }
+    }
 }

@@ -104,6 +104,8 @@ fn swap_inner_axes(values: &[f32], rows: usize, columns: usize, out: &mut [f32])
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -121,5 +123,61 @@ mod tests {
         assert!(Tensor::new(vec![usize::MAX, 2], vec![0.0; 5]).is_err());
         let tensor = Tensor::new(vec![2, 3], vec![0.0; 6]).unwrap();
         assert!(tensor.picture_shape("latents", 3).is_err());
+    }
+
+    proptest! {
+        /// Held against indices written out: what stands at `[b, c, p]` stands at `[b, p, c]`.
+        #[test]
+        fn channels_last_are_where_their_indices_say(
+            (batch, channels, pixels) in (0..3_usize, 1..5_usize, 1..7_usize),
+        ) {
+            let first: Vec<f32> = (0..batch * channels * pixels).map(|v| v as f32).collect();
+            let last = channels_last(&first, channels, pixels);
+            for (index, value) in first.iter().enumerate() {
+                let (b, c, p) = (index / (channels * pixels), index / pixels % channels, index % pixels);
+                prop_assert_eq!(last[(b * pixels + p) * channels + c], *value);
+            }
+            prop_assert_eq!(channels_first(&last, channels, pixels), first);
+        }
+    }
+
+    #[test]
+    fn a_shape_that_is_not_filled_is_named() {
+        for (shape, values, expected) in [
+            (vec![2, 3], 5, "tensor is 5 values, expected a filling of [2, 3]"),
+            (vec![2, 3], 7, "tensor is 7 values, expected a filling of [2, 3]"),
+            (vec![0, 3], 1, "tensor is 1 values, expected a filling of [0, 3]"),
+            (vec![], 0, "tensor is 0 values, expected a filling of []"),
+        ] {
+            let error = Tensor::new(shape, vec![0.0; values]).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+        for (shape, values) in [(vec![], 1), (vec![0, 3], 0), (vec![1, 1, 6], 6)] {
+            let tensor = Tensor::new(shape.clone(), vec![0.5; values]).unwrap();
+            assert_eq!((tensor.shape(), tensor.values().len()), (shape.as_slice(), values));
+        }
+    }
+
+    #[test]
+    fn tensors_are_stacked_in_their_order() {
+        let tensor = |values: &[f32]| Tensor::new(vec![1, 1, values.len()], values.to_vec()).unwrap();
+        let stacked = Tensor::stack(&[tensor(&[1.0, 2.0]), tensor(&[3.0, 4.0])]).unwrap();
+        assert_eq!((stacked.shape(), stacked.values()), (&[2, 1, 2][..], &[1.0, 2.0, 3.0, 4.0][..]));
+        assert!(Tensor::stack(&[tensor(&[1.0]), tensor(&[2.0, 3.0])]).is_err(), "of one shape");
+        let none = Tensor::stack(&[]).unwrap();
+        assert_eq!((none.shape(), none.values()), (&[0][..], &[][..]));
+    }
+
+    #[test]
+    fn a_picture_has_four_axes_and_its_channels() {
+        let picture = Tensor::new(vec![2, 4, 3, 5], vec![0.0; 120]).unwrap();
+        assert_eq!(picture.picture_shape("latents", 4).unwrap(), [2, 4, 3, 5]);
+        for (shape, count) in
+            [(vec![2, 4, 3, 5], 120), (vec![3, 4, 5], 60), (vec![1, 3, 4, 5, 1], 60), (vec![0, 3, 1, 1], 0)]
+        {
+            let tensor = Tensor::new(shape.clone(), vec![0.0; count]).unwrap();
+            let error = tensor.picture_shape("latents", 3).unwrap_err().to_string();
+            assert_eq!(error, format!("latents is {shape:?}, expected [batch, 3, height, width]"));
+        }
     }
 }

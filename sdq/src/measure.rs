@@ -226,7 +226,7 @@ mod tests {
             bytes: 400,
             time: Duration::from_secs(8),
         };
-        let profiled = MeasuredPart { profile: vec![op.clone()], ..part(Part::VaeDecoder, &[2.0, 4.0]) };
+        let profiled = MeasuredPart { profile: vec![op], ..part(Part::VaeDecoder, &[2.0, 4.0]) };
         let measurement = Measurement {
             model: "tiny".to_owned(),
             backend: "none".to_owned(),

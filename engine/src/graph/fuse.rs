@@ -55,7 +55,10 @@ fn fold(graph: &mut Graph, product: usize, sum_operand: TensorId, sum: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{GraphBuilder, Op};
+    use proptest::prelude::*;
+
+    use super::super::{Activation, GraphBuilder, Node, Port, WeightId};
+    use super::*;
 
     #[test]
     fn a_residual_sum_becomes_part_of_the_product() {
@@ -107,5 +110,81 @@ mod tests {
         // A product takes one residual only; the second sum stays.
         let graph = graph.finish();
         assert_eq!(graph.nodes.iter().filter(|node| node.op == Op::Add).count(), 1);
+    }
+
+    /// Ops over one number each, in arithmetic modulo 2^64: a product is by an odd number of its weight's own.
+    fn values(graph: &Graph) -> Vec<u64> {
+        let weight = |id: &WeightId| 2 * id.0 as u64 + 3;
+        let mut values: Vec<Option<u64>> = vec![None; graph.tensors.len()];
+        for (index, port) in graph.inputs.iter().enumerate() {
+            values[port.tensor.0] = Some(1000 + index as u64);
+        }
+        for node in &graph.nodes {
+            let read = |index: usize| {
+                values[node.inputs[index].0].expect("tensors are written before they are read")
+            };
+            let value = match &node.op {
+                Op::Add => read(0).wrapping_add(read(1)),
+                Op::Linear { weight: id, residual, .. } => {
+                    let product = read(0).wrapping_mul(weight(id));
+                    if *residual { product.wrapping_add(read(1)) } else { product }
+                }
+                Op::Activation(_) => read(0).rotate_left(7),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(values[node.output.0].replace(value), None, "a tensor is written once");
+        }
+        let ports = graph.outputs.iter().chain(&graph.kept);
+        ports.map(|port| values[port.tensor.0].expect("what is read is written")).collect()
+    }
+
+    /// A graph of sums, products and others, each reading any earlier tensors; not folded yet.
+    fn graphs() -> impl Strategy<Value = Graph> {
+        let node = (0..3_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>());
+        let ports = proptest::collection::vec(any::<prop::sample::Index>(), 1..3);
+        (proptest::collection::vec(node, 1..16), ports, any::<bool>()).prop_map(|(nodes, ports, keeps)| {
+            let port = |tensor| Port { name: "port".to_owned(), tensor: TensorId(tensor) };
+            let mut graph = Graph {
+                tensors: vec![vec![1, 1, 1]; 2 + nodes.len()],
+                nodes: Vec::new(),
+                inputs: vec![port(0), port(1)],
+                outputs: Vec::new(),
+                kept: Vec::new(),
+                weights: Vec::new(),
+            };
+            for (index, (kind, a, b)) in nodes.iter().enumerate() {
+                let [a, b] = [a, b].map(|place| TensorId(place.index(2 + index)));
+                let linear = Op::Linear { weight: WeightId(index), bias: None, residual: false };
+                let (op, inputs) = match kind {
+                    0 => (Op::Add, vec![a, b]),
+                    1 => (linear, vec![a]),
+                    _ => (Op::Activation(Activation::Silu), vec![a]),
+                };
+                graph.nodes.push(Node { op, inputs, output: TensorId(2 + index) });
+            }
+            graph.outputs = ports.iter().map(|place| port(place.index(2 + nodes.len()))).collect();
+            if keeps {
+                graph.kept.push(port(1 + nodes.len()));
+            }
+            graph
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn folding_changes_no_value(graph in graphs()) {
+            let folded = fold_adds(graph.clone());
+            prop_assert_eq!(values(&folded), values(&graph));
+            // Each sum that is gone is a product's residual now.
+            let count = |graph: &Graph, is: fn(&Op) -> bool| graph.nodes.iter().filter(|node| is(&node.op)).count();
+            let residuals = count(&folded, |op| matches!(op, Op::Linear { residual: true, .. }));
+            prop_assert_eq!(count(&folded, |op| *op == Op::Add) + residuals, count(&graph, |op| *op == Op::Add));
+        }
+
+        #[test]
+        fn folding_again_folds_nothing(graph in graphs()) {
+            let folded = fold_adds(graph);
+            prop_assert_eq!(fold_adds(folded.clone()).nodes, folded.nodes);
+        }
     }
 }

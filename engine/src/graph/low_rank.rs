@@ -174,4 +174,39 @@ mod tests {
             [vec![1, 4, 4, 6], vec![1, 8, 8, 2], vec![1, 4, 4, 2], vec![1, 4, 4, 6]]
         );
     }
+
+    #[test]
+    fn a_branch_fits_a_product_of_its_shapes_alone() {
+        let spec = |shape: &[usize]| WeightSpec::new("w", WeightRole::Matrix, shape);
+        let fits = |down: &[usize], mid: Option<&[usize]>, up: &[usize], product: &[usize]| {
+            Branch { down: spec(down), mid: mid.map(spec), up: spec(up) }.fits(&spec(product))
+        };
+        let matrix = &[6, 4][..];
+        assert!(fits(&[2, 4], None, &[6, 2], matrix));
+        for (down, up) in [
+            (&[2, 3][..], &[6, 2][..]),
+            (&[2, 4], &[5, 2]),
+            (&[2, 4], &[6, 3]),
+            (&[4, 2], &[6, 2]),
+            (&[2, 4, 1, 1], &[6, 2]),
+            (&[2, 4], &[6, 2, 1, 1]),
+            (&[], &[6, 2]),
+        ] {
+            assert!(!fits(down, None, up, matrix), "{down:?} {up:?}");
+        }
+        let conv = &[6, 4, 3, 3][..];
+        assert!(fits(&[2, 4, 3, 3], None, &[6, 2], conv));
+        assert!(!fits(&[2, 4], None, &[6, 2], conv), "somebody has to have the window");
+        assert!(!fits(&[2, 4, 3, 1], None, &[6, 2], conv));
+        assert!(fits(&[2, 4], Some(&[2, 2, 3, 3]), &[6, 2], conv));
+        for (down, mid) in [
+            (&[2, 4, 3, 3][..], &[2, 2, 3, 3][..]),
+            (&[2, 4], &[2, 3, 3, 3]),
+            (&[2, 4], &[2, 2, 3, 1]),
+            (&[2, 4], &[2, 2]),
+        ] {
+            assert!(!fits(down, Some(mid), &[6, 2], conv), "{down:?} {mid:?}");
+        }
+        assert!(!fits(&[2], None, &[6, 2], &[6]), "a vector is no product");
+    }
 }

@@ -427,3 +427,6 @@ impl Op {
         weights.into_iter().flatten()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,7 +125,9 @@ impl Arena {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Activation, GraphBuilder};
+    use proptest::prelude::*;
+
+    use super::super::{Activation, GraphBuilder, Node, Op, Port, TensorId};
     use super::*;
 
     /// Every pair of tensors that are alive at the same step, by definition of the graph alone.
@@ -219,5 +221,78 @@ mod tests {
         graph.output("y", x);
         let graph = graph.finish();
         assert_eq!(Plan::new(&graph).elements(), ALIGNMENT);
+    }
+
+    /// A graph whose nodes read any earlier tensors of any sizes, with outputs and kept tensors anywhere.
+    fn graphs() -> impl Strategy<Value = Graph> {
+        let place = any::<prop::sample::Index>;
+        let node = (1..100_usize, place(), place());
+        let ports = (proptest::collection::vec(place(), 1..4), proptest::option::of(place()));
+        (proptest::collection::vec(node, 1..24), ports).prop_map(|(nodes, (outputs, kept))| {
+            let port = |tensor| Port { name: "port".to_owned(), tensor: TensorId(tensor) };
+            let mut tensors = vec![vec![1, 40], vec![3, 7]];
+            tensors.extend(nodes.iter().map(|(elements, ..)| vec![*elements]));
+            let read = |index: usize, place: &prop::sample::Index| TensorId(place.index(2 + index));
+            let node =
+                |(index, (_, a, b)): (usize, &(usize, prop::sample::Index, prop::sample::Index))| Node {
+                    op: Op::Add,
+                    inputs: vec![read(index, a), read(index, b)],
+                    output: TensorId(2 + index),
+                };
+            Graph {
+                nodes: nodes.iter().enumerate().map(node).collect(),
+                inputs: vec![port(0), port(1)],
+                outputs: outputs.iter().map(|place| port(place.index(tensors.len()))).collect(),
+                kept: kept.iter().map(|place| port(2 + place.index(nodes.len()))).collect(),
+                tensors,
+                weights: Vec::new(),
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn tensors_that_live_together_never_overlap(graph in graphs(), shift in 0..7_u32) {
+            let alignment = 1 << shift;
+            let plan = Plan::aligned(&graph, alignment);
+            assert_no_overlap(&graph, &plan);
+            let mut everything = 0;
+            for tensor in 0..graph.tensors.len() {
+                let (range, elements) = (plan.range(tensor), graph.elements(TensorId(tensor)));
+                prop_assert_eq!(range.len(), elements);
+                prop_assert!(range.start.is_multiple_of(alignment) && range.end <= plan.elements(), "{:?}", range);
+                everything += elements.next_multiple_of(alignment);
+            }
+            // A node's inputs and its output live together, and nothing takes more than a place of its own.
+            let together = |node: &Node| {
+                let mut tensors: Vec<TensorId> = node.inputs.iter().copied().chain([node.output]).collect();
+                tensors.sort();
+                tensors.dedup();
+                tensors.iter().map(|tensor| graph.elements(*tensor)).sum::<usize>()
+            };
+            let least = graph.nodes.iter().map(together).max().unwrap();
+            prop_assert!((least..=everything).contains(&plan.elements()), "{} elements", plan.elements());
+        }
+    }
+
+    #[test]
+    fn the_smallest_gap_that_fits_is_taken_and_neighbours_become_one() {
+        let one = |gap: std::ops::Range<usize>| std::iter::once(gap).collect::<Vec<_>>();
+        let mut arena = Arena { gaps: Vec::new(), end: 0, alignment: 16 };
+        let [a, b, c, d, e] = [64, 16, 32, 16, 16].map(|elements| arena.take(elements));
+        assert_eq!([&a, &b, &c, &d, &e], [&(0..64), &(64..80), &(80..112), &(112..128), &(128..144)]);
+        arena.give_back(a);
+        arena.give_back(c);
+        // 17 elements take two places: the gap of 32 is nearer than that of 64.
+        assert_eq!(arena.take(17), 80..112);
+        arena.give_back(80..112);
+        arena.give_back(b);
+        assert_eq!(arena.gaps, one(0..112));
+        assert_eq!((arena.take(96), arena.gaps.clone()), (0..96, one(96..112)));
+        // A gap at the end is grown.
+        arena.give_back(e);
+        assert_eq!((arena.take(48), arena.end), (128..176, 176));
+        arena.give_back(0..0);
+        assert_eq!(arena.gaps, one(96..112));
     }
 }

@@ -140,6 +140,8 @@ impl Pipeline {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -169,5 +171,49 @@ mod tests {
         assert_eq!(full, [5, 8, 11]);
         assert_eq!([5, 7, 8, 10].map(|step| schedule.last_full(step)), [5, 5, 8, 8]);
         assert!((0..9).all(|step| CacheSchedule::NONE.is_full(step)));
+    }
+
+    #[test]
+    fn what_is_cached_is_below_a_skip_or_in_the_other_branches() {
+        let (deep, guidance) = (Caching::Deep { every: 3, skip: 2 }, Caching::Guidance { every: 3 });
+        assert_eq!([Caching::None, deep, guidance].map(Caching::deep_skip), [None, Some(2), None]);
+        assert_eq!([Caching::None, deep, guidance].map(Caching::splits_guidance), [false, false, true]);
+        assert_eq!(
+            [Caching::None, deep, guidance].map(|caching| caching.to_string()),
+            ["none", "deepcache:3:2", "guidance:3"]
+        );
+    }
+
+    proptest! {
+        /// Held against counting from the first evaluation on.
+        #[test]
+        fn every_so_many_evaluations_one_is_full(every in 2..9_usize, first_step in 0..20_usize, deep in any::<bool>()) {
+            let caching = if deep { Caching::Deep { every, skip: 0 } } else { Caching::Guidance { every } };
+            let schedule = CacheSchedule { caching, first_step };
+            prop_assert!(schedule.caches());
+            let mut last_full = first_step;
+            for step in first_step..first_step + 40 {
+                if step == last_full + every {
+                    last_full = step;
+                }
+                prop_assert_eq!((schedule.last_full(step), schedule.is_full(step)), (last_full, step == last_full));
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_a_kind_are_whole_and_fit() {
+        for wrong in [
+            "deepcache:3:",
+            "deepcache:3.0",
+            "guidance: 2",
+            "guidance:99999999999999999999",
+            "Guidance:2",
+            "guidance:2 ",
+        ] {
+            assert_eq!(wrong.parse::<Caching>(), Err(EXPECTED.to_owned()), "{wrong}");
+        }
+        // Whether a model can do it is asked later.
+        assert_eq!("guidance:0".parse(), Ok(Caching::Guidance { every: 0 }));
     }
 }

@@ -368,33 +368,4 @@ fn upgraded(mut request: Value, version: u64) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{PromptReading, PromptSyntax};
-
-    #[test]
-    fn requests_of_version_2_are_read() {
-        let old = json!({
-            "prompt": "a fox", "negative_prompt": "", "plain_prompt": false, "clip_skip": null, "width": 512,
-            "height": 768, "steps": 30, "scheduler": "ddim", "scheduler_options": [["eta", "0.5"]],
-            "guidance_scale": 7.099_999_904_632_568, "guidance_rescale": 0.0, "image_guidance_scale": 1.5,
-            "seed": u64::MAX, "variation": [7, 0.25], "count": 3, "strength": null, "cache": null,
-        });
-        let expected = Request::new("a fox")
-            .reading(PromptReading { syntax: PromptSyntax::Weighted, clip_skip: None })
-            .size(512, 768)
-            .steps(30)
-            .scheduler("ddim")
-            .scheduler_option("eta", "0.5")
-            .guidance_scale(7.1)
-            .image_guidance_scale(1.5)
-            .seed(u64::MAX)
-            .variation(7, 0.25)
-            .count(3);
-        let read = |request: Value| serde_json::from_value::<Request>(upgraded(request, 2)).unwrap();
-        assert_eq!(read(old.clone()), expected);
-        let mut older = old;
-        older.as_object_mut().unwrap().remove("plain_prompt");
-        assert_eq!(read(older).reading.syntax, PromptSyntax::Plain);
-    }
-}
+mod tests;

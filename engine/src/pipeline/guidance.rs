@@ -138,4 +138,82 @@ mod tests {
         assert_eq!(guided, [1.0 + 7.0 + 1.5]);
         assert_eq!([0, 1, 2].map(|branch| guidance.shows_picture(branch)), [true, true, false]);
     }
+
+    #[test]
+    fn without_guidance_a_prediction_is_its_only_branch() {
+        let mut guided = [0.0; 3];
+        Guidance::None.apply(|branch| &[[1.0, -2.0, 3.0]][branch], &mut guided);
+        assert_eq!(guided, [1.0, -2.0, 3.0]);
+    }
+
+    /// `uncond + scale * (cond - uncond)`, in numbers that f32 holds exactly.
+    #[test]
+    fn a_scale_moves_from_the_negative_prompt_past_the_prompt() {
+        let branches = [[1.0, 2.0], [2.0, -2.0]];
+        for (scale, expected) in
+            [(0.0, [1.0, 2.0]), (1.0, [2.0, -2.0]), (2.5, [3.5, -8.0]), (-1.0, [0.0, 6.0])]
+        {
+            let mut guided = [9.0; 2];
+            Guidance::Prompt { scale, rescale: 0.0 }.apply(|branch| &branches[branch], &mut guided);
+            assert_eq!(guided, expected, "{scale}");
+        }
+    }
+
+    /// Each of the two scales by itself, and both together.
+    #[test]
+    fn prompt_and_picture_have_scales_of_their_own() {
+        let branches = [[8.0], [4.0], [1.0]];
+        for (scale, image_scale, expected) in
+            [(0.0, 0.0, 1.0), (1.0, 0.0, 5.0), (0.0, 1.0, 4.0), (1.0, 1.0, 8.0), (2.0, 1.5, 13.5)]
+        {
+            let mut guided = [0.0];
+            Guidance::PromptAndPicture { scale, image_scale }.apply(|branch| &branches[branch], &mut guided);
+            assert_eq!(guided, [expected], "{scale} {image_scale}");
+        }
+    }
+
+    #[test]
+    fn rescaling_keeps_the_direction_and_moves_the_deviation() {
+        let uncond = [0.5, -1.0, 2.0, 0.25, -0.75];
+        let cond = [1.0, 0.0, -1.0, 3.0, 0.5];
+        let guide = |rescale| {
+            let mut guided = [0.0; 5];
+            Guidance::Prompt { scale: 7.5, rescale }.apply(|branch| [&uncond, &cond][branch], &mut guided);
+            guided
+        };
+        let plain = guide(0.0);
+        assert!((deviation(&guide(1.0)) - deviation(&cond)).abs() < 1e-5);
+        let middle = 0.25 * deviation(&cond) + 0.75 * deviation(&plain);
+        assert!((deviation(&guide(0.25)) - middle).abs() < 1e-5);
+        for (rescaled, plain) in guide(0.25).iter().zip(plain) {
+            let factor = middle / deviation(&plain_values(&uncond, &cond));
+            assert!((f64::from(*rescaled) - f64::from(plain) * factor).abs() < 1e-4, "{rescaled} of {plain}");
+        }
+    }
+
+    /// What a scale of 7.5 makes of both, in f32 as it is done.
+    fn plain_values(uncond: &[f32], cond: &[f32]) -> Vec<f32> {
+        uncond.iter().zip(cond).map(|(uncond, cond)| uncond + 7.5 * (cond - uncond)).collect()
+    }
+
+    #[test]
+    fn a_deviation_divides_by_one_less_than_the_count() {
+        assert_eq!(deviation(&[1.0, 3.0]), 2.0_f64.sqrt());
+        assert_eq!(deviation(&[2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0]), (32.0_f64 / 7.0).sqrt());
+        assert_eq!(deviation(&[5.0; 4]), 0.0);
+    }
+
+    #[test]
+    fn the_prompts_branch_is_where_diffusers_has_it() {
+        let (prompt, both) = (
+            Guidance::Prompt { scale: 2.0, rescale: 0.0 },
+            Guidance::PromptAndPicture { scale: 2.0, image_scale: 1.0 },
+        );
+        assert_eq!([Guidance::None, prompt, both].map(Guidance::prompt_branch), [0, 1, 0]);
+        assert!(
+            [Guidance::None, prompt]
+                .iter()
+                .all(|guidance| (0..3).all(|branch| guidance.shows_picture(branch)))
+        );
+    }
 }

@@ -364,3 +364,6 @@ impl FileDefaults<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
