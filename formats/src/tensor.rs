@@ -10,7 +10,7 @@ use crate::dtype::DType;
 /// One tensor of a checkpoint. `bytes` are row-major, little endian, of any alignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorView<'a> {
-    /// Name in its file, or the canonical name where [`crate::published`] has renamed it.
+    /// Name in its file, or the canonical name where a reader of published models has renamed it.
     pub name: String,
     /// Number format of each element.
     pub dtype: DType,

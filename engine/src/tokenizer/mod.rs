@@ -1,7 +1,7 @@
 //! CLIP byte-pair encoding: prompt → token ids of one fixed length. Radford et al. 2021, section 2.4;
 //! Sennrich et al. 2016, arXiv:1508.07909.
 //!
-//! The merging itself is the `tokenizers` crate's, which [`definition`] builds from a model's own files; this file frames the
+//! The merging itself is the `tokenizers` crate's, which `definition` builds from a model's own files; this file frames the
 //! result as the model was trained: start, prompt, end, padding.
 
 mod definition;
