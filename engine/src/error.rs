@@ -72,6 +72,16 @@ pub enum Error {
         /// The other's.
         found: String,
     },
+    /// The vectors of a word do not fit the model.
+    #[error("the word `{word}` has {found}, expected {expected}")]
+    Word {
+        /// The word.
+        word: String,
+        /// What was given for it.
+        found: String,
+        /// What would fit.
+        expected: String,
+    },
     /// There is not enough memory for the picture's intermediate values.
     #[error("no memory for {bytes} bytes of intermediate values; try a smaller picture")]
     OutOfMemory {

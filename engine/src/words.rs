@@ -31,44 +31,36 @@ impl ExtraWords {
         vectors: &[WordVectors],
         encoders: &[Box<dyn PromptEncoder>],
     ) -> Result<ExtraWords, Error> {
+        let refused =
+            |found: String, expected: String| Err(Error::Word { word: word.to_owned(), found, expected });
+        if word.trim().is_empty() {
+            return refused("no letters".to_owned(), "some".to_owned());
+        }
         let mut values: Vec<Vec<f32>> = Vec::with_capacity(encoders.len());
         let mut count = None;
         for encoder in encoders {
-            let width = encoder.width();
-            let own = vectors.iter().find(|vectors| vectors.width == width);
-            let counts =
-                own.map(|own| own.values.len() / width).filter(|own| count.is_none_or(|count| count == *own));
-            let (Some(own), Some(of_this)) = (own, counts) else {
-                let found: Vec<_> = vectors
-                    .iter()
-                    .map(|vectors| (vectors.values.len() / vectors.width, vectors.width))
-                    .collect();
-                return Err(Error::Mismatch {
-                    what: format!("vectors of the word `{word}`"),
-                    expected: format!(
-                        "a width of {width}, that of `{}`, and one number of them",
-                        encoder.component()
-                    ),
-                    found: format!("{found:?} (number, width)"),
-                });
+            let (component, width) = (encoder.component(), encoder.width());
+            let Some(own) = vectors.iter().find(|vectors| vectors.width == width) else {
+                let widths: Vec<String> = vectors.iter().map(|vectors| vectors.width.to_string()).collect();
+                let found = format!("vectors of width {}, made for another model", widths.join(" and "));
+                return refused(found, format!("{width}, the width of `{component}`"));
             };
-            let room = encoder.chunk_tokens() - 2;
+            let (of_this, room) = (own.values.len() / width, encoder.chunk_tokens() - 2);
             if of_this > room {
-                return Err(Error::Mismatch {
-                    what: format!("vectors of the word `{word}`"),
-                    expected: format!("at most {room}, what the model reads at once"),
-                    found: of_this.to_string(),
-                });
+                return refused(
+                    format!("{of_this} vectors"),
+                    format!("at most {room}, which the model reads at once"),
+                );
             }
-            count = Some(of_this);
+            match count {
+                Some(other) if other != of_this => {
+                    let found =
+                        format!("{other} vectors for one text encoder and {of_this} for `{component}`");
+                    return refused(found, "one number of them".to_owned());
+                }
+                _ => count = Some(of_this),
+            }
             values.push(own.values.clone());
-        }
-        if word.trim().is_empty() {
-            return Err(Error::Mismatch {
-                what: "the word of an embedding".to_owned(),
-                expected: "letters".to_owned(),
-                found: format!("`{word}`"),
-            });
         }
         let letters: Vec<char> = word.chars().flat_map(char::to_lowercase).collect();
         let mut all = self.0.clone();

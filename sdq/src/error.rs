@@ -7,10 +7,7 @@ use std::{
 
 use sdq_engine::{
     Error as EngineError,
-    adapters::{
-        lora::{LoraError, LoraWriteError},
-        textual_inversion::EmbeddingError,
-    },
+    adapters::{lora::LoraError, textual_inversion::EmbeddingError},
     published::PublishedError,
 };
 use sdq_formats::{
@@ -55,9 +52,6 @@ pub enum Error {
     /// A LoRA cannot be applied to the model.
     #[error(transparent)]
     Lora(#[from] LoraError),
-    /// A LoRA cannot be prepared for a run.
-    #[error(transparent)]
-    LoraWrite(#[from] LoraWriteError),
     /// A file holds no textual inversion.
     #[error(transparent)]
     Embedding(#[from] EmbeddingError),
@@ -233,6 +227,7 @@ impl ErrorKind {
             )
             | EngineError::Request { .. }
             | EngineError::Job(_) => ErrorKind::RequestInvalid,
+            EngineError::Word { .. } => ErrorKind::AddOnInvalid,
             EngineError::Mismatch { .. } => ErrorKind::ModelMismatch,
             EngineError::OutOfMemory { .. } => ErrorKind::MemoryExhausted,
             EngineError::DoesNotFit { .. } => ErrorKind::MemoryDoesNotFit,
@@ -263,16 +258,12 @@ impl Error {
             Error::Picture(_) | Error::Recipe(_) => ErrorKind::PictureInvalid,
             Error::UnknownFile { .. } => ErrorKind::ModelInvalid,
             Error::Rule(_) | Error::Option { .. } => ErrorKind::OptionInvalid,
-            Error::Lora(_) | Error::Embedding(_) | Error::LoraWrite(LoraWriteError::Lora(_)) => {
-                ErrorKind::AddOnInvalid
-            }
+            Error::Lora(_) | Error::Embedding(_) => ErrorKind::AddOnInvalid,
             Error::LoraTag(_) => ErrorKind::RequestInvalid,
             Error::Prompts { .. } => ErrorKind::PromptsInvalid,
-            Error::LoraWrite(LoraWriteError::File(_))
-            | Error::Write { .. }
-            | Error::TemporaryFolder(_)
-            | Error::Verdicts(_)
-            | Error::Latents(_) => ErrorKind::FileWrite,
+            Error::Write { .. } | Error::TemporaryFolder(_) | Error::Verdicts(_) | Error::Latents(_) => {
+                ErrorKind::FileWrite
+            }
             Error::Thread(_) | Error::SessionEnded | Error::NoDevice { .. } => ErrorKind::DeviceFailed,
             Error::InFile { error, .. } => error.kind(),
         }

@@ -125,6 +125,15 @@ pub enum Note {
         /// Further ones.
         more: usize,
     },
+    /// A LoRA's file holds tensors that are not part of a LoRA.
+    LoraLeftOut {
+        /// Its file.
+        path: PathBuf,
+        /// The first few of them.
+        tensors: Vec<String>,
+        /// Further ones.
+        more: usize,
+    },
     /// A word was added to the vocabulary.
     WordAdded {
         /// The embedding's file.
@@ -199,6 +208,11 @@ impl fmt::Display for Note {
             Note::LoraUnmatched { path, layers, more } => {
                 let ellipsis = if *more > 0 { ", …" } else { "" };
                 write!(f, "{}: the model has no {}{ellipsis}", path.display(), layers.join(", "))
+            }
+            Note::LoraLeftOut { path, tensors, more } => {
+                let ellipsis = if *more > 0 { ", …" } else { "" };
+                let tensors = printable(&tensors.join(", "), SHOWN_CHARS).into_owned();
+                write!(f, "{}: left out, for no LoRA has it: {tensors}{ellipsis}", path.display())
             }
             Note::WordAdded { path, word, vectors } => {
                 write!(f, "{}: `{word}` stands for {vectors} vectors", path.display())

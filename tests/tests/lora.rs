@@ -2,6 +2,10 @@
 
 use std::{ops::ControlFlow, path::Path};
 
+use sdq::{
+    Cancel, Watch,
+    add_ons::{AddOns, LoraFile},
+};
 use sdq_engine::{
     Pipeline, Request, Tensor,
     adapters::lora::{self, Lora},
@@ -10,7 +14,7 @@ use sdq_engine::{
 };
 use sdq_formats::{WeightRole, WeightSpec, WeightType, checkpoint::Checkpoint, sdq::SdqFile};
 use sdq_tests::{
-    checkpoint::{ModelCopy, RawTensor, write_f32},
+    checkpoint::{ModelCopy, RawTensor, tensors_of, write_f32, write_raw},
     measure::relative_error,
     models::Model,
 };
@@ -307,6 +311,14 @@ fn what_does_not_fit_is_refused() {
         (vec![down, up, (".dora_scale", &[1], &[1.0])], "DoRA"),
         (vec![(".hada_w1_a", &[1], &[1.0])], "LoHa"),
         (vec![(".lokr_w1", &[1], &[1.0])], "LoKr"),
+        (vec![down, up, (".lora_magnitude_vector.weight", &[1], &[1.0])], "DoRA"),
+        (vec![down, up, (".lora_B.bias", &[1], &[1.0])], "LoRA with biases"),
+        (vec![(".weight", &[1], &[1.0]), (".on_input", &[], &[1.0])], "IA3"),
+        (vec![(".a1.weight", &[1], &[1.0])], "GLoRA"),
+        (
+            vec![down, (".lora_A.weight", &[2, inputs], &zeros[..2 * inputs]), up],
+            "has two tensors for its lora_down",
+        ),
         (
             vec![("_x.lora_down.weight", &[2, inputs], &zeros[..2 * inputs])],
             "none of its 1 modules is in the model",
@@ -315,4 +327,104 @@ fn what_does_not_fit_is_refused() {
         let message = refused(&tensors);
         assert!(message.contains(words), "{message}");
     }
+}
+
+/// A file that is something else is told by what it is.
+#[test]
+fn files_that_are_no_loras_are_named() {
+    let model = Model::convert("sd1", WeightType::F32);
+    let weights = model.open(1).weights();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("file.safetensors");
+    for (name, shape, words) in [
+        ("emb_params", &[1, 32][..], "a textual inversion, which --embedding takes"),
+        ("model.diffusion_model.out.2.bias", &[1, 32, 1][..], "a model or a part of one"),
+        ("text_model.embeddings.x", &[1, 32, 1], "a model or a part of one"),
+        (
+            "lora_unet_x.y",
+            &[1, 32, 1],
+            "no tensor of it is one that trainers of LoRAs write, the first is `lora_unet_x.y`",
+        ),
+    ] {
+        write_f32(&path, &[(name, shape, &[0.0; 32][..])]);
+        let refused = Lora::new(&Checkpoint::open(&path).unwrap(), &weights).unwrap_err();
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+}
+
+/// Every tensor of a file is used or said to be left out; what is wrong with one names the user's file.
+#[test]
+fn every_tensor_of_a_file_is_accounted_for() {
+    let model = Model::convert("sd1", WeightType::F32);
+    let pipeline = model.open(2);
+    let folder = TempDir::new().unwrap();
+    let plain = folder.path().join("plain.safetensors");
+    let products = products(&pipeline, &["unet"], 3);
+    write(&plain, &products, Style::Kohya, 4.0, &structure(&pipeline));
+    let expected = latents(&adapted(&pipeline, &[(&plain, 1.0)]));
+
+    // Alphas of any number type, and adapters' names in the names of tensors.
+    let copy = folder.path().join("copy.safetensors");
+    for (dtype, four) in [
+        ("I64", 4_i64.to_le_bytes().to_vec()),
+        ("I32", 4_i32.to_le_bytes().to_vec()),
+        ("U8", vec![4]),
+        ("F64", 4_f64.to_le_bytes().to_vec()),
+    ] {
+        let mut tensors = tensors_of(&plain);
+        for tensor in &mut tensors {
+            if tensor.name.ends_with(".alpha") {
+                (tensor.dtype, tensor.bytes) = (dtype.to_owned(), four.clone());
+            }
+            tensor.name = tensor.name.replace(".lora_down.weight", ".lora_A.my_style.weight");
+            tensor.name = tensor.name.replace(".lora_up.weight", ".lora_B.my_style.weight");
+        }
+        write_raw(&copy, &tensors);
+        let found = latents(&adapted(&pipeline, &[(&copy, 1.0)]));
+        assert_eq!(found.values(), expected.values(), "{dtype}");
+    }
+
+    // Words that come with it, and tensors that nothing is known of.
+    let mut tensors = tensors_of(&plain);
+    let vector = |name: &str, values: &[f32]| RawTensor {
+        name: name.to_owned(),
+        dtype: "F32".to_owned(),
+        shape: vec![values.len() / 32, 32],
+        bytes: values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    };
+    tensors.push(vector("bundle_emb.my toy.clip_l", &[0.3; 64]));
+    tensors.push(vector("surprise", &[0.0; 32]));
+    write_raw(&copy, &tensors);
+    let lora = |strength| LoraFile { path: copy.clone(), strength };
+    let apply = |add_ons: AddOns| {
+        let mut notes = Vec::new();
+        let mut observer = |event: sdq::Event| {
+            if let sdq::Event::Note(note) = event {
+                notes.push(note.to_string());
+            }
+        };
+        let watch = &mut Watch::new(&mut observer, &Cancel::new());
+        let adapted = add_ons.apply(pipeline.clone(), None, watch);
+        adapted.map(|adapted| (adapted, notes))
+    };
+    let (bundled, notes) = apply(AddOns { loras: vec![lora(1.0)], ..AddOns::default() }).unwrap();
+    let layers = products.len();
+    let ends = [
+        format!(": applied to {layers} of {layers} layers at 1"),
+        ": left out, for no LoRA has it: surprise".to_owned(),
+        ": `my toy` stands for 2 vectors".to_owned(),
+    ];
+    assert_eq!(notes.len(), ends.len(), "{notes:?}");
+    assert!(notes.iter().zip(&ends).all(|(note, end)| note.ends_with(end)), "{notes:?}");
+    let states = |pipeline: &Pipeline| pipeline.encode_prompts(&["a my toy"]).unwrap().text_states;
+    assert_ne!(states(&bundled).values(), states(&pipeline).values());
+
+    // The file and the tensor are named, and not the temporary file that branches are prepared in.
+    let tensor = tensors.iter_mut().find(|tensor| tensor.name.ends_with("lora_up.weight")).unwrap();
+    tensor.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    let name = tensor.name.clone();
+    write_raw(&copy, &tensors);
+    let refused = apply(AddOns { loras: vec![lora(1.0)], ..AddOns::default() }).unwrap_err().to_string();
+    assert!(refused.contains("copy.safetensors") && refused.contains(&name), "{refused}");
+    assert!(!refused.contains("branches.sdq"), "{refused}");
 }

@@ -68,7 +68,14 @@ impl TextualInversion {
     /// # Errors
     /// When it holds something else, or values that are not finite.
     pub fn read(checkpoint: &Checkpoint) -> Result<TextualInversion, EmbeddingError> {
-        let tensors: Vec<TensorView<'_>> = checkpoint.tensors().collect();
+        TextualInversion::of_tensors(&checkpoint.tensors().collect::<Vec<_>>())
+    }
+
+    /// The vectors in `tensors`.
+    ///
+    /// # Errors
+    /// As [`read`](TextualInversion::read).
+    pub fn of_tensors(tensors: &[TensorView<'_>]) -> Result<TextualInversion, EmbeddingError> {
         let named = |wanted: &str| tensors.iter().find(|tensor| tensor.name == wanted);
         let (word, found) = if let Some(vectors) = named("emb_params") {
             (None, vec![vectors])
@@ -78,7 +85,7 @@ impl TextualInversion {
             (None, vec![vectors])
         } else if let (Some(first), Some(second)) = (named("clip_l"), named("clip_g")) {
             (None, vec![first, second])
-        } else if let [vectors] = tensors.as_slice() {
+        } else if let [vectors] = tensors {
             (Some(vectors.name.clone()), vec![vectors])
         } else {
             let first = tensors.first().map_or_else(|| "none".to_owned(), |tensor| tensor.name.clone());

@@ -121,7 +121,7 @@ impl Pipeline {
     /// This model with one more word, which stands for `vectors`: each text encoder reads those that have its width.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when an encoder has none.
+    /// [`Error::Word`] when an encoder has none.
     pub fn with_word(&self, word: &str, vectors: &[WordVectors]) -> Result<Pipeline, Error> {
         let words = Arc::new(self.words.with(word, vectors, &self.model.text_encoders)?);
         Ok(Pipeline { words, ..self.clone() })

@@ -1,6 +1,9 @@
 //! Textual inversions → words beside the model's vocabulary.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use sdq_engine::{Pipeline, adapters::textual_inversion::TextualInversion};
 use sdq_formats::checkpoint::Checkpoint;
@@ -52,12 +55,23 @@ pub(super) fn apply(
 ) -> Result<Pipeline, Error> {
     for embedding in embeddings {
         let (word, inversion) = embedding.read()?;
-        pipeline = pipeline
-            .with_word(&word, &inversion.vectors)
-            .map_err(|error| Error::from(error).in_file(&embedding.path))?;
-        let vectors = inversion.vectors[0].values.len() / inversion.vectors[0].width;
-        watch.note(Note::WordAdded { path: embedding.path.clone(), word, vectors });
+        pipeline = add_word(pipeline, &embedding.path, &word, &inversion, watch)?;
     }
+    Ok(pipeline)
+}
+
+/// `pipeline` with the word of `inversion`, which comes from the file at `path`.
+pub(super) fn add_word(
+    pipeline: Pipeline,
+    path: &Path,
+    word: &str,
+    inversion: &TextualInversion,
+    watch: &mut Watch<'_>,
+) -> Result<Pipeline, Error> {
+    let pipeline =
+        pipeline.with_word(word, &inversion.vectors).map_err(|error| Error::from(error).in_file(path))?;
+    let vectors = inversion.vectors[0].values.len() / inversion.vectors[0].width;
+    watch.note(Note::WordAdded { path: path.to_path_buf(), word: word.to_owned(), vectors });
     Ok(pipeline)
 }
 

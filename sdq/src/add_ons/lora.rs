@@ -7,11 +7,12 @@ use std::{
 
 use sdq_engine::{
     Pipeline,
-    adapters::lora::{self, Lora},
+    adapters::lora::{self, Lora, LoraWriteError},
 };
 use sdq_formats::{checkpoint::Checkpoint, sdq::SdqFile};
 use serde::{Deserialize, Serialize};
 
+use super::embedding;
 use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths};
 
 /// Most names of layers that are listed.
@@ -105,9 +106,18 @@ pub(super) fn apply(
     }
     let folder = temporary_folder()?;
     let path = folder.path().join("branches.sdq");
-    lora::write(&matched, &path)?;
+    lora::write(&matched, &path).map_err(|error| match error {
+        LoraWriteError::Lora { lora, error } => Error::from(error).in_file(&loras[lora].path),
+        LoraWriteError::File(error) => error.into(),
+    })?;
     // The mapping outlives the file's name.
-    Ok(pipeline.with_branches(SdqFile::open(&path)?)?)
+    let mut pipeline = pipeline.with_branches(SdqFile::open(&path)?)?;
+    for ((lora, _), file) in matched.iter().zip(loras) {
+        for (word, inversion) in lora.words() {
+            pipeline = embedding::add_word(pipeline, &file.path, word, inversion, watch)?;
+        }
+    }
+    Ok(pipeline)
 }
 
 fn tell(file: &LoraFile, lora: &Lora<'_>, watch: &mut Watch<'_>) {
@@ -117,7 +127,13 @@ fn tell(file: &LoraFile, lora: &Lora<'_>, watch: &mut Watch<'_>) {
     let unmatched = lora.unmatched();
     if !unmatched.is_empty() {
         let layers = unmatched.iter().take(LISTED).cloned().collect();
-        watch.note(Note::LoraUnmatched { path, layers, more: unmatched.len().saturating_sub(LISTED) });
+        let more = unmatched.len().saturating_sub(LISTED);
+        watch.note(Note::LoraUnmatched { path: path.clone(), layers, more });
+    }
+    let left_out = lora.left_out();
+    if !left_out.is_empty() {
+        let tensors = left_out.iter().take(LISTED).cloned().collect();
+        watch.note(Note::LoraLeftOut { path, tensors, more: left_out.len().saturating_sub(LISTED) });
     }
 }
 

@@ -53,6 +53,7 @@ fn failures_of_the_engine_have_the_code_of_their_kind() {
         (EngineError::Scheduler(value), "model.invalid"),
         (EngineError::Request { field: "width", found: text(), expected: text() }, "request.invalid"),
         (EngineError::Job(sdq_engine::JobProblem::NoMask), "request.invalid"),
+        (EngineError::Word { word: text(), found: text(), expected: text() }, "add_on.invalid"),
         (EngineError::Mismatch { what: text(), expected: text(), found: text() }, "model.mismatch"),
         (EngineError::OutOfMemory { bytes: 1 }, "memory.exhausted"),
         (
@@ -98,8 +99,6 @@ fn failures_of_files_and_options_have_the_code_of_their_kind() {
         (Error::from(rule()), "option.invalid"),
         (Error::Option { option: "output", problem: String::new() }, "option.invalid"),
         (Error::from(lora()), "add_on.invalid"),
-        (Error::from(LoraWriteError::Lora(lora())), "add_on.invalid"),
-        (Error::from(LoraWriteError::File(file_problem(refused()))), "file.write"),
         (Error::from(EmbeddingError::Unknown { tensors: 1, first: "x".to_owned() }), "add_on.invalid"),
         (Error::LoraTag("x".to_owned()), "request.invalid"),
         (Error::Prompts { path: path(), problem: String::new() }, "prompts.invalid"),

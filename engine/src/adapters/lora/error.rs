@@ -2,6 +2,8 @@
 
 use sdq_formats::tensor::TensorError;
 
+use crate::adapters::textual_inversion::EmbeddingError;
+
 /// A LoRA that cannot be applied.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LoraError {
@@ -49,6 +51,35 @@ pub enum LoraError {
     /// A tensor's values cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),
+    /// Two tensors say the same of a module.
+    #[error("module `{module}` has two tensors for its {part}, the second is `{tensor}`")]
+    Twice {
+        /// The module, by its name in the file.
+        module: String,
+        /// What is there twice.
+        part: &'static str,
+        /// The second tensor.
+        tensor: String,
+    },
+    /// A value is not a finite number.
+    #[error("tensor `{tensor}` holds {value}, expected finite numbers")]
+    NotFinite {
+        /// The tensor.
+        tensor: String,
+        /// The value.
+        value: f32,
+    },
+    /// The vectors of a bundled word cannot be used.
+    #[error("the word `{word}` that comes with it: {error}")]
+    Word {
+        /// The word.
+        word: String,
+        /// What is wrong with it.
+        error: EmbeddingError,
+    },
+    /// No tensor of the file belongs to a LoRA.
+    #[error("it is not a LoRA: {0}")]
+    Other(String),
     /// None of its modules is in the model.
     #[error("none of its {modules} modules is in the model, the first is `{first}`; it is for {family}")]
     Nothing {

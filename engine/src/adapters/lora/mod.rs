@@ -15,9 +15,11 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::textual_inversion::TextualInversion;
 use adapter::Adapters;
 use names::Part;
 use sdq_formats::checkpoint::Checkpoint;
+use sdq_formats::dtype::DType;
 use sdq_formats::sdq::{Manifest, SdqError, SdqWriter, branch_names};
 use sdq_formats::tensor::TensorView;
 use sdq_formats::{WeightRole, WeightSpec, WeightType};
@@ -28,6 +30,8 @@ pub struct Lora<'c> {
     branches: Vec<Branch<'c>>,
     modules: usize,
     unmatched: Vec<String>,
+    words: Vec<(String, TextualInversion)>,
+    left_out: Vec<String>,
 }
 
 /// What is added to one layer.
@@ -71,8 +75,11 @@ impl<'c> Lora<'c> {
     ) -> Result<Lora<'c>, LoraError> {
         let layers = names::layers(targets);
         let adapters = Adapters::of(checkpoint)?;
-        let modules = modules(checkpoint)?;
+        let Content { modules, words, left_out } = content(checkpoint)?;
         let count = modules.len();
+        if count == 0 {
+            return Err(LoraError::Other(what_else(checkpoint)));
+        }
         let first = modules.keys().next().cloned().unwrap_or_else(|| "none".to_owned());
         let (mut branches, mut unmatched) = (Vec::new(), Vec::new());
         for (name, module) in modules {
@@ -83,7 +90,7 @@ impl<'c> Lora<'c> {
         }
         match branches.is_empty() {
             true => Err(LoraError::Nothing { modules: count, family: family(checkpoint), first }),
-            false => Ok(Lora { branches, modules: count, unmatched }),
+            false => Ok(Lora { branches, modules: count, unmatched, words, left_out }),
         }
     }
 
@@ -100,6 +107,16 @@ impl<'c> Lora<'c> {
     /// Names of those that the model does not have.
     pub fn unmatched(&self) -> &[String] {
         &self.unmatched
+    }
+
+    /// Words that come with it, and the vectors that stand for them.
+    pub fn words(&self) -> &[(String, TextualInversion)] {
+        &self.words
+    }
+
+    /// Names of tensors that are not part of a LoRA.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 }
 
@@ -119,24 +136,31 @@ pub fn write(loras: &[(Lora<'_>, f32)], output: &Path) -> Result<(), LoraWriteEr
         quantization: None,
     };
     let mut writer = SdqWriter::create(output, manifest)?;
-    let mut components: BTreeMap<&str, Vec<(&Branch<'_>, f32)>> = BTreeMap::new();
-    for (lora, strength) in loras {
+    let mut components: BTreeMap<&str, Vec<(&Branch<'_>, f32, usize)>> = BTreeMap::new();
+    for (index, (lora, strength)) in loras.iter().enumerate() {
         for branch in &lora.branches {
-            components.entry(&branch.component).or_default().push((branch, *strength));
+            components.entry(&branch.component).or_default().push((branch, *strength, index));
         }
     }
     for (component, branches) in components {
         writer.begin_component(component, json!({}))?;
         let mut counts: HashMap<&str, usize> = HashMap::new();
-        for (branch, strength) in branches {
+        for (branch, strength, lora) in branches {
+            let of_lora = |error: LoraError| LoraWriteError::Lora { lora, error };
             let count = counts.entry(&branch.weight).or_default();
             let [down, mid, up] = branch_names(&branch.weight, *count);
             *count += 1;
-            append(&mut writer, down, &branch.down, 1.0)?;
-            if let Some(product) = &branch.mid {
-                append(&mut writer, mid, product, 1.0)?;
+            let products = [
+                (down, Some(&branch.down), 1.0),
+                (mid, branch.mid.as_ref(), 1.0),
+                (up, Some(&branch.up), branch.scale * strength),
+            ];
+            for (name, product, scale) in products {
+                let Some(product) = product else { continue };
+                let values = product.values(scale).map_err(of_lora)?;
+                let spec = WeightSpec::new(name, product.role, &product.shape);
+                writer.append(&spec, WeightType::F32, &values)?;
             }
-            append(&mut writer, up, &branch.up, branch.scale * strength)?;
         }
     }
     writer.finish()?;
@@ -149,41 +173,100 @@ pub enum LoraWriteError {
     /// The file cannot be written.
     #[error(transparent)]
     File(#[from] SdqError),
-    /// A tensor cannot be read.
-    #[error(transparent)]
-    Lora(#[from] LoraError),
+    /// A tensor of a LoRA cannot be used.
+    #[error("LoRA {lora}: {error}")]
+    Lora {
+        /// Its place in the list, from 0.
+        lora: usize,
+        /// What is wrong with it.
+        error: LoraError,
+    },
 }
 
-fn append(
-    writer: &mut SdqWriter,
-    name: String,
-    product: &Product<'_>,
-    scale: f32,
-) -> Result<(), LoraWriteError> {
-    let mut values = product.tensor.to_f32().map_err(LoraError::Tensor)?;
-    values.iter_mut().for_each(|value| *value *= scale);
-    let spec = WeightSpec::new(name, product.role, &product.shape);
-    Ok(writer.append(&spec, WeightType::F32, &values)?)
+impl Product<'_> {
+    /// Its values, each multiplied by `scale`.
+    fn values(&self, scale: f32) -> Result<Vec<f32>, LoraError> {
+        let mut values = self.tensor.to_f32()?;
+        values.iter_mut().for_each(|value| *value *= scale);
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(&value) => Err(LoraError::NotFinite { tensor: self.tensor.name.clone(), value }),
+            None => Ok(values),
+        }
+    }
 }
 
-/// The tensors of `checkpoint` by their modules.
-fn modules(checkpoint: &Checkpoint) -> Result<BTreeMap<String, Module<'_>>, LoraError> {
-    let mut modules: BTreeMap<String, Module<'_>> = BTreeMap::new();
+/// All tensors of a file, each in one of these.
+#[derive(Default)]
+struct Content<'c> {
+    modules: BTreeMap<String, Module<'c>>,
+    words: Vec<(String, TextualInversion)>,
+    left_out: Vec<String>,
+}
+
+fn content(checkpoint: &Checkpoint) -> Result<Content<'_>, LoraError> {
+    let mut content = Content::default();
+    let mut words: BTreeMap<String, Vec<TensorView<'_>>> = BTreeMap::new();
     for tensor in checkpoint.tensors() {
         if let Some(kind) = names::other_kind(&tensor.name) {
             return Err(LoraError::Kind { tensor: tensor.name, kind });
         }
-        let Some((module, part)) = names::split(&tensor.name) else { continue };
-        let module = modules.entry(module.to_owned()).or_default();
-        let place = match part {
-            Part::Down => &mut module.down,
-            Part::Mid => &mut module.mid,
-            Part::Up => &mut module.up,
-            Part::Alpha => &mut module.alpha,
+        if let Some((word, name)) = names::bundled(&tensor.name) {
+            let vectors = TensorView { name: name.to_owned(), ..tensor.clone() };
+            words.entry(word.to_owned()).or_default().push(vectors);
+            continue;
+        }
+        let Some((name, part)) = names::split(&tensor.name) else {
+            content.left_out.push(tensor.name);
+            continue;
         };
+        let module = content.modules.entry(name.to_owned()).or_default();
+        let (place, what) = match part {
+            Part::Down => (&mut module.down, "lora_down"),
+            Part::Mid => (&mut module.mid, "lora_mid"),
+            Part::Up => (&mut module.up, "lora_up"),
+            Part::Alpha => (&mut module.alpha, "alpha"),
+        };
+        if place.is_some() {
+            return Err(LoraError::Twice { module: name.to_owned(), part: what, tensor: tensor.name });
+        }
         *place = Some(tensor);
     }
-    Ok(modules)
+    for (word, tensors) in words {
+        let inversion = TextualInversion::of_tensors(&tensors);
+        let inversion = inversion.map_err(|error| LoraError::Word { word: word.clone(), error })?;
+        content.words.push((word, inversion));
+    }
+    Ok(content)
+}
+
+/// What a file without modules is.
+fn what_else(checkpoint: &Checkpoint) -> String {
+    if TextualInversion::read(checkpoint).is_ok() {
+        return "it is a textual inversion, which --embedding takes".to_owned();
+    }
+    let mut tensors = checkpoint.tensors();
+    let Some(first) = tensors.next() else { return "it holds no tensor".to_owned() };
+    match names::is_of_a_model(&first.name) || tensors.any(|tensor| names::is_of_a_model(&tensor.name)) {
+        true => "it is a model or a part of one, which `sdq convert` takes".to_owned(),
+        false => {
+            format!("no tensor of it is one that trainers of LoRAs write, the first is `{}`", first.name)
+        }
+    }
+}
+
+/// The number that `tensor` holds, of any type.
+fn number(tensor: &TensorView<'_>) -> Result<f32, LoraError> {
+    let signed = matches!(tensor.dtype, DType::I64 | DType::I32 | DType::I16 | DType::I8);
+    let unsigned = matches!(tensor.dtype, DType::U64 | DType::U32 | DType::U16 | DType::U8);
+    if !signed && !unsigned {
+        return Ok(tensor.to_f32()?.first().copied().unwrap_or(f32::NAN));
+    }
+    let (_, size) = tensor.dtype.block();
+    let Some(bytes) = tensor.bytes.get(..size) else { return Ok(f32::NAN) };
+    let negative = signed && bytes.last().is_some_and(|byte| byte >> 7 == 1);
+    let mut wide = [if negative { 0xff } else { 0 }; 8];
+    wide[..size].copy_from_slice(bytes);
+    Ok(if signed { i64::from_le_bytes(wide) as f32 } else { u64::from_le_bytes(wide) as f32 })
 }
 
 /// The branch of `module`, called `name`, beside the layer with the weight `spec`.
@@ -213,7 +296,7 @@ fn branch<'c>(
     let scale = match module.alpha {
         None => adapters.scale(component, spec.name.trim_end_matches(".weight"), rank)?,
         Some(tensor) => {
-            let alpha = tensor.to_f32()?.first().copied().unwrap_or(f32::NAN);
+            let alpha = number(&tensor)?;
             match alpha.is_finite() {
                 true => alpha / rank as f32,
                 false => return Err(LoraError::Alpha { tensor: tensor.name, found: alpha }),

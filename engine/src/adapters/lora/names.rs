@@ -26,15 +26,13 @@ pub(super) enum Part {
     Alpha,
 }
 
-const ENDINGS: [(&str, Part); 14] = [
+const ENDINGS: [(&str, Part); 12] = [
     (".lora_down.weight", Part::Down),
     (".lora_up.weight", Part::Up),
     (".lora_mid.weight", Part::Mid),
     (".alpha", Part::Alpha),
     (".lora_A.weight", Part::Down),
     (".lora_B.weight", Part::Up),
-    (".lora_A.default.weight", Part::Down),
-    (".lora_B.default.weight", Part::Up),
     (".lora.down.weight", Part::Down),
     (".lora.up.weight", Part::Up),
     (".lora_linear_layer.down.weight", Part::Down),
@@ -43,9 +41,13 @@ const ENDINGS: [(&str, Part); 14] = [
     ("_lora.up.weight", Part::Up),
 ];
 
-/// Parts of names that make an adapter something else.
-const OTHER_KINDS: [(&str, &str); 8] = [
+/// Starts of the last part of a name that make an adapter something else.
+const OTHER_KINDS: [(&str, &str); 12] = [
     (".dora_scale", "DoRA"),
+    (".on_input", "IA3"),
+    (".ia3_", "IA3"),
+    (".boft_", "BOFT"),
+    (".vera_lambda", "VeRA"),
     (".hada_", "LoHa"),
     (".lokr_", "LoKr"),
     (".oft_", "OFT"),
@@ -55,18 +57,74 @@ const OTHER_KINDS: [(&str, &str); 8] = [
     (".set_weight", "replacement of weights"),
 ];
 
+/// Ends of names that do so.
+const OTHER_ENDINGS: [(&str, &str); 8] = [
+    (".lora_A.bias", "LoRA with biases"),
+    (".lora_B.bias", "LoRA with biases"),
+    (".lora_down.bias", "LoRA with biases"),
+    (".lora_up.bias", "LoRA with biases"),
+    (".a1.weight", "GLoRA"),
+    (".a2.weight", "GLoRA"),
+    (".b1.weight", "GLoRA"),
+    (".b2.weight", "GLoRA"),
+];
+
+/// Words anywhere in a name that do so.
+const OTHER_WORDS: [(&str, &str); 2] =
+    [(".lora_magnitude_vector", "DoRA"), (".lora_embedding_", "LoRA of token embeddings")];
+
+/// Start of the names of embeddings that come with a LoRA.
+const BUNDLED: &str = "bundle_emb.";
+/// How the rest of such a name can go on after the word.
+const BUNDLED_PARTS: [&str; 4] = ["emb_params", "clip_l", "clip_g", "string_to_param."];
+
 /// The module that the tensor `name` belongs to, and what it is there.
 pub(super) fn split(name: &str) -> Option<(&str, Part)> {
-    ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)))
+    let known = ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)));
+    known.or_else(|| {
+        // peft puts the adapter's name in between, such as `default`.
+        let (module, _adapter) = name.strip_suffix(".weight")?.rsplit_once('.')?;
+        let half = |ending, part| Some((module.strip_suffix(ending)?, part));
+        half(".lora_A", Part::Down).or_else(|| half(".lora_B", Part::Up))
+    })
+}
+
+/// The word that the tensor `name` of a bundled embedding stands for, and the rest of its name.
+pub(super) fn bundled(name: &str) -> Option<(&str, &str)> {
+    let rest = name.strip_prefix(BUNDLED)?;
+    let part = BUNDLED_PARTS.iter().find_map(|part| {
+        let at = rest.rfind(part)?;
+        rest[..at].ends_with('.').then_some(at)
+    })?;
+    Some((&rest[..part - 1], &rest[part..]))
 }
 
 /// What kind of adapter the tensor `name` makes it, if not one that is applied.
 pub(super) fn other_kind(name: &str) -> Option<&'static str> {
-    let kinds = OTHER_KINDS.iter();
-    kinds
-        .filter(|(part, _)| name.find(part).is_some_and(|at| !name[at + 1..].contains('.')))
-        .map(|(_, kind)| *kind)
-        .next()
+    let last = name.rfind('.').map_or("", |at| &name[at..]);
+    let starts = OTHER_KINDS.iter().filter(|(start, _)| last.starts_with(start));
+    let ends = OTHER_ENDINGS.iter().filter(|(ending, _)| name.ends_with(ending));
+    let words = OTHER_WORDS.iter().filter(|(word, _)| name.contains(word));
+    starts.chain(ends).chain(words).map(|(_, kind)| *kind).next()
+}
+
+/// Whether the tensor `name` is a weight of a model.
+pub(super) fn is_of_a_model(name: &str) -> bool {
+    const STARTS: [&str; 12] = [
+        "model.diffusion_model.",
+        "first_stage_model.",
+        "cond_stage_model.",
+        "conditioner.",
+        "down_blocks.",
+        "up_blocks.",
+        "mid_block.",
+        "conv_in.",
+        "encoder.",
+        "decoder.",
+        "text_model.",
+        "diffusion_model.",
+    ];
+    STARTS.iter().any(|start| name.starts_with(start))
 }
 
 /// A name with everything taken out in which spellings differ.
@@ -126,6 +184,66 @@ fn names(component: &str, module: &str, modules: &ModuleNames) -> Vec<String> {
                 "text_encoder" => with(&["te_", "te1_", "text_encoder_"], &spellings),
                 _ => with(&["te2_", "text_encoder_2_"], &spellings),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_say_the_module_and_the_part() {
+        for (name, expected) in [
+            ("lora_unet_a.lora_down.weight", Some(("lora_unet_a", Part::Down))),
+            ("lora_unet_a.alpha", Some(("lora_unet_a", Part::Alpha))),
+            ("unet.a.to_k.lora_B.weight", Some(("unet.a.to_k", Part::Up))),
+            ("unet.a.to_k.lora_A.default.weight", Some(("unet.a.to_k", Part::Down))),
+            ("unet.a.to_k.lora_B.my_style.weight", Some(("unet.a.to_k", Part::Up))),
+            ("unet.a.processor.to_q_lora.up.weight", Some(("unet.a.processor.to_q", Part::Up))),
+            ("unet.a.to_k.weight", None),
+            ("unet.a.to_k.lora_C.weight", None),
+            ("lora_A", None),
+        ] {
+            assert_eq!(split(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn other_adapters_are_told_by_any_of_their_tensors() {
+        for (name, kind) in [
+            ("a.dora_scale", Some("DoRA")),
+            ("a.lora_magnitude_vector", Some("DoRA")),
+            ("a.lora_magnitude_vector.weight", Some("DoRA")),
+            ("a.lora_magnitude_vector.default.weight", Some("DoRA")),
+            ("a.lora_B.bias", Some("LoRA with biases")),
+            ("a.on_input", Some("IA3")),
+            ("a.ia3_l", Some("IA3")),
+            ("a.a1.weight", Some("GLoRA")),
+            ("a.hada_w1_a", Some("LoHa")),
+            ("a.lokr_w1", Some("LoKr")),
+            ("a.oft_blocks", Some("OFT")),
+            ("a.diff_b", Some("full difference of weights")),
+            ("a.lora_embedding_A", Some("LoRA of token embeddings")),
+            ("a.lora_A.weight", None),
+            ("a.diff.lora_A.weight", None),
+            ("a.alpha", None),
+        ] {
+            assert_eq!(other_kind(name), kind, "{name}");
+        }
+    }
+
+    #[test]
+    fn bundled_words_may_have_dots_and_blanks() {
+        for (name, expected) in [
+            ("bundle_emb.my toy.clip_l", Some(("my toy", "clip_l"))),
+            ("bundle_emb.v1.5 cat.emb_params", Some(("v1.5 cat", "emb_params"))),
+            ("bundle_emb.cat.string_to_param.*", Some(("cat", "string_to_param.*"))),
+            ("bundle_emb.clip_l", None),
+            ("bundle_emb.cat.other", None),
+            ("emb.cat.clip_l", None),
+        ] {
+            assert_eq!(bundled(name), expected, "{name}");
         }
     }
 }
