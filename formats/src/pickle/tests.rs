@@ -1,6 +1,11 @@
 //! Hand-made pickles: what they may not do, and what they cannot make us do. Those that torch wrote are tested where its
 //! files lie.
 
+mod containers;
+mod machine_values;
+mod naming;
+mod pickler;
+
 use super::*;
 
 /// An archive as torch lays it out, its entries stored.
