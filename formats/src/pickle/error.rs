@@ -38,8 +38,8 @@ pub enum PickleProblem {
     /// The zip archive is not well formed.
     #[error("not a PyTorch archive: {0}")]
     Zip(String),
-    /// It is an archive, but not one that `torch.save` writes.
-    #[error("a zip archive without {0}, so PyTorch did not write it")]
+    /// An archive, or a pickle, that lacks what `torch.save` puts into every one.
+    #[error("it lacks {0}, so PyTorch did not write it")]
     NotTorch(&'static str),
     /// Written on a machine that stores numbers the other way round.
     #[error("its numbers are big endian; save it again on an ordinary machine")]

@@ -91,7 +91,7 @@ fn an_archive_may_have_its_pickle_in_no_folder() {
     let root = pickle(&dict(&[("w", number(3))]));
     assert_eq!(numbers(&archive(&[("data.pkl", &root), ("data/0", &floats(4))])), [3.0]);
     let message = refused(&archive(&[("xdata.pkl", &root), ("data/0", &floats(4))]));
-    assert_eq!(message, "a zip archive without data.pkl, so PyTorch did not write it");
+    assert_eq!(message, "it lacks data.pkl, so PyTorch did not write it");
 }
 
 /// The archive of [`good`] with all lengths and places in zip64 fields, and other extra fields before them.
@@ -203,12 +203,12 @@ fn storages_of_the_old_layout_follow_in_the_order_of_their_list() {
 fn an_old_file_that_contradicts_itself_is_refused() {
     let (h, f) = (text("h"), text("f"));
     for (keys, storages, reason) in [
-        (int(1), vec![], "a zip archive without a list of storages, so PyTorch did not write it"),
-        (list(&[int(1)]), vec![], "a zip archive without a list of storages, so PyTorch did not write it"),
+        (int(1), vec![], "it lacks a list of storages, so PyTorch did not write it"),
+        (list(&[int(1)]), vec![], "it lacks a list of storages, so PyTorch did not write it"),
         (
             list(&[text("x")]),
             vec![(0, vec![])],
-            "a zip archive without the kind of each storage, so PyTorch did not write it",
+            "it lacks the kind of each storage, so PyTorch did not write it",
         ),
         (
             list(std::slice::from_ref(&h)),
@@ -235,5 +235,5 @@ fn other_old_files_are_told_apart() {
     tar[257..262].copy_from_slice(b"ustar");
     assert!(refused(&tar).starts_with("a tar archive, as PyTorch wrote before 0.1.10"));
     let plain = pickle(&dict(&[("a", int(1))]));
-    assert_eq!(refused(&plain), "a zip archive without storages, so PyTorch did not write it");
+    assert_eq!(refused(&plain), "it lacks storages, so PyTorch did not write it");
 }
