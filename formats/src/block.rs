@@ -254,3 +254,6 @@ fn decode_iq4_xs(block: &[u8], values: &mut [f32]) {
         nibbles(bits, |i, q| values[i] = scale * f32::from(CURVE[usize::from(q)]));
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,3 +250,6 @@ fn same_shape(spec: &WeightSpec, found: &[usize]) -> bool {
         WeightRole::Vector | WeightRole::Table | WeightRole::Conv => spec.shape == found,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -310,4 +310,77 @@ mod tests {
             assert_eq!(plan_with(&[rule], Precision::Q8).unwrap_err().to_string(), expected);
         }
     }
+
+    #[test]
+    fn a_convolution_is_narrow_by_its_taps_times_channels() {
+        let weight = |role, shape: &[usize]| types(&WeightSpec::new("w", role, shape), Sensitivity::Low);
+        // 27 and 36 columns: three and four channels under nine taps.
+        assert_eq!(weight(WeightRole::Conv, &[64, 3, 3, 3]), ["f16"; 3]);
+        assert_eq!(weight(WeightRole::Conv, &[64, 4, 3, 3]), ["q8", "q4", "q4"]);
+        assert_eq!(weight(WeightRole::Conv, &[15, 64, 1, 1]), ["f16"; 3]);
+        assert_eq!(weight(WeightRole::Conv, &[16, 32, 1, 1]), ["q8", "q4", "q4"]);
+        // A table has no panels: a row is as wide as it is.
+        assert_eq!(weight(WeightRole::Table, &[1, 1]), ["q8"; 3]);
+    }
+
+    #[test]
+    fn precisions_that_only_round_round_everything_but_vectors() {
+        let sensitivities = [Sensitivity::Low, Sensitivity::VeryHigh, Sensitivity::Extreme];
+        for sensitivity in sensitivities {
+            for role in WeightRole::ALL {
+                let shape: &[usize] = match role {
+                    WeightRole::Vector => &[2],
+                    WeightRole::Table | WeightRole::Matrix => &[2, 2],
+                    WeightRole::Conv => &[2, 2, 1, 1],
+                };
+                let spec = WeightSpec::new("w", role, shape);
+                let [f32, f16] =
+                    [Precision::F32, Precision::F16].map(|it| it.weight_type(&spec, sensitivity));
+                assert_eq!(f32, WeightType::F32);
+                let halved = if role == WeightRole::Vector { WeightType::F32 } else { WeightType::F16 };
+                assert_eq!(f16, halved, "{role:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_precision_gives_a_role_a_type_that_it_is_not_stored_in() {
+        let sensitivities = [
+            Sensitivity::Low,
+            Sensitivity::Medium,
+            Sensitivity::High,
+            Sensitivity::VeryHigh,
+            Sensitivity::Extreme,
+        ];
+        for role in WeightRole::ALL {
+            for (precision, sensitivity) in
+                Precision::ALL.into_iter().flat_map(|precision| sensitivities.map(|s| (precision, s)))
+            {
+                let spec =
+                    WeightSpec::new("w", role, &[64; 4][..if role == WeightRole::Conv { 4 } else { 2 }]);
+                let weight_type = precision.weight_type(&spec, sensitivity);
+                assert!(weight_type.stores(role), "{role:?} {precision:?} {sensitivity:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_rule_is_cut_at_its_last_equals_sign_and_written_as_it_was_read() {
+        let rule: Rule = "a=b=q8".parse().unwrap();
+        assert_eq!((rule.pattern.as_str(), rule.weight_type), ("a=b", WeightType::Q8));
+        for text in ["attn2=f16", "^unet\\.a|b$=q4", "=f32"] {
+            assert_eq!(text.parse::<Rule>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn the_rule_that_counts_is_the_first_whatever_the_later_ones_are() {
+        // The later rule could not be followed, but it is never asked; the other way round it is.
+        let plan = plan_with(&["embedding=q8", "embedding=q4"], Precision::F16).unwrap();
+        assert_eq!(plan.parts[0].weights[3].weight_type, WeightType::Q8);
+        let error = plan_with(&["embedding=q4", "embedding=q8"], Precision::F16).unwrap_err();
+        assert!(matches!(error, RuleError::NotStored { found: WeightType::Q4, .. }), "{error}");
+        // A rule that never comes first still matches something.
+        assert!(plan_with(&["attn=q8", "attn1=q4"], Precision::F16).is_ok());
+    }
 }

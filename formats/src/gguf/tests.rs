@@ -1,5 +1,7 @@
 //! Headers that lie. Files of the reference implementation are tested where they lie.
 
+mod boundaries;
+
 use super::*;
 
 /// A file under construction: header, keys, tensors, data.

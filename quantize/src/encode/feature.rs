@@ -92,7 +92,8 @@ impl Feature {
         if scale == 0.0 {
             return Fit { scale, squared_error: self.squared, squared: self.squared };
         }
-        let limit = f32::MAX / most;
+        // The quotient may have been rounded up, and then its product overflows.
+        let limit = (f32::MAX / most).next_down();
         let unit = f64::from(self.unit) * f64::from(self.unit);
         Fit {
             scale: (scale * self.unit).clamp(-limit, limit),
@@ -156,5 +157,116 @@ impl Importance {
             }));
         }
         inputs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A weight of two taps and inputs of 3 and 9 channels: runs of 8 and 16 columns under each tap.
+    fn columns() -> Columns {
+        Columns::new(2, &[3, 9]).expect("countable columns")
+    }
+
+    #[test]
+    fn a_row_is_gathered_input_by_input_and_tap_by_tap() {
+        // The element of channel c under tap t is 2c + t in the row. Powers of two: their unit is theirs alone.
+        let row: Vec<f32> = (0..24).map(|i| (i + 1) as f32).collect();
+        let mut feature = Feature::default();
+        for (input, channels, width) in [(0, 0..3, 8), (1, 3..12, 16)] {
+            feature.gather(&columns(), input, &row);
+            assert_eq!(feature.values.len(), 2 * width);
+            for tap in 0..2 {
+                let run = &feature.values[tap * width..][..width];
+                let found: Vec<f32> = run.iter().map(|value| value * feature.unit).collect();
+                let mut expected: Vec<f32> = channels.clone().map(|c| (2 * c + tap + 1) as f32).collect();
+                expected.resize(width, 0.0);
+                assert_eq!(found, expected, "input {input}, tap {tap}");
+            }
+        }
+    }
+
+    #[test]
+    fn values_come_between_one_and_four_without_losing_a_bit() {
+        let row = [0.3, -1.0, 0.0, 0.7, 0.11];
+        for exponent in [-99, -60, -1, 0, 1, 50, 126, 127] {
+            let scaled = row.map(|value: f32| (f64::from(value) * 2f64.powi(exponent)) as f32);
+            let mut feature = Feature::default();
+            feature.take(&scaled);
+            assert!((1.0..4.0).contains(&feature.largest), "2^{exponent}: {}", feature.largest);
+            assert_eq!(feature.values.len(), 8);
+            let back: Vec<f32> = feature.values[..5].iter().map(|value| value * feature.unit).collect();
+            assert_eq!(back, scaled, "2^{exponent}");
+            let fit = feature.fit(1.0, 0.0, 1.0);
+            let squared: f64 = scaled.iter().map(|&value| f64::from(value) * f64::from(value)).sum();
+            assert!((fit.squared - squared).abs() <= 1e-6 * squared, "2^{exponent}");
+            assert_eq!(fit.scale, feature.unit);
+        }
+    }
+
+    #[test]
+    fn weights_below_two_to_the_minus_hundred_are_nothing() {
+        let least = 2f32.powi(-100);
+        let mut feature = Feature::default();
+        feature.take(&[least; 3]);
+        assert_eq!((feature.largest, feature.unit), (1.0, least));
+        feature.take(&[least.next_down(), -1e-35]);
+        assert_eq!((feature.largest, &feature.values[..]), (0.0, &[0.0; 8][..]));
+        // All of it is lost: the error is the whole.
+        let fit = feature.fit(0.0, 0.0, 127.0);
+        assert!(fit.scale == 0.0 && fit.squared > 0.0 && fit.squared_error == fit.squared, "{fit:?}");
+    }
+
+    #[test]
+    fn the_largest_product_stays_finite() {
+        let mut feature = Feature::default();
+        feature.take(&[f32::MAX, -f32::MAX]);
+        for most in [1.0, 56.0, 64.0, 127.0] {
+            for scale in [feature.largest, -feature.largest, 4.0] {
+                let scale = feature.fit(scale, 0.0, most).scale;
+                assert!((scale * most).is_finite(), "{scale} {most}");
+                assert!((scale * most).abs() > 0.99 * f32::MAX, "{scale} {most}");
+            }
+        }
+    }
+
+    #[test]
+    fn rounding_goes_to_the_even_neighbour_and_bytes_keep_the_sign() {
+        for quarters in -1024_i16..=1024 {
+            let value = f32::from(quarters) / 4.0;
+            assert_eq!(round(value), value.round_ties_even(), "{value}");
+        }
+        for whole in i8::MIN..=i8::MAX {
+            assert_eq!(byte(f32::from(whole)), whole as u8);
+        }
+        // Nibbles with their offset.
+        assert!((0_u8..16).all(|half| byte(f32::from(half)) == half));
+    }
+
+    #[test]
+    fn importance_lies_as_the_columns_do() {
+        let channels: Vec<f32> = (0..12).map(|c| c as f32).collect();
+        let inputs = Importance::of_inputs(&columns(), Some(&channels));
+        let expected = |channels: std::ops::Range<u8>, width: usize| {
+            let mut run: Vec<f32> = channels.map(f32::from).collect();
+            run.resize(width, 0.0);
+            run.repeat(2)
+        };
+        assert_eq!(inputs[0].columns, expected(0..3, 8));
+        assert_eq!(inputs[1].columns, expected(3..12, 16));
+        // Channels 0 and 1, then 2 and padding, then padding alone, which is shared evenly.
+        assert_eq!(inputs[0].shares[..4], [1.0, 0.0, 0.5, 0.5]);
+        assert_eq!(inputs[1].shares[..2], [4.0 / 7.0, 6.0 / 11.0]);
+
+        let even = Importance::of_inputs(&columns(), None);
+        assert_eq!(even[0].columns[..8], [1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(even[0].shares[..3], [0.5, 0.0, 0.5]);
+    }
+
+    #[test]
+    #[should_panic(expected = "one importance for each channel")]
+    fn importance_of_another_length_is_refused() {
+        Importance::of_inputs(&columns(), Some(&[1.0; 11]));
     }
 }

@@ -147,3 +147,107 @@ fn error_at(group: &[f32], importance: &[f32], step: f32) -> f32 {
 fn quantize(value: f32, inverse: f32) -> f32 {
     round((value * inverse).clamp(LOWEST, HIGHEST))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Weighted squared error of a group at a multiplier, each value with the best of all sixteen integers.
+    fn least_error(group: &[f32], importance: &[f32], step: f32) -> f64 {
+        // Rust 1.95 compiles the same over a range of i8 wrongly at opt-level 2: it never tries 6.
+        let integers: Vec<f64> = (Q4_RANGE.0..=Q4_RANGE.1).map(f64::from).collect();
+        let best = |(&value, &importance): (&f32, &f32)| {
+            let off = |integer: &f64| f64::from(value) - integer * f64::from(step);
+            let errors = integers.iter().map(|q| f64::from(importance) * off(q) * off(q));
+            errors.fold(f64::INFINITY, f64::min)
+        };
+        group.iter().zip(importance).map(best).sum()
+    }
+
+    fn least_of_all_multipliers(group: &[f32], importance: &[f32], scale: f32) -> f64 {
+        let errors = (1..=MULTIPLIER_MAX).map(|m| least_error(group, importance, scale * f32::from(m)));
+        errors.fold(f64::INFINITY, f64::min)
+    }
+
+    proptest! {
+        #[test]
+        fn no_multiplier_and_no_integers_are_better(
+            group in prop::collection::vec((-4.0f32..4.0, 0.01f32..10.0), 1..5),
+            scale in prop::sample::select(vec![0.01f32, 0.0667, -0.0667, 0.3, -1.0]),
+            small in any::<bool>(),
+        ) {
+            // Eight of each, in other sizes: groups are whole steps.
+            let size = |i: usize| if small { 0.02 + i as f32 * 0.01 } else { 1.0 - i as f32 * 0.1 };
+            let eights = |of: fn(&(f32, f32)) -> f32| group.iter().flat_map(|pair| [of(pair); LANES]).collect();
+            let (values, importance): (Vec<f32>, Vec<f32>) = (eights(|pair| pair.0), eights(|pair| pair.1));
+            let values: Vec<f32> = values.iter().enumerate().map(|(i, value)| value * size(i % 8)).collect();
+            let (multiplier, error) = best_multiplier(&values, &importance, scale);
+            prop_assert!((1..=MULTIPLIER_MAX).contains(&multiplier));
+            let own = least_error(&values, &importance, scale * f32::from(multiplier));
+            prop_assert!((f64::from(error) - own).abs() <= 1e-4 * own + 1e-5, "told {}, is {}", error, own);
+            let least = least_of_all_multipliers(&values, &importance, scale);
+            prop_assert!(own <= least * 1.0001 + 1e-6, "{} with {}, least is {}", own, multiplier, least);
+        }
+    }
+
+    #[test]
+    fn integers_are_the_nearest_of_the_sixteen() {
+        for (value, expected) in [
+            (0.0, 0.0),
+            (6.6, 7.0),
+            (7.4, 7.0),
+            (100.0, 7.0),
+            (-7.6, -8.0),
+            (-8.4, -8.0),
+            (-100.0, -8.0),
+            (0.5, 0.0),
+            (1.5, 2.0),
+        ] {
+            assert_eq!(quantize(value, 1.0), expected, "{value}");
+            // A step below zero turns the range over.
+            assert_eq!(quantize(-value, -1.0), expected, "{value}");
+        }
+    }
+
+    #[test]
+    fn halves_are_set_without_touching_the_other() {
+        let mut bytes = [0xAB, 0xCD];
+        put(&mut bytes, (0, 0), 0x1);
+        put(&mut bytes, (1, 4), 0x2);
+        assert_eq!(bytes, [0xA1, 0x2D]);
+        let (mut values, mut multipliers) = ([7; 3], [7; 2]);
+        clear(&mut values, &mut multipliers);
+        // Zero is stored as the offset, a multiplier of one as it is.
+        assert_eq!((values, multipliers), ([0x88; 3], [0x11; 2]));
+    }
+
+    #[test]
+    fn the_scale_is_nearly_the_best_there_is() {
+        // Groups of very different sizes, as trained weights have them.
+        let mut state = 7_u32;
+        let mut uniform = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1 << 24) as f32 - 0.5
+        };
+        for spread in [1, 3] {
+            let values: Vec<f32> = (0..320)
+                .map(|i| (uniform() + uniform() + uniform()) * (i / 32 % spread + 1) as f32)
+                .collect();
+            let mut feature = Feature::default();
+            feature.take(&values);
+            let importance = vec![1.0; values.len()];
+            let error = |scale: f32| -> f64 {
+                let groups = groups(&feature.values, &importance);
+                groups.map(|(group, importance)| least_of_all_multipliers(group, importance, scale)).sum()
+            };
+            let found = error(search(&feature, &importance, values.len()));
+            // Either sign, from steps half as coarse as the largest weight needs to a third coarser.
+            let plain = feature.largest / 60.0;
+            let scales = (50..=130).flat_map(|percent| [percent as f32 / 100.0, percent as f32 / -100.0]);
+            let least = scales.map(|factor| error(plain * factor)).fold(f64::INFINITY, f64::min);
+            assert!(found <= 1.08 * least, "{spread}: {found}, the least of all scales is {least}");
+        }
+    }
+}
