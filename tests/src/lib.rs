@@ -2,6 +2,7 @@
 //! models converted for the occasion, and checkpoints to damage.
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod checkpoint;
 pub mod command;
 pub mod goldens;

@@ -1,142 +1,80 @@
 //! A device that fails in the middle of a run: the picture is finished on the processor, and it is the same.
 
 use std::{
+    num::NonZeroUsize,
     ops::ControlFlow,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
 };
 
 use sdq_engine::{
     Error, Generated, Pipeline, PipelineOptions, Request,
-    backend::{
-        Backend, Cost, Executable, Footprint, Limits, WeightSource, cpu::CpuBackend, fallback::WithFallback,
-        vulkan::VulkanError,
-    },
-    graph::{Graph, PreparedGraph, PreparedNode},
+    backend::{cpu::CpuBackend, fallback::WithFallback, vulkan::VulkanError},
     pipeline::Caching,
 };
-use sdq_formats::{WeightSpec, WeightType};
-use sdq_tests::models::Model;
+use sdq_formats::WeightType;
+use sdq_tests::{
+    backend::{Hooked, Hooks},
+    models::Model,
+};
 
-/// A device, played by the processor, whose kernels fail from a certain run on and leave nonsense.
+/// A device that fails from a certain call on.
 #[derive(Debug)]
 struct Failing {
-    inner: CpuBackend,
     error: VulkanError,
-    /// Runs, and compilations, until it fails.
-    left: Arc<AtomicUsize>,
+    /// Runs, or compilations, until it fails.
+    left: AtomicUsize,
     fails_to_compile: bool,
     /// Bytes that graphs may take.
     memory: Option<u64>,
 }
 
 impl Failing {
-    /// Whether this is the time; from then on it is always.
-    fn fails(left: &AtomicUsize) -> bool {
-        left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
+    fn new(error: VulkanError, left: usize) -> Failing {
+        Failing { error, left: AtomicUsize::new(left), fails_to_compile: false, memory: None }
+    }
+
+    fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Counts down; fails at zero, and from then on always.
+    fn attempt(&self) -> Result<(), Error> {
+        let counted =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        counted.map(|_| ()).map_err(|_| self.error.clone().into())
     }
 }
 
-impl Backend for Failing {
-    fn description(&self) -> String {
-        "a device that fails".to_owned()
+impl Hooks for Failing {
+    fn compile(&self, _: &str) -> Result<(), Error> {
+        if self.fails_to_compile { self.attempt() } else { Ok(()) }
     }
 
-    fn compile<'w>(
-        &self,
-        graph: Graph,
-        weights: &WeightSource<'w>,
-    ) -> Result<Box<dyn Executable + 'w>, Error> {
-        if self.fails_to_compile && Failing::fails(&self.left) {
-            return Err(self.error.clone().into());
-        }
-        let inner = self.inner.compile(graph, weights)?;
-        let left =
-            if self.fails_to_compile { Arc::new(AtomicUsize::new(usize::MAX)) } else { self.left.clone() };
-        Ok(Box::new(FailingExecutable { inner, error: self.error.clone(), left }))
-    }
-
-    fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
-        self.inner.footprint(graph, weights)
-    }
-
-    fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
-        self.inner.cost(graph, weights)
-    }
-
-    fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
-        self.inner.row_step(graph, weights)
-    }
-
-    fn rounds_to_halves(&self) -> bool {
-        self.inner.rounds_to_halves()
-    }
-
-    fn limits(&self) -> Result<Limits, Error> {
-        self.inner.limits()
+    fn run(&self, _: usize) -> Result<(), Error> {
+        if self.fails_to_compile { Ok(()) } else { self.attempt() }
     }
 
     fn memory_left(&self) -> Option<u64> {
         self.memory
     }
-
-    fn fallback(&self) -> Option<Arc<dyn Backend>> {
-        None
-    }
 }
 
-struct FailingExecutable<'w> {
-    inner: Box<dyn Executable + 'w>,
-    error: VulkanError,
-    left: Arc<AtomicUsize>,
-}
+/// Notices that were shown.
+type Said = Arc<Mutex<Vec<String>>>;
 
-impl FailingExecutable<'_> {
-    fn attempt(&mut self) -> Result<(), Error> {
-        if Failing::fails(&self.left) { Err(self.error.clone().into()) } else { Ok(()) }
-    }
-}
-
-impl Executable for FailingExecutable<'_> {
-    fn set_input(&mut self, name: &str, values: &[f32]) {
-        self.inner.set_input(name, values);
-    }
-
-    fn input_mut(&mut self, name: &str) -> &mut [f32] {
-        self.inner.input_mut(name)
-    }
-
-    fn run(&mut self) -> Result<(), Error> {
-        self.attempt()?;
-        self.inner.run()
-    }
-
-    fn run_beside_kept(&mut self) -> Result<(), Error> {
-        self.attempt()?;
-        self.inner.run_beside_kept()
-    }
-
-    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error> {
-        self.inner.run_watched(watch)
-    }
-
-    fn run_timed(
-        &mut self,
-        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
-    ) -> Result<(), Error> {
-        self.inner.run_timed(report)
-    }
-
-    fn output(&self, name: &str) -> &[f32] {
-        self.inner.output(name)
-    }
-
-    fn output_names(&self) -> Vec<String> {
-        self.inner.output_names()
-    }
+/// A model on a device that fails, with the CPU beside it.
+fn open(model: &Model, device: &Arc<Failing>) -> (Pipeline, Said) {
+    let cpu = || CpuBackend::new(NonZeroUsize::new(2)).unwrap();
+    let said = Said::default();
+    let listener = said.clone();
+    let notice = Arc::new(move |words: &str| listener.lock().unwrap().push(words.to_owned()));
+    let device = Hooked::new(cpu(), "a device that fails", device.clone());
+    let backend = Arc::new(WithFallback::new(Arc::new(device), Arc::new(cpu()), notice));
+    let options = PipelineOptions { backend: Some(backend), ..PipelineOptions::default() };
+    (model.open_with(&options), said)
 }
 
 fn generate(pipeline: &Pipeline, request: &Request) -> Generated {
@@ -153,21 +91,13 @@ struct Drawn {
     left: usize,
 }
 
-/// Draws on a device that fails after `left`.
-fn draw(model: &Model, request: &Request, error: &VulkanError, left: usize, fails_to_compile: bool) -> Drawn {
-    let cpu = || CpuBackend::new(std::num::NonZeroUsize::new(2)).unwrap();
-    let left = Arc::new(AtomicUsize::new(left));
-    let failing =
-        Failing { inner: cpu(), error: error.clone(), left: left.clone(), fails_to_compile, memory: None };
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
-    let listener = said.clone();
-    let notice = Arc::new(move |words: &str| listener.lock().unwrap().push(words.to_owned()));
-    let backend = Arc::new(WithFallback::new(Arc::new(failing), Arc::new(cpu()), notice));
-    let options = PipelineOptions { backend: Some(backend), ..PipelineOptions::default() };
-    let pipeline = model.open_with(&options);
+/// Draws on `device`.
+fn draw(model: &Model, request: &Request, device: Failing) -> Drawn {
+    let device = Arc::new(device);
+    let (pipeline, said) = open(model, &device);
     let generated = generate(&pipeline, request);
     let said = said.lock().unwrap().clone();
-    Drawn { generated, said, backend: pipeline.backend_description(), left: left.load(Ordering::Relaxed) }
+    Drawn { generated, said, backend: pipeline.backend_description(), left: device.left() }
 }
 
 #[test]
@@ -176,7 +106,7 @@ fn whenever_a_device_is_lost_the_picture_is_finished() {
     for caching in [Caching::None, Caching::Deep { every: 2, skip: 0 }] {
         let request = Request::new("a fox").steps(4).seed(3).caching(caching);
         let expected = generate(&model.open(2), &request);
-        let lost = |left: usize| draw(&model, &request, &VulkanError::DeviceLost, left, false);
+        let lost = |left: usize| draw(&model, &request, Failing::new(VulkanError::DeviceLost, left));
         // Text encoder, time biases, prompt, four steps, decoder at least.
         let runs = 100 - lost(100).left;
         assert!(runs >= 8, "{runs} runs");
@@ -195,11 +125,14 @@ fn what_a_device_has_no_memory_for_runs_on_the_processor_and_the_rest_does_not()
     let model = Model::convert("sd1", WeightType::Q8);
     let request = Request::new("a fox").steps(3).seed(3);
     let expected = generate(&model.open(2), &request);
-    let error = VulkanError::OutOfMemory { bytes: 1 << 40 };
-    let graphs = 100 - draw(&model, &request, &error, 100, true).left;
+    let out_of_memory = |left: usize| {
+        let device = Failing::new(VulkanError::OutOfMemory { bytes: 1 << 40 }, left);
+        draw(&model, &request, Failing { fails_to_compile: true, ..device })
+    };
+    let graphs = 100 - out_of_memory(100).left;
     assert!(graphs >= 5, "{graphs} graphs");
     for left in 0..=graphs {
-        let Drawn { generated, said, backend, .. } = draw(&model, &request, &error, left, true);
+        let Drawn { generated, said, backend, .. } = out_of_memory(left);
         assert_eq!(generated.pictures, expected.pictures, "no memory after {left} graphs");
         // Each graph that does not fit is told of; the device stays in use.
         assert_eq!(said.len(), graphs - left, "{said:?}");
@@ -222,28 +155,16 @@ fn a_run_that_does_not_fit_goes_to_the_processor_and_a_smaller_one_does_not() {
         other => panic!("one byte is enough: {other:?}"),
     };
     assert!(takes(&small) < least / 2, "{} and {least}", takes(&small));
-    let cpu = || CpuBackend::new(std::num::NonZeroUsize::new(2)).unwrap();
-    let left = Arc::new(AtomicUsize::new(usize::MAX));
-    let runs = left.clone();
-    let device = Failing {
-        inner: cpu(),
-        error: VulkanError::DeviceLost,
-        left,
-        fails_to_compile: false,
-        memory: Some(least / 2),
-    };
-    let said: Arc<Mutex<Vec<String>>> = Arc::default();
-    let listener = said.clone();
-    let notice = Arc::new(move |words: &str| listener.lock().unwrap().push(words.to_owned()));
-    let backend = Arc::new(WithFallback::new(Arc::new(device), Arc::new(cpu()), notice));
-    let pipeline = model.open_with(&PipelineOptions { backend: Some(backend), ..PipelineOptions::default() });
+    let device = Failing::new(VulkanError::DeviceLost, usize::MAX);
+    let device = Arc::new(Failing { memory: Some(least / 2), ..device });
+    let (pipeline, said) = open(&model, &device);
 
     let plan = pipeline.plan(&large).unwrap();
     assert!(plan.on_fallback && pipeline.predict_time(&plan).unwrap().total() > 0.0);
     assert_eq!(generate(&pipeline, &large).pictures, generate(&on_cpu, &large).pictures);
-    assert_eq!(runs.load(Ordering::Relaxed), usize::MAX, "nothing of it ran on the device");
+    assert_eq!(device.left(), usize::MAX, "nothing of it ran on the device");
     assert_eq!(said.lock().unwrap().len(), 1, "it is said once");
     assert!(!pipeline.plan(&small).unwrap().on_fallback);
     generate(&pipeline, &small);
-    assert!(runs.load(Ordering::Relaxed) < usize::MAX, "the small one ran on the device");
+    assert!(device.left() < usize::MAX, "the small one ran on the device");
 }

@@ -2,137 +2,64 @@
 
 use std::{
     ops::ControlFlow,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use sdq_engine::{
     Error, Generated, Mask, Picture, Pipeline, PipelineOptions, Request,
-    backend::{Backend, Cost, Executable, Footprint, Limits, WeightSource, cpu::CpuBackend},
-    graph::{Graph, PreparedGraph, PreparedNode},
+    backend::cpu::CpuBackend,
     pipeline::{Caching, Compiled, EncodedPicture},
 };
-use sdq_formats::{WeightSpec, WeightType};
-use sdq_tests::models::Model;
+use sdq_formats::WeightType;
+use sdq_tests::{
+    backend::{Hooked, Hooks},
+    models::Model,
+};
 
 /// For every compiled graph, in order: its component, and how often it has run.
-type Log = Arc<Mutex<Vec<(String, usize)>>>;
-
-/// The processor, with a log.
-#[derive(Debug)]
-struct Counting {
-    inner: CpuBackend,
-    log: Log,
+#[derive(Debug, Default)]
+struct Log {
+    entries: Mutex<Vec<(String, usize)>>,
+    /// Graphs that were compiled before the first entry.
+    taken: AtomicUsize,
 }
 
-impl Backend for Counting {
-    fn description(&self) -> String {
-        self.inner.description()
+impl Log {
+    fn entries(&self) -> MutexGuard<'_, Vec<(String, usize)>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn compile<'w>(
-        &self,
-        graph: Graph,
-        weights: &WeightSource<'w>,
-    ) -> Result<Box<dyn Executable + 'w>, Error> {
-        let inner = self.inner.compile(graph, weights)?;
-        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
-        log.push((weights.name().to_owned(), 0));
-        Ok(Box::new(Counted { inner, index: log.len() - 1, log: self.log.clone() }))
-    }
-
-    fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
-        self.inner.footprint(graph, weights)
-    }
-
-    fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error> {
-        self.inner.cost(graph, weights)
-    }
-
-    fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error> {
-        self.inner.row_step(graph, weights)
-    }
-
-    fn rounds_to_halves(&self) -> bool {
-        self.inner.rounds_to_halves()
-    }
-
-    fn limits(&self) -> Result<Limits, Error> {
-        self.inner.limits()
-    }
-
-    fn memory_left(&self) -> Option<u64> {
-        self.inner.memory_left()
-    }
-
-    fn fallback(&self) -> Option<Arc<dyn Backend>> {
-        self.inner.fallback()
+    /// Removes all entries.
+    fn take(&self) -> Vec<(String, usize)> {
+        let entries = std::mem::take(&mut *self.entries());
+        self.taken.fetch_add(entries.len(), Ordering::Relaxed);
+        entries
     }
 }
 
-struct Counted<'w> {
-    inner: Box<dyn Executable + 'w>,
-    index: usize,
-    log: Log,
-}
+impl Hooks for Log {
+    fn compile(&self, component: &str) -> Result<(), Error> {
+        self.entries().push((component.to_owned(), 0));
+        Ok(())
+    }
 
-impl Counted<'_> {
-    fn count(&self) {
-        // A graph that is kept outlives the log that it was compiled into.
-        if let Some(entry) = self.log.lock().unwrap_or_else(PoisonError::into_inner).get_mut(self.index) {
-            entry.1 += 1;
+    fn run(&self, index: usize) -> Result<(), Error> {
+        // A graph that is kept may have been compiled before the entries that are there.
+        if let Some(index) = index.checked_sub(self.taken.load(Ordering::Relaxed)) {
+            self.entries()[index].1 += 1;
         }
+        Ok(())
     }
 }
 
-impl Executable for Counted<'_> {
-    fn set_input(&mut self, name: &str, values: &[f32]) {
-        self.inner.set_input(name, values);
-    }
-
-    fn input_mut(&mut self, name: &str) -> &mut [f32] {
-        self.inner.input_mut(name)
-    }
-
-    fn run(&mut self) -> Result<(), Error> {
-        self.count();
-        self.inner.run()
-    }
-
-    fn run_beside_kept(&mut self) -> Result<(), Error> {
-        self.count();
-        self.inner.run_beside_kept()
-    }
-
-    fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error> {
-        self.inner.run_watched(watch)
-    }
-
-    fn run_timed(
-        &mut self,
-        report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
-    ) -> Result<(), Error> {
-        self.inner.run_timed(report)
-    }
-
-    fn output(&self, name: &str) -> &[f32] {
-        self.inner.output(name)
-    }
-
-    fn output_names(&self) -> Vec<String> {
-        self.inner.output_names()
-    }
-}
-
-fn open(model: &Model) -> (Pipeline, Log) {
-    let log = Log::default();
-    let backend = Counting { inner: CpuBackend::new(None).unwrap(), log: log.clone() };
+fn open(model: &Model) -> (Pipeline, Arc<Log>) {
+    let log = Arc::new(Log::default());
+    let backend = Hooked::new(CpuBackend::new(None).unwrap(), "cpu, counted", log.clone());
     let options = PipelineOptions { backend: Some(Arc::new(backend)), ..PipelineOptions::default() };
     (Pipeline::open(&model.path(), &options).unwrap(), log)
-}
-
-fn take(log: &Log) -> Vec<(String, usize)> {
-    std::mem::take(&mut log.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 fn picture(side: usize) -> Picture {
@@ -202,7 +129,7 @@ fn a_run_compiles_and_runs_what_its_plan_says() {
                 let plan = pipeline.plan(&request).unwrap();
                 assert_eq!(plan.run.encodes, encodes, "{name} {request:?}");
                 let expected = sorted(expected(&pipeline, &request));
-                take(&log);
+                log.take();
                 let mut steps = 0;
                 let observer = &mut |event: sdq_engine::Event<'_>| {
                     steps += usize::from(matches!(event, sdq_engine::Event::Step { .. }));
@@ -212,7 +139,7 @@ fn a_run_compiles_and_runs_what_its_plan_says() {
                 assert_eq!(steps, plan.run.steps(), "{name}");
                 let cut = !plan.decoding.strips.is_empty() || plan.decoding.stages > 1;
                 let is_seen = |entry: &(String, usize)| !cut || entry.0 != "vae";
-                let found: Vec<_> = take(&log).into_iter().filter(is_seen).collect();
+                let found: Vec<_> = log.take().into_iter().filter(is_seen).collect();
                 let expected: Vec<_> = expected.into_iter().filter(is_seen).collect();
                 assert_eq!(sorted(found), expected, "{name} {:?}", plan.batching);
             }
@@ -239,19 +166,19 @@ fn a_second_picture_of_the_same_size_compiles_nothing() {
     let first = Request::new("a red apple").size(64, 64).steps(3).seed(1);
     let second = first.clone().seed(2);
     let alone = [&first, &second].map(|request| pipeline.generate(request, go_on).unwrap());
-    take(&log);
+    log.take();
     let kept = draw(&pipeline, &first, None, &mut compiled);
     assert_eq!((kept.pictures, kept.latents), (alone[0].pictures.clone(), alone[0].latents.clone()));
-    assert_eq!(take(&log).len(), compiled.count());
+    assert_eq!(log.take().len(), compiled.count());
     let kept = draw(&pipeline, &second, None, &mut compiled);
     assert_eq!((kept.pictures, kept.latents), (alone[1].pictures.clone(), alone[1].latents.clone()));
-    assert_eq!(take(&log), []);
+    assert_eq!(log.take(), []);
     // Another prompt and another scheduler are no other graphs; another size is, and the old graphs go.
     draw(&pipeline, &first.clone().scheduler("euler"), None, &mut compiled);
-    assert_eq!(take(&log), []);
+    assert_eq!(log.take(), []);
     let count = compiled.count();
     draw(&pipeline, &first.clone().size(96, 64), None, &mut compiled);
-    assert!(!take(&log).is_empty());
+    assert!(!log.take().is_empty());
     assert_eq!(compiled.count(), count);
     // Where memory is short, nothing is kept.
     let least = match pipeline.with_max_memory(Some(1)).plan(&first) {
