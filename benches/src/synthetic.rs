@@ -46,14 +46,9 @@ impl Shape {
 /// When the file cannot be written.
 pub fn write(shape: Shape, path: &Path, weight_type: WeightType) -> anyhow::Result<()> {
     let manifest = Manifest {
-        name: format!("synthetic {}", shape.name()),
         description: "random weights in a published shape".to_owned(),
-        license: String::new(),
         pipeline_class: pipeline_class(shape).to_owned(),
-        converter: "sdq-benches".to_owned(),
-        defaults: json!({}),
-        sources: Vec::new(),
-        quantization: None,
+        ..Manifest::of_no_model(&format!("synthetic {}", shape.name()), "sdq-benches")
     };
     let description = Description::new(shape);
     let (texts, configs) = (&description.texts, &description.configs);

@@ -369,16 +369,7 @@ impl PictureNetwork for Upscaler {
 /// A file with a component for every double; all weights are `1 / elements read`.
 fn file(folder: &Path) -> Arc<SdqFile> {
     let path = folder.join("doubles.sdq");
-    let manifest = Manifest {
-        name: "doubles".to_owned(),
-        description: String::new(),
-        license: String::new(),
-        pipeline_class: "none".to_owned(),
-        converter: "sdq".to_owned(),
-        defaults: json!({}),
-        sources: Vec::new(),
-        quantization: None,
-    };
+    let manifest = Manifest::of_no_model("doubles", "sdq");
     let mut writer = SdqWriter::create(&path, manifest).unwrap();
     let components = [
         ("first letters", Vec::new()),

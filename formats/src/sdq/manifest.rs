@@ -58,6 +58,20 @@ pub struct Source {
 }
 
 impl Manifest {
+    /// The manifest of a file whose weights are those of no published model: no pipeline, no sources, no defaults.
+    pub fn of_no_model(name: &str, converter: &str) -> Manifest {
+        Manifest {
+            name: name.to_owned(),
+            description: String::new(),
+            license: String::new(),
+            pipeline_class: "none".to_owned(),
+            converter: converter.to_owned(),
+            defaults: Value::Object(serde_json::Map::new()),
+            sources: Vec::new(),
+            quantization: None,
+        }
+    }
+
     /// Checks what the types do not: both the reader and the writer call it.
     pub(super) fn check(&self) -> Result<(), SdqProblem> {
         let Manifest {

@@ -125,16 +125,7 @@ impl<'c> Lora<'c> {
 /// # Errors
 /// When the file cannot be written, or a value is not finite.
 pub fn write(loras: &[(Lora<'_>, f32)], output: &Path) -> Result<(), LoraWriteError> {
-    let manifest = Manifest {
-        name: "LoRA".to_owned(),
-        description: "low-rank branches of a model".to_owned(),
-        license: String::new(),
-        pipeline_class: String::new(),
-        converter: concat!("sdq ", env!("CARGO_PKG_VERSION")).to_owned(),
-        defaults: json!({}),
-        sources: Vec::new(),
-        quantization: None,
-    };
+    let manifest = Manifest::of_no_model("LoRA", concat!("sdq ", env!("CARGO_PKG_VERSION")));
     let mut writer = SdqWriter::create(output, manifest)?;
     let mut components: BTreeMap<&str, Vec<(&Branch<'_>, f32, usize)>> = BTreeMap::new();
     for (index, (lora, strength)) in loras.iter().enumerate() {

@@ -21,16 +21,7 @@ use super::{
 
 /// Writes a file with a component for each case.
 pub(super) fn write(path: &Path, cases: &[Case]) -> Result<(), SdqError> {
-    let manifest = Manifest {
-        name: "conformance".to_owned(),
-        description: String::new(),
-        license: String::new(),
-        pipeline_class: "none".to_owned(),
-        converter: "sdq".to_owned(),
-        defaults: json!({}),
-        sources: Vec::new(),
-        quantization: None,
-    };
+    let manifest = Manifest::of_no_model("conformance", "sdq");
     let mut writer = SdqWriter::create(path, manifest)?;
     for case in cases {
         writer.begin_component(&case.component, json!({}))?;
