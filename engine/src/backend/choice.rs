@@ -1,27 +1,28 @@
-//! Which device runs a model.
+//! Choice of the backend that runs a model.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
 use super::{Backend, cpu::CpuBackend};
 use crate::Error;
 
-/// Told what went wrong, where the run goes on all the same.
+/// Receives a message when something failed and the run continues without it.
 pub type Notice = dyn Fn(&str) + Send + Sync;
 
-/// What to run on.
+/// The backend that was asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
-    /// A device that is worth it, else the processor.
+    /// A Vulkan device if one is likely to be faster than the processor, else the processor.
     #[default]
     Auto,
     /// The processor.
     Cpu,
-    /// A Vulkan device, also one that is never taken unasked.
+    /// A Vulkan device, even one that [`Wanted::Auto`] never takes.
     Vulkan,
 }
 
-/// The backend that is `wanted`, with the processor's `threads` where that is used. `device` names one by number or by a
-/// part of its name. `notice` is told when a device fails and the processor takes over.
+/// Opens the backend that is `wanted`, with `threads` threads where the processor is used. `device` names a
+/// device by number or by a part of its name. `notice` is called when a device fails and the processor takes
+/// over.
 ///
 /// # Errors
 /// When a device was asked for and cannot be used, or the system refuses the threads.
@@ -37,7 +38,7 @@ pub fn choose(
         use super::{fallback::WithFallback, vulkan::VulkanBackend};
         let opened = match (wanted, device) {
             (Wanted::Cpu, _) => return Ok(cpu),
-            // Nobody asked for it, so that it does not open is nothing to complain of.
+            // The device was not asked for, so a failure to open it is not reported.
             (Wanted::Auto, None) => match VulkanBackend::open_unasked() {
                 Some(opened) => opened,
                 None => return Ok(cpu),

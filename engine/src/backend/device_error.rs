@@ -2,7 +2,8 @@
 
 use std::{error::Error as StdError, fmt};
 
-/// A failure of a device. The message comes from its backend; code that knows no backend decides by the problem.
+/// A failure of a device. The message comes from its backend; code that is independent of backends decides by
+/// the problem.
 #[derive(Debug)]
 pub struct DeviceError {
     /// What the failure means for other graphs.
@@ -10,14 +11,14 @@ pub struct DeviceError {
     cause: Box<dyn StdError + Send + Sync>,
 }
 
-/// What the failure of a device means for what comes after.
+/// The consequence of a device's failure for later graphs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceProblem {
     /// There is no such device, or it cannot be opened.
     Unavailable,
     /// The device has too little memory for a graph. A smaller graph may run.
     OutOfMemory,
-    /// A graph asks for something that the device or its kernels cannot do. Other graphs may run.
+    /// A graph needs something that the device or its kernels cannot do. Other graphs may run.
     Unsupported,
     /// The device stopped working. No graph will run on it any more.
     Failed,

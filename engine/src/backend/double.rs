@@ -1,11 +1,11 @@
-//! A backend that answers what a test tells it to and runs nothing.
+//! A backend with answers chosen by a test, which runs nothing.
 
 use std::sync::Arc;
 
 use super::{Backend, Cost, DeviceError, DeviceProblem, Executable, Footprint, Limits, WeightSource};
 use crate::{Error, graph::Graph};
 
-/// The answers. With a problem, everything that can fail fails with it, but for the row step.
+/// The answers. With a problem, everything that can fail returns it, except the row step.
 #[derive(Clone, Debug)]
 pub(crate) struct Double {
     pub(crate) problem: Option<DeviceProblem>,

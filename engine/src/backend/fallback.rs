@@ -1,4 +1,4 @@
-//! A device that may fail, with the CPU behind it: whatever happens to the device, the run continues.
+//! A device that may fail, with the CPU as its fallback: the run continues when the device fails.
 
 use std::{
     fmt,
@@ -17,17 +17,18 @@ use crate::{
     graph::{Graph, PreparedGraph, PreparedNode},
 };
 
-/// Runs graphs on one backend until that fails, and on another from then on.
+/// Runs graphs on one backend until it fails, and on another from then on.
 ///
-/// A graph that the first cannot compile, for lack of memory for example, is compiled for the second. A graph that fails
-/// while it runs is compiled for the second, given the same inputs, and run again: earlier results are kept.
+/// A graph that the first cannot compile, for example for lack of memory, is compiled for the second. A graph
+/// that fails while it runs is compiled for the second, given the same inputs, and run again: earlier results
+/// are kept.
 #[derive(Clone)]
 pub struct WithFallback {
     first: Arc<dyn Backend>,
     second: Arc<dyn Backend>,
-    /// Whether the first is not to be used any more.
+    /// Whether the first backend is no longer used.
     given_up: Arc<AtomicBool>,
-    /// Whether it has been said that a run does not fit.
+    /// Whether a notice has said that a run does not fit.
     told: Arc<AtomicBool>,
     notice: Arc<Notice>,
 }
@@ -39,7 +40,7 @@ impl fmt::Debug for WithFallback {
 }
 
 impl WithFallback {
-    /// `first`, with `second` behind it; `notice` is told whenever the second takes over.
+    /// Uses `first`, with `second` as its fallback; `notice` is called whenever the second takes over.
     pub fn new(first: Arc<dyn Backend>, second: Arc<dyn Backend>, notice: Arc<Notice>) -> WithFallback {
         WithFallback { first, second, given_up: Arc::default(), told: Arc::default(), notice }
     }
@@ -52,7 +53,7 @@ impl WithFallback {
         if self.has_given_up() { &*self.second } else { &*self.first }
     }
 
-    /// Whether the other backend may do better, after the first failed with `error`.
+    /// Whether the second backend may succeed after the first failed with `error`.
     fn falls_back(&self, error: &Error) -> bool {
         let Error::Device(DeviceError { problem, .. }) = error else { return false };
         match problem {
@@ -95,7 +96,7 @@ impl Backend for WithFallback {
 
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error> {
         match self.current().footprint(graph.clone(), weights) {
-            // `compile` will go to the second, and say so.
+            // `compile` will use the second backend and report it.
             Err(Error::Device(DeviceError { problem: DeviceProblem::Unsupported, .. })) => {
                 self.second.footprint(graph, weights)
             }
@@ -128,7 +129,7 @@ impl Backend for WithFallback {
         if self.has_given_up() {
             return None;
         }
-        // Asked by whoever plans a run and again by the run: once is enough to say.
+        // Both the planning of a run and the run itself call this; one notice is enough.
         if !self.told.swap(true, Ordering::Relaxed) {
             let device = self.first.description();
             (self.notice)(&format!("the run does not fit on {device}; it goes to the CPU"));
@@ -137,10 +138,10 @@ impl Backend for WithFallback {
     }
 }
 
-/// A graph of the first backend, until that fails.
+/// A graph of the first backend, until that backend fails.
 struct Guarded<'w> {
     running: Box<dyn Executable + 'w>,
-    /// What it is made of, as long as it is not the second's.
+    /// Its graph and weights, kept until the second backend takes over.
     spare: Option<(Graph, WeightSource<'w>)>,
     backend: WithFallback,
 }
@@ -213,7 +214,7 @@ mod tests {
         graph::{GraphBuilder, Window},
     };
 
-    /// A table with one graph: a convolution wide enough for the CPU to round two rows together.
+    /// A table with one graph: a convolution wide enough that the CPU rounds two rows together.
     fn wide_convolution() -> Conformance {
         let mut graph = GraphBuilder::new();
         let x = graph.input("x", &[1, 4, 16, 128]);
@@ -255,7 +256,7 @@ mod tests {
         }
     }
 
-    /// Before it fails a device is asked, and after it failed the other one.
+    /// Queries go to the device until it fails, and to the other backend from then on.
     #[test]
     fn a_device_that_failed_is_not_asked_again() {
         let table = wide_convolution();

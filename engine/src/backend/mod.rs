@@ -1,4 +1,5 @@
-//! What runs a graph. Models never name a backend; a backend knows ops and nothing of models.
+//! Backends compile graphs and run them. Models never name a backend; a backend knows ops and nothing of
+//! models.
 
 mod choice;
 pub mod conformance;
@@ -26,17 +27,17 @@ use crate::{
     graph::{Graph, PreparedGraph, PreparedNode},
 };
 
-/// What a graph takes of memory that no file backs, in bytes.
+/// The anonymous memory of a graph, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Footprint {
-    /// As long as its executable lives.
+    /// Memory of the executable, for as long as it lives.
     pub executable: u64,
-    /// Working memory that the backend keeps once the graph has run, and uses again for others: of several graphs the
-    /// most counts.
+    /// Working memory that the backend keeps after a run and uses again for other graphs: the maximum over
+    /// all graphs counts.
     pub scratch: u64,
 }
 
-/// What a run of a graph takes of time, before it runs.
+/// The expected time of a run of a graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Multiply-adds of integers.
@@ -45,40 +46,43 @@ pub struct Cost {
     pub float: u64,
     /// Seconds of one run, by the rates of this machine.
     pub seconds: f64,
-    /// Seconds that the first run takes more, because it is the first to touch its memory.
+    /// Additional seconds of the first run, which writes its memory for the first time.
     pub first: f64,
 }
 
 impl Cost {
-    /// Of running once and never again.
+    /// The seconds of a graph that runs exactly once.
     pub fn once(&self) -> f64 {
         self.seconds + self.first
     }
 }
 
-/// What a device can do at most in a second, measured beside what is held against it.
+/// The highest rates of a device per second, measured at the same time as the work that is compared with
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Limits {
-    /// Multiply-adds of bytes that do not leave the registers.
+    /// Multiply-adds of bytes with all operands in registers.
     pub integer: f64,
-    /// Single-precision multiply-adds that do not leave the registers.
+    /// Single-precision multiply-adds with all operands in registers.
     pub float: f64,
-    /// Bytes that are copied, read and written counted once, from and to memory that no cache holds.
+    /// Bytes copied from and to memory that no cache holds; each is counted once, not for reading and
+    /// writing.
     pub copy: f64,
 }
 
 impl Limits {
-    /// The seconds that so many multiply-adds of bytes and of floats take at least.
+    /// The least possible seconds of so many multiply-adds of bytes and of floats.
     pub fn seconds(&self, integer: u64, float: u64) -> f64 {
         integer as f64 / self.integer + float as f64 / self.float
     }
 }
 
-/// Makes graphs runnable on one kind of device.
+/// Compiles graphs for one kind of device.
 ///
-/// No method has a default: a backend that wraps another one must say of each what it does, so that none is lost on the way.
+/// No method has a default: a backend that wraps another one must implement each of them, so that none is
+/// forgotten.
 pub trait Backend: Send + Sync + std::fmt::Debug {
-    /// What `sdq info` shows: device, instruction set, threads.
+    /// The description that `sdq info` shows: device, instruction set, threads.
     fn description(&self) -> String;
 
     /// Binds `graph` to its `weights` and plans its memory.
@@ -91,71 +95,75 @@ pub trait Backend: Send + Sync + std::fmt::Debug {
         weights: &WeightSource<'w>,
     ) -> Result<Box<dyn Executable + 'w>, Error>;
 
-    /// What [`compile`](Backend::compile) and runs of the result will take, without taking it.
+    /// The memory that [`compile`](Backend::compile) and runs of the result will take, without allocating it.
     ///
     /// # Errors
     /// When a weight is missing or of another shape.
     fn footprint(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Footprint, Error>;
 
-    /// What runs of `graph` will take of time. The first call measures the machine, some tenths of a second.
+    /// The expected time of a run of `graph`. The first call measures the machine, some tenths of a second.
     ///
     /// # Errors
     /// When a weight is missing or of another shape.
     fn cost(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<Cost, Error>;
 
-    /// Rows of a picture that the convolutions of `graph` round together, 1 if each row is rounded alone: strips must start at
-    /// a multiple of this to be bit-identical.
+    /// The number of rows of a picture that the convolutions of `graph` round together, 1 if each row is
+    /// rounded alone. Strips must start at a multiple of this to be bit-identical.
     ///
     /// # Errors
     /// When a weight is missing or of another shape.
     fn row_step(&self, graph: Graph, weights: &WeightSource<'_>) -> Result<usize, Error>;
 
-    /// Whether floats are rounded to halves before they are multiplied with each other.
+    /// Whether products of two activations round floats to half precision.
     fn rounds_to_halves(&self) -> bool;
 
-    /// What the device can do at most. Takes some tenths of a second.
+    /// Measures the limits of the device. Takes some tenths of a second.
     ///
     /// # Errors
     /// When the device fails.
     fn limits(&self) -> Result<Limits, Error>;
 
-    /// Bytes that graphs can still take of memory that is not the process's own; `None` if graphs take the process's memory.
+    /// Bytes of device memory that graphs can still allocate; `None` if graphs use the memory of the process.
     fn memory_left(&self) -> Option<u64>;
 
     /// A backend for a run that does not fit on this one; `None` if there is no other.
     fn fallback(&self) -> Option<Arc<dyn Backend>>;
 }
 
-/// A graph that is ready to run, over and over.
+/// A graph that is ready to run any number of times.
 pub trait Executable: Send {
-    /// Sets an input for this and all later runs. `name` and length are the graph's own: anything else is a bug
-    /// of the caller and panics.
+    /// Sets an input for this and all later runs.
+    ///
+    /// # Panics
+    /// If the graph has no input `name`, or its length is another.
     fn set_input(&mut self, name: &str, values: &[f32]);
 
-    /// An input or a kept tensor, to set it in parts. Its values are those of earlier runs.
+    /// An input or a kept tensor, to be set in parts. It holds the values of earlier runs.
     fn input_mut(&mut self, name: &str) -> &mut [f32];
 
     /// Runs all ops.
     ///
     /// # Errors
-    /// When the device fails; inputs are then still what was set.
+    /// When the device fails; the inputs keep their values.
     fn run(&mut self) -> Result<(), Error>;
 
-    /// Runs the ops that the outputs need beside the kept tensors, which are as the last whole run left them or as they were
-    /// set.
+    /// Runs only the ops that the outputs need beside the kept tensors, which keep the values of the last
+    /// whole run or those that were set.
     ///
     /// # Errors
     /// As [`run`](Executable::run).
     fn run_beside_kept(&mut self) -> Result<(), Error>;
 
-    /// Runs all ops, and shows `watch` what each product is about to read: its weight, and its input `[.., channels]`
-    /// in f32. Products with quantized weights are not shown; theirs are no f32 values.
+    /// Runs all ops, and calls `watch` with the left operand of each product before the product runs: its
+    /// weight, and its input `[.., channels]` in f32. Products with quantized weights are left out, because
+    /// their operands are not f32 values.
     ///
     /// # Errors
     /// As [`run`](Executable::run).
     fn run_watched(&mut self, watch: &mut dyn FnMut(&WeightSpec, &[f32])) -> Result<(), Error>;
 
-    /// Runs all ops, and tells `report` of each, in order, how long it took. The graph is the one that the backend prepared.
+    /// Runs all ops, and calls `report` for each of them, in order, with its duration. The graph is the one
+    /// that the backend prepared.
     ///
     /// # Errors
     /// As [`run`](Executable::run).
@@ -164,7 +172,10 @@ pub trait Executable: Send {
         report: &mut dyn FnMut(&PreparedGraph, &PreparedNode, Duration),
     ) -> Result<(), Error>;
 
-    /// An output of the last run, or a kept tensor. `name` is the graph's own: anything else panics.
+    /// An output of the last run, or a kept tensor.
+    ///
+    /// # Panics
+    /// If the graph has no output or kept tensor `name`.
     fn output(&self, name: &str) -> &[f32];
 
     /// Names of the outputs, in the order in which the graph declares them.

@@ -1,7 +1,8 @@
-//! What happens to a graph before a backend runs it, the same for every backend.
+//! Prepares a graph for a backend, in the same way for every backend.
 //!
-//! Branches of low rank go beside their products, products of integer weights get rows of bytes to read, and every tensor
-//! gets a place in memory. Compiling, footprint, cost and row step of a backend all start from the result, so they agree.
+//! Low-rank branches are added beside their products, products with integer weights get rows of bytes as
+//! input, and every tensor gets a place in memory. Compiling, footprint, cost and row step of a backend all
+//! start from the result, so they agree.
 
 use std::collections::HashMap;
 
@@ -18,17 +19,17 @@ use crate::{
     },
 };
 
-/// How a backend wants graphs to be prepared.
+/// How a backend needs graphs to be prepared.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Preparation {
-    /// Every tensor begins at a multiple of so many f32.
+    /// Alignment of every tensor, in f32.
     pub(super) alignment: usize,
-    /// f32 that the keys and values of a head take as integers, given their number and the channels of a head; `None` for
-    /// a backend whose attention stays in floats.
+    /// The number of f32 of the keys and values of a head as integers, given the number of keys and the
+    /// channels of a head; `None` for a backend whose attention is in floats.
     pub(super) key_elements: Option<fn(usize, usize) -> usize>,
 }
 
-/// The weights of a graph, in the form in which a backend reads them.
+/// The weights of a graph, in the form that a backend reads.
 pub(super) trait GraphWeights {
     /// Whether the weight is a matrix of integers.
     fn is_quantized(&self, id: WeightId) -> bool;
@@ -38,13 +39,13 @@ pub(super) trait GraphWeights {
 pub(super) struct Prepared<W> {
     pub(super) graph: PreparedGraph,
     pub(super) plan: Plan,
-    /// Of every tensor that is rows of bytes.
+    /// The layout of every tensor that is rows of bytes.
     pub(super) layouts: HashMap<TensorId, RowLayout>,
     pub(super) weights: W,
 }
 
 impl<W: GraphWeights> Prepared<W> {
-    /// Prepares `graph`; `bind` finds the weights of a list in a source.
+    /// Prepares `graph`; `bind` looks up the weights of a list in a source.
     ///
     /// # Errors
     /// Those of `bind`.
@@ -59,7 +60,7 @@ impl<W: GraphWeights> Prepared<W> {
         Ok(Prepared::with_weights(graph, weights, preparation))
     }
 
-    /// Prepares `graph`, which has its branches, for weights that were found before.
+    /// Prepares `graph`, which already has its branches, with weights that have been looked up.
     pub(super) fn with_weights(graph: Graph, weights: W, preparation: &Preparation) -> Prepared<W> {
         let layouts = IntegerLayouts {
             row_elements: |inputs: &[usize]| RowLayout::new(inputs).row_elements(),

@@ -1,4 +1,4 @@
-//! How rows of activations lie once they are bytes, on every backend.
+//! The layout of rows of activations as bytes, on every backend.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -6,9 +6,10 @@ use sdq_formats::layout::columns::{COLUMN_STEP, GROUP};
 
 use crate::graph::{PreparedGraph, TensorId};
 
-/// Channels that share a scale and an offset at most.
+/// Maximum number of channels that share a scale and an offset.
 ///
-/// Smaller blocks follow the values more closely and cost more: at the end of each, sums leave integers.
+/// Smaller blocks follow the values more closely but cost more time: at the end of each block, sums are
+/// converted from integers.
 pub const BLOCK: usize = 64;
 
 /// Scale and offset of a block: `x ≈ scale * q + offset`.
@@ -17,18 +18,18 @@ pub(super) type Factors = [f32; 2];
 /// A block of channels of one input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Block {
-    /// Where its channels lie in a row of floats.
+    /// Its channels in a row of floats.
     pub(super) channels: Range<usize>,
-    /// Where its bytes lie in a quantized row, padding included: a multiple of [`COLUMN_STEP`].
+    /// Its bytes in a quantized row, padding included: a multiple of [`COLUMN_STEP`].
     pub(super) columns: Range<usize>,
-    /// Which of the joined inputs it belongs to.
+    /// The index of its input among the joined inputs.
     pub(super) input: usize,
-    /// The first group of weights with a multiplier of their own in these columns, counted within a tap.
+    /// The first group of weights with multipliers of its own in these columns, counted within a tap.
     pub(super) first_group: usize,
 }
 
-/// How the channels of joined inputs lie in quantized rows: for each row its bytes, every input padded to a multiple of 8,
-/// and behind the last row's bytes the factors of all rows' blocks.
+/// The layout of the channels of joined inputs in quantized rows: first the bytes of all rows, with every
+/// input padded to a multiple of 8, then the factors of the blocks of all rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowLayout {
     pub(super) channels: usize,
@@ -37,7 +38,7 @@ pub struct RowLayout {
 }
 
 impl RowLayout {
-    /// Rows whose channels come from `inputs`, one after the other.
+    /// The layout of rows whose channels come from `inputs`, one after the other.
     pub fn new(inputs: &[usize]) -> RowLayout {
         let mut layout = RowLayout { channels: 0, width: 0, blocks: Vec::new() };
         let mut groups = 0;
@@ -59,7 +60,7 @@ impl RowLayout {
         layout
     }
 
-    /// What the description itself takes, in bytes.
+    /// Size of the description itself, in bytes.
     pub fn heap_bytes(&self) -> usize {
         size_of_val(self.blocks.as_slice())
     }
@@ -69,7 +70,7 @@ impl RowLayout {
         self.channels
     }
 
-    /// Channels of each block, and the bytes that it takes.
+    /// Channels of each block, and its bytes.
     #[cfg(test)]
     pub(super) fn block_channels(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
         self.blocks.iter().map(|block| (block.channels.clone(), block.columns.len()))
@@ -85,12 +86,12 @@ impl RowLayout {
         self.width
     }
 
-    /// Number of blocks of a row, each with its factors.
+    /// Number of blocks in a row, each with its factors.
     pub(super) fn block_count(&self) -> usize {
         self.blocks.len()
     }
 
-    /// Bytes and factors of rows to be quantized.
+    /// Bytes and factors of rows, to be written.
     pub(super) fn split_mut<'a>(&self, rows: &'a mut [f32]) -> (&'a mut [u8], &'a mut [Factors]) {
         let count = rows.len() / self.row_elements();
         let (values, factors) = rows.split_at_mut(count * self.width / size_of::<f32>());

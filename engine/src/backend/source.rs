@@ -1,4 +1,4 @@
-//! Where the weights of a graph come from.
+//! Sources of the weights of a graph.
 
 use std::collections::HashSet;
 
@@ -9,33 +9,33 @@ use sdq_formats::{
 
 use crate::{Error, graph::Branch};
 
-/// A component of a file, some of whose weights are read from other files of the same model.
+/// A component of a file, of which some weights may be read from other files of the same model.
 #[derive(Clone, Debug)]
 pub struct WeightSource<'w> {
     component: Component<'w>,
     overlays: Vec<(Component<'w>, &'w HashSet<String>)>,
-    /// What runs beside the products, under the names of [`branch_names`].
+    /// The low-rank branches beside the products, under the names of [`branch_names`].
     branches: Option<Component<'w>>,
 }
 
 impl<'w> WeightSource<'w> {
-    /// All weights from `component`.
+    /// Reads all weights from `component`.
     pub fn new(component: Component<'w>) -> WeightSource<'w> {
         WeightSource { component, overlays: Vec::new(), branches: None }
     }
 
-    /// Reads `weights` from `component` instead. `weights` are `component.weight` names; those of other components do
-    /// no harm.
+    /// Reads `weights` from `component` instead. `weights` are `component.weight` names; those of other
+    /// components are ignored.
     pub fn overlay(&mut self, component: Component<'w>, weights: &'w HashSet<String>) {
         self.overlays.push((component, weights));
     }
 
-    /// Runs the branches in `component` beside the products that they are for.
+    /// Adds the low-rank branches in `component` beside their products.
     pub fn add_branches(&mut self, component: Component<'w>) {
         self.branches = Some(component);
     }
 
-    /// What runs beside the product with the weight `spec`.
+    /// The low-rank branches beside the product with the weight `spec`.
     pub fn branches(&self, spec: &WeightSpec) -> Vec<Branch> {
         let Some(component) = &self.branches else { return Vec::new() };
         let spec_of = |name: &str| component.weight(name).map(|weight| weight.spec.clone());
@@ -64,10 +64,10 @@ impl<'w> WeightSource<'w> {
         over.map_or(self.component, |(component, _)| *component).weight(name)
     }
 
-    /// The weight that a graph describes as `spec`, in the form that `bind` makes of it.
+    /// The weight that a graph describes as `spec`, converted by `bind`.
     ///
     /// # Errors
-    /// When there is none of that name, role and shape, or `bind` makes nothing of its type.
+    /// When there is no weight of that name, role and shape, or `bind` does not support its type.
     pub(super) fn bind<T>(
         &self,
         spec: &WeightSpec,

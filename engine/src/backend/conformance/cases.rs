@@ -1,4 +1,4 @@
-//! The cases: every op with shapes that fit no tile.
+//! The cases: every op, with shapes that are no multiple of a tile.
 
 use sdq_formats::{WeightRole, WeightSpec, WeightType};
 
@@ -8,30 +8,30 @@ use crate::graph::{
     TensorId, WeightId, Window,
 };
 
-/// Which kernels a case is about.
+/// The kind of kernels that a case tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Products with weights of this type.
     Product(WeightType),
-    /// Products with weights of this type, of what the same graph has rounded to bytes.
+    /// Products with weights of this type whose left operand the same graph has rounded to bytes.
     Rounded(WeightType),
     /// Attention.
     Attention,
     /// Group and layer norms.
     Norm,
-    /// What treats every element alike, or moves it.
+    /// Ops that treat every element alike or move elements.
     Elements,
-    /// Tables.
+    /// Embedding tables.
     Embedding,
 }
 
 impl Kind {
-    /// Whether a backend may round floats to halves for it.
+    /// Whether a backend may round floats to half precision in cases of this kind.
     pub(super) fn may_be_halves(self) -> bool {
         matches!(self, Kind::Attention | Kind::Product(WeightType::F16))
     }
 
-    /// What `sdq doctor` calls it.
+    /// The name that `sdq doctor` shows.
     pub fn name(self) -> String {
         match self {
             Kind::Product(weight_type) => format!("products, {}", weight_type.name()),
@@ -44,18 +44,18 @@ impl Kind {
     }
 }
 
-/// Rounding of sums in single precision, in whatever order.
+/// Rounding of sums in single precision, in any order.
 const SUMS: Agreement = Agreement::Within(3e-6);
-/// Rounding of activations to bytes that fall to the other side where what is rounded differs in its last bits.
+/// Rounding of activations to bytes, where values that differ in their last bits round to different bytes.
 const BYTES: Agreement = Agreement::Within(3e-3);
 /// Queries, keys and values that the CPU rounds to integers.
 const INTEGER_ATTENTION: Agreement = Agreement::Within(2e-2);
 
-/// The type in which a case stores a weight.
+/// The type in which a case stores the weight `spec`.
 pub(super) fn type_of(case: &Case, spec: &WeightSpec) -> WeightType {
     let wanted = match case.kind {
         Kind::Product(weight_type) | Kind::Rounded(weight_type) => weight_type,
-        // Of a table only the last word of the name differs.
+        // Names of tables differ only in their last word.
         Kind::Embedding if spec.name.ends_with("q8") => WeightType::Q8,
         Kind::Embedding if spec.name.ends_with("f16") => WeightType::F16,
         _ => WeightType::F32,
@@ -63,7 +63,7 @@ pub(super) fn type_of(case: &Case, spec: &WeightSpec) -> WeightType {
     if spec.role != WeightRole::Vector && wanted.stores(spec.role) { wanted } else { WeightType::F32 }
 }
 
-/// `length` values spread evenly over `-1..1`, the same for the same seed (SplitMix64).
+/// `length` values spread evenly over `-1..1`, always the same for the same seed (SplitMix64).
 pub(crate) fn noise(seed: u64, length: usize) -> Vec<f32> {
     let mut state = seed;
     let mut next = || {
@@ -75,7 +75,7 @@ pub(crate) fn noise(seed: u64, length: usize) -> Vec<f32> {
     (0..length).map(|_| next()).collect()
 }
 
-/// All of them.
+/// All cases.
 pub(super) fn all() -> Vec<Case> {
     let mut cases = Cases::default();
     cases.elements();
@@ -96,7 +96,7 @@ pub(super) fn all() -> Vec<Case> {
 struct Cases(Vec<Case>);
 
 impl Cases {
-    /// Adds the graph that `build` writes and names the outputs of, with noise for inputs.
+    /// Adds the graph that `build` writes and whose outputs it names, with noise for inputs.
     fn add(&mut self, name: String, kind: Kind, agreement: Agreement, build: impl FnOnce(&mut GraphBuilder)) {
         let mut graph = GraphBuilder::new();
         build(&mut graph);
@@ -139,7 +139,7 @@ impl Cases {
                 let x = graph.input("x", &[1, rows, 2 * channels]);
                 let other = graph.input("other", &[1, rows, channels]);
                 let gated = graph.geglu(x);
-                // A product would take the sum; this reads it alone.
+                // A product would fuse the sum; this op reads it alone.
                 let y = graph.add(gated, other);
                 graph.output("y", y);
             });
@@ -174,7 +174,7 @@ impl Cases {
                 let name = format!("group norm of {batch}x{height}x{width}x{channels}, {groups} groups");
                 self.add(name, Kind::Norm, SUMS, |graph| {
                     let x = graph.input("x", &[batch, height, width, channels]);
-                    // A mean that is large beside the deviation.
+                    // A mean that is large compared with the deviation.
                     let far = graph.affine(0.5, 20.0, x);
                     let y = graph.group_norm("norm", far, groups, 1e-5, silu);
                     graph.output("y", y);
@@ -192,7 +192,7 @@ impl Cases {
         self.strip_norms();
     }
 
-    /// What strips of a picture are normalised with: sums that go on, and statistics that are given.
+    /// Normalisation of strips of a picture: sums that continue earlier ones, and given statistics.
     fn strip_norms(&mut self) {
         let (height, width, channels, groups) = (9, 5, 24, 4);
         let spec = |name: &str| WeightSpec::new(name, WeightRole::Vector, &[channels]);
@@ -245,7 +245,7 @@ impl Cases {
                 graph.output("y", y);
             });
             let case = self.0.last_mut().expect("added above");
-            // The last two are words past the vocabulary.
+            // The last two ids lie past the vocabulary.
             case.inputs[0].1 = [0, 10, 3, 12, 11, 5, 11, 1, 12, 9].map(|id| id as f32).to_vec();
         }
     }
@@ -285,7 +285,7 @@ impl Cases {
     fn products(&mut self, weight_type: WeightType) {
         let kind = Kind::Product(weight_type);
         let name = weight_type.name();
-        // The last is large enough for the largest tiles.
+        // The last shape is large enough for the largest tiles.
         let shapes = [
             (1, 1, 1),
             (5, 7, 3),
@@ -336,7 +336,7 @@ impl Cases {
                     format!("{name} convolution {label} of {batch}x{height}x{width}x{channels} to {n}");
                 self.add(name, kind, SUMS, |graph| {
                     let x = graph.input("x", &[batch, height, width, channels]);
-                    // One row for all images where there is but one image, else a row for each.
+                    // With one image, one row for all images; otherwise a row for each image.
                     let time = graph.input("time", &[if batch == 3 { 1 } else { batch }, n]);
                     let y = graph.conv2d("conv", x, n, window, Some(time));
                     let shape = graph.shape(y).to_vec();
@@ -348,7 +348,7 @@ impl Cases {
         }
     }
 
-    /// Bytes and integers whose sums floats hold: every backend has to find the same bits.
+    /// Bytes and integers whose sums are exact in floats: every backend has to compute the same bits.
     fn whole_products(&mut self, weight_type: WeightType) {
         let kind = Kind::Product(weight_type);
         let name = weight_type.name();
@@ -372,7 +372,7 @@ impl Cases {
         });
     }
 
-    /// What a graph rounds on the way: after norms and gates, and pixels that are repeated.
+    /// Ops that round their output to bytes: norms, gates, and upsampling of pixels.
     fn rounded(&mut self, weight_type: WeightType) {
         let kind = Kind::Rounded(weight_type);
         let name = weight_type.name();
@@ -412,7 +412,8 @@ impl Cases {
     }
 }
 
-/// Makes noise whole numbers from 0 to 255, of which every block of 64 channels of a row has both: its scale is one.
+/// Turns noise into whole numbers from 0 to 255. Every block of 64 channels of a row contains both 0 and 255,
+/// so its scale is one.
 fn whole_rows(values: &mut [f32], graph: &Graph, tensor: TensorId) {
     let channels = graph.shape(tensor).last().copied().unwrap_or(1);
     for row in values.chunks_mut(channels) {

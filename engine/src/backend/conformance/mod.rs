@@ -1,7 +1,9 @@
-//! One table of small graphs with odd shapes, for every op and every type of weight, that any backend can be held to.
+//! A table of small graphs with odd shapes, for every op and every weight type, with which any backend can be
+//! checked.
 //!
-//! The tests run it on every instruction set and on a software Vulkan device; `sdq doctor` runs it on the devices of a
-//! machine. The reference is the scalar code of the CPU backend, whose own tests hold it to sums in double precision.
+//! The tests run it on every instruction set and on a software Vulkan device; `sdq doctor` runs it on the
+//! devices of a machine. The reference is the scalar code of the CPU backend, whose own tests compare it with
+//! sums in double precision.
 
 pub(crate) mod cases;
 mod weights;
@@ -26,12 +28,12 @@ use crate::{Error, graph::Graph};
 
 pub use cases::Kind;
 
-/// How near two backends have to be.
+/// How closely two backends have to agree.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Agreement {
-    /// Every bit: what is computed are whole numbers that floats hold.
+    /// In every bit: the results are whole numbers that floats hold exactly.
     Exact,
-    /// The root of the mean squared difference, over that of the values.
+    /// The root of the mean squared difference, divided by that of the reference, is at most this.
     Within(f64),
 }
 
@@ -41,9 +43,9 @@ const HALVES: f64 = 3e-3;
 /// A graph with inputs and weights.
 #[derive(Clone)]
 pub struct Case {
-    /// What it is: op, type, shape.
+    /// Description: op, type, shape.
     pub name: String,
-    /// Which kernels it is about.
+    /// The kind of kernels that it tests.
     pub kind: Kind,
     agreement: Agreement,
     graph: Graph,
@@ -51,16 +53,16 @@ pub struct Case {
     component: String,
 }
 
-/// What became of a case.
+/// Result of a case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
-    /// Whether it is as near as it has to be.
+    /// Whether the difference is within the case's bound.
     pub agrees: bool,
-    /// The root of the mean squared difference to the reference, over that of the reference.
+    /// The root of the mean squared difference to the reference, divided by that of the reference.
     pub error: f64,
 }
 
-/// All cases, with the file that holds their weights.
+/// All cases, and the file that holds their weights.
 pub struct Conformance {
     cases: Vec<Case>,
     file: SdqFile,
@@ -70,7 +72,7 @@ pub struct Conformance {
 }
 
 impl Conformance {
-    /// Builds the table. Weights pass through a file in the system's temporary folder.
+    /// Builds the table. The weights are written to a file in the system's temporary folder.
     ///
     /// # Errors
     /// When that folder cannot be written.
@@ -78,7 +80,8 @@ impl Conformance {
         Conformance::of(cases::all())
     }
 
-    /// Only the cases in which every bit has to agree: few, and enough to know whether a device multiplies right.
+    /// Only the cases in which every bit has to agree: few, but enough to find out whether a device
+    /// multiplies correctly.
     ///
     /// # Errors
     /// As [`new`](Conformance::new).
@@ -88,7 +91,7 @@ impl Conformance {
         Conformance::of(cases)
     }
 
-    /// A table of one case: `graph`, with products whose weights are of `weight_type`.
+    /// A table of one case: `graph`, whose products have weights of `weight_type`.
     #[cfg(test)]
     pub(crate) fn of_graph(graph: Graph, weight_type: sdq_formats::WeightType) -> Result<Conformance, Error> {
         Conformance::of(vec![Case {
@@ -116,7 +119,7 @@ impl Conformance {
         Ok(Conformance { cases, file, reference, _path: path })
     }
 
-    /// The cases, in an order in which what others stand on comes first.
+    /// The cases, simple ones before those that build on them.
     pub fn cases(&self) -> &[Case] {
         &self.cases
     }
@@ -137,7 +140,7 @@ impl Conformance {
                 error <= HALVES
             }
             Agreement::Exact => expected.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()),
-            // False for what is not a number.
+            // False for NaN.
             Agreement::Within(bound) => error <= bound,
         };
         Ok(Outcome { agrees, error })
@@ -159,7 +162,7 @@ impl Conformance {
         Ok(look())
     }
 
-    /// What `backend` makes of `case` once `change` has been at its first input.
+    /// The outputs of `case` on `backend` after `change` has modified its first input.
     #[cfg(test)]
     pub(super) fn outputs_after(
         &self,
@@ -172,7 +175,7 @@ impl Conformance {
         self.run(&case, backend)
     }
 
-    /// Every output, one after the other.
+    /// All outputs, concatenated.
     fn run(&self, case: &Case, backend: &dyn Backend) -> Result<Vec<f32>, Error> {
         let component =
             self.file.component(&case.component).ok_or(Error::MissingComponent { component: "case" })?;
@@ -181,7 +184,7 @@ impl Conformance {
             executable.set_input(name, values);
         }
         executable.run()?;
-        // The second run finds what the first has left.
+        // The second run starts from the memory that the first has left.
         executable.run()?;
         let names = executable.output_names();
         Ok(names.iter().flat_map(|name| executable.output(name).to_vec()).collect())
@@ -192,7 +195,7 @@ impl Conformance {
 struct Temporary(PathBuf);
 
 impl Temporary {
-    /// With a name that no other process and no other table has.
+    /// Chooses a name that no other process and no other table uses.
     fn new() -> Temporary {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -202,7 +205,7 @@ impl Temporary {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // It was never written, or the system keeps it: neither harms.
+        // The file was never written, or the system keeps it; neither does harm.
         let _ = fs::remove_file(&self.0);
     }
 }
@@ -229,7 +232,7 @@ mod tests {
         }
     }
 
-    /// A table that cannot fail would prove nothing: a backend that is a little wrong is found out.
+    /// A backend that is slightly wrong must be detected; otherwise the table would prove nothing.
     #[test]
     fn a_wrong_backend_is_found_out() {
         let table = Conformance::new().unwrap();
@@ -237,7 +240,7 @@ mod tests {
             let mut wrong = case.clone();
             for (_, values) in &mut wrong.inputs {
                 let last = values.len() - 1;
-                // Ids stay ids.
+                // Ids are not changed.
                 if case.kind != Kind::Embedding {
                     values[last] = values[last] * 1.5 + 1.0;
                 }

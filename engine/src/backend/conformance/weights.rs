@@ -1,4 +1,4 @@
-//! Weights of the cases: noise in every type, as a file holds it.
+//! Weights of the cases: noise in every type, encoded as in a file.
 
 use std::path::Path;
 
@@ -34,12 +34,12 @@ pub(super) fn write(path: &Path, cases: &[Case]) -> Result<(), SdqError> {
     writer.finish().map(|_| ())
 }
 
-/// Noise as `weight_type`. `whole`: so that products with whole numbers are whole numbers.
+/// Noise as `weight_type`. With `whole`, products with whole numbers are whole numbers.
 fn encode(spec: &WeightSpec, weight_type: WeightType, whole: bool, seed: u64) -> Encoded {
     let elements: usize = spec.shape.iter().product();
     let fan_in: usize = spec.shape[1..].iter().product();
     let values = || {
-        // Norms multiply by about one; products keep the size of what they read.
+        // Norms multiply by about one; products keep the magnitude of their input.
         let (scale, shift) = match spec.role {
             WeightRole::Vector if spec.name.ends_with("norm.weight") => (0.5, 1.0),
             WeightRole::Vector | WeightRole::Table => (1.0, 0.0),
@@ -72,7 +72,7 @@ fn columns_of(spec: &WeightSpec) -> Columns {
     Columns::of(spec).expect("cases have matrices and convolutions")
 }
 
-/// Of every feature and input.
+/// The scales of every feature and input.
 fn scales(spec: &WeightSpec, whole: bool, seed: u64, largest: f32) -> Vec<u8> {
     let columns = columns_of(spec);
     let lanes = spec.shape[0].div_ceil(PANEL) * PANEL * columns.inputs().len();
@@ -82,7 +82,8 @@ fn scales(spec: &WeightSpec, whole: bool, seed: u64, largest: f32) -> Vec<u8> {
     bytemuck::cast_slice(&scales).to_vec()
 }
 
-/// Calls `each` with the feature and column of every element, padding left out, and the group of 32 that it lies in.
+/// Calls `each` with the feature and column of every element except padding, and the group of 32 columns that
+/// contains it.
 fn for_each_element(spec: &WeightSpec, mut each: impl FnMut(usize, usize, usize)) {
     for run in columns_of(spec).runs() {
         for feature in 0..spec.shape[0] {
@@ -99,7 +100,7 @@ fn q8(spec: &WeightSpec, whole: bool, seed: u64) -> Vec<Vec<u8>> {
     let noise = noise(seed, values.len());
     for_each_element(spec, |feature, column, _| {
         let at = feature / PANEL * panel_bytes + q8_position(column, feature % PANEL);
-        // Neighbours add up to 128 at most; now and then one is as large as can be.
+        // Neighbours add up to at most 128; some elements have the largest possible value.
         let is_peak = column % 2 == 0 && noise[at] > 0.95;
         let value = if is_peak { 127.0 } else { 64.0 * noise[at] };
         let beside = column % 2 == 1 && values[at - 1] == 127;

@@ -4,13 +4,14 @@ use std::ops::{Deref, Range};
 
 use crate::{Error, pages::Pages};
 
-/// f32 values in one block, addressed by the ranges of a plan. Pages are aligned to more than a plan's cache lines.
+/// f32 values in one block, addressed by the ranges of a plan. Pages are aligned more strictly than the cache
+/// lines of a plan.
 pub(super) struct Arena {
     pages: Pages,
 }
 
 impl Arena {
-    /// `elements` zeros.
+    /// Allocates `elements` zeros.
     pub(super) fn new(elements: usize) -> Result<Arena, Error> {
         Ok(Arena { pages: Pages::zeros(elements)? })
     }
@@ -23,7 +24,7 @@ impl Arena {
         &mut self.pages[range]
     }
 
-    /// One range to write and others to read. The plan keeps a node's output apart from its inputs.
+    /// One range to write and several to read. The plan never lets a node's output overlap its inputs.
     pub(super) fn split(
         &mut self,
         out: Range<usize>,
@@ -44,10 +45,10 @@ impl Arena {
     }
 }
 
-/// No op reads more: a convolution reads a picture, the biases of channels and a picture to add.
+/// The most inputs of an op: a convolution reads a picture, the biases of its channels and a picture to add.
 const MAX_INPUTS: usize = 3;
 
-/// What an op reads, in its order.
+/// The inputs of an op, in its order.
 pub(super) struct Inputs<'a> {
     values: [&'a [f32]; MAX_INPUTS],
     count: usize,

@@ -1,4 +1,4 @@
-//! Handing a file's weights to the kernels: the mapped bytes themselves, under their types.
+//! Gives the weights of a file to the kernels: the mapped bytes themselves, by type.
 
 use half::f16;
 use sdq_formats::{
@@ -28,7 +28,7 @@ pub(super) struct Blank {
 }
 
 impl Blank {
-    /// Enough for weights of up to `len` values, padding included.
+    /// Allocates enough for weights of up to `len` values, padding included.
     pub(super) fn new(len: usize) -> Blank {
         let value = |index: usize| ((index * 7919) % 2003) as f32 / 20_030.0 - 0.05;
         let floats: Vec<f32> = (0..len).map(value).collect();
@@ -62,7 +62,7 @@ impl<'w> BoundWeights<'w> {
         Ok(BoundWeights { weights: weights.collect::<Result<_, _>>()? })
     }
 
-    /// Weights as a file with these types might have them, out of `blank`: for measuring, not for drawing.
+    /// Weights of the types that a file might have, made of `blank`: for measurements, not for drawing.
     pub(super) fn blank(specs: &[WeightSpec], integers: bool, blank: &'w Blank) -> BoundWeights<'w> {
         let bind = |spec: &WeightSpec| {
             let (n, k) = (spec.shape[0], spec.shape[1..].iter().product::<usize>());
@@ -106,7 +106,7 @@ impl<'w> BoundWeights<'w> {
         }
     }
 
-    /// What the list itself takes, in bytes.
+    /// Size of the list itself, in bytes.
     pub(super) fn heap_bytes(&self) -> usize {
         let each = self.weights.iter().map(|weight| match weight {
             Bound::Quantized(matrix) => matrix.heap_bytes(),
@@ -122,7 +122,7 @@ impl GraphWeights for BoundWeights<'_> {
     }
 }
 
-/// The reader has checked role, shape, length and alignment; what is left is to name the element type. `None` where no
+/// Determines the element type; the reader has checked role, shape, length and alignment. `None` where no
 /// kernel reads the type in this role.
 fn bind(weight: Weight<'_>) -> Option<Bound<'_>> {
     let shape = &weight.spec.shape;

@@ -1,8 +1,8 @@
-//! How long a graph will take: the work of each op times what its kind was seen to take at small sizes on this machine.
+//! Estimates the time of a graph: the work of each op times the measured rate of its kind on this machine.
 //!
-//! Rates come from two little graphs that run through the same code as a model's, so whatever is done to those is in
-//! them. Shapes matter less than kinds: products of a kind keep their rate within some 20 % once they are large enough for
-//! every thread.
+//! The rates are measured with two small graphs that run through the same code as a model's, so they include
+//! every optimisation. The kind of an op matters more than its shape: products of one kind keep their rate
+//! within some 20 % once they are large enough for all threads.
 
 use std::{
     collections::HashMap,
@@ -25,53 +25,53 @@ use crate::{
     pages::Pages,
 };
 
-/// Sizes of the graphs that are measured: pixels of a side, channels as in the widest level of SD1.5's U-Net, and the
-/// hidden channels of its feed-forward. Some milliseconds for each product.
+/// Sizes of the measured graphs: pixels of a side, channels as in the widest level of SD1.5's U-Net, and the
+/// hidden channels of its feed-forward. Each product takes some milliseconds.
 const SIDE: usize = 24;
 const CHANNELS: usize = 320;
 const HIDDEN: usize = 2560;
-/// Heads of the two attentions: their difference tells what a score takes beside its multiply-adds.
+/// Heads of the two attentions: their difference gives the time of a score, apart from its multiply-adds.
 const HEADS: [usize; 2] = [8, 2];
-/// Each graph runs once to warm up, and then so often; the least time of each op counts.
+/// Each graph runs once to warm up and then this many times; the shortest time of each op counts.
 const RUNS: usize = 6;
-/// f32 of a block that is touched for the first time.
+/// f32 values in a block of memory that is written for the first time.
 const TOUCHED: usize = 2 << 20;
-/// Sums of a strip and norms that are given theirs go over the picture once where a norm goes twice.
+/// Sums of a strip, and norms with given statistics, read the picture once where a norm reads it twice.
 const HALF_NORM: f64 = 0.5;
 
-/// What a node does that takes time.
+/// The kind of work that a node does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Kind {
     /// See [`Operation::name`](crate::graph::Operation::name).
     op: &'static str,
-    /// Whether it multiplies integers.
+    /// Whether the op multiplies integers.
     integer: bool,
-    /// Whether it is a convolution with fewer multiplications than it counts.
+    /// Whether the op is a convolution that needs fewer multiplications than it counts.
     winograd: bool,
 }
 
 impl Kind {
-    /// Of an op in floats.
+    /// The kind of an op in floats.
     fn float(op: &'static str) -> Kind {
         Kind { op, integer: false, winograd: false }
     }
 }
 
-/// What work takes on a pool.
+/// Measured times of each kind of work on a pool.
 #[derive(Clone, Debug)]
 pub(super) struct Rates {
-    /// Seconds for each multiply-add of products, for each element of the rest, with all threads.
+    /// Seconds for each multiply-add of products, and for each element of other ops, with all threads.
     seconds: HashMap<Kind, f64>,
     /// Seconds of attentions for each multiply-add and for each score.
     attention: HashMap<Kind, [f64; 2]>,
-    /// Seconds of any op, however small.
+    /// Seconds that any op takes, however small.
     op: f64,
-    /// Seconds for each f32 that is touched for the first time.
+    /// Seconds for each f32 that is written for the first time.
     touch: f64,
 }
 
 impl Rates {
-    /// Measures `pool`.
+    /// Measures the rates of `pool`.
     pub(super) fn measure(pool: &Arc<Pool>) -> Result<Rates, Error> {
         let blank = Blank::new(HIDDEN.max(9 * CHANNELS) * CHANNELS);
         let mut rates =
@@ -107,7 +107,7 @@ impl Rates {
         }
     }
 
-    /// What one run of `prepared` takes.
+    /// The cost of one run of `prepared`.
     pub(super) fn cost(&self, pool: &Pool, prepared: &Prepared<'_>) -> Cost {
         let mut cost = Cost { first: prepared.plan.elements() as f64 * self.touch, ..Cost::default() };
         for node in &prepared.graph.nodes {
@@ -146,7 +146,8 @@ impl Rates {
         seconds * pool.threads() as f64 / threads as f64
     }
 
-    /// Of a kind that was not measured, that of a sum, which moves memory and does little else.
+    /// The rate of `kind`; for a kind that was not measured, the rate of a sum, which does little but move
+    /// memory.
     fn rate(&self, kind: Kind) -> f64 {
         let sum = Kind::float(Op::Add.name());
         self.seconds.get(&kind).or_else(|| self.seconds.get(&sum)).copied().unwrap_or(0.0)
@@ -189,7 +190,7 @@ fn attention_work(graph: &PreparedGraph, node: &PreparedNode) -> Option<[f64; 2]
     Some([products * share, scores * share])
 }
 
-/// The least time of each node, and what ran.
+/// The shortest time of each node, and the graph that ran.
 fn least_times<'w>(
     pool: &Arc<Pool>,
     graph: Graph,
@@ -219,7 +220,7 @@ fn least_times<'w>(
     Ok((prepare(graph), least))
 }
 
-/// Every kind of op of a model with integers, as a block of a U-Net has them.
+/// Every kind of op of a model with integer weights, arranged as in a block of a U-Net.
 fn block() -> Graph {
     let mut graph = GraphBuilder::new();
     let x = graph.input("x", &[2, SIDE, SIDE, CHANNELS]);
@@ -244,7 +245,7 @@ fn block() -> Graph {
     graph.finish()
 }
 
-/// What differs where weights are floats.
+/// The ops that differ where weights are floats.
 fn products() -> Graph {
     let mut graph = GraphBuilder::new();
     let x = graph.input("x", &[2, SIDE, SIDE, CHANNELS]);
@@ -263,7 +264,7 @@ fn products() -> Graph {
     graph.finish()
 }
 
-/// Ops that do next to nothing.
+/// Ops that do almost nothing.
 fn tiny() -> Graph {
     let mut graph = GraphBuilder::new();
     let mut x = graph.input("x", &[1, 16]);
@@ -274,7 +275,7 @@ fn tiny() -> Graph {
     graph.finish()
 }
 
-/// Seconds for each f32 of memory that is touched for the first time.
+/// Seconds for each f32 of memory that is written for the first time.
 fn touch() -> Result<f64, Error> {
     let start = Instant::now();
     let mut pages = Pages::zeros(TOUCHED)?;
@@ -306,7 +307,7 @@ mod tests {
         });
         assert_eq!(costs[0].integer, 64 * 64 * 64 * 64 * 9);
         assert_eq!(costs[0].float, 0);
-        // A batch of two takes twice as long, but for what every op takes.
+        // A batch of two takes twice as long, except for the fixed time of each op.
         costs[0].seconds *= 2.0;
         assert!((costs[1].seconds / costs[0].seconds - 1.0).abs() < 0.1, "{costs:?}");
         for (kind, seconds) in &rates.seconds {

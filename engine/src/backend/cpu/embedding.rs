@@ -1,8 +1,8 @@
-//! Rows of two tables, summed.
+//! Sums of rows of two tables.
 
 use half::f16;
 
-/// A table `[rows, width]` as it lies in the file.
+/// A table `[rows, width]` as it is stored in the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Table<'a> {
     pub(super) width: usize,
@@ -38,8 +38,8 @@ impl Table<'_> {
     }
 }
 
-/// `out[i] = tokens[ids[i]] + positions[i mod length]`, with rows of `words` for ids past the rows of `tokens`. The tokenizer
-/// has checked that every id has a row.
+/// `out[i] = tokens[ids[i]] + positions[i mod length]`, with rows of `words` for ids past the rows of
+/// `tokens`. The tokenizer has checked that every id has a row.
 pub(super) fn lookup(
     ids: &[f32],
     (tokens, words): (Table, &[f32]),

@@ -1,7 +1,7 @@
-//! What the machine can do at most, measured: multiply-adds in registers, and copying.
+//! Measures the limits of the machine: multiply-adds in registers, and copying.
 //!
-//! A time by itself says as much about the machine and its other work as about a kernel; a share of a limit that was
-//! measured beside it says something of the kernel.
+//! A time by itself depends on the machine and its other work as much as on a kernel. A share of a limit that
+//! was measured at the same time describes the kernel.
 
 use std::{hint::black_box, thread, time::Instant};
 
@@ -11,21 +11,21 @@ use super::{
 };
 use crate::backend::Limits;
 
-/// Measures all three with all threads of `pool`; takes some tenths of a second.
+/// Measures all three limits with all threads of `pool`; takes some tenths of a second.
 pub fn measure(pool: &Pool) -> Limits {
     const COPIED: usize = 16 << 20;
     let copy = copy_rate(pool, COPIED) * size_of::<f32>() as f64;
     Limits { integer: dot_rate(pool), float: fma_rate(pool), copy }
 }
 
-/// Single-precision multiply-adds per second of all threads of `pool` when nothing leaves the registers.
+/// Single-precision multiply-adds per second of all threads of `pool`, with all operands in registers.
 pub fn fma_rate(pool: &Pool) -> f64 {
     const ROUNDS: usize = 1 << 19;
     let per_round = on_all_threads(pool, || pool.isa().dispatch(FmaLoop { rounds: ROUNDS }));
     per_round * ROUNDS as f64
 }
 
-/// Multiply-adds of bytes per second of all threads of `pool` when nothing leaves the registers.
+/// Multiply-adds of bytes per second of all threads of `pool`, with all operands in registers.
 pub fn dot_rate(pool: &Pool) -> f64 {
     const ROUNDS: usize = 1 << 19;
     let per_round = on_all_threads(pool, || pool.isa().dispatch(DotLoop { rounds: ROUNDS }));
@@ -48,7 +48,7 @@ pub fn copy_rate(pool: &Pool, len: usize) -> f64 {
     per_part * part as f64
 }
 
-/// Runs `work` on as many threads as the pool has, and adds up `1 / seconds` of each.
+/// Runs `work` on as many threads as the pool has, and sums `1 / seconds` over them.
 fn on_all_threads(pool: &Pool, work: impl Fn() -> f64 + Sync) -> f64 {
     thread::scope(|scope| {
         let threads: Vec<_> = (0..pool.threads()).map(|_| scope.spawn(&work)).collect();
@@ -56,7 +56,7 @@ fn on_all_threads(pool: &Pool, work: impl Fn() -> f64 + Sync) -> f64 {
     })
 }
 
-/// Multiply-adds on accumulators that depend on nothing but themselves; tells how many seconds they took, per lane.
+/// Multiply-adds on independent accumulators; returns the seconds they took, per lane.
 struct FmaLoop {
     rounds: usize,
 }
@@ -93,8 +93,8 @@ impl FmaLoop {
     }
 }
 
-/// Integer dot products on accumulators that depend on nothing but themselves; tells how many seconds they took, per
-/// multiply-add of a round.
+/// Integer dot products on independent accumulators; returns the seconds they took, per multiply-add of a
+/// round.
 struct DotLoop {
     rounds: usize,
 }
@@ -118,8 +118,8 @@ impl DotLoop {
         let start = Instant::now();
         let weights = black_box([1_i8; 4 * LANES]);
         let mut sums = [isa.zero_ints(); CHAINS];
-        // Other bytes for each chain and round, read from the first-level cache as a product reads them: with the same ones
-        // the compiler would multiply once and add often.
+        // Each chain and round uses different bytes, read from the first-level cache as in a product: with
+        // equal bytes the compiler would multiply once and add repeatedly.
         let left = black_box([[1_u8, 2, 3, 4]; 64]);
         for round in 0..self.rounds {
             for (chain, sum) in sums.iter_mut().enumerate() {

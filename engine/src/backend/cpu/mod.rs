@@ -1,4 +1,4 @@
-//! The CPU backend: runs a planned graph op after op, every kernel spread over one thread pool.
+//! The CPU backend: runs a planned graph op by op, with every kernel spread over one thread pool.
 
 mod arena;
 mod bind;
@@ -53,7 +53,7 @@ impl CpuBackend {
         Ok(CpuBackend { pool: Arc::new(Pool::new(threads)?), rates: Arc::default() })
     }
 
-    /// As [`CpuBackend::new`], with kernels held to an instruction set.
+    /// As [`CpuBackend::new`], but kernels use the given instruction set.
     ///
     /// # Errors
     /// As [`CpuBackend::new`].
@@ -143,7 +143,7 @@ struct CpuExecutable<'w> {
     pool: Arc<Pool>,
     prepared: Prepared<'w>,
     arena: Arena,
-    /// Of every node.
+    /// For each node, whether the outputs need it beside the kept tensors.
     needed_beside_kept: Vec<bool>,
 }
 
@@ -154,7 +154,7 @@ impl<'w> CpuExecutable<'w> {
         Ok(CpuExecutable { pool, prepared, arena, needed_beside_kept })
     }
 
-    /// Has `run` do each node in turn: it is given the node's inputs and where its output goes.
+    /// Calls `run` for each node in turn, with the node's inputs and the memory of its output.
     fn run_nodes(&mut self, run: impl FnMut(&Step<'_>, &[&[f32]], &mut [f32])) {
         self.run_some(|_| true, run);
     }
@@ -244,8 +244,8 @@ mod tests {
     };
     use bind::Blank;
 
-    /// Convolutions in 2x2 pixels are the only ops that look at rows together, and the models that tests convert are too
-    /// narrow for them.
+    /// Winograd convolutions in 2x2 pixels are the only ops that round rows together, and the models that
+    /// tests convert are too narrow for them.
     #[test]
     fn strips_of_wide_convolutions_are_those_of_the_whole() {
         let mut graph = GraphBuilder::new();

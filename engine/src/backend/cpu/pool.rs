@@ -1,4 +1,4 @@
-//! The threads that kernels share, and the instruction set they use.
+//! The threads that kernels share, and the instruction set that they use.
 
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,13 +10,13 @@ use crate::{
     graph::ELEMENT_WORK,
 };
 
-/// More threads than this are taken for a mistake.
+/// More threads than this are considered a mistake.
 const MAX_THREADS: usize = 1024;
 
-/// Multiply-adds for which it pays to wake a thread: some 20 µs of one core.
+/// The number of multiply-adds for which it pays to wake a thread: some 20 µs of one core.
 const PARALLEL_WORK: usize = 1 << 21;
 
-/// Why there is no pool.
+/// Errors of starting a pool.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// The number of threads asked for is out of bounds.
@@ -30,7 +30,7 @@ pub enum PoolError {
     Start {
         /// The number asked for.
         threads: usize,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -43,14 +43,14 @@ impl From<PoolError> for Error {
 
 /// A fixed number of threads, the caller's included.
 ///
-/// Kernels divide only rows and columns of their output among the threads, never a sum, so results do not depend on
-/// how many there are.
+/// Kernels divide only rows and columns of their output among the threads, never a sum, so results do not
+/// depend on the number of threads.
 pub struct Pool {
     /// All threads but the caller's.
     workers: Workers,
     threads: usize,
     isa: Isa,
-    /// Multiply-adds that are worth a thread.
+    /// The number of multiply-adds that is worth a thread.
     parallel_work: usize,
 }
 
@@ -63,7 +63,7 @@ impl Pool {
         Self::with_isa(threads, Isa::best())
     }
 
-    /// As [`Pool::new`], with kernels held to the given instruction set.
+    /// As [`Pool::new`], but kernels use the given instruction set.
     ///
     /// # Errors
     /// As [`Pool::new`].
@@ -87,7 +87,7 @@ impl Pool {
         self.isa
     }
 
-    /// Divides even the smallest work, so that tests of odd little shapes see more than one task.
+    /// Divides even the smallest work, so that tests of small odd shapes have more than one task.
     #[cfg(test)]
     pub(crate) fn dividing_everything(mut self) -> Self {
         self.parallel_work = 1;
@@ -104,7 +104,7 @@ impl Pool {
         self.threads_for_products(elements.saturating_mul(ELEMENT_WORK))
     }
 
-    /// Runs `task` once for each index in `0..tasks`, in order of index as threads come free, and waits for the last.
+    /// Runs `task` once for each index in `0..tasks`, starting in order of index, and waits for all of them.
     pub(crate) fn parallel_for(&self, tasks: usize, task: impl Fn(usize) + Sync) {
         let next = AtomicUsize::new(0);
         let work = || {

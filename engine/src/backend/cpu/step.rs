@@ -1,4 +1,4 @@
-//! One op → one call of a kernel.
+//! Maps each op to a call of a kernel.
 
 use std::collections::HashMap;
 
@@ -13,18 +13,18 @@ use crate::graph::{
     Activation, Op, PreparedGraph, PreparedNode, PreparedOp, RowOp, TensorId, WeightId, Window,
 };
 
-/// One node on its way into a kernel.
+/// One node and the context in which its kernel runs.
 pub(super) struct Step<'a> {
     pub(super) pool: &'a Pool,
     pub(super) graph: &'a PreparedGraph,
     pub(super) weights: &'a BoundWeights<'a>,
-    /// Of every tensor that is bytes.
+    /// The layout of every tensor of bytes.
     pub(super) layouts: &'a HashMap<TensorId, RowLayout>,
     pub(super) node: &'a PreparedNode,
 }
 
 impl Step<'_> {
-    /// Runs the node; `inputs` in the op's order.
+    /// Runs the node; `inputs` are in the op's order.
     pub(super) fn run(&self, inputs: &[&[f32]], out: &mut [f32]) {
         let pool = self.pool;
         let x = inputs[0];
@@ -53,7 +53,7 @@ impl Step<'_> {
         }
     }
 
-    /// Runs an op as a model writes it.
+    /// Runs an op that models write.
     fn run_model(&self, op: &Op, inputs: &[&[f32]], out: &mut [f32]) {
         let Step { pool, weights, node, .. } = *self;
         let x = inputs[0];
@@ -107,7 +107,7 @@ impl Step<'_> {
         }
     }
 
-    /// Runs an op whose rows may be rounded as they are made.
+    /// Runs an op whose output rows may be rounded as they are computed.
     fn make_rows(&self, op: &RowOp, inputs: &[&[f32]], out: RowOutput<'_>) {
         let Step { pool, weights, node, .. } = *self;
         let x = inputs[0];
@@ -132,7 +132,7 @@ impl Step<'_> {
         }
     }
 
-    /// Working memory that the node's kernel takes.
+    /// Working memory of the node's kernel.
     pub(super) fn scratch(&self) -> ScratchUse {
         match &self.node.op {
             PreparedOp::Model(op) => self.model_scratch(op),
@@ -190,7 +190,7 @@ impl Step<'_> {
         kernels::group_norm_scratch(shape[0], rows, shape[shape.len() - 1], groups)
     }
 
-    /// Whether it is a convolution that is done with fewer multiplications.
+    /// Whether the node is a convolution that uses Winograd's algorithm.
     pub(super) fn is_winograd(&self) -> bool {
         match self.node.op {
             PreparedOp::Model(Op::Conv2d { weight, ref window, .. }) => match self.weights.product(weight) {
@@ -224,24 +224,25 @@ impl Step<'_> {
         }
     }
 
-    /// How the rows lie that the node writes as bytes.
+    /// The layout of the rows that the node writes as bytes.
     fn layout(&self) -> &RowLayout {
         &self.layouts[&self.node.output]
     }
 
-    /// f32 of a quantized tensor that are bytes of rows; their factors lie behind them.
+    /// The number of f32 that hold the bytes of a quantized tensor's rows; their factors follow.
     fn elements_of_bytes(&self, tensor: TensorId) -> usize {
         self.rows(tensor) * self.layout().width() / size_of::<f32>()
     }
 
-    /// The node's upsampling, of so many channels.
+    /// The shape of the node's upsampling, with `channels` channels.
     fn upsampling(&self, channels: usize) -> UpsampleShape {
         let [batch, in_height, in_width, _] = self.picture(self.node.inputs[0]);
         let [_, out_height, out_width, _] = self.picture(self.node.output);
         UpsampleShape { batch, in_height, in_width, out_height, out_width, channels }
     }
 
-    /// The geometry of a convolution whose input has `in_channels`, which its tensor does not show once quantized.
+    /// The geometry of a convolution whose input has `in_channels`, which the shape of a quantized tensor
+    /// does not give.
     fn conv_shape(&self, window: &Window, in_channels: usize) -> ConvShape {
         let [batch, in_height, in_width, _] = self.picture(self.node.inputs[0]);
         let [_, out_height, out_width, _] = self.picture(self.node.output);
@@ -259,7 +260,7 @@ impl Step<'_> {
         }
     }
 
-    /// An attention of the first input to `keys` keys, not causal.
+    /// The shape of an attention, not causal, whose queries are the first input, with `keys` keys.
     fn attention_shape(&self, heads: usize, keys: usize) -> AttentionShape {
         let q = self.node.inputs[0];
         let head_dim = self.channels(q) / heads;
@@ -268,7 +269,7 @@ impl Step<'_> {
         AttentionShape { batch, heads, queries, keys, head_dim, causal: false, scale }
     }
 
-    /// An attention whose keys are the first input.
+    /// The shape of an attention whose keys are the first input.
     fn key_shape(&self, heads: usize) -> AttentionShape {
         self.attention_shape(heads, self.tokens(self.node.inputs[0]))
     }

@@ -1,4 +1,5 @@
-//! The primitives that [`workers`](super::workers) is written with, so that `engine/loom` can put others in their place.
+//! The synchronisation primitives of [`workers`](super::workers), in a module of their own so that
+//! `engine/loom` can replace them.
 
 pub(super) use std::{
     hint::spin_loop,
@@ -9,7 +10,8 @@ pub(super) use std::{
     thread::{self, JoinHandle, Thread},
 };
 
-/// How often a thread looks for news before it sleeps: some ten microseconds, about what it takes to wake one.
+/// How often a thread checks for work before it sleeps: some ten microseconds, about the time it takes to
+/// wake one.
 pub(super) const LOOKS: usize = 500;
 
 /// Wakes a thread that has been given a job, or keeps it from falling asleep.

@@ -1,7 +1,7 @@
 //! Threads that wait for work and take it without allocating: each has a mailbox for one job.
 //!
-//! `engine/loom` compiles this file with loom's primitives in place of those in [`sync`](super::sync), and checks the orders in
-//! which the threads can take turns.
+//! `engine/loom` compiles this file with loom's primitives instead of those in [`sync`](super::sync), and
+//! checks the possible interleavings of the threads.
 #![expect(unsafe_code, reason = "a job is lent to other threads by its address")]
 
 use std::{
@@ -17,17 +17,17 @@ use super::sync::{
     wake,
 };
 
-/// Work that several threads do at once, on the stack of the thread that wants it done.
+/// Work that several threads do at once, stored on the stack of the thread that requests it.
 struct Job<'a> {
     work: &'a (dyn Fn() + Sync),
-    /// Workers that were given the job and have neither done it nor been relieved of it.
+    /// Workers that were given the job and have neither finished it nor had it withdrawn.
     left: AtomicUsize,
     panic: Mutex<Option<Box<dyn Any + Send>>>,
     caller: Thread,
 }
 
 struct Worker {
-    /// What to do next; null while there is nothing.
+    /// The next job; null if there is none.
     mailbox: AtomicPtr<Job<'static>>,
     stop: AtomicBool,
 }
@@ -51,11 +51,11 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Calls `work` on this thread and, at the same time, on up to `helpers` others: on those that find the time before
-    /// this one is done.
+    /// Calls `work` on this thread and, at the same time, on up to `helpers` other threads: those that become
+    /// free before this one is done.
     ///
     /// # Panics
-    /// If any of the calls does.
+    /// If any of the calls panics.
     pub(super) fn run(&self, helpers: usize, work: &(dyn Fn() + Sync)) {
         let job = Job { work, left: AtomicUsize::new(0), panic: Mutex::new(None), caller: thread::current() };
         let posted = Posted { workers: self, helpers, job: &job };
@@ -81,7 +81,8 @@ impl Drop for Workers {
     }
 }
 
-/// A job that workers may know of. Dropping it waits until none does, whether the caller returns or unwinds.
+/// A job in the mailboxes of workers. Dropping it waits until no worker refers to it, both on return and on
+/// unwinding.
 struct Posted<'a> {
     workers: &'a Workers,
     helpers: usize,
@@ -100,7 +101,7 @@ impl Posted<'_> {
             match worker.mailbox.compare_exchange(free, self.address(), Ordering::Release, Ordering::Relaxed)
             {
                 Ok(_) => wake(thread.thread()),
-                // Another caller's job waits there.
+                // The mailbox holds the job of another caller.
                 Err(_) => _ = self.job.left.fetch_sub(1, Ordering::Relaxed),
             }
         }
@@ -155,7 +156,7 @@ impl Worker {
     }
 }
 
-/// Looks for a while, then sleeps until somebody unparks the thread and the condition holds.
+/// Polls for a while, then sleeps until another thread unparks this one and the condition holds.
 fn wait_until(condition: impl Fn() -> bool) {
     for _ in 0..LOOKS {
         if condition() {
@@ -202,7 +203,7 @@ mod tests {
                 });
             }
         });
-        // Each of the 1500 outer calls ran on its caller at least, and so did what was called from within.
+        // Each of the 1500 outer calls ran at least on its caller, and so did the nested calls.
         assert!(calls.load(Ordering::Relaxed) >= 1500);
     }
 
@@ -215,7 +216,7 @@ mod tests {
             let result = catch_unwind(AssertUnwindSafe(|| {
                 workers.run(1, &|| {
                     if thread::current().id() == here {
-                        // Until the other has the job: else it would be taken back.
+                        // Waits until the other thread has the job, which would be withdrawn otherwise.
                         while !started.load(Ordering::Relaxed) {
                             thread::yield_now();
                         }

@@ -11,14 +11,14 @@ use ash::vk;
 
 use super::{device::Gpu, error::VulkanError};
 
-/// What a buffer is for, which decides where it lies.
+/// The purpose of a buffer, which decides in which memory it is allocated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Kernels read and write it, the host does not.
+    /// Kernels read and write it; the host does not.
     Device,
-    /// The host writes it once, kernels read it.
+    /// The host writes it once; kernels read it.
     Weights,
-    /// On its way between host and device.
+    /// For transfers between host and device.
     Staging,
 }
 
@@ -36,7 +36,7 @@ impl Purpose {
         match self {
             Purpose::Weights if shared => const { &[BOTH, DEVICE, Flags::empty()] },
             Purpose::Device | Purpose::Weights => const { &[DEVICE, Flags::empty()] },
-            // Reading memory that is not cached crawls.
+            // Reading uncached memory is very slow.
             Purpose::Staging => const { &[CACHED, VISIBLE] },
         }
     }
@@ -48,7 +48,7 @@ pub(super) struct Buffer {
     pub(super) raw: vk::Buffer,
     memory: vk::DeviceMemory,
     size: u64,
-    /// Where the host sees it, if it does.
+    /// Its address for the host, if the host can access it.
     mapped: Option<NonNull<u8>>,
     /// Bytes that count as allocated.
     counted: u64,
@@ -66,7 +66,7 @@ const USAGE: vk::BufferUsageFlags = vk::BufferUsageFlags::from_raw(
 );
 
 impl Buffer {
-    /// At least `size` bytes, zero or not.
+    /// Allocates at least `size` bytes, with undefined content.
     pub(super) fn new(gpu: &Arc<Gpu>, size: u64, purpose: Purpose) -> Result<Buffer, VulkanError> {
         let size = size.max(4).next_multiple_of(4);
         let limit = gpu.capabilities.max_allocation;
@@ -80,7 +80,7 @@ impl Buffer {
         let types = gpu.capabilities.memory;
         let types = &types.memory_types[..types.memory_type_count as usize];
         let mut error = VulkanError::OutOfMemory { bytes: needs.size };
-        // The first kind of memory that has room.
+        // Uses the first kind of memory that has room.
         for &wanted in purpose.preferences(gpu.capabilities.shares_memory()) {
             let fits = |&(index, memory): &(usize, &vk::MemoryType)| {
                 needs.memory_type_bits & (1 << index) != 0 && memory.property_flags.contains(wanted)
@@ -114,10 +114,11 @@ impl Buffer {
         Ok(Buffer { gpu: gpu.clone(), raw, memory, size: info.size, mapped: None, counted: 0 })
     }
 
-    /// A buffer over `length` bytes of whole pages that the host keeps, to be read by kernels and not written.
+    /// A buffer over `length` bytes of whole pages of the host, which kernels read and never write.
     ///
     /// # Safety
-    /// The pages must stay mapped as long as the buffer lives, and what kernels read of them unchanged.
+    /// The pages must stay mapped as long as the buffer lives, and the parts that kernels read must not
+    /// change.
     pub(super) unsafe fn import(
         gpu: &Arc<Gpu>,
         pages: *const u8,
@@ -192,7 +193,7 @@ impl Buffer {
         self.size
     }
 
-    /// The bytes, where the host sees them.
+    /// The bytes, if the host can access them.
     pub(super) fn bytes(&self) -> Option<&[u8]> {
         let pointer = self.mapped?;
         // SAFETY: the map covers the buffer and lives as long as it. The device writes it only between submission and
@@ -200,7 +201,7 @@ impl Buffer {
         Some(unsafe { slice::from_raw_parts(pointer.as_ptr(), self.size as usize) })
     }
 
-    /// The bytes, where the host sees them.
+    /// The bytes, if the host can access them.
     pub(super) fn bytes_mut(&mut self) -> Option<&mut [u8]> {
         let pointer = self.mapped?;
         // SAFETY: as above, and `self` is borrowed alone.

@@ -1,13 +1,13 @@
-//! What a device can do, and what follows from it.
+//! The capabilities of a device, and the decisions that follow from them.
 
 use std::fmt;
 
 use ash::vk;
 
-/// Which kernels a device runs. Each tier can do what those below it can.
+/// The set of kernels that a device runs. Each tier can do everything that the lower ones can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
-    /// Any device: bytes are taken apart and multiplied one by one.
+    /// Any device: bytes are extracted and multiplied one by one.
     Plain,
     /// Products of four bytes in one instruction.
     Dot,
@@ -16,10 +16,10 @@ pub enum Tier {
 }
 
 impl Tier {
-    /// All of them, the plainest first.
+    /// All tiers, the plainest first.
     pub const ALL: [Tier; 3] = [Tier::Plain, Tier::Dot, Tier::Matrix];
 
-    /// As it is written on a command line.
+    /// The name on a command line.
     pub fn name(self) -> &'static str {
         match self {
             Tier::Plain => "plain",
@@ -40,23 +40,23 @@ impl fmt::Display for Tier {
     }
 }
 
-/// What kind of device it is.
+/// The kind of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
-    /// With memory of its own.
+    /// A device with memory of its own.
     Discrete,
-    /// Part of the processor, whose memory it shares.
+    /// A part of the processor, whose memory it shares.
     Integrated,
-    /// A part of some device, lent to a virtual machine.
+    /// A part of a device, assigned to a virtual machine.
     Virtual,
-    /// No device at all: kernels run on the processor.
+    /// No hardware: kernels run on the processor.
     Software,
     /// The driver does not say.
     Other,
 }
 
 impl DeviceKind {
-    /// Which of two devices is likely to be the faster.
+    /// The order by expected speed; the faster kind has the higher rank.
     pub(super) fn rank(self) -> u32 {
         match self {
             DeviceKind::Discrete => 4,
@@ -67,7 +67,7 @@ impl DeviceKind {
         }
     }
 
-    /// What `sdq info` calls it.
+    /// The name that `sdq info` shows.
     pub fn name(self) -> &'static str {
         match self {
             DeviceKind::Discrete => "discrete",
@@ -79,26 +79,26 @@ impl DeviceKind {
     }
 }
 
-/// A product of matrices that the device multiplies at once, `[m, k]` times `[k, n]`.
+/// A product of matrices that the device computes in one instruction, `[m, k]` times `[k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct MatrixShape {
     /// Rows of the result.
     pub(super) m: u32,
     /// Columns of the result.
     pub(super) n: u32,
-    /// What is summed over.
+    /// The inner dimension.
     pub(super) k: u32,
 }
 
-/// Products of matrices as a workgroup makes them.
+/// How a workgroup computes products of matrices.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct MatrixTile {
     pub(super) shape: MatrixShape,
-    /// Subgroups of a workgroup, each of which multiplies on its own.
+    /// Subgroups of a workgroup; each multiplies on its own.
     pub(super) subgroups: u32,
 }
 
-/// A device as it describes itself.
+/// The properties of a device.
 #[derive(Clone)]
 pub(super) struct Capabilities {
     pub(super) name: String,
@@ -106,46 +106,46 @@ pub(super) struct Capabilities {
     pub(super) driver_id: vk::DriverId,
     pub(super) kind: DeviceKind,
     pub(super) api: u32,
-    /// Tells devices and drivers apart, for what is remembered of them.
+    /// Identifies device and driver for data that is cached about them.
     pub(super) cache_key: String,
     pub(super) compute_family: Option<u32>,
-    /// Bytes that a kernel sees of one buffer at most.
+    /// Maximum number of bytes of one buffer that a kernel can access.
     pub(super) max_binding: u64,
     pub(super) max_allocation: u64,
-    /// Of the offset at which a kernel begins to see a buffer, in bytes.
+    /// Alignment of the offset of a binding, in bytes.
     pub(super) alignment: u64,
     pub(super) shared_memory: u32,
-    /// Of a workgroup.
+    /// Maximum number of invocations of a workgroup.
     pub(super) invocations: u32,
     pub(super) bindings: u32,
-    /// Workgroups of a dispatch, along the first two axes.
+    /// Maximum number of workgroups of a dispatch, along the first two axes.
     pub(super) groups: [u32; 2],
     pub(super) timestamp_nanoseconds: Option<f64>,
     pub(super) dot: bool,
     pub(super) dot_accelerated: bool,
-    /// Invocations of a subgroup, unless a kernel asks for another number.
+    /// Invocations of a subgroup, unless a kernel requests another number.
     pub(super) subgroup: u32,
-    /// Of signed bytes with sums of 32 bits.
+    /// Shapes of products of signed bytes with 32-bit sums.
     pub(super) matrices: Vec<MatrixShape>,
-    /// Of halves with sums in single precision.
+    /// Shapes of products of halves with sums in single precision.
     pub(super) half_matrices: Vec<MatrixShape>,
-    /// Of pages that can be read without copying them; `None` where none can.
+    /// Alignment of host pages that the device can read without a copy; `None` where it can read none.
     pub(super) import_alignment: Option<u64>,
     pub(super) has_budget: bool,
     pub(super) memory: vk::PhysicalDeviceMemoryProperties,
 }
 
-/// What all kernels together bind at once.
+/// Maximum number of bindings of a kernel.
 pub(super) const BINDINGS: u32 = 10;
 /// Invocations of the kernels' workgroups.
 const INVOCATIONS: u32 = 256;
-/// Bytes of shared memory that the smallest tiles take.
+/// Bytes of shared memory for the smallest tiles.
 const SHARED_MEMORY: u32 = 16 << 10;
-/// Those that products of matrices take with their largest.
+/// Bytes of shared memory for products of matrices, with their largest tiles.
 const MATRIX_SHARED_MEMORY: u32 = 32 << 10;
 
 impl Capabilities {
-    /// What every kernel needs and the device has not.
+    /// The first requirement of every kernel that the device does not meet.
     pub(super) fn lacks(&self) -> Option<String> {
         let version = |api| format!("{}.{}", vk::api_version_major(api), vk::api_version_minor(api));
         if self.api < vk::API_VERSION_1_3 {
@@ -178,12 +178,12 @@ impl Capabilities {
         Tier::ALL.into_iter().filter(offers).collect()
     }
 
-    /// The tier that is taken unless the user or `sdq doctor` knows better.
+    /// The tier that is used unless the user or `sdq doctor` chooses another.
     pub(super) fn best_tier(&self) -> Tier {
         if self.tiers().contains(&Tier::Matrix) && self.kind != DeviceKind::Software {
             return Tier::Matrix;
         }
-        // Where dot products are not an instruction, the driver takes bytes apart as well as the plain tier does.
+        // Where dot products are not an instruction, the driver's emulation is as fast as the plain tier.
         if self.dot && (self.dot_accelerated || self.kind == DeviceKind::Software) {
             Tier::Dot
         } else {
@@ -191,7 +191,7 @@ impl Capabilities {
         }
     }
 
-    /// The shape in which the matrix tier multiplies: one whose tiles fill a workgroup's.
+    /// The matrix shape of the matrix tier: one whose multiples fill a workgroup's tile.
     pub(super) fn matrix_shape(&self) -> Option<MatrixShape> {
         let fits = |shape: &&MatrixShape| {
             [8, 16].contains(&shape.m) && [8, 16].contains(&shape.n) && [8, 16, 32, 64].contains(&shape.k)
@@ -199,13 +199,14 @@ impl Capabilities {
         self.matrices.iter().filter(fits).max_by_key(|shape| shape.m * shape.n * shape.k).copied()
     }
 
-    /// How a workgroup divides products of matrices of bytes.
+    /// How a workgroup computes products of matrices of bytes.
     pub(super) fn matrix_tile(&self) -> Option<MatrixTile> {
         let shape = self.matrix_shape()?;
         Some(MatrixTile { shape, subgroups: INVOCATIONS / self.subgroup })
     }
 
-    /// The same of halves: shapes that divide sixteen, to which heads are padded.
+    /// How a workgroup computes products of matrices of halves: with shapes that divide sixteen, to which
+    /// heads are padded.
     pub(super) fn half_matrix_tile(&self) -> Option<MatrixTile> {
         let fits =
             |shape: &&MatrixShape| [shape.m, shape.n, shape.k].iter().all(|side| [8, 16].contains(side));
@@ -214,12 +215,12 @@ impl Capabilities {
         Some(MatrixTile { shape, subgroups: INVOCATIONS / self.subgroup })
     }
 
-    /// Whether it shares the processor's memory.
+    /// Whether the device shares the processor's memory.
     pub(super) fn shares_memory(&self) -> bool {
         matches!(self.kind, DeviceKind::Integrated | DeviceKind::Software)
     }
 
-    /// Why the device is never taken unasked; `None` where it may be.
+    /// Why the device is never chosen automatically; `None` where it may be.
     pub(super) fn avoided_because(&self) -> Option<String> {
         if let Some(lacks) = self.lacks() {
             return Some(format!("lacks {lacks}"));

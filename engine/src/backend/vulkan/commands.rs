@@ -1,4 +1,4 @@
-//! Recording commands once, and submitting them as often as wanted.
+//! Records commands once, and submits them any number of times.
 #![expect(unsafe_code, reason = "every call of Vulkan is one into foreign code")]
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::{
     pipelines::Pipelines,
 };
 
-/// Bytes of a buffer.
+/// A range of bytes of a buffer.
 #[derive(Clone, Copy)]
 pub(super) struct Slice<'a> {
     pub(super) buffer: &'a Buffer,
@@ -23,31 +23,31 @@ pub(super) struct Slice<'a> {
     pub(super) size: u64,
 }
 
-/// Something that a device is told to do.
+/// A command for a device.
 pub(super) enum Command<'a> {
-    /// Runs a kernel over so many workgroups. Bindings are numbered as in the shader.
+    /// Runs a kernel over some workgroups. Bindings are numbered as in the shader.
     Dispatch {
         kernel: Specialized,
         bindings: Vec<(u32, Slice<'a>)>,
         push: Push,
         /// Workgroups along the first axis.
         width: u32,
-        /// Those along the second: the first, and how many.
+        /// Workgroups along the second axis: the first, and their number.
         rows: [u32; 2],
     },
-    /// What follows sees what came before.
+    /// Makes earlier writes visible to later commands.
     Barrier,
     /// Copies bytes from one buffer to another.
     Copy { from: Slice<'a>, to: Slice<'a> },
-    /// Notes the time, under a number.
+    /// Writes a timestamp to the query of this number.
     Timestamp(u32),
 }
 
-/// Recorded commands. The buffers they name must be kept by whoever keeps these.
+/// Recorded commands. The buffers that they refer to must outlive them.
 #[derive(Clone, Copy)]
 pub(super) struct Recorded(vk::CommandBuffer);
 
-/// Records and submits. Everything recorded lives as long as it.
+/// Records and submits commands. Recorded commands must not outlive it.
 pub(super) struct Commands {
     gpu: Arc<Gpu>,
     pipelines: Arc<Pipelines>,
@@ -81,21 +81,21 @@ impl Commands {
         Ok(commands)
     }
 
-    /// Records `commands`, whose kernels were prepared.
+    /// Records `commands`, whose kernels have been prepared.
     pub(super) fn record(&mut self, commands: &[Command<'_>]) -> Result<Recorded, VulkanError> {
         let sets = self.describe(commands)?;
         let info = vk::CommandBufferAllocateInfo::default().command_pool(self.pool).command_buffer_count(1);
         // SAFETY: the pool is the device's and used by one thread.
         let buffer = unsafe { self.gpu.raw.allocate_command_buffers(&info) }
             .map_err(|result| VulkanError::new("make a command buffer", result))?[0];
-        // SAFETY: all handles are the device's and alive; kernels, bindings and ranges fit each other by construction of
-        // the dispatches, which the validation layer checks in tests.
+        // SAFETY: all handles are the device's and alive; kernels, bindings and ranges fit each other by
+        // construction of the dispatches, which the validation layer checks in tests.
         unsafe { self.write(buffer, commands, &sets) }
             .map_err(|result| VulkanError::new("record commands", result))?;
         Ok(Recorded(buffer))
     }
 
-    /// A descriptor set for each dispatch, in order.
+    /// Creates a descriptor set for each dispatch, in order.
     fn describe(&mut self, commands: &[Command<'_>]) -> Result<Vec<vk::DescriptorSet>, VulkanError> {
         let dispatches: Vec<&Vec<(u32, Slice<'_>)>> = commands
             .iter()
@@ -124,7 +124,8 @@ impl Commands {
         let sets = unsafe { raw.allocate_descriptor_sets(&info) }
             .map_err(|result| VulkanError::new("make bindings", result))?;
         for (&set, bindings) in sets.iter().zip(dispatches) {
-            // What a kernel could see by its code has to be there, also where its constants keep it from looking.
+            // Every binding that the shader declares needs a buffer, even where its constants keep it from
+            // being read.
             let ranges: Vec<[vk::DescriptorBufferInfo; 1]> = (0..BINDINGS)
                 .map(|number| {
                     let used = bindings.iter().find(|(binding, _)| *binding == number);
@@ -150,7 +151,7 @@ impl Commands {
     }
 
     /// # Safety
-    /// Everything that `commands` name has to be the device's, alive, and within its buffer.
+    /// Everything that `commands` refer to must belong to the device, be alive and lie within its buffer.
     unsafe fn write(
         &self,
         buffer: vk::CommandBuffer,
@@ -207,7 +208,7 @@ impl Commands {
         }
     }
 
-    /// Room for so many timestamps.
+    /// Creates room for `count` timestamps.
     pub(super) fn make_times(&mut self, count: u32) -> Result<(), VulkanError> {
         if self.times.is_none() {
             let info =
@@ -231,7 +232,8 @@ impl Commands {
         Ok(ticks)
     }
 
-    /// Has the device do `recorded` in order, each a submission of its own, and waits until all is done. Allocates nothing.
+    /// Submits each of `recorded` in order, as a submission of its own, and waits until all are done.
+    /// Allocates nothing.
     pub(super) fn run(&mut self, recorded: &[Recorded]) -> Result<(), VulkanError> {
         let Some(last) = recorded.len().checked_sub(1) else { return Ok(()) };
         let queue = self.gpu.queue();

@@ -1,14 +1,14 @@
-//! What everything on a device needs.
+//! A device with its pipelines, as all code of this backend uses it.
 
 use std::sync::Arc;
 
 use super::{device::Gpu, pipelines::Pipelines};
 
-/// A device and what is compiled for it.
+/// A device and the pipelines that were compiled for it.
 #[derive(Clone)]
 pub(super) struct Context {
     pub(super) gpu: Arc<Gpu>,
     pub(super) pipelines: Arc<Pipelines>,
-    /// Whether weights are read from the mapped file, where the driver takes its pages.
+    /// Whether weights are read from the mapped file, where the driver accepts its pages.
     pub(super) reads_in_place: bool,
 }

@@ -1,4 +1,4 @@
-//! How long graphs will take, by how long a few small ones take.
+//! Estimates the time of graphs from the measured times of a few small ones.
 
 use std::time::Instant;
 
@@ -11,10 +11,10 @@ use crate::{
     graph::{Graph, GraphBuilder, Op, PreparedOp, TensorId, Window},
 };
 
-/// What a device does in a second.
+/// The rates of a device per second.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rates {
-    /// Multiply-adds of bytes and integers, of floats, and those of attention.
+    /// Multiply-adds of bytes and integers, of floats, and of attention.
     integer: f64,
     float: f64,
     attention: f64,
@@ -71,7 +71,7 @@ impl Rates {
         })
     }
 
-    /// What a run of `prepared` takes.
+    /// The cost of a run of `prepared`.
     pub(super) fn cost(&self, prepared: &Prepared<'_>) -> Cost {
         let mut cost = Cost::default();
         for node in &prepared.graph.nodes {
@@ -100,15 +100,15 @@ impl Rates {
     }
 }
 
-/// What one run of `graph` takes.
+/// The seconds of one run of `graph`.
 fn seconds(context: &Context, bounds: &Bounds, graph: Graph, integers: bool) -> Result<f64, Error> {
     let largest = graph.weights.iter().map(|spec| spec.shape.iter().product::<usize>()).max();
-    // Panels are whole.
+    // Panels are padded to their full width.
     let zeros = vec![0.0; 2 * largest.unwrap_or(0)];
     let blank = Placement::blank(&graph.weights, integers, &zeros);
     let prepared = Prepared::with_weights(graph, blank, &PREPARATION);
     let mut executable = VulkanExecutable::new(context, prepared, bounds)?;
-    // The first run may compile and touches memory.
+    // The first run may compile, and writes memory for the first time.
     executable.run()?;
     let mut least = f64::INFINITY;
     for _ in 0..RUNS {

@@ -1,4 +1,4 @@
-//! Devices: which there are, what they can do, and one that is open.
+//! Devices: a list of them, their capabilities, and an open one.
 #![expect(unsafe_code, reason = "every call of Vulkan is one into foreign code")]
 
 use std::{
@@ -28,11 +28,11 @@ pub fn validation_errors() -> usize {
 
 const VALIDATION: &CStr = c"VK_LAYER_KHRONOS_validation";
 
-/// Operands and sums of matrices that are multiplied.
+/// Component types of the operands and sums of matrix products.
 const INTEGERS: [vk::ComponentTypeKHR; 2] = [vk::ComponentTypeKHR::SINT8, vk::ComponentTypeKHR::SINT32];
 const HALVES: [vk::ComponentTypeKHR; 2] = [vk::ComponentTypeKHR::FLOAT16, vk::ComponentTypeKHR::FLOAT32];
 
-/// What a device says of itself.
+/// The properties that a device reports.
 struct Properties {
     base: vk::PhysicalDeviceProperties,
     driver: vk::PhysicalDeviceDriverProperties<'static>,
@@ -43,10 +43,10 @@ struct Properties {
     import_alignment: Option<u64>,
 }
 
-/// What a device can be asked for.
+/// The optional features of a device.
 struct Features {
     dot: bool,
-    /// Everything that kernels on matrices need.
+    /// All features that kernels with matrices need.
     matrix: bool,
     /// Arithmetic with halves.
     halves: bool,
@@ -66,7 +66,7 @@ fn kind(of: vk::PhysicalDeviceType) -> DeviceKind {
     }
 }
 
-/// The loader and what it was told. Everything else of Vulkan lives less long.
+/// The loader and the Vulkan instance. All other Vulkan objects are destroyed before it.
 pub(super) struct Instance {
     /// Keeps the loader's library open.
     _entry: ash::Entry,
@@ -99,7 +99,7 @@ impl Instance {
             .enabled_extension_names(&extensions);
         // SAFETY: the names live until the call returns, and the layer was listed.
         let raw = unsafe { entry.create_instance(&info, None) }.map_err(|result| match result {
-            // A loader without any driver.
+            // The loader has no driver.
             vk::Result::ERROR_INCOMPATIBLE_DRIVER => VulkanError::NoDevice,
             result => VulkanError::new("start", result),
         })?;
@@ -277,7 +277,7 @@ impl Instance {
             .collect()
     }
 
-    /// Bytes that the heaps still have for this process, by heap.
+    /// Remaining budget of this process in each heap, in bytes.
     fn budget(&self, device: vk::PhysicalDevice) -> [u64; vk::MAX_MEMORY_HEAPS] {
         let mut budget = vk::PhysicalDeviceMemoryBudgetPropertiesEXT::default();
         let mut memory = vk::PhysicalDeviceMemoryProperties2::default().push_next(&mut budget);
@@ -316,7 +316,7 @@ extern "system" fn on_message(
     vk::FALSE
 }
 
-/// A device that is open.
+/// An open device.
 pub(super) struct Gpu {
     pub(super) raw: ash::Device,
     pub(super) capabilities: Capabilities,
@@ -327,7 +327,7 @@ pub(super) struct Gpu {
     pub(super) family: u32,
     /// Bytes of device memory that are allocated.
     pub(super) allocated: AtomicU64,
-    /// Last: everything above is made of it.
+    /// Last, because everything above is created from it.
     instance: Arc<Instance>,
 }
 
@@ -338,7 +338,7 @@ impl fmt::Debug for Gpu {
 }
 
 impl Gpu {
-    /// Opens a device for kernels of `tier`, which it has to offer.
+    /// Opens a device for kernels of `tier`, which it must offer.
     pub(super) fn open(
         instance: &Arc<Instance>,
         physical: vk::PhysicalDevice,
@@ -402,12 +402,12 @@ impl Gpu {
         }))
     }
 
-    /// The queue, for one submission: Vulkan wants them one at a time.
+    /// The queue, for one submission: Vulkan allows only one at a time.
     pub(super) fn queue(&self) -> MutexGuard<'_, vk::Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes that graphs may still take: what the driver says, or else most of the largest heap.
+    /// Bytes that graphs may still allocate: the driver's budget, or else most of the largest heap.
     pub(super) fn memory_left(&self) -> u64 {
         let memory = &self.capabilities.memory;
         let heaps = &memory.memory_heaps[..memory.memory_heap_count as usize];
@@ -418,7 +418,7 @@ impl Gpu {
         let Some((index, heap)) = local.max_by_key(|(_, heap)| heap.size) else { return 0 };
         match self.capabilities.has_budget {
             true => self.instance.budget(self.physical)[index],
-            // What other programs hold is not known.
+            // The memory that other programs use is unknown.
             false => (heap.size / 10 * 8).saturating_sub(self.allocated.load(Ordering::Relaxed)),
         }
     }

@@ -1,4 +1,4 @@
-//! What can go wrong between the program and a driver.
+//! Errors of the Vulkan driver and loader.
 
 use ash::vk;
 
@@ -7,7 +7,7 @@ use crate::{
     backend::{DeviceError, DeviceProblem},
 };
 
-/// Why a graph does not run on a device. Messages are one line and name what to do.
+/// Errors that keep a graph from running on a device. Messages are one line and say what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VulkanError {
     /// There is no Vulkan on this machine.
@@ -16,7 +16,7 @@ pub enum VulkanError {
     /// The loader found no device.
     #[error("Vulkan finds no device; install the graphics driver, or use `--backend cpu`")]
     NoDevice,
-    /// None of the devices is the one that was asked for.
+    /// No device matches the one that was asked for.
     #[error("no device is called `{wanted}`; there are: {found}")]
     UnknownDevice {
         /// Number or part of a name.
@@ -32,7 +32,7 @@ pub enum VulkanError {
         /// What is missing.
         lacks: String,
     },
-    /// Every kernel that could multiply was found wrong on this device.
+    /// Every kernel that this device can run was found to compute wrong products.
     #[error("{device} computes wrong results, says `sdq doctor`; use another device, or `--backend cpu`")]
     Distrusted {
         /// Its name.
@@ -44,7 +44,7 @@ pub enum VulkanError {
         /// Size of the allocation.
         bytes: u64,
     },
-    /// A tensor or weight is larger than what the device can see at once.
+    /// A tensor or weight is larger than the device's limit for one binding.
     #[error("{what} takes {bytes} bytes, more than the {limit} that the device reads at once")]
     TooLarge {
         /// The tensor or weight.
@@ -63,13 +63,13 @@ pub enum VulkanError {
     /// The driver stopped answering.
     #[error("the device was lost; its driver may have stopped it for taking too long")]
     DeviceLost,
-    /// Validation was asked for by `SDQ_VK_VALIDATE` and is not installed.
+    /// Validation was requested by `SDQ_VK_VALIDATE` and is not installed.
     #[error("SDQ_VK_VALIDATE is set, but the layer VK_LAYER_KHRONOS_validation is not installed")]
     NoValidation,
-    /// A call failed in another way.
+    /// A Vulkan call failed in another way.
     #[error("the Vulkan driver failed to {what}: {result}")]
     Call {
-        /// What was asked for.
+        /// The operation that failed.
         what: &'static str,
         /// The driver's answer.
         result: vk::Result,
@@ -77,7 +77,7 @@ pub enum VulkanError {
 }
 
 impl VulkanError {
-    /// The error that `result` means where `what` was asked for.
+    /// The error for `result` of the operation `what`.
     pub(super) fn new(what: &'static str, result: vk::Result) -> VulkanError {
         match result {
             vk::Result::ERROR_DEVICE_LOST => VulkanError::DeviceLost,
@@ -88,7 +88,7 @@ impl VulkanError {
         }
     }
 
-    /// What the failure means for other graphs.
+    /// The consequence of the failure for other graphs.
     fn problem(&self) -> DeviceProblem {
         match self {
             VulkanError::NoLoader(_)

@@ -1,4 +1,4 @@
-//! A graph that is ready to run on a device, over and over.
+//! A graph that is ready to run on a device any number of times.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -26,14 +26,14 @@ use crate::{
     pages::Pages,
 };
 
-/// What the host does with a tensor.
+/// How the host uses a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Role {
-    /// Sets it.
+    /// The host sets it.
     Input,
-    /// Sets it or reads it.
+    /// The host sets it or reads it.
     Kept,
-    /// Reads it.
+    /// The host reads it.
     Output,
 }
 
@@ -42,17 +42,17 @@ struct Crossing {
     name: String,
     role: Role,
     tensor: TensorId,
-    /// Its values as the host has them.
+    /// Its values on the host.
     values: Pages,
-    /// Where it lies in the staging buffer.
+    /// Its offset in the staging buffer.
     staged: u64,
-    /// Whether the host has set it since it was last sent.
+    /// Whether the host has set it since it was last transferred.
     is_set: bool,
-    /// Sends it; all but outputs have it.
+    /// Transfers it to the device; `None` for outputs.
     send: Option<Recorded>,
 }
 
-/// The buffers that a graph's kernels see.
+/// The buffers that a graph's kernels access.
 struct Buffers<'w> {
     arena: Buffer,
     tables: Buffer,
@@ -72,12 +72,12 @@ impl Buffers<'_> {
     }
 }
 
-/// A compiled graph. Recorded commands go before the buffers that they name.
+/// A compiled graph. The recorded commands are dropped before the buffers that they refer to.
 pub(super) struct VulkanExecutable<'w> {
     commands: Commands,
     whole: Vec<Recorded>,
     beside_kept: Vec<Recorded>,
-    /// Of each node, for runs that look between nodes.
+    /// The commands of each node, for runs that measure or watch single nodes.
     nodes: Vec<Vec<Recorded>>,
     /// Fetches outputs and kept tensors, or outputs alone.
     fetch_all: Recorded,
@@ -94,9 +94,9 @@ pub(super) struct VulkanExecutable<'w> {
     context: Context,
 }
 
-/// What shows the host the left operands of products.
+/// Copies the left operands of products for the host.
 struct Watched {
-    /// Of each node, what copies its first input.
+    /// For each node, the commands that copy its first input.
     copies: HashMap<usize, Recorded>,
     buffer: Buffer,
 }
@@ -173,7 +173,7 @@ impl<'w> VulkanExecutable<'w> {
         })
     }
 
-    /// Has the device do what `submissions` hold, after it got what was set, and fetches what the host reads.
+    /// Transfers the inputs that were set, runs `submissions`, and fetches the tensors that the host reads.
     fn submit(&mut self, run: Run) -> Result<(), Error> {
         self.submissions.clear();
         let staging = self.staging.bytes_mut().expect("staging buffers are visible");
@@ -210,7 +210,7 @@ impl<'w> VulkanExecutable<'w> {
         Ok(())
     }
 
-    /// Records each node alone.
+    /// Records each node separately.
     fn record_nodes(&mut self) -> Result<(), VulkanError> {
         if !self.nodes.is_empty() {
             return Ok(());
@@ -239,7 +239,7 @@ impl<'w> VulkanExecutable<'w> {
         Ok(())
     }
 
-    /// Records what shows the host the left operands of products in floats.
+    /// Records the copies of the left operands of products in floats.
     fn record_watched(&mut self) -> Result<(), VulkanError> {
         if self.watched.is_some() {
             return Ok(());
@@ -269,7 +269,7 @@ impl<'w> VulkanExecutable<'w> {
     }
 }
 
-/// What is submitted between what is sent and what is fetched.
+/// The submissions between the transfers to and from the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Run {
     Whole,
@@ -277,7 +277,7 @@ enum Run {
     Nothing,
 }
 
-/// All ports, and the bytes that they take in the staging buffer.
+/// All inputs, outputs and kept tensors, and their size in the staging buffer.
 fn crossings(graph: &PreparedGraph) -> Result<(Vec<Crossing>, u64), Error> {
     let mut crossings: Vec<Crossing> = Vec::new();
     let mut staged = 0;
@@ -286,7 +286,7 @@ fn crossings(graph: &PreparedGraph) -> Result<(Vec<Crossing>, u64), Error> {
     {
         let values = Pages::zeros(graph.elements(port.tensor))?;
         let bytes = size_of_val(&*values) as u64;
-        // Memory of a device is not zero to begin with, so that everything is sent once.
+        // Device memory has undefined content at first, so everything is transferred once.
         let (name, tensor) = (port.name.clone(), port.tensor);
         crossings.push(Crossing { name, role, tensor, values, staged, is_set: true, send: None });
         staged = (staged + bytes).next_multiple_of(ALIGNMENT);

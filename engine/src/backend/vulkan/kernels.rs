@@ -1,4 +1,4 @@
-//! The kernels, and what each is told when it is dispatched. Layouts are those of `shaders/`.
+//! The kernels, and the constants of each dispatch. Their layouts are those of `shaders/`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -27,7 +27,7 @@ pub(super) enum Kernel {
     PeakMatrix,
 }
 
-/// Wide enough for SPIR-V, whose words are read in place.
+/// Aligned for SPIR-V, whose words are read in place.
 #[repr(C, align(4))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
@@ -39,7 +39,7 @@ macro_rules! spirv {
 }
 
 impl Kernel {
-    /// The words of its module.
+    /// The words of the kernel's SPIR-V module.
     pub(super) fn spirv(self) -> &'static [u32] {
         match self {
             Kernel::GemmU8S8 => spirv!("gemm_u8s8"),
@@ -62,7 +62,7 @@ impl Kernel {
         }
     }
 
-    /// Whether its subgroups have to be whole and of the device's usual size.
+    /// Whether the kernel needs full subgroups of the device's usual size.
     pub(super) fn counts_on_subgroups(self) -> bool {
         matches!(
             self,
@@ -70,7 +70,8 @@ impl Kernel {
         )
     }
 
-    /// The product of bytes and integers on a device of this tier, where matrices do not fit.
+    /// The kernel for products of bytes and integers on a device of this tier, where the matrix kernel does
+    /// not fit.
     pub(super) fn gemm_u8s8(tier: Tier) -> Kernel {
         match tier {
             Tier::Plain => Kernel::GemmU8S8,
@@ -79,7 +80,7 @@ impl Kernel {
     }
 }
 
-/// Specialization constants by their numbers; zero where a kernel has none.
+/// Specialization constants by number; unused ones are zero.
 pub(super) type Constants = [u32; 7];
 
 /// The constants of a kernel that has few.
@@ -89,17 +90,17 @@ pub(super) fn constants<const COUNT: usize>(few: [u32; COUNT]) -> Constants {
     constants
 }
 
-/// A kernel with its constants: what a pipeline is made of.
+/// A kernel with its constants: the key of a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Specialized {
     pub(super) kernel: Kernel,
     pub(super) constants: Constants,
 }
 
-/// Most bytes of push constants; every device has as many.
+/// Maximum size of push constants; every device supports it.
 pub(super) const PUSH_BYTES: usize = 128;
 
-/// What a dispatch tells its kernel.
+/// The push constants of a dispatch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Push {
     bytes: [u8; PUSH_BYTES],
@@ -119,7 +120,7 @@ impl Push {
     }
 }
 
-/// `gemm.glsl`.
+/// Push constants of `gemm.glsl`.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct GemmPush {
@@ -146,7 +147,7 @@ pub(super) const HAS_CHANNEL_BIAS: u32 = 2;
 pub(super) const ONE_CHANNEL_BIAS: u32 = 4;
 pub(super) const HAS_RESIDUAL: u32 = 8;
 
-/// `column_sums.comp`.
+/// Push constants of `column_sums.comp`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct ColumnSumsPush {
@@ -157,7 +158,7 @@ pub(super) struct ColumnSumsPush {
     pub(super) row_words: u32,
 }
 
-/// `rows.comp`.
+/// Push constants of `rows.comp`.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct RowsPush {
@@ -174,7 +175,7 @@ pub(super) struct RowsPush {
     pub(super) factors_at: u32,
 }
 
-/// What `rows.comp` makes its values of.
+/// The source of the values of `rows.comp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RowSource {
     Copy = 0,
@@ -183,7 +184,7 @@ pub(super) enum RowSource {
     Sum = 3,
 }
 
-/// The number by which `activation.glsl` knows a function; 0 is none.
+/// The number of a function in `activation.glsl`; 0 is none.
 pub(super) fn activation_number(activation: Option<Activation>) -> u32 {
     match activation {
         None => 0,
@@ -196,7 +197,7 @@ pub(super) fn activation_number(activation: Option<Activation>) -> u32 {
     }
 }
 
-/// `row_statistics.comp`.
+/// Push constants of `row_statistics.comp`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct RowStatisticsPush {
@@ -205,7 +206,7 @@ pub(super) struct RowStatisticsPush {
     pub(super) eps: f32,
 }
 
-/// `moments.comp`.
+/// Push constants of `moments.comp`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct MomentsPush {
@@ -220,7 +221,7 @@ pub(super) struct MomentsPush {
     pub(super) parts: u32,
 }
 
-/// `statistics.comp`.
+/// Push constants of `statistics.comp`.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct StatisticsPush {
@@ -230,7 +231,7 @@ pub(super) struct StatisticsPush {
     pub(super) eps: f32,
 }
 
-/// What `statistics.comp` does.
+/// The mode of `statistics.comp`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StatisticsMode {
     Finish = 0,
@@ -238,7 +239,7 @@ pub(super) enum StatisticsMode {
     Given = 2,
 }
 
-/// `embedding.comp`.
+/// Push constants of `embedding.comp`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct EmbeddingPush {
@@ -248,7 +249,7 @@ pub(super) struct EmbeddingPush {
     pub(super) vocabulary: u32,
 }
 
-/// `move.comp`.
+/// Push constants of `move.comp`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct MovePush {
@@ -264,7 +265,7 @@ pub(super) struct MovePush {
     pub(super) out_width: u32,
 }
 
-/// `attention_f32.comp`.
+/// Push constants of `attention_f32.comp`.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub(super) struct AttentionPush {
@@ -282,7 +283,7 @@ mod tests {
 
     use sha2::{Digest, Sha256};
 
-    /// Sources that were changed without compiling them again, or modules that were compiled of something else.
+    /// Fails for sources that were changed without compiling them again, and for modules of other sources.
     #[test]
     fn modules_are_those_of_the_sources() {
         let shaders = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/backend/vulkan/shaders");

@@ -1,4 +1,4 @@
-//! What a device can do at most, measured: multiply-adds in registers, and copying.
+//! Measures the limits of a device: multiply-adds in registers, and copying.
 
 use std::{collections::HashSet, time::Instant};
 
@@ -12,19 +12,19 @@ use super::{
 };
 use crate::backend::Limits;
 
-/// Workgroups that keep any device busy, of 256 invocations each.
+/// Enough workgroups to keep any device busy, of 256 invocations each.
 const GROUPS: u32 = 512;
 /// Accumulators of an invocation in `peak.comp`, and of a subgroup in `peak_matrix.comp`.
 const CHAINS: f64 = 16.0;
 const MATRIX_CHAINS: f64 = 4.0;
-/// Seconds that a measurement takes at least, so that starting it does not count.
+/// Minimum duration of a measurement in seconds, so that the time of starting it does not matter.
 const ENOUGH: f64 = 0.02;
-/// Rounds at most.
+/// Maximum number of rounds.
 const MOST_ROUNDS: u32 = 1 << 20;
 /// Bytes that are copied: more than any cache holds.
 const COPIED: u64 = 256 << 20;
 
-/// Measures all three.
+/// Measures all three limits.
 pub(super) fn measure(context: &Context) -> Result<Limits, VulkanError> {
     let tier = context.gpu.tier;
     let invocations = f64::from(GROUPS) * 256.0;
@@ -66,7 +66,7 @@ fn rate(context: &Context, kernel: Kernel, constants: Constants) -> Result<f64, 
 
 fn copy_rate(context: &Context) -> Result<f64, VulkanError> {
     let mut bytes = COPIED.min(context.gpu.capabilities.max_allocation);
-    // A device that is nearly full is measured with less.
+    // On a device that is nearly full, fewer bytes are copied.
     let (from, to) = loop {
         let make = || Buffer::new(&context.gpu, bytes, Purpose::Device);
         match make().and_then(|from| Ok((from, make()?))) {

@@ -1,4 +1,4 @@
-//! What is remembered of devices from one run to the next: compiled kernels, and what `sdq doctor` found.
+//! Data about devices that is kept between runs: compiled kernels, and the results of `sdq doctor`.
 
 use std::{
     fs,
@@ -11,28 +11,28 @@ use serde::{Deserialize, Serialize};
 
 use super::caps::Tier;
 
-/// Whether the kernels of a tier were right on a device.
+/// Whether the kernels of a tier were correct on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     /// The kernels.
     pub tier: Tier,
-    /// Whether every result was what the CPU computes.
+    /// Whether every result agreed with the CPU's.
     pub right: bool,
 }
 
-/// As a verdict lies in a file.
+/// The stored form of a verdict.
 #[derive(Serialize, Deserialize)]
 struct StoredVerdict {
     tier: String,
     right: bool,
 }
 
-/// The folder in which things are remembered, if there is one.
+/// The folder for data about devices, if there is one.
 #[derive(Clone, Debug)]
 pub struct Memory(Option<PathBuf>);
 
 impl Memory {
-    /// The user's: `SDQ_CACHE_DIR`, or `sdq` in the system's folder for caches.
+    /// The user's folder: `SDQ_CACHE_DIR`, or `sdq` in the system's folder for caches.
     pub fn of_user() -> Memory {
         let variable =
             |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -41,12 +41,12 @@ impl Memory {
         Memory(variable("SDQ_CACHE_DIR").or_else(|| Some(system?.join("sdq"))))
     }
 
-    /// In this folder.
+    /// Uses `folder`.
     pub fn at(folder: &Path) -> Memory {
         Memory(Some(folder.to_path_buf()))
     }
 
-    /// Nothing is remembered.
+    /// Stores nothing.
     pub fn none() -> Memory {
         Memory(None)
     }
@@ -60,7 +60,7 @@ impl Memory {
         Some(self.0.as_ref()?.join(format!("vulkan-{key}.json")))
     }
 
-    /// What was found of the device with this key; nothing where the file is absent or damaged.
+    /// The verdicts on the device with this key; empty if the file is missing or damaged.
     pub fn verdicts(&self, key: &str) -> Vec<Verdict> {
         let read = || {
             let text = fs::read(self.verdict_file(key)?).ok()?;
@@ -73,7 +73,7 @@ impl Memory {
         read().unwrap_or_default()
     }
 
-    /// Remembers what was found of the device with this key.
+    /// Stores the verdicts on the device with this key.
     ///
     /// # Errors
     /// When the file cannot be written.

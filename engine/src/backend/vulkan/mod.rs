@@ -1,9 +1,9 @@
-//! The Vulkan backend: a graph becomes a list of kernels, recorded once and submitted as often as it runs.
+//! The Vulkan backend: a graph becomes a list of kernels, recorded once and submitted in every run.
 //!
-//! `lower/` says which kernels compute a node, `schedule.rs` in which pieces they are handed over; neither knows Vulkan.
-//! `weights.rs` brings weights to the device as the file has them, `executable.rs` runs. What speaks with the driver, and
-//! holds unsafe code, is `device.rs`, `buffer.rs`, `pipelines.rs` and `commands.rs`; one function of `weights.rs` names pages by
-//! their address.
+//! `lower/` chooses the kernels of a node and `schedule.rs` divides them into submissions; both are
+//! independent of Vulkan. `weights.rs` brings weights to the device in the file's format, `executable.rs`
+//! runs graphs. The code that calls the driver, and contains unsafe code, is `device.rs`, `buffer.rs`,
+//! `pipelines.rs` and `commands.rs`; one function of `weights.rs` passes addresses of pages.
 
 mod buffer;
 mod caps;
@@ -51,25 +51,25 @@ pub use memory::{Memory, Verdict};
 /// A device as `sdq info` shows it.
 #[derive(Clone, Debug)]
 pub struct DeviceInfo {
-    /// Its place in the loader's list.
+    /// Its index in the loader's list.
     pub index: usize,
-    /// The driver's name for it.
+    /// The name that the driver reports.
     pub name: String,
     /// Name and version of the driver.
     pub driver: String,
-    /// What kind of device it is.
+    /// The kind of device.
     pub kind: DeviceKind,
-    /// The Vulkan version it offers, such as `1.3.280`.
+    /// The Vulkan version that it supports, such as `1.3.280`.
     pub api: String,
     /// Tiers of kernels that it can run, the plainest first; empty if it can run none.
     pub tiers: Vec<Tier>,
-    /// The tier that is taken; `None` where none works.
+    /// The tier that is used; `None` where none works.
     pub tier: Option<Tier>,
-    /// Why it is never taken unasked; `None` where it may be.
+    /// Why it is never chosen automatically; `None` where it may be.
     pub avoided_because: Option<String>,
-    /// What `sdq doctor` found, for every tier that it tried with this driver.
+    /// The results of `sdq doctor` for every tier that it tried with this driver.
     pub verdicts: Vec<Verdict>,
-    /// Tells device and driver apart from all others.
+    /// Identifies device and driver.
     pub key: String,
 }
 
@@ -104,11 +104,11 @@ fn version(api: u32) -> String {
     format!("{}.{}.{}", api_version_major(api), api_version_minor(api), api_version_patch(api))
 }
 
-/// The best tier that nobody has found wrong: `SDQ_VK_TIER` bounds it from above.
+/// The best tier that was not found wrong. `SDQ_VK_TIER` is an upper bound.
 fn trusted_tier(device: &Capabilities, verdicts: &[Verdict]) -> Option<Tier> {
     let wrong = |tier: Tier| verdicts.iter().any(|verdict| verdict.tier == tier && !verdict.right);
     let bound = std::env::var("SDQ_VK_TIER").ok().and_then(|name| Tier::from_name(&name));
-    // Whoever names a tier gets it, also where the device is no faster for it.
+    // A tier that is named explicitly is used even where the device is not faster with it.
     let best = bound.unwrap_or_else(|| device.best_tier());
     device.tiers().into_iter().rev().find(|&tier| tier <= best && !wrong(tier))
 }
@@ -126,16 +126,17 @@ impl std::fmt::Debug for VulkanBackend {
 }
 
 impl VulkanBackend {
-    /// Opens the device called `wanted`, by its number or a part of its name; without, the first that is worth it, or else
-    /// any.
+    /// Opens the device called `wanted`, by its number or a part of its name; without a name, the first that
+    /// may be chosen automatically, or else any.
     ///
     /// # Errors
-    /// When there is none, or it lacks what kernels need.
+    /// When there is no such device, or it lacks something that kernels need.
     pub fn open(wanted: Option<&str>) -> Result<VulkanBackend, VulkanError> {
         VulkanBackend::open_trusted(wanted.map_or(Pick::Best, Pick::Named))
     }
 
-    /// Opens the first device that is worth it unasked; `None` where there is none, or it cannot be opened.
+    /// Opens the first device that may be chosen automatically; `None` where there is none, or it cannot be
+    /// opened.
     pub fn open_unasked() -> Option<VulkanBackend> {
         VulkanBackend::open_trusted(Pick::Worthwhile).ok()
     }
@@ -149,10 +150,11 @@ impl VulkanBackend {
         if backend.tier() != Tier::Matrix || is_known {
             return Ok(backend);
         }
-        // Some drivers list matrices that they multiply wrongly (Mesa issue 15932): each is asked once.
+        // Some drivers list matrix shapes that they multiply incorrectly (Mesa issue 15932): each device is
+        // tested once.
         let right = backend.multiplies_right();
         verdicts.push(Verdict { tier: Tier::Matrix, right });
-        // Where nothing can be remembered, it is asked again next time.
+        // Where the result cannot be stored, the test is repeated next time.
         let _ = memory.set_verdicts(&capabilities.cache_key, &verdicts);
         if right {
             return Ok(backend);
@@ -163,14 +165,14 @@ impl VulkanBackend {
         }
     }
 
-    /// Whether products of whole numbers are what the processor makes of them.
+    /// Whether products of whole numbers agree with the processor's.
     fn multiplies_right(&self) -> bool {
         let Ok(table) = Conformance::exact() else { return false };
         let agrees = |case| table.check(case, self).is_ok_and(|outcome| outcome.agrees);
         table.cases().iter().all(agrees)
     }
 
-    /// Opens a device for kernels of `tier`, whatever is remembered of it. Nothing is written to disk.
+    /// Opens a device for kernels of `tier`, ignoring stored verdicts. Nothing is written to disk.
     ///
     /// # Errors
     /// As [`open`](VulkanBackend::open), and when the device does not offer the tier.
@@ -206,20 +208,20 @@ impl VulkanBackend {
         if weights::may_read_in_place(&capabilities) {
             match weights::reads_in_place(&context) {
                 Ok(reads) => context.reads_in_place = reads,
-                // The device may be lost with the attempt.
+                // The attempt may have lost the device.
                 Err(_) => context = open()?,
             }
         }
         Ok(VulkanBackend { context, rates: OnceLock::new() })
     }
 
-    /// Copies weights to memory of the device, also where it could read the file's own pages.
+    /// Copies weights to device memory, even where the device could read the file's own pages.
     pub fn copying_weights(mut self) -> VulkanBackend {
         self.context.reads_in_place = false;
         self
     }
 
-    /// Bytes of the device's memory that graphs and their weights take, pages of files not counted.
+    /// Bytes of device memory in use by graphs and their weights, without pages of files.
     pub fn allocated_bytes(&self) -> u64 {
         self.context.gpu.allocated.load(Ordering::Relaxed)
     }
@@ -249,14 +251,14 @@ impl VulkanBackend {
     }
 }
 
-/// Which of the devices.
+/// The choice among the devices.
 #[derive(Clone, Copy)]
 enum Pick<'a> {
-    /// The one called so.
+    /// The device with this name.
     Named(&'a str),
-    /// The best there is: a software device is better than none.
+    /// The best one: a software device is better than none.
     Best,
-    /// The best, if it may be taken unasked.
+    /// The best one that may be chosen automatically.
     Worthwhile,
 }
 
@@ -272,7 +274,7 @@ impl Pick<'_> {
         let rank = |device: &Capabilities| {
             (device.lacks().is_none(), device.avoided_because().is_none(), device.kind.rank())
         };
-        // Of those that are alike, the loader's first.
+        // Among equal devices, the loader's first.
         let offered = devices.iter().enumerate().rev().filter(|(_, (_, device))| is_offered(device));
         let best = offered.max_by_key(|(_, (_, device))| rank(device));
         best.map(|(index, _)| index).ok_or(VulkanError::NoDevice)
@@ -317,7 +319,7 @@ impl Backend for VulkanBackend {
                 let weights = if self.context.reads_in_place { 0 } else { prepared.weights.bytes() };
                 Ok(Footprint { executable: prepared.bytes(&lowered) + weights, scratch: 0 })
             }
-            // Never fits, however much memory there is: to be cut.
+            // It can never fit, whatever the free memory, so the graph has to be cut.
             Err(VulkanError::TooLarge { .. }) => Ok(Footprint { executable: u64::MAX >> 4, scratch: 0 }),
             Err(error) => Err(error.into()),
         }
@@ -358,7 +360,7 @@ impl Backend for VulkanBackend {
 
 type Prepared<'w> = prepare::Prepared<Placement<'w>>;
 
-/// Attention stays in floats.
+/// Attention is in floats.
 const PREPARATION: Preparation =
     Preparation { alignment: weights::ALIGNMENT as usize / size_of::<f32>(), key_elements: None };
 
@@ -367,12 +369,12 @@ fn prepare<'w>(graph: Graph, source: &WeightSource<'w>) -> Result<Prepared<'w>, 
 }
 
 impl Prepared<'_> {
-    /// Its kernels, with weights where the placement says.
+    /// Its kernels, with weights at the places of the placement.
     fn lower(&self, bounds: &Bounds) -> Result<Lowered, VulkanError> {
         lower(&self.graph, &self.plan, &self.layouts, &self.weights, bounds)
     }
 
-    /// What it takes of the device's memory beside weights, and of the host's for what crosses.
+    /// Device memory beside weights, and host memory of the tensors that are transferred.
     fn bytes(&self, lowered: &Lowered) -> u64 {
         let ports = self.graph.inputs.iter().chain(&self.graph.outputs).chain(&self.graph.kept);
         let crossing: u64 = ports.map(|port| self.plan.range(port.tensor.0).len() as u64 * 4).sum();

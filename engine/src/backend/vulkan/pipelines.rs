@@ -1,4 +1,4 @@
-//! Kernels made ready for a device, each once, and remembered on disk.
+//! Pipelines of kernels for a device: each is created once, and the driver's cache is stored on disk.
 #![expect(unsafe_code, reason = "every call of Vulkan is one into foreign code")]
 
 use std::{
@@ -22,8 +22,8 @@ use super::{
     kernels::{PUSH_BYTES, Specialized},
 };
 
-/// What stands before a remembered cache: that it is one, and the checksum of what follows. Drivers are not all careful
-/// with caches that were damaged.
+/// Start of a stored cache, followed by the checksum of the rest. Not all drivers handle damaged caches
+/// safely.
 const MAGIC: &[u8; 8] = b"sdqpipe1";
 
 /// The pipelines of a device.
@@ -38,7 +38,7 @@ pub(super) struct Pipelines {
 }
 
 impl Pipelines {
-    /// None yet; what `file` remembers is of use if it is of this device and driver.
+    /// Starts without pipelines. The cache in `file` is used if it belongs to this device and driver.
     pub(super) fn new(gpu: &Arc<Gpu>, file: Option<PathBuf>) -> Result<Pipelines, VulkanError> {
         let bindings: Vec<vk::DescriptorSetLayoutBinding<'_>> = (0..BINDINGS)
             .map(|binding| {
@@ -83,7 +83,7 @@ impl Pipelines {
         Ok(pipelines)
     }
 
-    /// Makes those of `wanted` that are missing, on all cores.
+    /// Creates those of `wanted` that are missing, on all cores.
     pub(super) fn prepare(&self, wanted: &HashSet<Specialized>) -> Result<(), VulkanError> {
         let missing: Vec<Specialized> = {
             let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +133,7 @@ impl Pipelines {
             false => stage,
         };
         let info = vk::ComputePipelineCreateInfo::default()
-            // Large dispatches are handed over a part at a time.
+            // Large dispatches are submitted in parts.
             .flags(vk::PipelineCreateFlags::DISPATCH_BASE)
             .stage(stage)
             .layout(self.layout);
@@ -153,12 +153,12 @@ impl Pipelines {
         Ok(())
     }
 
-    /// One that was [prepared](Pipelines::prepare).
+    /// A pipeline that was [prepared](Pipelines::prepare).
     pub(super) fn get(&self, wanted: Specialized) -> vk::Pipeline {
         self.made.lock().unwrap_or_else(PoisonError::into_inner)[&wanted]
     }
 
-    /// Remembers what was compiled. That it cannot be written is no reason to fail: it is compiled again then.
+    /// Stores the compiled kernels. A failure is ignored: they are compiled again next time.
     fn remember(&self) {
         let Some(file) = &self.file else { return };
         // SAFETY: the cache is the device's and nobody else uses it any more.
@@ -175,7 +175,7 @@ impl Pipelines {
     }
 }
 
-/// The driver's part of a remembered cache, if it is whole.
+/// The driver's part of a stored cache, if it is intact.
 fn read_cache(bytes: &[u8]) -> Option<&[u8]> {
     let rest = bytes.strip_prefix(MAGIC)?;
     let (sum, data) = rest.split_first_chunk()?;

@@ -1,12 +1,12 @@
-//! Dispatches in order → what is recorded: barriers only where one dispatch needs another's result, and submissions short
-//! enough for drivers that stop what takes long. Knows nothing of Vulkan.
+//! Turns dispatches in order into commands: barriers only where one dispatch needs the result of another, and
+//! submissions short enough for drivers that stop long ones. Independent of Vulkan.
 
 use super::kernels::{Push, Specialized};
 
-/// Where bytes lie.
+/// The buffer that contains a range of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Place {
-    /// Tensors, and what a node needs between its kernels.
+    /// Tensors, and temporary ranges between the kernels of a node.
     Arena,
     /// Lists of blocks.
     Tables,
@@ -16,7 +16,7 @@ pub(super) enum Place {
     Weights(u32),
 }
 
-/// Bytes of a place.
+/// A range of bytes of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Region {
     pub(super) place: Place,
@@ -32,7 +32,7 @@ impl Region {
     }
 }
 
-/// What a kernel sees under a binding.
+/// The range that a kernel accesses under a binding.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Binding {
     pub(super) number: u32,
@@ -40,14 +40,14 @@ pub(super) struct Binding {
     pub(super) written: bool,
 }
 
-/// A kernel over so many workgroups.
+/// A kernel over some workgroups.
 #[derive(Clone, Debug)]
 pub(super) struct Dispatch {
     pub(super) kernel: Specialized,
     pub(super) bindings: Vec<Binding>,
     pub(super) push: Push,
     pub(super) groups: [u32; 2],
-    /// Multiply-adds, or what takes as long.
+    /// Multiply-adds, or other work of the same duration.
     pub(super) work: u64,
     /// The node of the graph that it belongs to.
     pub(super) node: usize,
@@ -56,22 +56,24 @@ pub(super) struct Dispatch {
 /// An item of a submission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Item {
-    /// What follows sees what came before.
+    /// Makes earlier writes visible to later items.
     Barrier,
-    /// The workgroups of the dispatch with this number from `first` on along the second axis, so many of them.
+    /// Some workgroups of dispatch `index`: `count` of them along the second axis, from `first` on.
     Dispatch { index: usize, first: u32, count: u32 },
 }
 
-/// Work of a submission at most. The slowest devices take about half a second for it, and drivers wait two.
+/// Maximum work of a submission. The slowest devices take about half a second for it, and drivers time out
+/// after two.
 const SUBMISSION_WORK: u64 = 10_000_000_000;
 
-/// What is submitted each time a graph runs.
+/// The submissions of a run of a graph.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Schedule {
     pub(super) submissions: Vec<Vec<Item>>,
 }
 
-/// What a run of a graph asks of a device. Numbers, not times: they are the same on every machine.
+/// The demands of a graph's run on a device. They are counts and not times, so they are the same on every
+/// machine.
 #[cfg(test)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Counters {
@@ -79,14 +81,14 @@ pub(super) struct Counters {
     pub(super) dispatches: usize,
     /// Waits for earlier kernels.
     pub(super) barriers: usize,
-    /// Pieces in which the work is handed over.
+    /// Submissions of the work.
     pub(super) submissions: usize,
-    /// Bytes that kernels see, each counted once for every dispatch that sees it.
+    /// Bytes that kernels access, counted once for every dispatch that accesses them.
     pub(super) bytes: u64,
 }
 
 impl Schedule {
-    /// Schedules those of `dispatches` that `is_run` wants.
+    /// Schedules the dispatches for which `is_run` is true.
     pub(super) fn new(dispatches: &[Dispatch], is_run: impl Fn(&Dispatch) -> bool) -> Schedule {
         let mut submissions = vec![Vec::new()];
         let mut pending = Pending::default();
@@ -120,7 +122,7 @@ impl Schedule {
         Schedule { submissions }
     }
 
-    /// What a run of it asks of the device.
+    /// The counters of a run.
     #[cfg(test)]
     pub(super) fn counters(&self, dispatches: &[Dispatch]) -> Counters {
         let mut counters = Counters { submissions: self.submissions.len(), ..Counters::default() };
@@ -140,7 +142,7 @@ impl Schedule {
     }
 }
 
-/// What has been read and written since the last barrier.
+/// Ranges that have been read and written since the last barrier.
 #[derive(Default)]
 struct Pending {
     read: Vec<Region>,
@@ -198,7 +200,8 @@ mod tests {
     fn barriers_stand_where_results_are_needed_and_places_are_used_again_and_nowhere_else() {
         let [a, b, c, d] = [0, 64, 128, 192].map(|offset| arena(offset, 64));
         let weights = Region { place: Place::Weights(0), offset: 0, size: 64 };
-        // Two that only share what they read, then one that needs both, then one that overwrites what that one read.
+        // Two dispatches that only read the same range, one that needs the results of both, and one that
+        // overwrites the range that it read.
         let chain = [
             dispatch(&[a, weights], b, 0, 1),
             dispatch(&[a, weights], c, 0, 1),
@@ -206,7 +209,8 @@ mod tests {
             dispatch(&[weights], b, 0, 1),
         ];
         assert_eq!(barriers_before(&chain), [false, false, true, true]);
-        // Neighbours that touch do not overlap; one byte more does. The same bytes of another place are others.
+        // Adjacent ranges do not overlap; with one byte more they do. The same range of another place is
+        // independent.
         assert_eq!(barriers_before(&[dispatch(&[a], b, 0, 1), dispatch(&[c], d, 0, 1)]), [false, false]);
         let longer = arena(60, 8);
         assert_eq!(barriers_before(&[dispatch(&[c], a, 0, 1), dispatch(&[longer], d, 0, 1)]), [false, true]);
@@ -214,7 +218,7 @@ mod tests {
             barriers_before(&[dispatch(&[c], a, 0, 1), dispatch(&[weights], d, 0, 1)]),
             [false, false]
         );
-        // Written twice.
+        // Both write the same range.
         assert_eq!(barriers_before(&[dispatch(&[c], a, 0, 1), dispatch(&[d], a, 0, 1)]), [false, true]);
     }
 

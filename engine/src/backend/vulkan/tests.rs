@@ -1,5 +1,6 @@
-//! The kernels of every tier on every device that is here. With `SDQ_VK_REQUIRE` set, a machine without one fails; where it
-//! is `matrix`, one whose devices multiply no matrices too.
+//! Tests the kernels of every tier on every device of this machine. With `SDQ_VK_REQUIRE` set, a machine
+//! without a device fails the test; with the value `matrix`, so does a machine whose devices have no matrix
+//! products.
 
 use super::*;
 use crate::{
@@ -28,7 +29,7 @@ fn devices_here() -> Vec<DeviceInfo> {
     }
 }
 
-/// Holds `backend` to the cases that are `wanted`.
+/// Checks `backend` with the cases that are `wanted`.
 fn assert_conforms(table: &Conformance, backend: &VulkanBackend, wanted: impl Fn(&Case) -> bool) {
     let mut wrong = Vec::new();
     for case in table.cases().iter().filter(|case| wanted(case)) {
@@ -60,13 +61,13 @@ fn weights_are_the_same_whether_copied_or_read_where_they_lie() {
         let (backend, copying) = (open(), open().copying_weights());
         let is_product = |case: &Case| matches!(case.kind, Kind::Product(_));
         assert_conforms(&table, &copying, is_product);
-        // Every case's graph is gone again, and what it took with it.
+        // The graph of every case has been dropped, with its memory.
         assert_eq!(copying.allocated_bytes(), 0);
         let case = table.cases().iter().find(|case| case.name == "q8 product 16x320x64").unwrap();
         let bytes = |backend: &VulkanBackend| {
             table.while_compiled(case, backend, || backend.allocated_bytes()).unwrap()
         };
-        // One that runs on the processor can.
+        // Software devices can always read in place.
         assert!(backend.context.reads_in_place || device.kind != DeviceKind::Software, "{}", device.name);
         if backend.context.reads_in_place {
             let spared =
@@ -76,7 +77,8 @@ fn weights_are_the_same_whether_copied_or_read_where_they_lie() {
     }
 }
 
-/// A damaged weight or an overflow must not become a black picture: what is not finite stays so through bytes and sums.
+/// A damaged weight or an overflow must not become a black picture: NaN and infinity must survive bytes and
+/// sums.
 #[test]
 fn what_is_not_finite_shows() {
     let table = Conformance::new().unwrap();
@@ -86,7 +88,7 @@ fn what_is_not_finite_shows() {
             for name in ["q8 product 77x130x36", "q4 product 77x130x36", "f16 product 77x130x36"] {
                 let case = table.cases().iter().find(|case| case.name == name).unwrap();
                 for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                    // The third row, and no other.
+                    // Only the third row shows it.
                     let found = table.outputs_after(case, &backend, |x| x[2 * 36 + 5] = broken).unwrap();
                     for (row, values) in found.chunks_exact(130).enumerate() {
                         let finite = values.iter().all(|value| value.is_finite());
@@ -98,7 +100,7 @@ fn what_is_not_finite_shows() {
     }
 }
 
-/// What the driver compiled is written down, read again, and done without when it is damaged.
+/// Compiled kernels are written to disk and read again, and a damaged file is ignored.
 #[test]
 fn compiled_kernels_are_remembered_and_damage_does_no_harm() {
     let table = Conformance::exact().unwrap();
@@ -128,7 +130,7 @@ fn compiled_kernels_are_remembered_and_damage_does_no_harm() {
     }
 }
 
-/// Blank weights overlap each other, and every loop of a measurement ends.
+/// Blank weights overlap each other, and every loop of a measurement must end.
 #[test]
 fn every_tier_can_be_measured() {
     for device in devices_here() {
@@ -147,7 +149,7 @@ fn every_tier_can_be_measured() {
     assert_eq!(validation_errors(), 0, "the validation layer has reported errors above");
 }
 
-/// SD1.5's U-Net for a guided step at 512x512, in q8 on packed dot products, with weights of no meaning.
+/// SD1.5's U-Net for a guided step at 512x512, in q8 with packed dot products and blank weights.
 fn sd15_unet(bounds: &Bounds) -> (Prepared<'static>, Lowered) {
     let config = serde_json::json!({
         "_class_name": "UNet2DConditionModel", "act_fn": "silu", "attention_head_dim": 8,
@@ -176,14 +178,14 @@ const GENEROUS: Bounds = Bounds {
     half_matrix: None,
 };
 
-/// What a step costs where no time is measured. Whoever changes a number here knows why.
+/// The cost of a step in counts instead of times. A change of these numbers must be deliberate.
 #[test]
 fn a_step_of_sd15_asks_for_as_much_as_it_did() {
     let (prepared, lowered) = sd15_unet(&GENEROUS);
     let counters = Schedule::new(&lowered.dispatches, |_| true).counters(&lowered.dispatches);
     let expected = Counters { dispatches: 679, barriers: 611, submissions: 105, bytes: 7_484_951_856 };
     assert_eq!(counters, expected);
-    // Of the weights, what is made of them takes a thirtieth.
+    // The sums of columns take a thirtieth of the size of the weights.
     let share = prepared.weights.column_sum_bytes() as f64 / prepared.weights.bytes() as f64;
     assert!(share < 1.0 / 30.0, "{share}");
 }

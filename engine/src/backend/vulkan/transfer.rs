@@ -1,4 +1,4 @@
-//! Bytes on their way to the device, once.
+//! Copies bytes to the device.
 
 use super::{
     buffer::{Buffer, Purpose},
@@ -7,7 +7,7 @@ use super::{
     error::VulkanError,
 };
 
-/// Bytes that are under way at once.
+/// Size of the staging buffer.
 const STAGING_BYTES: u64 = 16 << 20;
 
 /// Writes `parts`, each an offset and its bytes, into `buffer`.
@@ -23,7 +23,7 @@ pub(super) fn upload<'a>(
         return Ok(());
     }
     let mut staging = Buffer::new(&context.gpu, STAGING_BYTES.min(buffer.size()), Purpose::Staging)?;
-    // As much as fits at once: parts are many and mostly small.
+    // As many parts as fit are sent at once: there are many, and most are small.
     let mut pieces: Vec<(u64, u64, u64)> = Vec::new();
     let mut used = 0;
     for (offset, part) in parts {
@@ -46,7 +46,7 @@ pub(super) fn upload<'a>(
     send(context, &staging, buffer, &pieces)
 }
 
-/// Copies `pieces`, each where it lies, where it goes and its size.
+/// Copies `pieces`, each given as source offset, destination offset and size.
 fn send(
     context: &Context,
     from: &Buffer,

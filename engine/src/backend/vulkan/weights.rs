@@ -1,4 +1,4 @@
-//! Where the weights of a graph lie on the device, in the form in which the file has them.
+//! The places of a graph's weights on the device, in the file's format.
 
 use std::{collections::HashMap, marker::PhantomData, sync::Arc};
 
@@ -25,13 +25,13 @@ use crate::{
     graph::WeightId,
 };
 
-/// Bytes of a buffer of weights at most, unless a single one is larger.
+/// Maximum size of a buffer of weights, unless a single weight is larger.
 const BUFFER_BYTES: u64 = 256 << 20;
 
-/// Of the parts of weights on the device: what every device allows for the start of a binding.
+/// Alignment of the parts of weights on the device: every device allows a binding to start there.
 pub(super) const ALIGNMENT: u64 = 256;
 
-/// The bytes of a part of a weight, and where they go.
+/// The bytes of a part of a weight, and their destination.
 struct PartSource<'w> {
     bytes: &'w [u8],
     region: Region,
@@ -44,7 +44,7 @@ pub(super) struct Placed {
     pub(super) values: Region,
     pub(super) multipliers: Option<Region>,
     pub(super) scales: Option<Region>,
-    /// Of integers, see `column_sums.comp`.
+    /// Sums of the columns of integer weights, see `column_sums.comp`.
     pub(super) column_sums: Option<Region>,
 }
 
@@ -63,13 +63,13 @@ pub(super) enum Form {
 #[derive(Clone, Debug)]
 pub(super) struct Integers {
     pub(super) columns: Columns,
-    /// Of the rows that they are multiplied with.
+    /// The layout of the rows that they are multiplied with.
     pub(super) layout: RowLayout,
     /// Whether they have four bits and multipliers.
     pub(super) packed: bool,
 }
 
-/// Where everything goes, before anything is there.
+/// The planned places of all weights.
 #[derive(Default)]
 pub(super) struct Placement<'w> {
     placed: Vec<Placed>,
@@ -128,7 +128,7 @@ impl<'w> Placement<'w> {
     }
 
     fn part(&mut self, bytes: &'w [u8]) -> Region {
-        // Kernels read words, so a last one that is not whole needs room.
+        // Kernels read whole words, so the size is rounded up.
         let size = (bytes.len() as u64).next_multiple_of(4);
         let fits = self.buffers.last().is_some_and(|used| used + size <= BUFFER_BYTES);
         if !fits {
@@ -142,7 +142,7 @@ impl<'w> Placement<'w> {
         region
     }
 
-    /// Weights of the right shape and of no meaning, for measuring: all are parts of `zeros`, which has to be as long as the
+    /// Weights of the right shapes for measurements: all are parts of `zeros`, which must be as long as the
     /// largest.
     pub(super) fn blank(specs: &[WeightSpec], integers: bool, zeros: &'w [f32]) -> Placement<'w> {
         let mut placement = Placement::default();
@@ -160,12 +160,12 @@ impl<'w> Placement<'w> {
         placement
     }
 
-    /// Bytes that it takes where nothing is read in place.
+    /// Size on the device if nothing is read in place.
     pub(super) fn bytes(&self) -> u64 {
         self.buffers.iter().sum()
     }
 
-    /// Bytes of the sums of columns.
+    /// Size of the sums of columns, in bytes.
     pub(super) fn column_sum_bytes(&self) -> u64 {
         self.column_sums
     }
@@ -196,13 +196,13 @@ impl Integers {
 /// Weights on the device.
 pub(super) struct Resident<'w> {
     buffers: Vec<Buffer>,
-    /// Where pages of the file are read in place, they have to stay.
+    /// Pages that are read in place must stay mapped.
     _pages: PhantomData<&'w [u8]>,
 }
 
 impl<'w> Resident<'w> {
-    /// Brings the weights of `placement` to the device: in place where host and device share memory and the driver can,
-    /// else by copying. Afterwards `placement` says where they really are.
+    /// Brings the weights of `placement` to the device: read in place where host and device share memory and
+    /// the driver supports it, otherwise copied. Afterwards `placement` holds their actual places.
     pub(super) fn new(context: &Context, placement: &mut Placement<'w>) -> Result<Resident<'w>, VulkanError> {
         let gpu = &context.gpu;
         if context.reads_in_place
@@ -226,7 +226,7 @@ impl<'w> Resident<'w> {
     }
 }
 
-/// Size of a page on every system that the files are mapped on, or a part of it.
+/// The page size of every system on which files are mapped, or a divisor of it.
 const PAGE: usize = 4096;
 
 /// Whether a device of this kind may read the pages of mapped files where they lie.
@@ -236,10 +236,10 @@ pub(super) fn may_read_in_place(capabilities: &Capabilities) -> bool {
         && capabilities.alignment <= mmap::ALIGNMENT as u64
 }
 
-/// Whether the device really reads such a page. Some drivers take it and fail, or lose the device, when work that reads it is
-/// submitted: read-only pages of files are not what they expect.
+/// Whether the device can actually read such a page. Some drivers accept it and then fail, or lose the
+/// device, when work that reads it is submitted: they do not expect read-only pages of files.
 pub(super) fn reads_in_place(context: &Context) -> Result<bool, VulkanError> {
-    // A file that is there for sure, mapped as models are.
+    // A file that certainly exists, mapped in the same way as models.
     let mapped = std::env::current_exe().and_then(|program| Bytes::map(&program));
     let Some(page) = mapped.as_ref().ok().and_then(|bytes| bytes.get(..PAGE)) else { return Ok(false) };
     let Some(buffer) = import(&context.gpu, page, page.as_ptr().addr(), PAGE) else { return Ok(false) };
@@ -252,12 +252,12 @@ pub(super) fn reads_in_place(context: &Context) -> Result<bool, VulkanError> {
     Ok(staging.bytes() == Some(page))
 }
 
-/// Buffers over the very pages of the mapped files; `None` where the driver does not take them.
+/// Buffers over the pages of the mapped files; `None` where the driver does not accept them.
 fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>> {
     let address = |part: &PartSource<'_>| part.bytes.as_ptr().addr();
     let mut order: Vec<usize> = (0..placement.sources.len()).collect();
     order.sort_by_key(|&index| address(&placement.sources[index]));
-    // Runs of parts with less than a page between them, and where each ends: every page up to there is mapped.
+    // Runs of parts with gaps of less than a page, and the end of each: every page up to there is mapped.
     let mut runs: Vec<(Vec<usize>, usize)> = Vec::new();
     for index in order {
         let part = &placement.sources[index];
@@ -296,8 +296,8 @@ fn in_place(gpu: &Arc<Gpu>, placement: &mut Placement<'_>) -> Option<Vec<Buffer>
     Some(buffers)
 }
 
-/// A buffer over the pages from `start` on, where `first` begins in the first of them. Those who call drop it before what
-/// `first` borrows from.
+/// A buffer over the pages from `start` on, whose first page contains the start of `first`. Callers drop it
+/// before the memory that `first` borrows from.
 #[expect(unsafe_code, reason = "the pages around a weight are named by their address")]
 fn import(gpu: &Arc<Gpu>, first: &[u8], start: usize, length: usize) -> Option<Buffer> {
     // SAFETY: every page up to `length` holds bytes of the same borrow or less than a page between two of them, so all

@@ -4,7 +4,7 @@ use crate::backend::cpu::simd::{Simd, math};
 use crate::graph::Activation;
 
 impl Activation {
-    /// The function of every lane.
+    /// Applies the function to every lane.
     #[inline(always)]
     pub(super) fn apply<S: Simd>(self, isa: S, x: S::Vector) -> S::Vector {
         match self {
@@ -12,7 +12,7 @@ impl Activation {
             Self::QuickGelu => math::swish(isa, x, 1.702),
             Self::Gelu => math::gelu(isa, x),
             Self::GeluTanh => math::gelu_tanh(isa, x),
-            // What is not a number stays so.
+            // NaN stays NaN.
             Self::Relu => isa.select_less(x, isa.splat(0.0), isa.splat(0.0), x),
             Self::Tanh3 => math::tanh3(isa, x),
         }

@@ -1,9 +1,10 @@
-//! Attention that never writes its matrix down: blocks of keys with a running softmax (FlashAttention,
+//! Attention that never stores its matrix of weights: blocks of keys with a running softmax (FlashAttention,
 //! arXiv:2205.14135, algorithm 1).
 //!
-//! Queries lie across the lanes. The transposed scores `K Qᵀ` of a block are a product with the transposed queries
-//! on the right, and `outᵀ += Vᵀ P` one with the weights on the right, so keys and values are read where they lie,
-//! and the softmax of a query is arithmetic in its own lane, the same wherever the query stands.
+//! Queries are spread across the lanes. The transposed scores `K Qᵀ` of a block are a product with the
+//! transposed queries as the right operand, and `outᵀ += Vᵀ P` is one with the weights as the right operand.
+//! So keys and values are read in place, and the softmax of a query is computed in its own lane, independent
+//! of the position of the query.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp, math};
 /// Keys per block: the weights of 32 queries for them take 16 KiB.
 const BLOCK_KEYS: usize = 128;
 
-/// The score of a masked key: finite, so that no difference of two scores is undefined, and its weight is zero.
+/// The score of a masked key: finite, so that no difference of two scores is NaN, and its weight is zero.
 const MASKED: f32 = f32::MIN;
 
 /// The sizes of an attention.
@@ -150,7 +151,8 @@ impl QueryVectors for HeadTask<'_> {
 }
 
 impl HeadTask<'_> {
-    /// Writes the scaled queries to `transposed` `[vectors, head_dim]`, a query to a lane, zero past the last.
+    /// Writes the scaled queries to `transposed` `[vectors, head_dim]`, one query per lane, with zeros past
+    /// the last query.
     fn transpose_queries(&self, queries: Range<usize>, transposed: &mut [Lanes]) {
         let &AttentionShape { heads, head_dim, scale, .. } = self.shape;
         let channels = heads * head_dim;
@@ -164,7 +166,8 @@ impl HeadTask<'_> {
         }
     }
 
-    /// Divides the sums `[vectors, head_dim]` by the weights' totals and writes them out, a lane to a row.
+    /// Divides the sums `[vectors, head_dim]` by the totals of the weights and writes each lane to a row of
+    /// the output.
     #[inline(always)]
     fn store<S: Simd, const VECTORS: usize>(
         &mut self,
@@ -183,13 +186,13 @@ impl HeadTask<'_> {
     }
 }
 
-/// The scores of a block of keys, `[vectors, BLOCK_KEYS]`, a query to a lane.
+/// The scores of a block of keys, `[vectors, BLOCK_KEYS]`, one query per lane.
 struct Scores<'a, const VECTORS: usize> {
-    /// From the block's first key on; keys are `channels` apart.
+    /// Starts at the block's first key; keys are `channels` apart.
     keys: &'a [f32],
     channels: usize,
     head_dim: usize,
-    /// `[vectors, head_dim]`, a query to a lane.
+    /// `[vectors, head_dim]`, one query per lane.
     queries: &'a [Lanes],
     scores: &'a mut [Lanes],
 }
@@ -232,7 +235,7 @@ fn mask_later_keys<S: Simd, const VECTORS: usize>(
     }
 }
 
-/// The softmax of the keys seen so far: weights are relative to the largest score yet.
+/// The softmax of the keys read so far: weights are relative to the largest score so far.
 struct RunningSoftmax<S: Simd, const VECTORS: usize> {
     maxima: [S::Vector; VECTORS],
     totals: [S::Vector; VECTORS],
@@ -269,16 +272,16 @@ impl<S: Simd, const VECTORS: usize> RunningSoftmax<S, VECTORS> {
     }
 }
 
-/// `sums = sums * decay + Σ weight * value` over a block of keys, a head's channel to a row.
+/// `sums = sums * decay + Σ weight * value` over a block of keys, one row per channel of the head.
 struct WeightedValues<'a, S: Simd, const VECTORS: usize> {
-    /// From the block's first value on; values are `channels` apart.
+    /// Starts at the block's first value; values are `channels` apart.
     values: &'a [f32],
     channels: usize,
-    /// `[vectors, BLOCK_KEYS]`, a query to a lane.
+    /// `[vectors, BLOCK_KEYS]`, one query per lane.
     weights: &'a [Lanes],
     count: usize,
     decay: [S::Vector; VECTORS],
-    /// `[vectors, head_dim]`, a query to a lane.
+    /// `[vectors, head_dim]`, one query per lane.
     sums: &'a mut [Lanes],
 }
 
@@ -310,8 +313,8 @@ mod tests {
     use super::super::reference;
     use super::*;
 
-    /// Outputs are averages of values in `-1..1`; weights err by the rounding of the scores, which is the larger the
-    /// larger those are.
+    /// Outputs are averages of values in `-1..1`; weights have the rounding error of the scores, which grows
+    /// with their magnitude.
     const TOLERANCE: f64 = 2e-6;
 
     fn shape(batch: usize, heads: usize, queries: usize, keys: usize, head_dim: usize) -> AttentionShape {
@@ -363,7 +366,7 @@ mod tests {
         let mean =
             |d: usize| (0..keys).map(|key| f64::from(v[key * head_dim + d])).sum::<f64>() / keys as f64;
         let expected: Vec<f64> = (0..head_dim).map(mean).collect();
-        // A score of 10^30 must not become an infinity less itself.
+        // A score of 10^30 must not become an infinity minus itself.
         for size in [0.0, 1e15] {
             reference::check_everywhere("equal keys", &expected, TOLERANCE, |pool, out| {
                 let (q, k) = (vec![size; head_dim], vec![size; keys * head_dim]);

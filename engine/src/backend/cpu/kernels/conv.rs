@@ -7,8 +7,8 @@ use super::gemm::{RowSource, gemm};
 use super::packed::PackedMatrix;
 use crate::backend::cpu::pool::Pool;
 
-/// The geometry of a convolution. Sizes are in pixels, the padding is zeros, and what the output size asks for below
-/// and to the right of the image is padding too.
+/// The geometry of a convolution. Sizes are in pixels and the padding is zeros. Where the output size
+/// requires pixels below and to the right of the image, these are padding too.
 #[derive(Clone, Copy, Debug)]
 pub struct ConvShape {
     /// Images.
@@ -66,7 +66,7 @@ pub(super) struct Patches<'a, T> {
 impl<T: Copy + Default + Sync> RowSource<T> for Patches<'_, T> {
     fn gather<const DEPTH: usize>(&self, rows: Range<usize>, k: Range<usize>, block: &mut [[T; DEPTH]]) {
         let ConvShape { in_channels, out_height, out_width, kernel, .. } = *self.shape;
-        // The taps of one kernel row lie side by side in the image too.
+        // The taps of one kernel row are adjacent in the image too.
         let run = kernel.1 * in_channels;
         for (row, block) in rows.zip(block) {
             let (image, pixel) = (row / (out_height * out_width), row % (out_height * out_width));
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn pads_below_and_right_alone() {
-        // The encoder's downsampling: one row and one column of zeros after the image, none before.
+        // The encoder's downsampling: one row and one column of zeros after the image, none before it.
         for size in [(8, 8), (8, 6), (2, 2)] {
             let padded = ConvShape {
                 out_height: size.0 / 2,

@@ -58,7 +58,7 @@ pub fn geglu<'o>(pool: &Pool, x: &[f32], channels: usize, out: impl Into<RowOutp
     });
 }
 
-/// Calls `work` for parts of `out`, with the offset of the part.
+/// Calls `work` for parts of `out`, with the offset of each part.
 fn for_each_part(pool: &Pool, out: &mut [f32], work: impl Fn(usize, &mut [f32]) + Sync) {
     let part = match pool.threads_for_elements(out.len()) {
         1 => out.len().max(1),
@@ -151,7 +151,7 @@ mod tests {
     use super::super::reference;
     use super::*;
 
-    /// Those that are the identity for large values.
+    /// The activations that are the identity for large values.
     const KINDS: [Activation; 5] =
         [Activation::Silu, Activation::QuickGelu, Activation::Gelu, Activation::GeluTanh, Activation::Relu];
 
@@ -161,8 +161,8 @@ mod tests {
 
     #[test]
     fn activations_agree_with_their_definitions() {
-        // Every 1/1000 across the part that is neither zero nor the identity. Beyond 4, two units of the result's own
-        // rounding are already 1e-6.
+        // In steps of 1/1000 over the range where the function is neither zero nor the identity. Beyond 4,
+        // two units in the last place of the result are already 1e-6.
         for (part, tolerance) in [(-12_000..=4000, 1e-6), (4000..=12_000, 2e-6)] {
             let x: Vec<f32> = part.map(|i| i as f32 / 1000.0).collect();
             for kind in KINDS.into_iter().chain([Activation::Tanh3]) {

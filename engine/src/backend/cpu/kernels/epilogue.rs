@@ -1,4 +1,4 @@
-//! What happens to a product before it is stored.
+//! Operations on a product before it is stored.
 
 use super::tiles::Tile;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd};
@@ -33,7 +33,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Sends the `sums` `[panels, rows]` of a tile of the output `[m, n]` out row by row.
+    /// Writes the `sums` `[panels, rows]` of a tile of the output `[m, n]` row by row.
     #[inline(always)]
     pub(super) fn finish<S: Simd>(
         &self,
@@ -52,7 +52,7 @@ impl Epilogue<'_> {
         }
     }
 
-    /// The parts for row `row` of an output `[m, n]` alone.
+    /// The epilogue of row `row` alone, of an output `[m, n]`.
     #[inline(always)]
     pub(super) fn of_row(&self, row: usize, n: usize, rows_per_batch: usize) -> Epilogue<'_> {
         Epilogue {
@@ -62,7 +62,8 @@ impl Epilogue<'_> {
         }
     }
 
-    /// Ends `value`, of columns `first_column` and following of the only row, and stores it in `out`.
+    /// Finishes `value`, which holds the columns from `first_column` on of the only row, and stores it in
+    /// `out`.
     #[inline(always)]
     pub(super) fn finish_vector<S: Simd>(
         &self,
@@ -84,7 +85,7 @@ impl Epilogue<'_> {
         isa.store_partial(value, out);
     }
 
-    /// The row of `channel_bias` for the image that holds output row `row`.
+    /// The row of `channel_bias` for the image that contains output row `row`.
     #[inline(always)]
     fn channel_bias_row(&self, row: usize, n: usize, rows_per_batch: usize) -> Option<&[f32]> {
         self.channel_bias.map(|rows| {

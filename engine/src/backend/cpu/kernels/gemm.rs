@@ -1,10 +1,11 @@
 //! The blocked product behind `matmul` and `conv2d`.
 //!
-//! The output is cut into tasks, tiles of many rows and columns. A task goes through the input channels in blocks of at
-//! most [`DEPTH`]; of each block it copies its rows' part side by side (a convolution gathers it from the image, so
-//! that no im2col matrix ever exists), then takes the weights one or two panels at a time and runs down the rows in
-//! register tiles. Sums wait in the thread's own memory, side by side, until the last block; then the epilogue sends them
-//! out row by row. The blocks depend on `k` alone, so every element is summed in the same order whatever its task.
+//! The output is cut into tasks: tiles of many rows and columns. A task reads the input channels in blocks of
+//! at most [`DEPTH`]. For each block it copies the block's part of its rows into adjacent memory (a
+//! convolution gathers it from the image, so that no im2col matrix ever exists), then takes the weights one
+//! or two panels at a time and multiplies them with all rows in register tiles. Partial sums stay in the
+//! thread's own memory, side by side, until the last block; then the epilogue writes them row by row. The
+//! blocks depend on `k` alone, so every element is summed in the same order, independent of its task.
 
 use std::ops::Range;
 
@@ -22,21 +23,23 @@ use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
 /// Input channels per block: two panels of that depth fill two thirds of a 48 KiB first-level cache.
 pub(super) const DEPTH: usize = 256;
 
-/// One row of a task's left operand within a block, at a distance from the next that the compiler knows.
+/// The part of one row of the left operand that belongs to a block. The distance between rows is known to the
+/// compiler.
 pub(super) type BlockRow = [f32; DEPTH];
 
-/// Rows per task at most, a multiple of every register tile: their block of 192 KiB stays in the second-level cache.
+/// Maximum number of rows per task, a multiple of the height of every register tile: their block of 192 KiB
+/// stays in the second-level cache.
 const TASK_ROWS: usize = 192;
 
-/// Columns per task at most: the sums of 480 KiB stay there too.
+/// Maximum number of columns per task: the sums of 480 KiB stay in the second-level cache too.
 const TASK_COLUMNS: usize = 640;
 
-/// Tasks per thread, where there is enough work, so that none waits long for the last.
+/// Tasks per thread, where there is enough work, so that no thread waits long for the last task.
 pub(super) const TASKS_PER_THREAD: usize = 4;
 
-/// Where the rows of the left operand come from.
+/// A source of rows of the left operand.
 pub(super) trait RowSource<T>: Sync {
-    /// Copies columns `k` of rows `rows` to the front of `block`'s rows.
+    /// Copies columns `k` of rows `rows` to the start of the rows of `block`.
     fn gather<const DEPTH: usize>(&self, rows: Range<usize>, k: Range<usize>, block: &mut [[T; DEPTH]]);
 }
 
@@ -68,8 +71,8 @@ pub(super) fn task_size(m: usize, n: usize, threads: usize) -> (usize, usize) {
     (rows, n.div_ceil(across).next_multiple_of(2 * PANEL))
 }
 
-/// Vectors of working memory for a task of that many rows and panels: a block of the left operand, two panels of the
-/// right, sums.
+/// Vectors of working memory for a task of `rows` rows and `panels` panels: a block of the left operand, two
+/// panels of the right one, sums.
 fn task_lines(rows: usize, panels: usize) -> usize {
     rows * DEPTH / LANES + 2 * DEPTH + rows * panels
 }
@@ -79,7 +82,7 @@ pub fn gemm_scratch(pool: &Pool, m: usize, n: usize, k: usize) -> ScratchUse {
     task_scratch(m, n, pool.threads_for_products(m * n * k), task_lines)
 }
 
-/// Working memory of a product whose tasks take `lines(rows, panels)`.
+/// Working memory of a product whose tasks need `lines(rows, panels)`.
 pub(super) fn task_scratch(
     m: usize,
     n: usize,
@@ -132,7 +135,7 @@ impl<R: RowSource<f32>> SimdOp for Task<'_, R> {
     }
 }
 
-/// Adds one block's product with `PANELS` panels from `panel` on to their sums `[PANELS, rows]`.
+/// Adds the product of one block with the `PANELS` panels from `panel` on to their sums `[PANELS, rows]`.
 #[inline(always)]
 fn add_product<S: Simd, const PANELS: usize>(
     isa: S,
@@ -147,7 +150,8 @@ fn add_product<S: Simd, const PANELS: usize>(
     for_each_strip(isa, left.len(), &mut PanelStrips { left, right, first_block: block.start == 0, sums });
 }
 
-/// `block`'s rows of `PANELS` panels from `panel` on, in single precision: from the matrix itself, or widened to `wide`.
+/// The rows of `block` of the `PANELS` panels from `panel` on, in single precision: borrowed from the matrix
+/// itself, or widened into `wide`.
 #[inline(always)]
 fn block_of_panels<'a, S: Simd, const PANELS: usize>(
     isa: S,
@@ -175,11 +179,11 @@ fn block_of_panels<'a, S: Simd, const PANELS: usize>(
     }
 }
 
-/// The register tiles below one another in one or two panels.
+/// All register tiles of one or two panels, one below the other.
 struct PanelStrips<'a, const PANELS: usize> {
     left: &'a [BlockRow],
     right: [&'a [Lanes]; PANELS],
-    /// Whether there are no sums yet.
+    /// Whether this is the first block, so that there are no sums yet.
     first_block: bool,
     /// `[PANELS, rows]`
     sums: &'a mut [Lanes],

@@ -1,4 +1,5 @@
-//! What attention in floats and in integers share: how the queries of a head are divided, and how results leave.
+//! Code that attention in floats and attention in integers share: how the queries of a head are divided, and
+//! how results are written.
 
 use std::ops::Range;
 
@@ -18,22 +19,22 @@ fn task_queries(pool: &Pool, shape: &AttentionShape) -> usize {
     }
 }
 
-/// The output `[batch, queries, heads * head_dim]` in tiles of some queries of one head.
+/// Cuts the output `[batch, queries, heads * head_dim]` into tiles of some queries of one head.
 pub(super) fn head_grid(pool: &Pool, shape: &AttentionShape) -> Grid {
     let &AttentionShape { batch, heads, queries, head_dim, .. } = shape;
     let tile_rows = task_queries(pool, shape);
     Grid { groups: batch, rows: queries, columns: heads * head_dim, tile_rows, tile_columns: head_dim }
 }
 
-/// Working memory of an attention whose tasks take so many vectors.
+/// Working memory of an attention whose tasks need `lines` vectors.
 pub(super) fn head_scratch(pool: &Pool, shape: &AttentionShape, lines: usize) -> ScratchUse {
     let tasks = shape.batch * shape.heads * shape.queries.div_ceil(task_queries(pool, shape));
     ScratchUse::of_tasks(tasks, lines)
 }
 
-/// Attention for queries that lie across the lanes.
+/// Attention for queries that are spread across the lanes.
 pub(super) trait QueryVectors {
-    /// Attends for up to `VECTORS` vectors of queries.
+    /// Computes up to `VECTORS` vectors of queries.
     fn queries<S: Simd, const VECTORS: usize>(
         &mut self,
         isa: S,
@@ -42,8 +43,8 @@ pub(super) trait QueryVectors {
     );
 }
 
-/// Covers `rows` queries with as many vectors at once as the instruction set's tiles have. `lines` is the working memory
-/// for that many.
+/// Processes `rows` queries, as many vectors at once as the instruction set's tiles have. `lines` is the
+/// working memory for that many.
 #[inline(always)]
 pub(super) fn for_each_query_vectors<S: Simd>(
     isa: S,
@@ -65,8 +66,8 @@ pub(super) fn for_each_query_vectors<S: Simd>(
     }
 }
 
-/// Writes the lanes of `vectors`, each of `channels` channels of which the tile's columns come first, to the rows of
-/// `queries`.
+/// Writes the lanes of `vectors`, each of `channels` channels that begin with the tile's columns, to the rows
+/// of `queries`.
 pub(super) fn write_queries(
     out: &mut Tile<'_, f32>,
     queries: Range<usize>,

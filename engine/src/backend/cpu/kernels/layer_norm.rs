@@ -1,6 +1,6 @@
 //! Layer normalisation: `(x - mean) / √(variance + eps) * gamma + beta`, each row by itself.
 //!
-//! Sums are taken of distances from a nearby value, so that a large mean costs no digits.
+//! The sums are of differences from a nearby value, so that a large mean costs no precision.
 
 use super::row_output::{RowOutput, RowTile, for_each_row_tile};
 use crate::backend::cpu::pool::Pool;
@@ -66,7 +66,7 @@ impl SimdOp for NormRows<'_> {
     }
 }
 
-/// The sum of the distances of `x` from `from`, and of their squares.
+/// The sums of the differences between `x` and `from`, and of their squares.
 #[inline(always)]
 fn distances<S: Simd>(isa: S, x: &[f32], from: f32) -> (f32, f32) {
     let origin = isa.splat(from);

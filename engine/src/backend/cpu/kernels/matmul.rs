@@ -9,7 +9,8 @@ use crate::backend::cpu::pool::Pool;
 
 /// `out = epilogue(x * weightᵀ)`: `x` is `[m, k]`, `weight` `[n, k]`, `out` `[m, n]`.
 ///
-/// `rows_per_batch` rows belong to one image, which matters to [`Epilogue::channel_bias`] alone; pass `m` without it.
+/// `rows_per_batch` rows belong to one image. Only [`Epilogue::channel_bias`] uses it; pass `m` where there
+/// is none.
 ///
 /// # Panics
 /// If the lengths disagree.
@@ -47,7 +48,8 @@ mod tests {
     use super::super::reference::{self, Ending};
     use super::*;
 
-    /// `[m, n, k]`: single rows and columns, both sides of a panel, of a register tile and of a block of `k`.
+    /// `[m, n, k]`: single rows and columns, and sizes just below and above a panel, a register tile and a
+    /// block of `k`.
     const SHAPES: [[usize; 3]; 12] = [
         [1, 1, 1],
         [1, 17, 3],

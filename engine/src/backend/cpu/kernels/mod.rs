@@ -1,8 +1,8 @@
 //! The arithmetic of the CPU backend, each kernel written once over [`Simd`](super::simd::Simd).
 //!
-//! Activations are `f32`, channels last. A kernel checks the lengths it is given and panics if they disagree: shapes
-//! are the planner's business and have been checked by then. Results are the same bit for bit whatever the number of
-//! threads and wherever in a batch an image stands; between instruction sets they differ by rounding.
+//! Activations are `f32`, channels last. A kernel checks the lengths of its operands and panics if they
+//! disagree: the planner has checked shapes by then. Results are bit-identical for any number of threads and
+//! any position of an image in a batch; between instruction sets they differ by rounding.
 
 mod activation;
 mod attention;

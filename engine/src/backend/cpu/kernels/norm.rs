@@ -1,6 +1,6 @@
 //! Group normalisation: `(x - mean) / √(variance + eps) * gamma + beta`.
 //!
-//! Sums are taken of distances from a nearby value, so that a large mean costs no digits.
+//! The sums are of differences from a nearby value, so that a large mean costs no precision.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,15 +11,15 @@ use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Simd, SimdOp};
 use crate::graph::{Activation, GroupSums, Statistics};
 
-/// Pixels whose moments are summed by one task at least.
+/// Minimum number of pixels whose moments a task sums.
 const TASK_PIXELS: usize = 512;
 
-/// Pixels summed in single precision before double takes over.
+/// Pixels summed in single precision before the sum is added to one in double precision.
 const SHORT_SUM: usize = 32;
 
-/// Normalises `x` `[batch, rows, row_pixels, channels]` over the pixels and channels of each of `groups` groups of channels
-/// that lie side by side, then applies `activation`. `gamma` and `beta` are `[channels]`. Group Normalization,
-/// arXiv:1803.08494.
+/// Normalises `x` `[batch, rows, row_pixels, channels]` over the pixels and channels of each of `groups`
+/// groups of adjacent channels, then applies `activation`. `gamma` and `beta` are `[channels]`. Group
+/// Normalization, arXiv:1803.08494.
 ///
 /// # Panics
 /// If the lengths disagree or the groups do not divide the channels.
@@ -54,7 +54,7 @@ pub fn group_norm<'o>(
     normalize(pool, x, memory.statistics, memory.maps, groups, &affine, out.into());
 }
 
-/// As [`group_norm`], but with means and variances from elsewhere: `statistics` is `[batch, groups, 6]`, see
+/// As [`group_norm`], but with given means and variances: `statistics` is `[batch, groups, 6]`, see
 /// [`Statistics`].
 ///
 /// # Panics
@@ -83,8 +83,9 @@ pub fn group_norm_with<'o>(
     normalize(pool, x, memory.statistics, memory.maps, groups, &affine, out.into());
 }
 
-/// Adds the values of `x` `[rows, row_pixels, channels]` and their squares to `before`, `[groups, 6]`, into `out`, see
-/// [`GroupSums`]. From one part of a picture to the next below, the sums are bit for bit those that [`group_norm`] takes.
+/// Adds the values of `x` `[rows, row_pixels, channels]` and their squares to `before`, `[groups, 6]`, and
+/// writes the result to `out`, see [`GroupSums`]. If the parts of a picture are summed from top to bottom,
+/// the result is bit-identical to the sums of [`group_norm`].
 ///
 /// # Panics
 /// If the lengths disagree or the groups do not divide the channels.
@@ -117,7 +118,7 @@ pub fn group_norm_scratch(batch: usize, rows: usize, channels: usize, groups: us
     ScratchUse::of_tasks(1, lines(batch, rows, channels, groups))
 }
 
-/// Vectors that `count` values take.
+/// Number of vectors that hold `count` values.
 fn lines_of<T>(count: usize) -> usize {
     (count * size_of::<T>()).div_ceil(size_of::<Lanes>())
 }
@@ -130,13 +131,13 @@ fn lines(batch: usize, rows: usize, channels: usize, groups: usize) -> usize {
         + lines_of::<Moments>(rows * vectors)
 }
 
-/// What a group norm works with.
+/// Working memory of a group norm.
 struct NormMemory<'a> {
-    /// Of one image.
+    /// Sums of one image.
     sums: &'a mut [GroupSums],
     statistics: &'a mut [Statistics],
     maps: &'a mut [ChannelMap],
-    /// Of one image: whatever is left.
+    /// Moments of one image, in the rest of the memory.
     moments: &'a mut [Moments],
 }
 
@@ -155,7 +156,7 @@ impl<'a> NormMemory<'a> {
     }
 }
 
-/// What follows the normalisation itself.
+/// The operations after the normalisation itself.
 struct Affine<'a> {
     eps: f32,
     gamma: &'a [f32],
@@ -200,8 +201,8 @@ fn normalize(
     });
 }
 
-/// First and second moments of sixteen channels over a row of pixels: `Σ x` and `Σ x²`, exact enough in double
-/// precision to subtract the mean afterwards.
+/// First and second moments of sixteen channels over a row of pixels: `Σ x` and `Σ x²`, precise enough in
+/// double precision that the mean can be subtracted afterwards.
 #[derive(Clone, Copy, Default, Pod, Zeroable)]
 #[repr(C)]
 struct Moments {
@@ -282,7 +283,8 @@ impl SimdOp for SumMoments<'_> {
 }
 
 impl Moments {
-    /// Adds `count` values of each lane, given as sums of their distances from `shift` and of the squares of those.
+    /// Adds `count` values of each lane, given as the sums of their differences from `shift` and of the
+    /// squares of these.
     #[inline(always)]
     fn add(&mut self, count: f64, shift: Lanes, sum: Lanes, square_sum: Lanes) {
         for i in 0..LANES {
@@ -302,7 +304,7 @@ struct ChannelMap {
     offset: Lanes,
 }
 
-/// Makes `maps` those that normalise an image with the statistics of its groups.
+/// Sets `maps` to those that normalise an image with the statistics of its groups.
 fn set_channel_maps(
     statistics: &[Statistics],
     eps: f32,
@@ -318,7 +320,7 @@ fn set_channel_maps(
         for channel in group * group_channels..(group + 1) * group_channels {
             let map = &mut maps[channel / LANES];
             let lane = channel % LANES;
-            // The mean is subtracted in single precision; the offset makes good what it lost by rounding.
+            // The mean is subtracted in single precision; the offset corrects its rounding error.
             map.mean[lane] = mean as f32;
             let scale = f64::from(gamma[channel]) / deviation;
             map.scale[lane] = scale as f32;
@@ -442,7 +444,8 @@ mod tests {
         let channels = 32;
         let mut x = reference::noise(25, 64 * channels);
         x[..channels].fill(1000.0);
-        // The worst case for the choice of a nearby value: all others are far from it. The result is about 7.
+        // The worst case for the choice of a nearby value: all other values are far from it. The result is
+        // about 7.
         check_group_norm(&x, 1, 2, channels, 1e-6, 3e-5);
     }
 

@@ -1,19 +1,20 @@
-//! Weight matrices as they lie in the file.
+//! Weight matrices as they are stored in the file.
 
 use half::f16;
 use sdq_formats::layout::PANEL;
 
 use crate::backend::cpu::simd::LANES;
 
-// A row of a panel is a vector.
+// One row of a panel is one vector.
 const _: () = assert!(PANEL == LANES);
 
-/// A weight matrix `[n, k]` in panels of sixteen output channels: `[ceil(n / 16)][k][16]`, zero where `n` ends.
+/// A weight matrix `[n, k]` in panels of sixteen output channels: `[ceil(n / 16)][k][16]`, padded with zeros
+/// past `n`.
 #[derive(Clone, Copy)]
 pub struct PackedMatrix<'a> {
     /// Output channels.
     n: usize,
-    /// Input channels; of a convolution, times the kernel's taps.
+    /// Input channels; in a convolution, times the kernel's taps.
     k: usize,
     panels: Panels<'a>,
 }
@@ -23,12 +24,12 @@ pub struct PackedMatrix<'a> {
 pub enum Panels<'a> {
     /// Single precision.
     F32(&'a [f32]),
-    /// Half precision, widened as it is used.
+    /// Half precision, widened on use.
     F16(&'a [f16]),
 }
 
 impl<'a> PackedMatrix<'a> {
-    /// A matrix of `n` output and `k` input channels.
+    /// Describes a matrix of `n` output and `k` input channels.
     ///
     /// # Panics
     /// If `panels` is not `ceil(n / 16) * k * 16` long.
@@ -46,7 +47,7 @@ impl<'a> PackedMatrix<'a> {
         self.n
     }
 
-    /// Input channels; of a convolution, times the kernel's taps.
+    /// Input channels; in a convolution, times the kernel's taps.
     pub fn k(&self) -> usize {
         self.k
     }

@@ -1,5 +1,5 @@
-//! The kernels once more, as plainly as they can be said and summed in double precision, and what tests of the fast
-//! ones share.
+//! The kernels in their plainest form, summed in double precision, and helpers that the tests of the fast
+//! kernels share.
 
 use std::num::NonZeroUsize;
 
@@ -31,7 +31,7 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    /// What becomes of `product` at `row` and `column` of an output of `n` columns.
+    /// The value that `product` becomes at `row` and `column` of an output of `n` columns.
     fn apply(&self, product: f64, row: usize, column: usize, n: usize, rows_per_batch: usize) -> f64 {
         let image = row / rows_per_batch;
         let sum = product + f64::from(self.bias[column]) + f64::from(self.channel_bias[image * n + column]);
@@ -175,7 +175,7 @@ pub(super) fn attention(q: &[f32], k: &[f32], v: &[f32], shape: &AttentionShape)
     out
 }
 
-/// The function by its definition.
+/// The function, by its definition.
 pub(super) fn activate(kind: Activation, x: f64) -> f64 {
     let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
     match kind {
@@ -210,7 +210,7 @@ fn normal_cdf(x: f64) -> f64 {
     if x < 0.0 { 1.0 - upper_half } else { upper_half }
 }
 
-/// Pixel by pixel.
+/// Repeats pixels one by one.
 pub(super) fn upsample_nearest(x: &[f32], shape: &UpsampleShape) -> Vec<f64> {
     let &UpsampleShape { batch, in_height, in_width, out_height, out_width, channels } = shape;
     let mut out = Vec::new();
@@ -263,8 +263,8 @@ pub(super) fn quantize_block(block: &[f32]) -> (Vec<u8>, [f32; 2]) {
     (block.iter().map(round).collect(), [scale, low])
 }
 
-/// Runs a kernel on every instruction set of the machine and on 1, 2 and 3 threads: results must lie within
-/// `tolerance` of `expected` and not depend on the threads at all.
+/// Runs a kernel on every instruction set of the machine and on 1, 2 and 3 threads. The results must lie
+/// within `tolerance` of `expected` and must not depend on the number of threads.
 pub(super) fn check_everywhere(
     label: &str,
     expected: &[f64],
@@ -293,8 +293,8 @@ pub(super) fn check_everywhere(
     }
 }
 
-/// How far a sum of `terms` products of values in `-1..1` may be off in single precision: partial sums grow like
-/// `√terms`, and each addition rounds at 2^-24 of that, in either direction.
+/// The error that a sum of `terms` products of values in `-1..1` may have in single precision: partial sums
+/// grow like `√terms`, and each addition rounds at 2^-24 of that, in either direction.
 pub(super) fn product_tolerance(terms: usize) -> f64 {
     1e-6 * (terms as f64).sqrt()
 }

@@ -1,5 +1,5 @@
-//! Where kernels leave rows: as floats, or as bytes for products with integers. Rounding a row while it is in the
-//! cache spares two trips to memory.
+//! Outputs of kernels that write rows: as floats, or as bytes for products with integers. Rounding a row
+//! while it is in the cache saves writing and reading it once more.
 
 use std::ops::Range;
 
@@ -10,11 +10,11 @@ use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Simd};
 use crate::backend::row_layout::{Factors, RowLayout};
 
-/// The output of a kernel that makes whole rows.
+/// The output of a kernel that computes whole rows.
 pub enum RowOutput<'a> {
     /// `[rows, channels]`
     Floats(&'a mut [f32]),
-    /// `[rows, row_elements]`, as [`quantize_rows`](super::quantize_rows) leaves them.
+    /// `[rows, row_elements]`, in the format of [`quantize_rows`](super::quantize_rows).
     Bytes(&'a RowLayout, &'a mut [f32]),
 }
 
@@ -28,10 +28,10 @@ impl<'a> From<&'a mut [f32]> for RowOutput<'a> {
 const TASKS_PER_THREAD: usize = 4;
 
 impl RowOutput<'_> {
-    /// Rows of `channels`.
+    /// The number of rows of `channels`.
     ///
     /// # Panics
-    /// If the length is not one of whole rows.
+    /// If the length is not a multiple of a row's.
     pub(super) fn rows(&self, channels: usize) -> usize {
         let (length, row) = match self {
             RowOutput::Floats(out) => (out.len(), channels),
@@ -88,14 +88,14 @@ fn scratch_lines(channels: usize) -> usize {
     channels.div_ceil(LANES)
 }
 
-/// Working memory of rows of `channels` on their way to bytes.
+/// Working memory for rounding rows of `channels` to bytes.
 pub fn row_output_scratch(channels: usize) -> ScratchUse {
     ScratchUse::of_tasks(2, scratch_lines(channels))
 }
 
 /// Some rows of an output.
 pub(super) struct RowTile<'a> {
-    /// The group they lie in.
+    /// The group that contains them.
     pub(super) group: usize,
     /// Counted from the start of the group.
     pub(super) rows: Range<usize>,
@@ -108,7 +108,7 @@ enum TileOutput<'a> {
 }
 
 impl RowTile<'_> {
-    /// Where the `row`th row of the tile goes, before it is [finished](RowTile::finish).
+    /// The memory for the `row`th row of the tile, before it is [finished](RowTile::finish).
     #[inline(always)]
     pub(super) fn row_mut(&mut self, row: usize) -> &mut [f32] {
         match &mut self.out {
@@ -117,7 +117,7 @@ impl RowTile<'_> {
         }
     }
 
-    /// Makes `from` the row.
+    /// Writes `from` as the row.
     #[inline(always)]
     pub(super) fn finish_from<S: Simd>(&mut self, isa: S, row: usize, from: &[f32]) {
         match &mut self.out {
@@ -128,7 +128,7 @@ impl RowTile<'_> {
         }
     }
 
-    /// Rounds the row, if it is to be bytes.
+    /// Rounds the row if the output is bytes.
     #[inline(always)]
     pub(super) fn finish<S: Simd>(&mut self, isa: S, row: usize) {
         if let TileOutput::Bytes { layout, row: floats, values, factors } = &mut self.out {
@@ -144,7 +144,7 @@ mod tests {
     use super::*;
     use crate::graph::Activation;
 
-    /// What `kernel` leaves as bytes must be what rounding its floats leaves.
+    /// Checks that the bytes of `kernel` are its floats, rounded.
     fn check(label: &str, rows: usize, inputs: &[usize], kernel: impl Fn(&Pool, RowOutput<'_>)) {
         let layout = RowLayout::new(inputs);
         reference::on_every_pool(|isa, pool| {

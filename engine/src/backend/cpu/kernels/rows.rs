@@ -43,12 +43,12 @@ pub struct UpsampleShape {
     pub out_height: usize,
     /// Width of the output.
     pub out_width: usize,
-    /// Channels of both.
+    /// Channels of input and output.
     pub channels: usize,
 }
 
-/// Resizes images by repeating pixels, to any size: output pixel `i` is input pixel `floor(i * in / out)`, as
-/// PyTorch's `interpolate` has it.
+/// Resizes images to any size by repeating pixels: output pixel `i` is input pixel `floor(i * in / out)`, as
+/// in PyTorch's `interpolate`.
 ///
 /// # Panics
 /// If the lengths disagree.

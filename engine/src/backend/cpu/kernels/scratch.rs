@@ -1,4 +1,4 @@
-//! Working memory that threads keep from one call to the next.
+//! Working memory that threads keep between calls.
 
 use std::cell::RefCell;
 
@@ -7,12 +7,12 @@ use crate::{
     pages::Pages,
 };
 
-/// What a kernel will take of its threads' working memory.
+/// The amount of working memory that a kernel needs on its threads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ScratchUse {
     /// Vectors on the thread that calls the kernel.
     pub(super) caller: usize,
-    /// Vectors on each of the others.
+    /// Vectors on each of the other threads.
     pub(super) helpers: usize,
 }
 
@@ -22,12 +22,12 @@ impl ScratchUse {
         ScratchUse { caller: lines, helpers: if tasks > 1 { lines } else { 0 } }
     }
 
-    /// What both take, one after the other.
+    /// The need of two kernels that run one after the other.
     pub fn max(self, other: ScratchUse) -> ScratchUse {
         ScratchUse { caller: self.caller.max(other.caller), helpers: self.helpers.max(other.helpers) }
     }
 
-    /// What both take while one holds the other.
+    /// The need of a kernel and of another one that runs while the first holds its memory.
     pub fn plus(self, inner: ScratchUse) -> ScratchUse {
         ScratchUse { caller: self.caller + inner.caller, helpers: self.helpers + inner.helpers }
     }
@@ -40,31 +40,32 @@ impl ScratchUse {
 }
 
 thread_local! {
-    /// Buffers not in use. More than one where a task's caller holds scratch of its own.
+    /// Buffers not in use. There is more than one where the caller of a task holds scratch of its own.
     static FREE: RefCell<Vec<Pages>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Some of this thread's working memory, given back when dropped.
+/// A piece of this thread's working memory, returned when dropped.
 ///
-/// A guard and not a function that takes a closure, for the closure would be compiled without the vector instructions
-/// of the kernel it stands in.
+/// It is a guard and not a function that takes a closure, because the closure would be compiled without the
+/// vector instructions of the kernel that contains it.
 pub(super) struct Scratch {
-    /// `None` only while it is given back.
+    /// `None` only while it is returned.
     buffer: Option<Pages>,
     lines: usize,
 }
 
 impl Scratch {
-    /// `lines` vectors.
+    /// Takes `lines` vectors.
     pub(super) fn new(lines: usize) -> Self {
         let kept = FREE.with_borrow_mut(Vec::pop).filter(|buffer| buffer.len() >= lines * LANES);
-        // Pages of its own, which the system has back at once: the heap would keep what is too small from now on.
+        // The old buffer is too small from now on. It has pages of its own, which return to the system at
+        // once; the heap would keep them.
         let new =
             || Pages::zeros(lines * LANES).expect("the plan of a run has found room for its working memory");
         Self { buffer: Some(kept.unwrap_or_else(new)), lines }
     }
 
-    /// The vectors, aligned to 64 bytes. Their content is left from earlier uses.
+    /// The vectors, aligned to 64 bytes. They contain values from earlier uses.
     pub(super) fn lines(&mut self) -> &mut [Lanes] {
         let buffer = self.buffer.as_mut().expect("not given back yet");
         &mut buffer.as_chunks_mut().0[..self.lines]

@@ -1,4 +1,4 @@
-//! The rows of a product in strips, each as tall as a register tile.
+//! Divides the rows of a product into strips, each as tall as a register tile.
 
 use crate::backend::cpu::simd::Simd;
 
@@ -7,16 +7,17 @@ pub(super) trait Strips<S: Simd> {
     /// Rows of the tallest strip: as many as keep the accumulators in registers.
     const TALLEST: usize;
 
-    /// Does rows `first..first + ROWS`.
+    /// Computes rows `first..first + ROWS`.
     fn strip<const ROWS: usize>(&mut self, isa: S, first: usize);
 }
 
-/// Covers `rows` rows with strips as tall as the instruction set's registers allow, and smaller ones at the end.
+/// Covers `rows` rows with strips as tall as the instruction set's registers allow, and shorter ones at the
+/// end.
 #[inline(always)]
 pub(super) fn for_each_strip<S: Simd, W: Strips<S>>(isa: S, rows: usize, work: &mut W) {
     let mut first = 0;
     while first < rows {
-        // A constant: strips taller than it are not even compiled.
+        // The constant keeps taller strips from being compiled at all.
         let height = W::TALLEST.min(rows - first);
         first += if W::TALLEST >= 12 && height >= 12 {
             work.strip::<12>(isa, first);

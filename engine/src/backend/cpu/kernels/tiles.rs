@@ -1,4 +1,4 @@
-//! Hands disjoint tiles of an output to several threads.
+//! Gives disjoint tiles of an output to several threads.
 #![expect(unsafe_code, reason = "tiles of one output are written by several threads")]
 
 use std::marker::PhantomData;
@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::backend::cpu::pool::Pool;
 
-/// How an output `[groups, rows, columns]` is cut into tiles. No tile spans two groups.
+/// The division of an output `[groups, rows, columns]` into tiles. No tile spans two groups.
 pub(super) struct Grid {
     pub(super) groups: usize,
     /// Rows of each group.
@@ -30,9 +30,9 @@ impl Grid {
     }
 }
 
-/// One tile of an output, which nothing else can reach meanwhile.
+/// One tile of an output, to which it has exclusive access.
 pub(super) struct Tile<'a, T> {
-    /// The group it lies in.
+    /// The group that contains it.
     pub(super) group: usize,
     /// Its rows, counted from the start of the group.
     pub(super) rows: Range<usize>,
@@ -40,13 +40,13 @@ pub(super) struct Tile<'a, T> {
     pub(super) columns: Range<usize>,
     /// The element of its first row and column.
     start: *mut T,
-    /// Elements from one row to the next.
+    /// Number of elements from one row to the next.
     stride: usize,
     output: PhantomData<&'a mut [T]>,
 }
 
 impl<T> Tile<'_, T> {
-    /// The tile's part of its `row`th row, counted from the top of the tile.
+    /// The part of the tile in its `row`th row, counted from the top of the tile.
     #[inline(always)]
     pub(super) fn row_mut(&mut self, row: usize) -> &mut [T] {
         assert!(row < self.rows.len(), "row {row} of a tile of {}", self.rows.len());
@@ -70,8 +70,8 @@ impl<T> Start<T> {
     }
 
     /// # Safety
-    /// The start must be that of an output cut by `grid`, borrowed for as long as the tile lives, and nobody else may have
-    /// the tile of this index.
+    /// The start must be that of an output cut by `grid`, borrowed for as long as the tile lives, and nobody
+    /// else may have the tile of this index.
     unsafe fn tile<'a>(&self, grid: &Grid, index: usize) -> Tile<'a, T> {
         let &Grid { rows, columns, tile_rows, tile_columns, .. } = grid;
         let (down, across) = (grid.down(), grid.across());
@@ -108,7 +108,8 @@ pub(super) fn for_each_tile<T: Send>(
     });
 }
 
-/// As [`for_each_tile`] for two outputs that are cut alike: `work` gets the tiles of both in one place.
+/// As [`for_each_tile`] for two outputs that are divided alike: `work` gets the tiles of both at the same
+/// place.
 ///
 /// # Panics
 /// As [`for_each_tile`], or if the outputs have different numbers of tiles.

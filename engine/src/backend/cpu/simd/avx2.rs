@@ -1,5 +1,5 @@
-//! AVX2 with FMA and F16C: two registers of eight lanes make a vector. Integer dot products take three instructions,
-//! or one with AVX-VNNI.
+//! AVX2 with FMA and F16C: two registers of eight lanes make a vector. Integer dot products take three
+//! instructions, or one with AVX-VNNI.
 #![expect(unsafe_code, reason = "intrinsics need an instruction set that only a token proves")]
 
 use std::arch::x86_64::*;
@@ -172,7 +172,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
         // SAFETY: `self` exists only where AVX2 does, and `to` has room for the sixteen bytes written.
         unsafe {
             let [low, high] = [_mm256_cvtps_epi32(value[0]), _mm256_cvtps_epi32(value[1])];
-            // Both packs work on each half by itself: 0-3 8-11 | 4-7 12-15.
+            // Both packs work on each half separately: 0-3 8-11 | 4-7 12-15.
             let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packus_epi32(low, high));
             let bytes = _mm_packus_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
             _mm_storeu_si128(to.as_mut_ptr().cast(), bytes);
@@ -273,7 +273,7 @@ impl<const VNNI: bool> Simd for Avx2<VNNI> {
                 let packed = _mm256_loadu_si256(packed.as_ptr().cast::<__m256i>().add(half));
                 let multiplier = _mm256_loadu_si256(multipliers.as_ptr().cast::<__m256i>().add(half));
                 let mask = _mm256_set1_epi8(15);
-                // Both bytes of a 16-bit product at once: neither exceeds 15 * 15, so nothing is carried over.
+                // Both bytes of a 16-bit product at once: neither exceeds 15 * 15, so there is no carry.
                 let offset = _mm256_mullo_epi16(multiplier, _mm256_set1_epi16(0x0808));
                 let unpack = |halves: __m256i| {
                     let halves = _mm256_and_si256(halves, mask);

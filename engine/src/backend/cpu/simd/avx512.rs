@@ -231,7 +231,7 @@ impl<const VNNI: bool> Simd for Avx512<VNNI> {
             let packed = _mm512_loadu_si512(packed.as_ptr().cast());
             let multiplier = _mm512_loadu_si512(multipliers.as_ptr().cast());
             let mask = _mm512_set1_epi8(15);
-            // Both bytes of a 16-bit product at once: neither exceeds 15 * 15, so nothing is carried over.
+            // Both bytes of a 16-bit product at once: neither exceeds 15 * 15, so there is no carry.
             let offset = _mm512_mullo_epi16(multiplier, _mm512_set1_epi16(0x0808));
             let unpack = |halves: __m512i| {
                 let halves = _mm512_and_si512(halves, mask);

@@ -1,12 +1,12 @@
-//! Functions of a vector that the activations and the softmax are made of.
+//! Functions of a vector that activations and the softmax use.
 
 use super::Simd;
 
 /// `e^x`, at most 2 units in the last place from the true value for `x` in `-87.3..=88.3`.
 ///
-/// Below, the result is zero: what would be subnormal, and slow, is flushed. Above, it is infinite, a little early.
-/// Range reduction to `r = x - n ln 2`, |r| <= ln 2 / 2, and the polynomial are those of Cephes'
-/// `expf` (Moshier, netlib.org/cephes, single/expf.c).
+/// Below that range the result is zero: subnormal values, which are slow, are flushed. Above it the result is
+/// infinite, slightly early. Range reduction to `r = x - n ln 2`, |r| <= ln 2 / 2, and the polynomial are
+/// those of Cephes' `expf` (Moshier, netlib.org/cephes, single/expf.c).
 #[inline(always)]
 pub fn exp<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
     // 1.5 * 2^23: adding it leaves no bits for a fraction, so that subtracting it again rounds to a whole number.
@@ -28,9 +28,11 @@ pub fn exp<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
     isa.select_less(x, lowest, isa.splat(0.0), power)
 }
 
-/// `2^x`, at most 7.5e-5 of it away, for `x` in `-125..=127`; below, what it is at -125.
+/// `2^x` with a relative error of at most 7.5e-5, for `x` in `-125..=127`; below that range, the value at
+/// -125.
 ///
-/// A whole power of two times a cubic of the rest, |rest| <= 1/2, whose largest relative error is the least possible.
+/// A whole power of two times a cubic polynomial of the rest, |rest| <= 1/2, which has the smallest possible
+/// maximum relative error.
 #[inline(always)]
 pub fn exp2_coarse<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
     let rounder = isa.splat(12_582_912.0);
@@ -51,10 +53,10 @@ pub fn swish<S: Simd>(isa: S, x: S::Vector, slope: f32) -> S::Vector {
     isa.div(x, isa.add(isa.splat(1.0), e))
 }
 
-/// `x Φ(x)` with the normal distribution's Φ, the exact GELU; at most 1e-6 from it.
+/// `x Φ(x)` with the normal distribution's Φ, the exact GELU; the error is at most 1e-6.
 ///
-/// The upper tail `Q(|x|) = 1 - Φ(|x|)` is `erfc(|x| / √2) / 2` by Abramowitz and Stegun 7.1.26, which is within
-/// 1.5e-7; then `x Φ(x) = max(x, 0) - |x| Q(|x|)` on both sides of zero.
+/// The upper tail `Q(|x|) = 1 - Φ(|x|)` is `erfc(|x| / √2) / 2` by Abramowitz and Stegun 7.1.26, which is
+/// within 1.5e-7; then `x Φ(x) = max(x, 0) - |x| Q(|x|)` on both sides of zero.
 #[inline(always)]
 pub fn gelu<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
     let zero = isa.splat(0.0);
@@ -80,7 +82,7 @@ pub fn gelu_tanh<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
     isa.div(x, isa.add(isa.splat(1.0), e))
 }
 
-/// `3 tanh(x / 3)`, at most 1e-6 from it: `tanh u = 1 - 2 / (1 + e^(2u))`.
+/// `3 tanh(x / 3)` with an error of at most 1e-6: `tanh u = 1 - 2 / (1 + e^(2u))`.
 #[inline(always)]
 pub fn tanh3<S: Simd>(isa: S, x: S::Vector) -> S::Vector {
     let e = exp(isa, isa.mul(x, isa.splat(2.0 / 3.0)));
@@ -107,7 +109,7 @@ mod tests {
     fn exp_is_within_two_units_in_the_last_place() {
         for &isa in Isa::available() {
             for step in -87_300_i32..88_300 {
-                // Sixteen points from each thousandth to the next.
+                // Sixteen points in each interval of 1/1000.
                 let x: Lanes =
                     std::array::from_fn(|lane| (step as f32 + lane as f32 / LANES as f32) / 1000.0);
                 for (x, y) in x.into_iter().zip(isa.dispatch(Exp(x))) {

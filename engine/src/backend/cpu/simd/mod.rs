@@ -1,11 +1,12 @@
-//! Vectors of sixteen `f32` and the instruction sets that carry them.
+//! Vectors of sixteen `f32` and the instruction sets that implement them.
 //!
-//! A kernel is written once over [`Simd`] and run through [`Isa::dispatch`], which enters it in a function compiled
-//! for the instruction set. An instruction set is a token that only its `new` hands out, after asking the CPU, so
-//! holding one proves that its instructions may be executed and every method of the trait is safe.
+//! A kernel is written once over [`Simd`] and run through [`Isa::dispatch`], which calls it in a function
+//! compiled for the instruction set. An instruction set is a token that only its `new` returns, after it has
+//! checked the CPU. So a token proves that its instructions may be executed, and every method of the trait is
+//! safe.
 //!
-//! The vector is always [`LANES`] wide, the width of a weight panel: one register with AVX-512, two with AVX2, four
-//! with NEON. So tails, reductions and layouts are the same on every machine.
+//! The vector is always [`LANES`] wide, the width of a weight panel: one register with AVX-512, two with
+//! AVX2, four with NEON. So tails, reductions and layouts are the same on every machine.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -30,19 +31,21 @@ pub use avx512::Avx512;
 pub use neon::Neon;
 pub use scalar::Scalar;
 
-/// Elements in a vector, whatever the instruction set.
+/// Elements in a vector, on every instruction set.
 pub const LANES: usize = 16;
 
-/// One vector's worth of elements in memory.
+/// The elements of one vector in memory.
 pub type Lanes = [f32; LANES];
 
-/// Four bytes for each lane: what one step of an integer dot product reads of a weight panel.
+/// Four bytes for each lane: the part of a weight panel that one step of an integer dot product reads.
 pub type Quads = [i8; 4 * LANES];
 
-/// Two 16-bit integers for each lane: what one step of a dot product of pairs reads of its right operand.
+/// Two 16-bit integers for each lane: the part of the right operand that one step of a dot product of pairs
+/// reads.
 pub type Pairs = [i16; 2 * LANES];
 
-/// What kernels ask of an instruction set. All operations are per lane unless they say otherwise.
+/// The operations that kernels need of an instruction set. All are per lane unless their documentation says
+/// otherwise.
 pub trait Simd: Copy + Send + Sync {
     /// Sixteen `f32`.
     type Vector: Copy;
@@ -53,7 +56,7 @@ pub trait Simd: Copy + Send + Sync {
     const TILE_ROWS: usize;
     /// Vectors in a row of that tile, 1 or 2.
     const TILE_VECTORS: usize;
-    /// Rows of an integer product's register tile, whose sums in single precision may live in memory.
+    /// Rows of the register tile of an integer product, whose sums in single precision may be in memory.
     const DOT_ROWS: usize;
 
     /// `value` in every lane.
@@ -94,8 +97,8 @@ pub trait Simd: Copy + Send + Sync {
     fn mul_exp2(self, value: Self::Vector, n: Self::Vector) -> Self::Vector;
     /// The lanes rounded to nearest, ties to even, to memory. Lanes must be in `-0.5..=255.5`.
     fn store_u8(self, value: Self::Vector, to: &mut [u8; LANES]);
-    /// The lanes of `a` and `b`, rounded likewise, side by side: `to[2 * lane]` and `to[2 * lane + 1]`. Lanes must be in
-    /// `-32768.5..=32767.5`.
+    /// The lanes of `a` and `b`, rounded likewise, interleaved: `to[2 * lane]` and `to[2 * lane + 1]`. Lanes
+    /// must be in `-32768.5..=32767.5`.
     fn store_pairs(self, a: Self::Vector, b: Self::Vector, to: &mut Pairs);
 
     /// Zero in every lane.
@@ -104,24 +107,26 @@ pub trait Simd: Copy + Send + Sync {
     fn load_ints(self, from: &[i32; LANES]) -> Self::Ints;
     /// The lanes in single precision; exact below 2^24.
     fn ints_to_f32(self, value: Self::Ints) -> Self::Vector;
-    /// `sums[lane] + Σ_j left[j] * right[4 * lane + j]`, exactly, as long as neighbouring products `2j` and `2j + 1` add
-    /// up to a 16-bit integer: weights do by being at most 128 together (see [`sdq_formats::layout::quantized`]), and so do
-    /// any bytes above -128 if those on the left are at most 127.
+    /// `sums[lane] + Σ_j left[j] * right[4 * lane + j]`, exactly, as long as neighbouring products `2j` and
+    /// `2j + 1` add up to a 16-bit integer. This holds for weights, whose neighbours add up to at most 128
+    /// (see [`sdq_formats::layout::quantized`]), and for any bytes above -128 if those on the left are at
+    /// most 127.
     fn dot(self, sums: Self::Ints, left: [u8; 4], right: &Quads) -> Self::Ints;
-    /// What a run of [`Simd::dot_onward`] over all of `right` must start from to end in `start` and the products.
+    /// The value from which a run of [`Simd::dot_onward`] over all of `right` must start, so that it ends at
+    /// `start` plus the products.
     #[inline(always)]
     fn dots_start(self, start: Self::Ints, _right: &[Quads]) -> Self::Ints {
         start
     }
-    /// As [`Simd::dot`], but for what [`Simd::dots_start`] has added already.
+    /// As [`Simd::dot`], but without the part that [`Simd::dots_start`] has added already.
     #[inline(always)]
     fn dot_onward(self, sums: Self::Ints, left: [u8; 4], right: &Quads) -> Self::Ints {
         self.dot(sums, left, right)
     }
     /// `sums[lane] + left[0] * right[2 * lane] + left[1] * right[2 * lane + 1]`, exactly.
     fn dot_pairs(self, sums: Self::Ints, left: [i16; 2], right: &Pairs) -> Self::Ints;
-    /// The two steps of q4 weights in `packed`: low halves first, `multiplier * (half - 8)`. `multipliers` holds
-    /// each lane's twice, in both of its 16-bit halves.
+    /// The two steps of q4 weights in `packed`: low halves first, `multiplier * (half - 8)`. `multipliers`
+    /// holds each lane's multiplier twice, in both of its 16-bit halves.
     fn unpack_q4(self, packed: &[u8; 4 * LANES], multipliers: &[u32; LANES], to: &mut [Quads; 2]);
 
     /// Up to sixteen elements from memory; lanes past the end of `from` hold zero.
@@ -179,20 +184,21 @@ fn fold(mut lanes: Lanes, combine: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-/// A piece of work written over any instruction set. `eval` must be `#[inline(always)]`, and so must whatever it calls
-/// with vectors, or it is compiled without the instructions it wants; nor may vectors be handled in a closure that
-/// is called from anywhere else, `map` and `from_fn` of arrays included.
+/// A piece of work written over any instruction set. `eval` must be `#[inline(always)]`, and so must every
+/// function that it calls with vectors; otherwise they are compiled without the instructions that they need.
+/// Vectors must not be used in a closure that is called from elsewhere, `map` and `from_fn` of arrays
+/// included.
 pub trait SimdOp {
     /// What the work returns.
     type Output;
-    /// Does the work with the instructions that `isa` stands for.
+    /// Does the work with the instructions of `isa`.
     fn eval<S: Simd>(self, isa: S) -> Self::Output;
 }
 
 /// An instruction set this machine has.
 #[derive(Clone, Copy)]
 pub enum Isa {
-    /// No vector instructions beyond what the target always has.
+    /// No vector instructions beyond those that the target always has.
     Scalar(Scalar),
     /// AVX2 with FMA and F16C.
     #[cfg(target_arch = "x86_64")]
@@ -250,7 +256,7 @@ impl Isa {
         *named.or(available.last()).expect("scalar is always available")
     }
 
-    /// The name that `SDQ_ISA` knows it by.
+    /// The name by which `SDQ_ISA` selects it.
     pub fn name(self) -> &'static str {
         match self {
             Isa::Scalar(_) => "scalar",
@@ -304,7 +310,7 @@ impl fmt::Debug for Isa {
 mod tests {
     use super::*;
 
-    /// Everything the trait promises, on one vector of values.
+    /// Every operation of the trait, on one vector of values.
     struct Operations;
 
     impl SimdOp for Operations {
@@ -383,7 +389,7 @@ mod tests {
         let expected = Isa::Scalar(Scalar).dispatch(Integers);
         let (sums, bytes, unpacked, pairs) = &expected;
         assert_eq!(sums[0][..4], [0.0, 0.0, 255.0 * 128.0, 255.0 * 2.0]);
-        // 17.5 and 68.5 are ties: to the even neighbour.
+        // 17.5 and 68.5 are ties, rounded to the even neighbour.
         assert_eq!(bytes[..5], [0, 18, 34, 51, 68]);
         // Byte 7 of lane 1 is 37 * 7 mod 256 = 3: halves 3 and 0, multiplier 1.
         assert_eq!([unpacked[0][7], unpacked[1][7]], [-5, -8]);

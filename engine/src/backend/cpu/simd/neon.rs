@@ -1,8 +1,7 @@
-//! NEON: four registers of four lanes make a vector. Integer dot products take four instructions a register with the
-//! multiplications that every AArch64 has, and one with FEAT_DotProd or FEAT_I8MM.
+//! NEON: four registers of four lanes make a vector. Per register, integer dot products take four
+//! instructions with the multiplications that every AArch64 has, and one with FEAT_DotProd or FEAT_I8MM.
 //!
-//! Instructions whose intrinsics the oldest
-//! supported compiler does not have are written as assembly.
+//! Instructions for which the oldest supported compiler has no intrinsics are written as assembly.
 #![expect(unsafe_code, reason = "intrinsics need an instruction set that only a token proves")]
 
 use std::arch::aarch64::*;
@@ -12,14 +11,14 @@ use half::f16;
 
 use super::{LANES, Lanes, Pairs, Quads, Simd, SimdOp};
 
-/// [`Neon`] whose dot products are made of widening multiplications.
+/// [`Neon`] with dot products made of widening multiplications.
 pub const WIDENING: u8 = 0;
 /// [`Neon`] with the dot products of FEAT_DotProd, both sides signed.
 pub const DOTPROD: u8 = 1;
 /// [`Neon`] with the dot products of FEAT_I8MM, one side unsigned.
 pub const I8MM: u8 = 2;
 
-/// Proof that this CPU has NEON and the dot products that `DOT` names; `new` is the only way to get one.
+/// Proof that this CPU has NEON and the dot products that `DOT` selects; `new` is the only way to get one.
 #[derive(Clone, Copy)]
 pub struct Neon<const DOT: u8>(());
 
@@ -36,14 +35,14 @@ impl<const DOT: u8> Neon<DOT> {
         present.then_some(Self(()))
     }
 
-    /// Runs `op`. What the target always has is all that compiled code uses.
+    /// Runs `op`. Compiled code uses only instructions that the target always has.
     #[inline]
     pub(super) fn run<Op: SimdOp>(self, op: Op) -> Op::Output {
         op.eval(self)
     }
 }
 
-/// The same on all four registers.
+/// Applies the same instruction to all four registers.
 macro_rules! quarters {
     (|$($operand:ident),+| $one:expr) => {{
         // SAFETY: the token at hand exists only where NEON does, and the instructions touch no memory.
@@ -144,10 +143,10 @@ impl<const DOT: u8> Simd for Neon<DOT> {
     type Vector = [float32x4_t; 4];
     type Ints = [int32x4_t; 4];
 
-    // 24 accumulators, 4 registers of weights and up to 4 of activations: all 32.
+    // 24 accumulators, 4 registers of weights and up to 4 of activations: all 32 registers.
     const TILE_ROWS: usize = 6;
     const TILE_VECTORS: usize = 1;
-    // The same.
+    // As many registers as for `TILE_ROWS`.
     const DOT_ROWS: usize = 6;
 
     #[inline(always)]
@@ -272,7 +271,7 @@ impl<const DOT: u8> Simd for Neon<DOT> {
 
     #[inline(always)]
     fn store_pairs(self, a: Self::Vector, b: Self::Vector, to: &mut Pairs) {
-        // The low half of each lane is of `a`, into the high one goes `b`.
+        // `a` fills the low half of each lane, and `b` is inserted into the high half.
         let pairs = quarters!(|a, b| vsliq_n_s32::<16>(vcvtnq_s32_f32(a), vcvtnq_s32_f32(b)));
         for (to, pairs) in to.as_chunks_mut::<8>().0.iter_mut().zip(pairs) {
             // SAFETY: `to` has room for the eight integers written.
@@ -328,7 +327,7 @@ impl<const DOT: u8> Simd for Neon<DOT> {
     #[inline(always)]
     fn dot_onward(self, sums: Self::Ints, left: [u8; 4], right: &Quads) -> Self::Ints {
         let left = u32::from_le_bytes(left);
-        // Less 128, bytes of the left side are signed.
+        // Subtracts 128: the bytes of the left side are signed.
         let signed = (left ^ 0x8080_8080).cast_signed();
         let mut next = sums;
         for (quarter, next) in next.iter_mut().enumerate() {
@@ -372,7 +371,7 @@ impl<const DOT: u8> Simd for Neon<DOT> {
             unsafe {
                 let packed = vld1q_u8(packed.as_ptr().add(16 * quarter));
                 let multiplier = vreinterpretq_u16_u32(vld1q_u32(multipliers.as_ptr().add(4 * quarter)));
-                // In every byte.
+                // The multiplier in every byte.
                 let multiplier = vreinterpretq_s8_u16(vsliq_n_u16::<8>(multiplier, multiplier));
                 let unpack = |halves: uint8x16_t| {
                     vmulq_s8(vsubq_s8(vreinterpretq_s8_u8(halves), vdupq_n_s8(8)), multiplier)

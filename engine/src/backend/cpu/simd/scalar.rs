@@ -1,4 +1,5 @@
-//! Plain Rust on arrays: runs anywhere, and the compiler makes of it what the target always has (SSE2 on x86-64).
+//! Plain Rust on arrays: runs on any machine, and the compiler uses the instructions that the target always
+//! has (SSE2 on x86-64).
 
 use half::f16;
 
@@ -68,7 +69,7 @@ impl Simd for Scalar {
 
     #[inline(always)]
     fn fma(self, a: Lanes, b: Lanes, c: Lanes) -> Lanes {
-        // Rounded twice: without the instruction, `mul_add` is a slow library call.
+        // Rounded twice: where the instruction is missing, `mul_add` is a slow library call.
         self.add(self.mul(a, b), c)
     }
 
@@ -148,7 +149,7 @@ impl Simd for Scalar {
     fn unpack_q4(self, packed: &[u8; 4 * LANES], multipliers: &[u32; LANES], to: &mut [Quads; 2]) {
         let [low, high] = to;
         for (i, &byte) in packed.iter().enumerate() {
-            // At most 15 * 15 - 8 * 15, so it fits whatever the file holds.
+            // At most 15 * 15 - 8 * 15, so it fits for any content of the file.
             let multiplier = multipliers[i / 4] as u8;
             low[i] = (multiplier * (byte & 15)).wrapping_sub(multiplier * 8) as i8;
             high[i] = (multiplier * (byte >> 4)).wrapping_sub(multiplier * 8) as i8;

@@ -97,7 +97,7 @@ pub(crate) fn dot_columns<S: Simd, const ROWS: usize, const VECTORS: usize>(
 
 /// `sums[r][v] += Σ_i left[r * row_stride + i * stride] * right[v][i]`
 ///
-/// Unchecked, because a check for every element would take a third of the instructions of the loop.
+/// Without bounds checks, which would take a third of the instructions of the loop.
 ///
 /// # Safety
 /// `left` must hold every element that the formula reads.

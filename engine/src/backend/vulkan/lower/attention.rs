@@ -30,7 +30,7 @@ impl Lowering<'_> {
         let (kernel, tile, constants) = match of_matrices {
             Some((tile, constants)) => (Kernel::AttentionF16Matrix, tile, constants),
             None => {
-                // Sums of wide heads take the registers of half as many queries.
+                // The sums of wide heads need so many registers that only half as many queries fit.
                 let tile = if depth > 192 { 16 } else { 32 };
                 (Kernel::AttentionF32, tile, constants([word(tile), word(depth)]))
             }

@@ -1,4 +1,5 @@
-//! One node → the kernels that compute it: shapes, places and push constants. Knows nothing of Vulkan.
+//! Lowers each node to the kernels that compute it, with shapes, places and push constants. Independent of
+//! Vulkan.
 
 mod attention;
 mod bounds;
@@ -27,7 +28,7 @@ pub(super) use bounds::Bounds;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Lowered {
     pub(super) dispatches: Vec<Dispatch>,
-    /// What makes the sums of columns, once.
+    /// Dispatches that compute the sums of columns, once.
     pub(super) preparation: Vec<Dispatch>,
     /// Lists of blocks, words of [`Place::Tables`].
     pub(super) tables: Vec<u32>,
@@ -35,13 +36,13 @@ pub(super) struct Lowered {
     pub(super) arena: u64,
 }
 
-/// Bytes at which everything on the device begins.
+/// Alignment of every range in device memory, in bytes.
 const ALIGNMENT: u64 = super::weights::ALIGNMENT;
 
-/// Words that a block takes in a table.
+/// Words of a block in a table.
 const BLOCK_WORDS: usize = 6;
 
-/// Lowers `graph`, whose tensors lie as `plan` says.
+/// Lowers `graph`, whose tensors are placed by `plan`.
 pub(super) fn lower(
     graph: &PreparedGraph,
     plan: &Plan,
@@ -82,11 +83,11 @@ struct Lowering<'a> {
     layouts: &'a HashMap<TensorId, RowLayout>,
     weights: &'a Placement<'a>,
     bounds: &'a Bounds,
-    /// Where each list of blocks lies.
+    /// The place of each list of blocks.
     tables: HashMap<Vec<u32>, Region>,
     lowered: Lowered,
     node: usize,
-    /// Where the node's next room between its kernels begins, behind all tensors.
+    /// The start of the node's next temporary range, after all tensors.
     scratch: u64,
 }
 
@@ -108,7 +109,7 @@ fn written(number: u32, region: Region) -> Binding {
     Binding { number, region, written: true }
 }
 
-/// So many workgroups where the kernel does not care how they are arranged.
+/// Workgroups for a kernel that does not depend on their arrangement.
 fn flat(groups: u64) -> [u64; 2] {
     let width = groups.clamp(1, 32768);
     [width, groups.div_ceil(width)]
@@ -149,7 +150,7 @@ impl Lowering<'_> {
         Region { place: Place::Arena, offset, size }
     }
 
-    /// Room for `size` bytes until the node is done.
+    /// Reserves `size` bytes until the node is done.
     fn room(&mut self, size: u64) -> Region {
         let region = Region { place: Place::Arena, offset: self.scratch, size };
         self.scratch = (self.scratch + size).next_multiple_of(ALIGNMENT);
@@ -157,7 +158,7 @@ impl Lowering<'_> {
         region
     }
 
-    /// The list of a row's blocks, as `blocks.glsl` has it.
+    /// The list of a row's blocks, in the format of `blocks.glsl`.
     fn blocks(&mut self, layout: &RowLayout) -> Region {
         let words = layout.blocks.iter().flat_map(|block| {
             let (channels, columns) = (&block.channels, &block.columns);
@@ -190,7 +191,7 @@ impl Lowering<'_> {
             PreparedOp::ThenQuantize { op, .. } => self.rows(&Values::Made(op), node),
             PreparedOp::Quantize { .. } => self.rows(&Values::COPIED, node),
             PreparedOp::UpsampleQuantized { .. } => self.upsample_bytes(node),
-            // Attention stays in floats on this backend.
+            // Attention is in floats on this backend.
             op @ (PreparedOp::QuantizeKeys { .. } | PreparedOp::QuantizedAttention { .. }) => {
                 Err(VulkanError::NoKernel { op: op.name() })
             }

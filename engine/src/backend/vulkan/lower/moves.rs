@@ -1,4 +1,4 @@
-//! What moves values without computing: joining, repeating pixels, and rows of tables.
+//! Ops that move values without computing: concatenation, repeating pixels, and lookup of table rows.
 
 use super::super::{
     error::VulkanError,
@@ -9,7 +9,7 @@ use super::{Call, Lowering, flat, read, word, written};
 use crate::graph::{ELEMENT_WORK, PreparedNode, TensorId, WeightId};
 
 impl Lowering<'_> {
-    /// Two tensors side by side.
+    /// Concatenates two tensors along the channels.
     pub(super) fn concat(&mut self, node: &PreparedNode) -> Result<(), VulkanError> {
         let (rows, all) = (self.rows_of(node.output), self.channels(node.output));
         let mut at = 0;
@@ -22,13 +22,13 @@ impl Lowering<'_> {
         Ok(())
     }
 
-    /// Pixels of floats, repeated.
+    /// Upsamples pixels of floats.
     pub(super) fn upsample(&mut self, node: &PreparedNode) -> Result<(), VulkanError> {
         let push = self.upsampling(node, self.channels(node.output), 0, 0);
         self.move_words(node.inputs[0], node.output, &push)
     }
 
-    /// Pixels of bytes, repeated, and then their factors.
+    /// Upsamples pixels of bytes, and then their factors.
     pub(super) fn upsample_bytes(&mut self, node: &PreparedNode) -> Result<(), VulkanError> {
         let (x, out) = (node.inputs[0], node.output);
         let layout = &self.layouts[&out];
@@ -107,7 +107,7 @@ impl Lowering<'_> {
     }
 }
 
-/// Rows of so many words, as they lie.
+/// A copy of rows of `width` words.
 fn plain_move(rows: usize, width: usize) -> MovePush {
     MovePush {
         rows: word(rows),

@@ -15,7 +15,7 @@ use super::super::{
 use super::{Call, Lowering, flat, read, word, written};
 use crate::graph::{Padding, PreparedNode, TensorId, WeightId, Window};
 
-/// What is added to a product.
+/// The terms that are added to a product.
 pub(super) struct Ending {
     pub(super) bias: Option<WeightId>,
     pub(super) channel_bias: Option<TensorId>,
@@ -120,7 +120,7 @@ impl Lowering<'_> {
         })
     }
 
-    /// `kernel` and its tile, or those that multiply matrices where the device does, with the constants that say how.
+    /// `kernel` and its tile, or the matrix kernel where the device has one, with its constants.
     fn with_matrices(&self, kernel: Kernel, form: &Form, tile: [u32; 2]) -> (Kernel, [u32; 2], [u32; 4]) {
         let offered = match form {
             Form::Integers(_) => self.bounds.matrix.map(|matrix| (matrix, Kernel::GemmU8S8Matrix)),
@@ -136,9 +136,9 @@ impl Lowering<'_> {
         fitting.unwrap_or((kernel, tile, [0; 4]))
     }
 
-    /// Rows and columns of a workgroup's tile, in sixteens.
+    /// Rows and columns of a workgroup's tile, in units of sixteen.
     fn tile(&self, m: usize, n: usize) -> [u32; 2] {
-        // Tiles of 128 by 128 share 18 KiB, and are of use where there are many.
+        // Tiles of 128 by 128 need 18 KiB of shared memory, and pay off where there are many.
         let large = self.bounds.shared_memory >= 24 << 10 && m.div_ceil(128) * n.div_ceil(128) >= 64;
         let most = if large { 8 } else { 4 };
         let steps = |size: usize, most: u32| (size.div_ceil(16) as u32).next_power_of_two().min(most);

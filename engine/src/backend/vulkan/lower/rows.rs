@@ -1,4 +1,4 @@
-//! Ops that make whole rows: norms, gates, activations, sums, and rounding to bytes.
+//! Ops that compute whole rows: norms, gates, activations, sums, and rounding to bytes.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ use super::super::{
 use super::{Call, Lowering, flat, read, word, written};
 use crate::graph::{Activation, ELEMENT_WORK, PAIR_VALUES, PreparedNode, RowOp, TensorId, WeightId};
 
-/// Where the values of the rows come from.
+/// The source of the values of the rows.
 pub(super) enum Values<'a> {
-    /// An op makes them.
+    /// The output of an op.
     Made(&'a RowOp),
     /// The input, scaled, shifted and activated.
     Scaled { scale: f32, shift: f32, activation: Option<Activation> },
@@ -24,22 +24,22 @@ pub(super) enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// The input as it is.
+    /// The unchanged input.
     pub(super) const COPIED: Values<'static> = Values::Scaled { scale: 1.0, shift: 0.0, activation: None };
 }
 
-/// What `statistics.comp` sums up, and to what.
+/// The sums that `statistics.comp` computes, and their destination.
 struct Sums {
     mode: StatisticsMode,
     groups: usize,
-    /// Moments of each group, and the values that they are of.
+    /// Number of moments of each group, and the values that they cover.
     count: usize,
     values: usize,
     eps: f32,
 }
 
 impl Lowering<'_> {
-    /// Makes whole rows, of floats or, if the output has a layout, of bytes.
+    /// Computes whole rows, of floats or, if the output has a layout, of bytes.
     pub(super) fn rows(&mut self, values: &Values<'_>, node: &PreparedNode) -> Result<(), VulkanError> {
         let (x, out) = (node.inputs[0], node.output);
         let in_channels = self.channels(x);
@@ -75,7 +75,7 @@ impl Lowering<'_> {
         })
     }
 
-    /// How the kernel makes `values` and the function that follows, with what that adds to `push` and `bindings`.
+    /// The kernel's source for `values`, with its additions to `push` and `bindings`.
     fn source(
         &mut self,
         values: &Values<'_>,
@@ -166,7 +166,7 @@ impl Lowering<'_> {
         Ok(statistics)
     }
 
-    /// Moments of slices of `pixels` of each image, and how many there are of each group.
+    /// Computes moments of slices of `pixels` of each image, and returns the number of slices of each group.
     fn moments(
         &mut self,
         x: TensorId,
@@ -180,7 +180,7 @@ impl Lowering<'_> {
             0..=256 => ((256 / group_channels).min(groups) * group_channels, 1),
             wide => (256, wide.div_ceil(256)),
         };
-        // Enough slices to keep a device busy, and not so many that summing them up takes long.
+        // Enough slices to keep a device busy, but so few that summing them is fast.
         let slice_pixels = pixels.len().div_ceil(256).max(32);
         let slices = pixels.len().div_ceil(slice_pixels);
         let count = slices * parts;
@@ -207,7 +207,7 @@ impl Lowering<'_> {
         Ok((moments, count))
     }
 
-    /// Sums of some rows of a picture, added to earlier ones.
+    /// Computes sums over some rows of a picture, added to earlier ones.
     pub(super) fn group_sums(&mut self, node: &PreparedNode, rows: &Range<usize>) -> Result<(), VulkanError> {
         let x = node.inputs[0];
         let [_, _, width, channels] = self.picture(x);

@@ -1,8 +1,9 @@
-//! Attention in integers, to keys and values as [`quantize_keys`](super::quantize_keys) leaves them.
+//! Attention in integers, over keys and values in the format of [`quantize_keys`](super::quantize_keys).
 //!
-//! Built like its twin in floats (`kernels/attention.rs`). Scores are sums of products of bytes. The weights of a block of
-//! keys are integers relative to the block's own largest, so that no block loses its small ones to the large ones of
-//! another, and their products with the values are summed in integers; between blocks sums are in single precision.
+//! It has the structure of attention in floats (`kernels/attention.rs`). Scores are sums of products of
+//! bytes. The weights of a block of keys are integers relative to the block's own largest weight, so that the
+//! small weights of a block are not lost beside the large ones of another. Their products with the values are
+//! summed in integers; sums over blocks are in single precision.
 
 use std::ops::Range;
 
@@ -16,11 +17,11 @@ use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::tile::{dot_columns, dot_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Pairs, Quads, Simd, SimdOp, math};
 
-/// `out = softmax(scale q kᵀ) v` for each head. `q` and `out` are `[batch, queries, heads * head_dim]`, `keys` is
-/// `[batch, heads, elements]` as [`quantize_keys`](super::quantize_keys) leaves it.
+/// `out = softmax(scale q kᵀ) v` for each head. `q` and `out` are `[batch, queries, heads * head_dim]`,
+/// `keys` is `[batch, heads, elements]` as [`quantize_keys`](super::quantize_keys) writes it.
 ///
 /// # Panics
-/// If the lengths disagree, there are no keys, or some are hidden from some queries.
+/// If the lengths disagree, there are no keys, or the attention is causal.
 pub fn attention_i8i16(pool: &Pool, q: &[f32], keys: &[f32], shape: &AttentionShape, out: &mut [f32]) {
     let &AttentionShape { batch, heads, queries, head_dim, .. } = shape;
     let channels = heads * head_dim;
@@ -122,7 +123,8 @@ impl QueryVectors for HeadTask<'_> {
 }
 
 impl HeadTask<'_> {
-    /// Writes the queries to `rounded` `[vectors, depth / 4]`, four channels of a query to a lane, zero past the last.
+    /// Writes the queries to `rounded` `[vectors, depth / 4]`, four channels of a query per lane, with zeros
+    /// past the last query.
     #[inline(always)]
     fn round_queries<S: Simd, const VECTORS: usize>(
         &self,
@@ -150,7 +152,7 @@ impl HeadTask<'_> {
             for (chunk, quads) in query.chunks(LANES).zip(quads.chunks_mut(4)) {
                 // Rounds to a whole number, as in `math::exp`.
                 let rounder = isa.splat(12_582_912.0);
-                // Not fused, for the same integers without the instruction.
+                // Not fused, so that machines without the instruction compute the same integers.
                 let whole = isa.add(isa.mul(isa.load_partial(chunk), isa.splat(inverse)), rounder);
                 let whole = isa.lanes(isa.sub(whole, rounder));
                 for (values, quads) in whole.as_chunks::<4>().0.iter().zip(quads) {
@@ -171,8 +173,8 @@ impl HeadTask<'_> {
         factors
     }
 
-    /// Divides the sums `[vectors, head_dim + 1]` by the last of them, the weights' total, and writes them out, a lane to
-    /// a row.
+    /// Divides the sums `[vectors, head_dim + 1]` by the last of them, the total of the weights, and writes
+    /// each lane to a row of the output.
     #[inline(always)]
     fn store<S: Simd>(&mut self, isa: S, queries: Range<usize>, sums: &mut [Lanes]) {
         let channels = self.layout.channels();
@@ -187,20 +189,21 @@ impl HeadTask<'_> {
     }
 }
 
-/// What takes integer scores back to scores.
+/// Factors that turn integer scores back into scores.
 struct QueryFactors<S: Simd, const VECTORS: usize> {
-    /// From units of a key's scale to logarithms to base 2 of a weight.
+    /// Converts units of a key's scale to base 2 logarithms of a weight.
     scale: [S::Vector; VECTORS],
-    /// What the zero of the keys' bytes adds to a score, negated.
+    /// The contribution of the keys' zero point to a score, negated.
     start: [S::Ints; VECTORS],
 }
 
-/// The scores of a block of keys, `[vectors, BLOCK_KEYS]`, a query to a lane, in units of the queries' scales.
+/// The scores of a block of keys, `[vectors, BLOCK_KEYS]`, one query per lane, in units of the queries'
+/// scales.
 struct Scores<'a, S: Simd, const VECTORS: usize> {
-    /// From the block's first key on, `[keys, depth]`.
+    /// `[keys, depth]`, starting at the block's first key.
     keys: &'a [u8],
     scales: &'a [f32],
-    /// `[vectors, depth / 4]`, a query to a lane.
+    /// `[vectors, depth / 4]`, one query per lane.
     queries: &'a [Quads],
     start: [S::Ints; VECTORS],
     scores: &'a mut [Lanes],
@@ -228,7 +231,8 @@ impl<S: Simd, const VECTORS: usize> Strips<S> for Scores<'_, S, VECTORS> {
     }
 }
 
-/// Turns scores, a key to a vector, into weights relative to `maximum`, two keys to a vector from the first on.
+/// Turns scores, one key per vector, into weights relative to `maximum`, stored two keys per vector from the
+/// start of `scores` on.
 #[inline(always)]
 fn weigh<S: Simd>(isa: S, scores: &mut [Lanes], scale: S::Vector, maximum: S::Vector) {
     for pair in 0..scores.len().div_ceil(2) {
@@ -244,23 +248,23 @@ fn weigh<S: Simd>(isa: S, scores: &mut [Lanes], scale: S::Vector, maximum: S::Ve
 /// `LARGEST * 2^(scale * (score - maximum))`
 #[inline(always)]
 fn weight<S: Simd>(isa: S, score: &Lanes, scale: S::Vector, maximum: S::Vector) -> S::Vector {
-    // The difference first: it is exact where a product would be rounded, and never above zero.
+    // The difference is taken first: it is exact where a product would be rounded, and never above zero.
     let distance = isa.sub(isa.load(score), maximum);
     math::exp2_coarse(isa, isa.fma(distance, scale, isa.splat(LARGEST_LOG2)))
 }
 
-/// `sums = sums * decay + shrink * Σ weight * value` over a block of keys, a channel to a row.
+/// `sums = sums * decay + shrink * Σ weight * value` over a block of keys, one row per channel.
 struct WeightedValues<'a, S: Simd, const VECTORS: usize> {
-    /// From the block's first pair of keys on, `[pairs, channels]`.
+    /// `[pairs, channels]`, starting at the block's first pair of keys.
     values: &'a [[i16; 2]],
     /// `[channels]`
     scales: &'a [f32],
-    /// `[vectors, BLOCK_KEYS]`, of which `pairs` are there; a query to a lane.
+    /// `[vectors, BLOCK_KEYS]`, of which `pairs` are in use; one query per lane.
     weights: &'a [Pairs],
     pairs: usize,
     decay: [S::Vector; VECTORS],
     shrink: [S::Vector; VECTORS],
-    /// `[vectors, channels]`, a query to a lane.
+    /// `[vectors, channels]`, one query per lane.
     sums: &'a mut [Lanes],
 }
 
@@ -303,7 +307,7 @@ mod tests {
         attention_i8i16(pool, q, &keys, shape, out);
     }
 
-    /// Queries, keys and values, the keys with a mean far from zero as real ones have.
+    /// Queries, keys and values; the keys have a mean far from zero, as those of real models do.
     fn inputs(shape: &AttentionShape) -> [Vec<f32>; 3] {
         let channels = shape.heads * shape.head_dim;
         let noise = |seed, rows| reference::noise(seed, shape.batch * rows * channels);
@@ -321,7 +325,7 @@ mod tests {
 
     #[test]
     fn agrees_with_reference_but_for_the_rounding_of_queries_keys_and_values() {
-        // Outputs are averages of values in -1..1, and scores of order 1 err by a hundredth of it.
+        // Outputs are averages of values in -1..1, and scores of order 1 have an error of about 0.01.
         check(&shape(1, 1, 1, 1, 1), 2e-4);
         for [batch, heads, queries, keys, head_dim] in [
             [2, 3, 5, 7, 8],
@@ -338,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_key_of_great_weight_hides_no_others() {
-        // One key in each block of 128 outweighs each other by e^5: together the others weigh as much.
+        // One key in each block of 128 outweighs every other one by e^5: together the others weigh as much.
         let (keys, head_dim) = (256, 8);
         let shape = AttentionShape { scale: 1.0, ..shape(1, 1, 1, keys, head_dim) };
         let q = vec![1.0; head_dim];
@@ -356,8 +360,8 @@ mod tests {
 
     #[test]
     fn large_scores_neither_overflow_nor_vanish() {
-        // The largest weight is nearly one: what remains is the rounding of values. With equal queries and keys each finds
-        // itself.
+        // The largest weight is nearly one, so only the rounding of values remains. With equal queries and
+        // keys each query attends to its own key.
         let shape = AttentionShape { scale: 20.0, ..shape(1, 2, 150, 150, 40) };
         let [q, _, v] = inputs(&shape);
         let expected = reference::attention(&q, &q, &v, &shape);

@@ -1,5 +1,5 @@
-//! Convolutions of bytes: by Winograd's way where that is worth it, else as a product of patches that are gathered from the
-//! picture.
+//! Convolutions of bytes: by Winograd's algorithm where that is faster, otherwise as a product of patches
+//! that are gathered from the picture.
 
 use super::super::conv::{ConvShape, Patches};
 use super::super::epilogue::Epilogue;
@@ -9,8 +9,8 @@ use super::matrix::QuantizedMatrix;
 use super::winograd;
 use crate::backend::cpu::pool::Pool;
 
-/// Convolves `x` `[batch, in_height, in_width, in_channels]`, as [`quantize_rows`](super::quantize_rows) leaves it, into
-/// `out` `[batch, out_height, out_width, n]`.
+/// Convolves `x` `[batch, in_height, in_width, in_channels]`, in the format of
+/// [`quantize_rows`](super::quantize_rows), into `out` `[batch, out_height, out_width, n]`.
 ///
 /// # Panics
 /// If the lengths disagree.

@@ -1,10 +1,12 @@
 //! The blocked product of bytes and integers behind [`matmul_u8s8`] and [`conv2d_u8s8`](super::conv2d_u8s8).
 //!
-//! Built like its twin in floats (`kernels/gemm.rs`): a task is a tile of the output and goes through the columns in
-//! slabs, whose rows it gathers side by side; then it takes the weights one or two panels at a time, unpacks them where
-//! they are packed, and runs down the rows in register tiles. A slab is a run of whole blocks. Inside a block sums are
-//! integers; at its end they take the scale and offset of the row's block and are added up in single precision; where the
-//! blocks of one of the joined inputs end, the features' scales come in. The order depends on the columns alone.
+//! It has the structure of the product in floats (`kernels/gemm.rs`): a task is a tile of the output and
+//! reads the columns in slabs, whose rows it gathers side by side; then it takes the weights one or two
+//! panels at a time, unpacks them where they are packed, and multiplies them with all rows in register tiles.
+//! A slab is a run of whole blocks. Within a block sums are integers. At its end they are multiplied by the
+//! scale of the row's block, its offset is added, and the result is accumulated in single precision; after
+//! the blocks of each of the joined inputs the features' scales are applied. The order depends on the columns
+//! alone.
 
 use std::ops::Range;
 
@@ -22,21 +24,22 @@ use crate::backend::cpu::simd::tile::{Sums, dot_rows};
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};
 use crate::backend::row_layout::{BLOCK, Factors};
 
-/// Blocks per slab at most.
+/// Maximum number of blocks per slab.
 pub(super) const SLAB_BLOCKS: usize = 8;
 
-/// Columns per slab at most: two panels of them, unpacked, fill half of a 32 KiB first-level cache.
+/// Maximum number of columns per slab: two unpacked panels of them fill half of a 32 KiB first-level cache.
 const SLAB: usize = SLAB_BLOCKS * BLOCK;
 
-/// One row of a task's left operand within a slab.
+/// The part of one row of the left operand that belongs to a slab.
 pub(super) type SlabRow = [u8; SLAB];
-/// Its scales and offsets.
+/// The scales and offsets of that part.
 pub(super) type SlabFactors = [Factors; SLAB_BLOCKS];
 
-/// `out = epilogue(x * weightᵀ)`: `x` is `[m, channels]` as [`quantize_rows`](super::quantize_rows) leaves it, `weight`
-/// `[n, channels]`, `out` `[m, n]`.
+/// `out = epilogue(x * weightᵀ)`: `x` is `[m, channels]` in the format of
+/// [`quantize_rows`](super::quantize_rows), `weight` `[n, channels]`, `out` `[m, n]`.
 ///
-/// `rows_per_batch` rows belong to one image, which matters to [`Epilogue::channel_bias`] alone; pass `m` without it.
+/// `rows_per_batch` rows belong to one image. Only [`Epilogue::channel_bias`] uses it; pass `m` where there
+/// is none.
 ///
 /// # Panics
 /// If the lengths disagree.
@@ -86,7 +89,7 @@ pub(super) fn gemm<V: RowSource<u8>, F: RowSource<Factors>>(
     });
 }
 
-/// Vectors of working memory for a task: a slab of the left operand, two panels of the right, sums.
+/// Vectors of working memory for a task: a slab of the left operand, two panels of the right one, sums.
 struct TaskLines {
     values: usize,
     factors: usize,
@@ -163,7 +166,7 @@ impl<V: RowSource<u8>, F: RowSource<Factors>> SimdOp for Task<'_, V, F> {
     }
 }
 
-/// A run of blocks, with the rows' part of it.
+/// A run of blocks, with the part of the rows that belongs to it.
 struct Slab<'a> {
     weight: &'a QuantizedMatrix<'a>,
     blocks: Range<usize>,
@@ -173,7 +176,7 @@ struct Slab<'a> {
 }
 
 impl Slab<'_> {
-    /// Adds the product with `PANELS` panels from `panel` on to their sums `[PANELS, rows]`.
+    /// Adds the product with the `PANELS` panels from `panel` on to their sums `[PANELS, rows]`.
     #[inline(always)]
     fn add_product<S: Simd, const PANELS: usize>(
         &self,
@@ -224,10 +227,10 @@ impl Slab<'_> {
     }
 }
 
-/// A block's columns of some panels.
+/// The columns of a block in some panels.
 #[derive(Clone, Copy)]
 pub(super) struct BlockOfPanels<'a, const PANELS: usize> {
-    /// Where the block starts in its slab.
+    /// The first column of the block within its slab.
     pub(super) first_column: usize,
     pub(super) quads: [&'a [Quads]; PANELS],
     /// `Σ w` of each feature.
@@ -239,7 +242,7 @@ impl<const PANELS: usize> BlockOfPanels<'_, PANELS> {
         Self { first_column: 0, quads: [&[]; PANELS], column_sums: [[0.0; LANES]; PANELS] };
 }
 
-/// The register tiles below one another in one or two panels.
+/// All register tiles of one or two panels, one below the other.
 pub(super) struct PanelStrips<'a, const PANELS: usize> {
     pub(super) values: &'a [SlabRow],
     pub(super) factors: &'a [SlabFactors],
@@ -247,7 +250,7 @@ pub(super) struct PanelStrips<'a, const PANELS: usize> {
     pub(super) blocks: &'a [BlockOfPanels<'a, PANELS>],
     /// The first of them, counted within the slab.
     pub(super) first_block: usize,
-    /// Of each feature for that input.
+    /// The scales of each feature for that input.
     pub(super) scales: [&'a Lanes; PANELS],
     pub(super) no_sums_yet: bool,
     /// `[PANELS, rows]`

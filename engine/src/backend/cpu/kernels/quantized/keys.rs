@@ -1,4 +1,4 @@
-//! Keys and values of an attention as integers, a region of memory for each head of each image.
+//! Keys and values of an attention as integers, in one region of memory for each head of each image.
 
 use super::super::attention::AttentionShape;
 use super::super::scratch::{Scratch, ScratchUse};
@@ -9,18 +9,18 @@ use crate::backend::cpu::simd::{LANES, Simd, SimdOp};
 /// Keys whose weights are summed in integers, and whose values share scales.
 pub(super) const BLOCK_KEYS: usize = 128;
 
-/// What stands for zero in the bytes of keys, which lie in `1..=127`.
+/// The zero point of the bytes of keys, which are in `1..=127`.
 pub(super) const KEY_ZERO: u8 = 64;
 
-/// The largest magnitude of a value and of a weight: a block's sums of their products are 32-bit integers.
+/// The largest magnitude of a value and of a weight: a block's sums of their products fit 32-bit integers.
 pub(super) const LARGEST: i16 = 4095;
 
-/// Its logarithm to base 2.
+/// The base 2 logarithm of [`LARGEST`].
 pub(super) const LARGEST_LOG2: f32 = 11.999_648;
 
 const _: () = assert!(BLOCK_KEYS as i64 * (LARGEST as i64) * (LARGEST as i64 + 1) <= i32::MAX as i64);
 
-/// How the keys and values of one head lie.
+/// The memory layout of the keys and values of one head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KeyLayout {
     keys: usize,
@@ -29,19 +29,19 @@ pub struct KeyLayout {
 
 /// The keys and values of one head.
 pub(super) struct HeadKeys<'a> {
-    /// `[keys, depth]`, each key less the mean of all.
+    /// `[keys, depth]`, each key minus the mean of all keys.
     pub(super) keys: &'a [u8],
     /// `[keys]`
     pub(super) key_scales: &'a [f32],
-    /// `[keys / 2, head_dim + 1]`: of keys `2i` and `2i + 1`. The last channel is one for every key, so that its weighted
-    /// sum is the sum of the weights.
+    /// `[keys / 2, head_dim + 1]`: pairs of the values of keys `2i` and `2i + 1`. The last channel is one for
+    /// every key, so that its weighted sum is the sum of the weights.
     pub(super) values: &'a [[i16; 2]],
     /// `[blocks, head_dim + 1]`
     pub(super) value_scales: &'a [f32],
 }
 
 impl KeyLayout {
-    /// `keys` keys of `head_dim` channels.
+    /// The layout of `keys` keys of `head_dim` channels.
     pub fn new(keys: usize, head_dim: usize) -> KeyLayout {
         KeyLayout { keys, head_dim }
     }
@@ -51,7 +51,7 @@ impl KeyLayout {
         self.head_dim.next_multiple_of(4)
     }
 
-    /// Channels of a value, the one that counts included.
+    /// Channels of a value, including the last one, whose values are one.
     pub(super) fn channels(&self) -> usize {
         self.head_dim + 1
     }
@@ -86,13 +86,14 @@ impl KeyLayout {
     }
 }
 
-/// Rounds `k` and `v` `[batch, keys, heads * head_dim]` to integers for [`attention_i8i16`](super::attention_i8i16):
-/// `out` is `[batch, heads, elements]`, see [`KeyLayout::elements`].
+/// Rounds `k` and `v` `[batch, keys, heads * head_dim]` to integers for
+/// [`attention_i8i16`](super::attention_i8i16): `out` is `[batch, heads, elements]`, see
+/// [`KeyLayout::elements`].
 ///
-/// Keys have 7 bits and a scale each; the mean over all keys is taken off first, which changes no weight and shrinks
-/// what is rounded (SageAttention, arXiv:2410.02367, section 4.2). Values have 13 bits and a scale for each channel of
-/// each block of keys. An infinity or NaN makes every scale of its head's values NaN, so that it shows in what is
-/// computed.
+/// Keys have 7 bits and a scale each. The mean over all keys is subtracted first, which changes no weight and
+/// reduces the rounding error (SageAttention, arXiv:2410.02367, section 4.2). Values have 13 bits and a scale
+/// for each channel of each block of keys. An infinity or NaN turns every scale of its head's values into
+/// NaN, so that the results show it.
 ///
 /// # Panics
 /// If the lengths disagree or there are no keys.
@@ -124,7 +125,7 @@ pub fn quantize_keys_scratch(shape: &AttentionShape) -> ScratchUse {
 /// One head's part of the channels.
 #[derive(Clone, Copy)]
 struct Rows<'a> {
-    /// From the first channel of the first row on.
+    /// Starts at the first channel of the first row.
     x: &'a [f32],
     stride: usize,
     width: usize,
@@ -167,7 +168,7 @@ impl SimdOp for QuantizeHead<'_> {
     }
 }
 
-/// Rounds the keys less their mean; returns zero, or NaN if any was not finite.
+/// Rounds the keys minus their mean; returns zero, or NaN if any value is not finite.
 #[inline(always)]
 fn round_keys<S: Simd>(isa: S, k: Rows<'_>, layout: KeyLayout, bytes: &mut [u8], scales: &mut [f32]) -> f32 {
     let mut scratch = Scratch::new(layout.head_dim.div_ceil(LANES));
@@ -194,7 +195,7 @@ fn round_keys<S: Simd>(isa: S, k: Rows<'_>, layout: KeyLayout, bytes: &mut [u8],
         *scale = step;
         for ((chunk, mean), bytes) in means.iter().enumerate().zip(bytes.chunks_mut(LANES)) {
             let distance = isa.sub(isa.load_partial(k.chunk(key, chunk * LANES)), isa.load(mean));
-            // Not fused, for the same integers without the instruction.
+            // Not fused, so that machines without the instruction compute the same integers.
             let value = isa.add(isa.mul(distance, isa.splat(inverse)), isa.splat(zero));
             match <&mut [u8; LANES]>::try_from(&mut *bytes) {
                 Ok(bytes) => isa.store_u8(value, bytes),
@@ -262,10 +263,11 @@ fn round_values<S: Simd>(
     scales[channels - 1] = 1.0;
 }
 
-/// Factor and step that take values of magnitude up to `largest` to integers up to `range`.
+/// Factor and step that map values of magnitude up to `largest` to integers up to `range`.
 #[inline(always)]
 pub(super) fn scale_of(largest: f32, range: f32) -> (f32, f32) {
-    // Smaller ones would overflow the factor. False for what is not a number, whose step then is none either.
+    // Smaller values would overflow the factor. The comparison is false for NaN, and then the step is NaN
+    // too.
     match largest > 1e-30 && largest < f32::INFINITY {
         true => (range / largest, largest / range),
         false => (0.0, largest * 0.0),

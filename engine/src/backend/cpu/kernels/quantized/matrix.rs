@@ -1,4 +1,4 @@
-//! Weight matrices of integers as they lie in the file.
+//! Integer weight matrices as they are stored in the file.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use sdq_formats::layout::{
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd};
 use crate::backend::row_layout::{BLOCK, Block, RowLayout};
 
-// A group ends where a step of q4 weights does, and a block of activations where a group does.
+// A group ends at a multiple of a step of q4 weights, and a block of activations at a multiple of a group.
 const _: () = assert!(GROUP.is_multiple_of(COLUMN_STEP) && BLOCK.is_multiple_of(GROUP));
 
 /// A weight matrix `[n, taps * channels]` of integers, in panels of sixteen output features, see
@@ -23,7 +23,7 @@ pub struct QuantizedMatrix<'a> {
     integers: Integers<'a>,
     /// `[inputs][panels][16]`
     scales: &'a [f32],
-    /// How the rows that it is multiplied with lie.
+    /// The layout of the rows that the matrix is multiplied with.
     pub(super) layout: RowLayout,
 }
 
@@ -42,7 +42,7 @@ pub enum Integers<'a> {
 }
 
 impl<'a> QuantizedMatrix<'a> {
-    /// A matrix of `n` output features.
+    /// Describes a matrix of `n` output features.
     ///
     /// # Panics
     /// If a length disagrees with `n` and `columns`.
@@ -60,7 +60,7 @@ impl<'a> QuantizedMatrix<'a> {
         Self { n, columns, integers, scales, layout }
     }
 
-    /// What the description of its columns takes, in bytes.
+    /// Size of the description of the columns, in bytes.
     pub fn heap_bytes(&self) -> usize {
         size_of_val(self.columns.inputs()) + self.layout.heap_bytes()
     }
@@ -70,17 +70,17 @@ impl<'a> QuantizedMatrix<'a> {
         self.n
     }
 
-    /// The columns and where they are cut.
+    /// The columns, with their inputs and groups.
     pub fn columns(&self) -> &Columns {
         &self.columns
     }
 
-    /// Blocks of columns of all taps.
+    /// Number of blocks of columns over all taps.
     pub(super) fn blocks(&self) -> usize {
         self.columns.taps() * self.layout.blocks.len()
     }
 
-    /// Block `index` and the columns it takes, counted over all taps.
+    /// Block `index` and its columns, counted over all taps.
     #[inline(always)]
     pub(super) fn block(&self, index: usize) -> (&Block, Range<usize>) {
         let (tap, block) =
@@ -89,7 +89,8 @@ impl<'a> QuantizedMatrix<'a> {
         (block, start + block.columns.start..start + block.columns.end)
     }
 
-    /// The columns of block `index` of a panel, four at a time: from the matrix itself, or unpacked to `wide`.
+    /// The columns of block `index` of a panel, four at a time: borrowed from the matrix itself, or unpacked
+    /// into `wide`.
     #[inline(always)]
     pub(super) fn quads<'w, S: Simd>(
         &self,
@@ -136,13 +137,13 @@ impl<'a> QuantizedMatrix<'a> {
         &self.scales.as_chunks().0[at / PANEL]
     }
 
-    /// The channels of a row that it is multiplied with.
+    /// The channels of a row that the matrix is multiplied with.
     pub fn channels(&self) -> usize {
         self.layout.channels
     }
 }
 
-/// A group's multipliers as [`Simd::unpack_q4`] wants them: each feature's in both halves of 32 bits.
+/// A group's multipliers in the format of [`Simd::unpack_q4`]: each feature's in both halves of 32 bits.
 #[inline(always)]
 fn spread(multipliers: &[u8; PANEL / 2]) -> [u32; LANES] {
     let mut spread = [0; LANES];

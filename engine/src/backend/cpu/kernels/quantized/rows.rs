@@ -5,12 +5,13 @@ use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Simd, SimdOp};
 use crate::backend::row_layout::{Factors, RowLayout};
 
-/// Ranges of values that are taken for one value: beyond, 255 over it would overflow.
+/// Values whose range is smaller than this count as one value: 255 divided by a smaller range would overflow.
 const SMALLEST_SPREAD: f32 = 1e-30;
 
-/// Quantizes `x` `[rows, channels]` into `out` `[rows, row_elements]`, laid out as `layout` says.
+/// Quantizes `x` `[rows, channels]` into `out` `[rows, row_elements]`, in the given `layout`.
 ///
-/// A block that holds an infinity or NaN gets a scale that is not a number, so that what is computed from it shows.
+/// A block that contains an infinity or NaN gets a scale of NaN, so that the results computed from it show
+/// the fault.
 ///
 /// # Panics
 /// If the lengths disagree.
@@ -55,7 +56,7 @@ pub(in super::super) fn quantize_row<S: Simd>(
     }
 }
 
-/// Quantizes a block of values, at least one, to bytes; those beyond its length become zero.
+/// Quantizes a block of at least one value to bytes; bytes past its length become zero.
 #[inline(always)]
 pub(super) fn quantize_block<S: Simd>(isa: S, x: &[f32], out: &mut [u8]) -> Factors {
     let factors = factors_of(isa, x);
@@ -63,7 +64,7 @@ pub(super) fn quantize_block<S: Simd>(isa: S, x: &[f32], out: &mut [u8]) -> Fact
     factors
 }
 
-/// Scale and offset of a block of values, at least one.
+/// Scale and offset of a block of at least one value.
 #[inline(always)]
 fn factors_of<S: Simd>(isa: S, x: &[f32]) -> Factors {
     let (vectors, rest) = x.as_chunks::<LANES>();
@@ -90,10 +91,10 @@ fn factors_of<S: Simd>(isa: S, x: &[f32]) -> Factors {
     [scale + check, low]
 }
 
-/// `q = round((x - offset) / scale)` of a block; padding behind it is zero.
+/// `q = round((x - offset) / scale)` for a block; the padding after it is zero.
 #[inline(always)]
 fn round_block<S: Simd>(isa: S, x: &[f32], [scale, offset]: Factors, out: &mut [u8]) {
-    // False for zero and for what is not a number.
+    // False for zero and for NaN.
     let inverse = if scale > 0.0 && scale < f32::INFINITY { 1.0 / scale } else { 0.0 };
     let (inverse, offset) = (isa.splat(inverse), isa.splat(offset));
     let (vectors, rest) = x.as_chunks::<LANES>();

@@ -1,4 +1,4 @@
-//! Integer products against plain arithmetic on what the bytes and integers stand for.
+//! Integer products compared with plain arithmetic on the values that the bytes and integers represent.
 
 use half::f16;
 use sdq_formats::layout::{
@@ -23,7 +23,7 @@ pub(super) struct Owned {
     pub(super) scales: Vec<f32>,
 }
 
-/// Integers that use the whole range, with sums of neighbours up to 128 and down to -128.
+/// Integers that use the whole range; sums of neighbours reach 128 and -128.
 fn q8_integer(seed: f32, column: usize) -> i8 {
     let pairs =
         [[127, 1], [-127, -1], [64, 64], [-100, -28], [127, -127], [0, 128 - 50], [-64, -64], [3, -7]];
@@ -32,7 +32,7 @@ fn q8_integer(seed: f32, column: usize) -> i8 {
 }
 
 impl Owned {
-    /// `q8`, or `q4`, of `shape` reading `inputs`, with scales of one if `plain`.
+    /// `q8` or `q4` weights of `shape` that read `inputs`, with scales of one if `plain`.
     pub(super) fn new(q4: bool, shape: &[usize], inputs: &[usize], plain: bool) -> Owned {
         let role = if shape.len() == 2 { WeightRole::Matrix } else { WeightRole::Conv };
         let inputs = if inputs.len() > 1 { inputs.to_vec() } else { Vec::new() };
@@ -79,7 +79,7 @@ impl Owned {
         QuantizedMatrix::new(self.spec.shape[0], self.columns.clone(), integers, &self.scales)
     }
 
-    /// `[n, tap, channel]`, what the integers stand for.
+    /// `[n, tap, channel]`, the values that the integers represent.
     pub(super) fn decoded(&self) -> Vec<f32> {
         let data = match &self.multipliers {
             Some(multipliers) => WeightData::Q4 { values: &self.values, multipliers, scales: &self.scales },
@@ -95,7 +95,7 @@ impl Owned {
     }
 }
 
-/// `x` `[rows, channels]` as the bytes have it.
+/// `x` `[rows, channels]` after rounding to bytes.
 pub(super) fn rounded(x: &[f32], layout: &RowLayout) -> Vec<f32> {
     let (values, factors) = reference::quantize_rows(x, layout);
     let mut values = values.into_iter();
@@ -111,12 +111,13 @@ pub(super) fn rounded(x: &[f32], layout: &RowLayout) -> Vec<f32> {
     rounded
 }
 
-/// Bytes 0 to 255 with both ends in every block, so that scales are one, offsets zero and all results whole.
+/// Bytes 0 to 255 with both ends of the range in every block, so that scales are one, offsets zero and all
+/// results whole.
 fn bytes(rows: usize, layout: &RowLayout) -> Vec<f32> {
     let mut x: Vec<f32> =
         noise(73, rows * layout.channels()).iter().map(|x| ((x + 1.0) * 127.99).floor()).collect();
     for row in x.chunks_exact_mut(layout.channels()) {
-        // All bytes large: the largest sums that can be.
+        // All bytes are large: the largest possible sums.
         row.iter_mut().skip(1).step_by(2).for_each(|x| *x = 255.0);
         for (channels, _) in layout.block_channels() {
             row[channels.start] = 0.0;
@@ -132,7 +133,8 @@ pub(super) fn quantized(x: &[f32], layout: &RowLayout, pool: &crate::backend::cp
     rows
 }
 
-/// `[m, n]` and the channels of each input: both sides of a panel, a register tile, a group, a block and a slab.
+/// `[m, n]` and the channels of each input: sizes just below and above a panel, a register tile, a group, a
+/// block and a slab.
 const SHAPES: [(usize, usize, &[usize]); 13] = [
     (1, 1, &[2]),
     (1, 17, &[3]),
@@ -176,7 +178,8 @@ fn product_agrees_with_reference() {
             let layout = RowLayout::new(inputs);
             let x = noise(74, m * channels);
             let expected = reference::matmul(&rounded(&x, &layout), &weight.decoded(), channels);
-            // Weights reach 2.5 and are summed block by block: an offset's part can cancel a scale's.
+            // Weights reach 2.5 and are summed block by block: the contribution of an offset can cancel that
+            // of a scale.
             let tolerance = 10.0 * reference::product_tolerance(channels);
             check_everywhere(&format!("q4 {q4} {m}x{n}x{inputs:?}"), &expected, tolerance, |pool, out| {
                 let x = quantized(&x, &layout, pool);

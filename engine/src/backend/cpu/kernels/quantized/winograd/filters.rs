@@ -1,8 +1,8 @@
 //! Filters: `G g Gᵀ`, rounded to bytes.
 //!
-//! In integers all the way, so that every machine finds the same bytes. `2G` is whole, so points are four times what the
-//! formula says. The largest of them and of the sums of neighbours becomes at most 127: so neighbours add up to at most 128 again,
-//! as [`Simd::dot`] asks.
+//! All arithmetic is in integers, so that every machine computes the same bytes. `2G` is whole, so points are
+//! computed as four times the value of the formula. The largest point and the largest sum of neighbours are
+//! scaled to at most 127, so neighbours add up to at most 128 again, as [`Simd::dot`] requires.
 
 use std::ops::Range;
 
@@ -13,11 +13,11 @@ use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::simd::{LANES, Lanes, Quads, Simd, SimdOp};
 use crate::backend::row_layout::BLOCK;
 
-/// Points of four channels and the features of a panel, four times what they are.
+/// Points of four channels and the features of a panel, multiplied by four.
 type PointQuads = [i16; 4 * LANES];
 
-/// How the filters of a panel lie: for every point the quads of all columns, the sums of each pair of blocks, the scales
-/// of each input.
+/// The memory layout of a panel's filters: for every point, the quads of all columns, the sums of each pair
+/// of blocks, the scales of each input.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FilterLines {
     quads: usize,
@@ -57,7 +57,7 @@ pub(super) struct PointFilters<'a> {
     pub(super) quads: &'a [Quads],
     /// `Σ w` of each pair of blocks.
     pub(super) column_sums: &'a [Lanes],
-    /// Of each input.
+    /// The scales of each input.
     pub(super) scales: &'a [Lanes],
 }
 
@@ -85,7 +85,7 @@ impl<'a> Filters<'a> {
         Filters { panels, lines, values }
     }
 
-    /// Those of panel `panel` of these at `point`.
+    /// The filters of panel `panel` at `point`.
     #[inline(always)]
     pub(super) fn at(&self, panel: usize, point: usize) -> PointFilters<'a> {
         let first = (panel * POINTS + point) * self.lines.point();
@@ -123,7 +123,7 @@ impl SimdOp for TransformPanel<'_> {
 }
 
 impl TransformPanel<'_> {
-    /// Widens `largest` by the magnitudes of the points of blocks `run`, and of the sums of neighbours.
+    /// Raises `largest` to the magnitudes of the points of blocks `run`, and of the sums of neighbours.
     #[inline(always)]
     fn measure<S: Simd>(&self, isa: S, run: Range<usize>, largest: &mut [PointQuads; POINTS]) {
         let mut taps = no_taps();
@@ -138,7 +138,8 @@ impl TransformPanel<'_> {
         }
     }
 
-    /// The scales of `input`, and what the points are multiplied with: each feature's four times, 2^13 times what it is.
+    /// Chooses the scales of `input` and the reciprocals that the points are multiplied with: four copies for
+    /// each feature, times 2^13.
     #[inline(always)]
     fn choose_scales(
         &mut self,
@@ -156,7 +157,7 @@ impl TransformPanel<'_> {
                 let most = largest.iter().fold(1, |most, &value| most.max(i32::from(value)));
                 let reciprocal = i16::try_from((127 << 13) / most).unwrap_or(i16::MAX);
                 reciprocals.fill(reciprocal);
-                // As the reciprocal has it, not the formula: so its rounding is no error.
+                // Computed from the rounded reciprocal, so that its rounding adds no error.
                 out[lane] = scales[lane] * (2048.0 / f32::from(reciprocal));
             }
         }
@@ -179,7 +180,7 @@ impl TransformPanel<'_> {
         }
     }
 
-    /// Adds up the columns of each pair of blocks.
+    /// Sums the columns of each pair of blocks.
     #[inline(always)]
     fn sum_columns<S: Simd>(&mut self, isa: S) {
         let lines = self.lines;
@@ -198,7 +199,7 @@ impl TransformPanel<'_> {
         }
     }
 
-    /// Fills `taps` with those of a block, and returns how many quads it has.
+    /// Fills `taps` with those of a block, and returns their number of quads.
     #[inline(always)]
     fn load_taps<S: Simd>(&self, isa: S, block: usize, taps: &mut Taps) -> usize {
         let blocks = self.weight.layout.blocks.len();
@@ -207,7 +208,7 @@ impl TransformPanel<'_> {
         for (tap, wide) in taps.iter_mut().enumerate() {
             let quads = self.weight.quads(isa, self.panel, tap * blocks + block, &mut unpacked);
             count = quads.len();
-            // All at once: loops as short as a quad are unrolled before anyone sees that they are vectors.
+            // All at once: the compiler unrolls loops as short as a quad before it vectorises them.
             for (wide, value) in wide.as_flattened_mut().iter_mut().zip(quads.as_flattened()) {
                 *wide = i16::from(*value);
             }
@@ -224,7 +225,7 @@ fn no_taps() -> Taps {
     [[[0; 4 * LANES]; BLOCK / 4]; TAPS]
 }
 
-/// `2G g (2G)ᵀ` of quad `quad` of the taps: at most 9 * 127 of either sign.
+/// `2G g (2G)ᵀ` of quad `quad` of the taps: magnitudes are at most 9 * 127.
 #[inline(always)]
 fn transform(taps: &Taps, quad: usize, points: &mut [PointQuads; POINTS]) {
     let mut lines = [[[0; 4 * LANES]; 3]; PATCH_SIDE];
@@ -254,10 +255,10 @@ fn transform_line([a, b, c]: [&PointQuads; 3]) -> [PointQuads; PATCH_SIDE] {
     line
 }
 
-/// Makes `largest` at least as large as the values of `point`, and as the sums of neighbours.
+/// Raises `largest` to the magnitudes of `point` and of the sums of neighbours.
 #[inline(always)]
 fn raise(largest: &mut PointQuads, point: &PointQuads) {
-    // Neighbours change places: a shift that vectors have, where single ones would be shuffled.
+    // Neighbours are swapped by a shift of vectors; swapping single elements would need shuffles.
     let mut neighbours: [u32; 2 * LANES] = bytemuck::cast(*point);
     for pair in &mut neighbours {
         *pair = pair.rotate_left(16);
@@ -272,7 +273,8 @@ fn raise(largest: &mut PointQuads, point: &PointQuads) {
 #[inline(always)]
 fn round(point: &PointQuads, reciprocals: &PointQuads, out: &mut Quads) {
     for i in 0..4 * LANES {
-        // Halves, rounded down, to be rounded once more: what 16 bits hold is done at once for twice as many.
+        // Halves, rounded down, and then rounded once more: 16-bit arithmetic processes twice as many at
+        // once.
         let halves = (i32::from(point[i] << 4) * i32::from(reciprocals[i])) >> 16;
         out[i] = ((halves as i16 + 1) >> 1) as i8;
     }

@@ -1,21 +1,21 @@
 //! Convolutions of 3x3 taps with 2.25 times fewer multiplications.
 //!
-//! Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, arXiv:1509.09308, section 4.1): with `d` a patch of 4x4
-//! pixels and `g` the nine taps of a filter, the four pixels in the patch's middle become
+//! Winograd's minimal filtering F(2x2, 3x3) (Lavin and Gray, arXiv:1509.09308, section 4.1): with `d` a patch
+//! of 4x4 pixels and `g` the nine taps of a filter, the four pixels in the patch's middle are
 //!
 //! ```text
 //! Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A
 //! ```
 //!
-//! Summed over channels, ⊙ is a product of matrices for each of the sixteen *points* of a patch, and it is done in
-//! integers like any other: patches are transformed in single precision and rounded to bytes with a range of their own
-//! for each point and [pair of blocks](BLOCK_PAIR) of channels, filters in integers and rounded to bytes with a scale
-//! for each point, feature and input. So both sides are rounded twice, which costs about 2 dB of what a picture in q8
-//! differs from one in floats; see docs/kernels.md.
+//! Summed over channels, ⊙ is a product of matrices for each of the sixteen *points* of a patch, and it is
+//! computed in integers like any other: patches are transformed in single precision and rounded to bytes with
+//! a range of their own for each point and [pair of blocks](BLOCK_PAIR) of channels, filters in integers and
+//! rounded to bytes with a scale for each point, feature and input. So both sides are rounded twice, which
+//! costs about 2 dB of the similarity between a picture in q8 and one in floats; see docs/kernels.md.
 //!
-//! Filters are transformed anew in every run, for all threads, a pass of features at a time: kept, they would take memory
-//! of the process's own, 16/9 of what the mapped file has for them. Then each thread takes strips of patches, transforms them
-//! once and goes through the features.
+//! Filters are transformed again in every run, for all threads, one pass of features at a time: to keep them
+//! would take anonymous memory, 16/9 of their size in the mapped file. Then each thread takes strips of
+//! patches, transforms them once and multiplies them with all features of the pass.
 
 mod filters;
 mod patches;
@@ -42,26 +42,27 @@ use filters::{FilterLines, Filters};
 use patches::Picture;
 use points::{BLOCK_PAIR, OUT_SIDE, PATCH_SIDE, POINTS, TAPS, slabs};
 
-/// Rows of the output that are rounded together where a convolution [is done this way](is_winograd).
+/// Output rows that are rounded together by a convolution that [uses this algorithm](is_winograd).
 pub const WINOGRAD_ROWS: usize = OUT_SIDE;
 
-/// Transformed filters at one time, so that all threads find them in a shared cache and they hardly count as memory.
+/// Size of the filters that are transformed at one time: they fit a shared cache and hardly add to the memory
+/// in use.
 const PASS_BYTES: usize = 10 << 20;
 
-/// Transformed patches of a strip: they stay in a second-level cache.
+/// Size of a strip's transformed patches: they stay in a second-level cache.
 const STRIP_BYTES: usize = 512 << 10;
 
-/// Patches of a strip are a multiple of this, which every register tile divides.
+/// The patches of a strip are a multiple of this, which is a multiple of the height of every register tile.
 const STRIP_STEP: usize = 12;
 
-/// Channels and features from which on fewer multiplications are worth the transforms.
+/// Smallest number of channels and features for which fewer multiplications outweigh the transforms.
 const LEAST_CHANNELS: usize = 128;
 
-/// Width from which on pictures have enough patches to transform the filters for.
+/// Smallest width for which the number of patches outweighs the transform of the filters.
 const LEAST_WIDTH: usize = 16;
 
-/// Whether [`conv2d_u8s8`](super::conv2d_u8s8) is done this way. Height and batch do not matter, so that a strip of a
-/// picture becomes what it would in the whole one.
+/// Whether [`conv2d_u8s8`](super::conv2d_u8s8) uses this algorithm. Height and batch do not matter, so that a
+/// strip of a picture gets the same result as the whole picture.
 pub fn is_winograd(shape: &ConvShape, weight: &QuantizedMatrix) -> bool {
     shape.kernel == (3, 3)
         && shape.stride == 1
@@ -71,7 +72,7 @@ pub fn is_winograd(shape: &ConvShape, weight: &QuantizedMatrix) -> bool {
         && can(weight)
 }
 
-/// Whether the kernel can read the weight: whole vectors of channels of every input.
+/// Whether the kernel can read the weight: the channels of every input must be whole vectors.
 fn can(weight: &QuantizedMatrix) -> bool {
     weight.columns().taps() == TAPS
         && weight.layout.blocks.iter().all(|block| block.channels.len().is_multiple_of(LANES))
@@ -84,7 +85,7 @@ struct Division {
     across: usize,
     /// Rows of patches in a task.
     rows: usize,
-    /// Patches in a strip of it at most.
+    /// Maximum number of patches in a strip of a task.
     strip: usize,
     /// Tasks of all passes.
     tasks: usize,
@@ -147,7 +148,7 @@ pub(super) fn scratch(pool: &Pool, shape: &ConvShape, weight: &QuantizedMatrix) 
     filters.plus(ScratchUse::of_tasks(division.tasks, division.task_lines().total()))
 }
 
-/// As [`conv2d_u8s8`](super::conv2d_u8s8), for what [`is_winograd`].
+/// As [`conv2d_u8s8`](super::conv2d_u8s8), for convolutions that satisfy [`is_winograd`].
 ///
 /// # Panics
 /// If the lengths disagree.
@@ -244,7 +245,7 @@ impl SimdOp for Task<'_> {
 }
 
 impl Task<'_> {
-    /// `sums` `[POINTS, PANELS, rows]` of `PANELS` panels from `panel` on.
+    /// The `sums` `[POINTS, PANELS, rows]` of the `PANELS` panels from `panel` on.
     #[inline(always)]
     fn multiply<S: Simd, const PANELS: usize>(
         &self,
@@ -284,7 +285,7 @@ impl Task<'_> {
         }
     }
 
-    /// Brings the sums of patches `strip` back to pixels and sends them out.
+    /// Transforms the sums of patches `strip` back to pixels and writes them.
     #[inline(always)]
     fn finish<S: Simd, const PANELS: usize>(
         &mut self,

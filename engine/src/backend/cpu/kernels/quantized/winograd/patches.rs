@@ -22,8 +22,8 @@ pub(super) struct Picture<'a> {
 }
 
 impl Picture<'_> {
-    /// Transforms the patch around the output pixels of `image` whose first lies at `(y, x)`, and rounds it to a row of each
-    /// point and slab; these lie `stride` rows apart.
+    /// Transforms the patch around the output pixels of `image` whose first is at `(y, x)`, and rounds it to
+    /// one row for each point and slab; these rows are `stride` rows apart.
     #[inline(always)]
     pub(super) fn transform<S: Simd>(
         &self,
@@ -56,7 +56,7 @@ impl Picture<'_> {
         const { assert!(SLAB_BLOCKS.is_multiple_of(BLOCK_PAIR)) }
     }
 
-    /// The pixels of a patch by their places in the picture, `None` beyond it.
+    /// The pixels of a patch by their positions in the picture, `None` outside it.
     #[inline(always)]
     fn pixels(&self, image: usize, (y, x): (usize, usize)) -> [Option<usize>; POINTS] {
         let &ConvShape { in_height, in_width, pad_top, pad_left, .. } = self.shape;
@@ -83,7 +83,7 @@ impl Picture<'_> {
         let mut factors = [[0.0; 2]; POINTS];
         let mut starts = [block.columns.start; POINTS];
         for i in 0..POINTS {
-            // Beyond the picture any bytes do: factors of zero make zeros of them.
+            // Outside the picture the bytes do not matter: factors of zero turn them into zeros.
             if let Some(pixel) = pixels[i] {
                 factors[i] = self.factors[pixel * self.layout.blocks.len() + block_index];
                 starts[i] = pixel * self.layout.width + block.columns.start;
@@ -93,7 +93,8 @@ impl Picture<'_> {
             let mut patch = [isa.splat(0.0); POINTS];
             for i in 0..POINTS {
                 let bytes = self.values[starts[i] + line * LANES..].first_chunk().expect("whole vectors");
-                // Two roundings, as on machines that cannot do with one: all find the same bytes.
+                // Rounded twice, as on machines without a fused instruction, so that all compute the same
+                // bytes.
                 let scaled = isa.mul(isa.load_u8(bytes), isa.splat(factors[i][0]));
                 patch[i] = isa.add(scaled, isa.splat(factors[i][1]));
             }

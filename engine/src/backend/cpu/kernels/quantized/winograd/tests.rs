@@ -1,4 +1,4 @@
-//! The same arithmetic once more, element by element, and how near it comes to the convolution that it stands for.
+//! The same arithmetic element by element, and its difference from the convolution that it approximates.
 
 use super::super::super::reference::{self, Ending, check_everywhere, noise, padded_conv};
 use super::super::tests::{Owned, quantized, rounded};
@@ -9,10 +9,10 @@ const PATCH_MATRIX: [[i32; 4]; 4] = [[1, 0, -1, 0], [0, 1, 1, 0], [0, -1, 1, 0],
 const FILTER_MATRIX: [[i32; 3]; 4] = [[2, 0, 0], [1, 1, 1], [1, -1, 1], [0, 0, 2]];
 const OUT_MATRIX: [[i32; 4]; 2] = [[1, 1, 1, 0], [0, 1, -1, -1]];
 
-/// The points of a convolution's filters as the bytes have them, `[n, point, channel]`, and these bytes.
+/// The points of a convolution's filters after rounding to bytes, `[n, point, channel]`, and these bytes.
 fn filter_points(weight: &Owned, n: usize, inputs: &[usize]) -> (Vec<f64>, Vec<i8>) {
     let channels: usize = inputs.iter().sum();
-    // Whole numbers: what the scales make of them comes in at the end.
+    // Whole numbers: the scales are applied at the end.
     let mut plain = weight.clone();
     plain.scales.fill(1.0);
     let taps = plain.decoded();
@@ -48,8 +48,8 @@ fn filter_points(weight: &Owned, n: usize, inputs: &[usize]) -> (Vec<f64>, Vec<i
     (points, bytes)
 }
 
-/// The points of the patch whose output pixels begin at `(y, x)`, `[point, channel]`, each run of at most 128 channels of an
-/// input rounded to bytes; and these bytes with their factors.
+/// The points of the patch whose output pixels begin at `(y, x)`, `[point, channel]`, each run of at most 128
+/// channels of an input rounded to bytes; and these bytes with their factors.
 fn patch_points(
     x: &[f32],
     shape: &ConvShape,
@@ -68,7 +68,7 @@ fn patch_points(
     let (mut points, mut bytes, mut factors) = (Vec::new(), Vec::new(), Vec::new());
     for point in 0..POINTS {
         let combine = |matrix: [i32; 4], at: &dyn Fn(usize) -> f32| -> f32 {
-            // Two of the four are zero.
+            // Two of the four terms are zero.
             let mut terms = (0..4).filter(|&i| matrix[i] != 0).map(|i| matrix[i] as f32 * at(i));
             terms.next().unwrap() + terms.next().unwrap()
         };
@@ -92,7 +92,7 @@ fn patch_points(
     (points, bytes, factors)
 }
 
-/// The convolution of `x`, `[pixels, channels]` as their bytes have them.
+/// The convolution of `x`, `[pixels, channels]` after rounding to bytes.
 fn convolution(x: &[f32], shape: &ConvShape, inputs: &[usize], weight: &Owned, n: usize) -> Vec<f64> {
     let channels = shape.in_channels;
     let (filters, _) = filter_points(weight, n, inputs);
@@ -133,8 +133,8 @@ fn run(pool: &Pool, x: &[f32], shape: &ConvShape, weight: &Owned, epilogue: &Epi
     conv2d_winograd_u8s8(pool, matrix.layout.split(&x), shape, &matrix, epilogue, out);
 }
 
-/// Odd sizes, one and several inputs, blocks and slabs that are full and not, features that end within a panel, padding on
-/// all sides, on two and wider than the kernel.
+/// Odd sizes, one and several inputs, full and partial blocks and slabs, features that end within a panel,
+/// padding on all sides, on two sides and wider than the kernel.
 fn shapes() -> Vec<(ConvShape, &'static [usize], usize)> {
     let corner = ConvShape { pad_top: 0, pad_left: 0, ..padded_conv(1, (4, 6), 32, 3, 1) };
     let wide = ConvShape {
@@ -244,8 +244,8 @@ fn every_instruction_set_finds_the_same_bytes() {
     }
 }
 
-/// What is given up for speed: against the convolution of the same bytes and weights done tap by tap, for pictures whose
-/// pixels have nothing to do with their neighbours, and for smooth ones.
+/// Measures the accuracy that is given up for speed: compared with the convolution of the same bytes and
+/// weights tap by tap, for pictures of independent pixels and for smooth ones.
 #[test]
 fn is_near_the_convolution_it_stands_for() {
     let (n, channels) = (128, 256);
@@ -299,7 +299,7 @@ fn what_is_not_finite_reaches_the_output() {
         x[70] = f32::NAN;
         let mut out = vec![0.0; 6 * 6 * 16];
         run(pool, &x, &shape, &weight, &Epilogue::default(), &mut out);
-        // The first patch reads the pixel, and no other does.
+        // Only the first patch reads the pixel.
         for (pixel, values) in out.chunks_exact(16).enumerate() {
             let finite = pixel / 6 >= 2 || pixel % 6 >= 2;
             assert!(values.iter().all(|value| value.is_finite() == finite), "{isa:?}: pixel {pixel}");
