@@ -1,4 +1,4 @@
-//! Appending ops to a graph: the ops compute the shapes, and a model's weights are declared as it is written down.
+//! Building of graphs: ops compute their output shapes, and a model's weights are declared while it is built.
 //!
 //! Shapes come from checked configs and sizes, so a mismatch is a bug of a model definition and panics.
 
@@ -6,11 +6,11 @@ use sdq_formats::{WeightRole, WeightSpec};
 
 use super::{Activation, Graph, Node, Op, Operands, Port, RowOp, TensorId, WeightId, Window, fuse};
 
-/// A graph while a model writes it.
+/// A graph under construction.
 #[derive(Debug, Default)]
 pub struct GraphBuilder {
     tensors: Vec<Vec<usize>>,
-    /// Of every tensor, the channels of the tensors that it was joined from; empty if it was not.
+    /// For every tensor, the channels of the tensors that it was concatenated from; empty for other tensors.
     joined: Vec<Vec<usize>>,
     nodes: Vec<Node>,
     inputs: Vec<Port>,
@@ -59,7 +59,7 @@ impl GraphBuilder {
         self.kept.push(Port { name: name.to_owned(), tensor });
     }
 
-    /// Fuses and closes the graph.
+    /// Fuses the ops and finishes the graph.
     pub fn finish(self) -> Graph {
         let GraphBuilder { tensors, nodes, inputs, outputs, kept, weights, .. } = self;
         fuse::fold_adds(Graph { tensors, nodes, inputs, outputs, kept, weights })
@@ -138,7 +138,7 @@ impl GraphBuilder {
         let (weight, bias) = self.norm_weights(name, self.channels(x));
         let op = RowOp::GroupNorm { weight, bias, groups, eps, silu, given: false };
         let output = self.push(Op::Rows(op), &[x]);
-        // Groups and channels have scales of their own: joined inputs keep their ranges.
+        // The scales are per group and channel, so the concatenated inputs keep their ranges.
         self.joined[output.0] = self.joined[x.0].clone();
         output
     }

@@ -1,9 +1,10 @@
-//! Folding sums into the products that feed them.
+//! Folding of sums into the products that compute one of their operands.
 
 use super::{Graph, Op, TensorId};
 
-/// Turns `add(product(x), y)` into `product(x) with residual y` where nobody else reads the product, so the sum
-/// costs no pass over memory of its own. Models then write plain sums and the decision stands here alone.
+/// Turns `add(product(x), y)` into `product(x) with residual y` where no other node reads the product, so
+/// that the sum needs no pass over memory of its own. Models write plain sums, and this function alone
+/// decides which are folded.
 pub(super) fn fold_adds(mut graph: Graph) -> Graph {
     let mut readers = vec![0_usize; graph.tensors.len()];
     let ports = graph.outputs.iter().chain(&graph.kept).map(|port| &port.tensor);
@@ -15,7 +16,7 @@ pub(super) fn fold_adds(mut graph: Graph) -> Graph {
     for index in 0..graph.nodes.len() {
         if graph.nodes[index].op == Op::Add {
             let [a, b] = graph.nodes[index].inputs[..] else { unreachable!("a sum has two inputs") };
-            // The later product takes the sum: the other operand exists by the time it runs.
+            // The later product takes the sum: the other operand has been computed by the time it runs.
             let candidates = [(a, b), (b, a)].into_iter().filter_map(|(product, residual)| {
                 let at: usize = producer[product.0]?;
                 let ready = producer[residual.0].is_none_or(|other: usize| other < at);
@@ -107,12 +108,13 @@ mod tests {
         let once = graph.add(product, x);
         let twice = graph.add(once, x);
         graph.output("y", twice);
-        // A product takes one residual only; the second sum stays.
+        // A product takes only one residual, so the second sum stays.
         let graph = graph.finish();
         assert_eq!(graph.nodes.iter().filter(|node| node.op == Op::Add).count(), 1);
     }
 
-    /// Ops over one number each, in arithmetic modulo 2^64: a product is by an odd number of its weight's own.
+    /// The values of ops on one number each, in arithmetic modulo 2^64: a product multiplies by an odd number
+    /// that is unique to its weight.
     fn values(graph: &Graph) -> Vec<u64> {
         let weight = |id: &WeightId| 2 * id.0 as u64 + 3;
         let mut values: Vec<Option<u64>> = vec![None; graph.tensors.len()];
@@ -138,7 +140,7 @@ mod tests {
         ports.map(|port| values[port.tensor.0].expect("what is read is written")).collect()
     }
 
-    /// A graph of sums, products and others, each reading any earlier tensors; not folded yet.
+    /// A graph of sums, products and other ops, each of which reads any earlier tensors; not folded yet.
     fn graphs() -> impl Strategy<Value = Graph> {
         let node = (0..3_u8, any::<prop::sample::Index>(), any::<prop::sample::Index>());
         let ports = proptest::collection::vec(any::<prop::sample::Index>(), 1..3);
@@ -175,7 +177,7 @@ mod tests {
         fn folding_changes_no_value(graph in graphs()) {
             let folded = fold_adds(graph.clone());
             prop_assert_eq!(values(&folded), values(&graph));
-            // Each sum that is gone is a product's residual now.
+            // Each sum that was folded is the residual of a product.
             let count = |graph: &Graph, is: fn(&Op) -> bool| graph.nodes.iter().filter(|node| is(&node.op)).count();
             let residuals = count(&folded, |op| matches!(op, Op::Linear { residual: true, .. }));
             prop_assert_eq!(count(&folded, |op| *op == Op::Add) + residuals, count(&graph, |op| *op == Op::Add));

@@ -1,10 +1,10 @@
-//! Products of low rank beside the products of a model.
+//! Low-rank branches beside the products of a model.
 
 use sdq_formats::WeightSpec;
 
 use super::{Graph, Node, Op, Operands, TensorId, WeightId, Window};
 
-/// What is added to a product: `up(down(x))`, or `up(mid(down(x)))` with a convolution in between.
+/// A term that is added to a product: `up(down(x))`, or `up(mid(down(x)))` with a convolution in between.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Branch {
     /// From the product's input to the rank, with the product's own window unless there is a `mid`.
@@ -16,7 +16,7 @@ pub struct Branch {
 }
 
 impl Branch {
-    /// Whether it can run beside a product with the weight `spec`.
+    /// Whether the branch can run beside a product with the weight `spec`.
     pub fn fits(&self, spec: &WeightSpec) -> bool {
         let (&[outputs, inputs, ref window @ ..], Some(&rank)) =
             (spec.shape.as_slice(), self.down.shape.first())
@@ -32,7 +32,8 @@ impl Branch {
     }
 }
 
-/// Adds to every product what `branches` has for its weight. Hu et al. 2021, arXiv:2106.09685, equation 3.
+/// Adds to every product the branches that `branches` returns for its weight. Hu et al. 2021,
+/// arXiv:2106.09685, equation 3.
 pub fn add_branches(graph: Graph, branches: impl Fn(&WeightSpec) -> Vec<Branch>) -> Graph {
     let Graph { tensors, nodes, inputs, outputs, kept, weights } = graph;
     let mut adder = Adder { tensors, nodes: Vec::with_capacity(nodes.len()), weights };
@@ -59,7 +60,7 @@ struct Adder {
 }
 
 impl Adder {
-    /// The product `node` and its branches; the last sum is what the product wrote.
+    /// Adds the product `node` and its branches; the last sum writes the tensor that the product wrote.
     fn add(&mut self, mut node: Node, window: Window, branches: Vec<Branch>) {
         let (x, output) = (node.inputs[0], node.output);
         let count = branches.len();
@@ -143,7 +144,7 @@ mod tests {
         assert_eq!(graph.nodes.len(), 5);
         let last = &graph.nodes[4];
         assert_eq!((last.output, last.inputs[1]), (y, graph.nodes[2].output));
-        // The residual that was folded into the product is still its own.
+        // The product still reads the residual that was folded into it.
         assert_eq!(graph.nodes[0].inputs, vec![x, x]);
         assert_eq!(graph.shape(graph.nodes[3].output), [1, 2, 3]);
     }

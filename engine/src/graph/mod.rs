@@ -1,10 +1,11 @@
-//! A model as data: tensors, weights and the ops between them, before any backend sees it.
+//! A model as data: tensors, weights and the ops between them, independent of backends.
 //!
-//! There are two levels of ops. Models append an [`Op`] at a time through [`GraphBuilder`], and [`GraphBuilder::finish`] folds
-//! sums into products; strips cut such a graph into others of the same level. A backend executes [`PreparedOp`]s: passes
-//! add low-rank branches ([`add_branches`]) and integers ([`quantize_inputs`]), and a [`plan::Plan`] gives every
-//! intermediate its place in one arena. Shapes are fixed, so all of it happens once per (model, size, batch) and a
-//! denoising step only runs the list.
+//! There are two levels of ops. Models append an [`Op`] at by one through [`GraphBuilder`], and
+//! [`GraphBuilder::finish`] folds sums into products; a graph can be cut into strips, which are graphs of the
+//! same level. A backend executes [`PreparedOp`]s: passes add low-rank branches ([`add_branches`]) and
+//! rounding to integers ([`quantize_inputs`]), and a [`plan::Plan`] gives every intermediate its place in one
+//! arena. Shapes are fixed, so all of it happens once per (model, size, batch) and a denoising step only runs
+//! the list.
 
 mod build;
 mod fuse;
@@ -25,7 +26,7 @@ pub use statistics::{GroupSums, PAIR_VALUES, Statistics};
 
 use sdq_formats::WeightSpec;
 
-/// Multiply-adds that take about as long as one element of an op that mostly moves memory.
+/// The number of multiply-adds that take about as long as one element of an op that mostly moves memory.
 pub(crate) const ELEMENT_WORK: usize = 16;
 
 /// Index of a tensor in [`Graph::tensors`].
@@ -36,18 +37,18 @@ pub struct TensorId(pub(crate) usize);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WeightId(pub(crate) usize);
 
-/// An op with what it reads and the one tensor it writes.
+/// An op with its inputs and its output.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node<O = Op> {
-    /// What is computed.
+    /// The computation.
     pub op: O,
-    /// What it reads, in the order documented at the op.
+    /// The inputs, in the order documented at the op.
     pub inputs: Vec<TensorId>,
-    /// What it writes. No tensor is written twice.
+    /// The output. No tensor is written twice.
     pub output: TensorId,
 }
 
-/// A tensor that crosses the graph's border.
+/// A tensor that a caller sets or reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// The name by which a caller sets or reads it.
@@ -63,11 +64,11 @@ pub struct Graph<O = Op> {
     pub tensors: Vec<Vec<usize>>,
     /// Ops in execution order.
     pub nodes: Vec<Node<O>>,
-    /// What the caller provides. All values are f32.
+    /// Tensors that the caller sets. All values are f32.
     pub inputs: Vec<Port>,
-    /// What the caller reads.
+    /// Tensors that the caller reads.
     pub outputs: Vec<Port>,
-    /// Tensors that outlive a run, so that the next one can do without what makes them.
+    /// Tensors that are kept after a run, so that the next run can leave out the nodes that compute them.
     pub kept: Vec<Port>,
     /// Every weight, each once, in the order of first use.
     pub weights: Vec<WeightSpec>,
@@ -84,7 +85,7 @@ impl<O> Graph<O> {
         self.shape(tensor).iter().product()
     }
 
-    /// Of every node, whether the outputs need it where the kept tensors are there already.
+    /// For every node, whether the outputs need it when the kept tensors are already computed.
     pub fn needed_beside_kept(&self) -> Vec<bool> {
         let mut needed = vec![false; self.tensors.len()];
         self.outputs.iter().for_each(|port| needed[port.tensor.0] = true);
@@ -99,7 +100,7 @@ impl<O> Graph<O> {
         nodes
     }
 
-    /// What the description itself takes, in bytes.
+    /// Size of the description itself, in bytes.
     pub fn heap_bytes(&self) -> usize {
         let shapes = self.tensors.iter().map(|shape| size_of::<Vec<usize>>() + size_of_val(shape.as_slice()));
         let nodes = self.nodes.iter().map(|node| size_of::<Node<O>>() + size_of_val(node.inputs.as_slice()));
@@ -112,7 +113,7 @@ impl<O> Graph<O> {
         shapes.sum::<usize>() + nodes.sum::<usize>() + ports.sum::<usize>() + weights.sum::<usize>()
     }
 
-    /// Elements that a node goes over: what it writes, or reads if that is more.
+    /// Elements that a node processes: the larger of its output and its inputs.
     pub fn elements_passed(&self, node: &Node<O>) -> usize {
         let read = node.inputs.first().map_or(0, |&input| self.elements(input));
         self.elements(node.output).max(read)
@@ -132,10 +133,11 @@ impl<O: Operation> Graph<O> {
         (self.elements(node.output) as u64).saturating_mul(each as u64)
     }
 
-    /// Multiply-adds of one run: products as they are, everything else as what its elements take on a CPU.
+    /// Multiply-adds of one run: those of products, plus the equivalent of the elements of all other ops on a
+    /// CPU.
     pub fn work(&self) -> u64 {
         let work = self.nodes.iter().map(|node| match self.multiply_adds(node) {
-            // What a pass reads counts too where it writes next to nothing.
+            // Elements that an op reads count too, for ops with a tiny output.
             0 => (self.elements_passed(node) as u64).saturating_mul(ELEMENT_WORK as u64),
             products => products,
         });

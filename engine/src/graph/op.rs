@@ -1,4 +1,4 @@
-//! The ops that models, and strips of their pictures, are written in, with the facts of each.
+//! The ops that models and their strips consist of, with the properties of each.
 
 use std::ops::Range;
 
@@ -11,7 +11,7 @@ use super::{TensorId, WeightId};
 pub enum Activation {
     /// `x * sigmoid(x)`.
     Silu,
-    /// `x * sigmoid(1.702 x)`, as OpenAI's CLIP has it.
+    /// `x * sigmoid(1.702 x)`, as in OpenAI's CLIP.
     QuickGelu,
     /// `x * Φ(x)` with the exact normal distribution function (erf).
     Gelu,
@@ -19,7 +19,7 @@ pub enum Activation {
     GeluTanh,
     /// `max(x, 0)`.
     Relu,
-    /// `3 tanh(x / 3)`: bends values into -3..=3.
+    /// `3 tanh(x / 3)`: limits values to -3..=3.
     Tanh3,
 }
 
@@ -37,27 +37,27 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The same on every side.
+    /// The same number of zeros on every side.
     pub const fn same(pixels: usize) -> Padding {
         Padding { top: pixels, left: pixels, bottom: pixels, right: pixels }
     }
 }
 
-/// What a convolution sees of a picture at once.
+/// The window of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Window {
     /// Height and width of the kernel, in pixels.
     pub kernel: usize,
-    /// Pixels from one place to the next, in both directions.
+    /// Pixels from one position of the window to the next, in both directions.
     pub stride: usize,
     /// Zeros around the input.
     pub padding: Padding,
 }
 
 impl Window {
-    /// Pixel by pixel.
+    /// A 1x1 window: each pixel by itself.
     pub const POINT: Window = Window { kernel: 1, stride: 1, padding: Padding::same(0) };
-    /// 3x3, keeping the picture's size.
+    /// A 3x3 window that keeps the picture's size.
     pub const SAME_3X3: Window = Window { kernel: 3, stride: 1, padding: Padding::same(1) };
 
     /// Size of the output along one axis for `size` pixels with `before` and `after` zeros around them.
@@ -72,25 +72,27 @@ impl Window {
     }
 }
 
-/// An op that makes one row of floats at a time, so that a backend can round the row to bytes while it is still in a cache
-/// (see [`PreparedOp::ThenQuantize`](super::PreparedOp::ThenQuantize)). "Rows" are all axes but the last.
+/// An op that computes one row of floats at a time, so that a backend can round the row to bytes while it is
+/// still in a cache (see [`PreparedOp::ThenQuantize`](super::PreparedOp::ThenQuantize)). "Rows" are all axes
+/// but the last.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowOp {
-    /// Normalises groups of channels over all pixels of an image, then scales, shifts and activates: `x [b, .., channels]`,
-    /// `(statistics [b, groups, 6])` → like `x`. Wu & He 2018, arXiv:1803.08494, eq. 1-2.
+    /// Normalises groups of channels over all pixels of an image, then scales, shifts and activates:
+    /// `x [b, .., channels]`, `(statistics [b, groups, 6])` → like `x`. Wu & He 2018, arXiv:1803.08494, eq.
+    /// 1-2.
     GroupNorm {
         /// Vector `[channels]`.
         weight: WeightId,
         /// Vector `[channels]`.
         bias: WeightId,
-        /// Divides the channels.
+        /// Number of groups; divides the channels.
         groups: usize,
         /// Added to the variance.
         eps: f32,
         /// Whether SiLU follows.
         silu: bool,
-        /// Whether the second input holds the means and variances, see [`Statistics`](super::Statistics). Strips of a
-        /// picture set it, because they see only a part of what is normalised.
+        /// Whether the second input holds the means and variances, see [`Statistics`](super::Statistics).
+        /// Strips of a picture set it, because they contain only a part of the values to normalise.
         given: bool,
     },
     /// Normalises every row, then scales and shifts: `x [.., channels]` → like `x`. Ba et al. 2016, arXiv:1607.06450.
@@ -106,22 +108,22 @@ pub enum RowOp {
     Geglu,
 }
 
-/// What a node of a model's graph computes. Shapes are channels last.
+/// The computation of a node of a model's graph. Shapes are channels last.
 ///
-/// A product whose weight is integers reads rows of bytes once the graph is prepared for a backend; until then every tensor
-/// is f32.
+/// A product with integer weights reads rows of bytes once the graph is prepared for a backend; until then
+/// every tensor is f32.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    /// Sum of a token and a position embedding: `ids [batch, tokens]`, `(words [words, width])` → `[batch, tokens, width]`.
-    /// Ids past the vocabulary are rows of the second input. Ids are f32 like all other values: f32 holds every integer
-    /// below 2^24 exactly.
+    /// Sum of a token and a position embedding: `ids [batch, tokens]`, `(words [words, width])` →
+    /// `[batch, tokens, width]`. Ids past the vocabulary select rows of the second input. Ids are f32 like
+    /// all other values: f32 holds every integer below 2^24 exactly.
     Embedding {
         /// Table `[vocabulary, width]`.
         tokens: WeightId,
         /// Table `[positions, width]`.
         positions: WeightId,
     },
-    /// `y = W x + bias (+ residual)` on every row: `x [.., k]`, `(residual [.., n])` → `[.., n]`.
+    /// `y = W x + bias (+ residual)` for every row: `x [.., k]`, `(residual [.., n])` → `[.., n]`.
     Linear {
         /// Matrix `[n, k]`.
         weight: WeightId,
@@ -144,19 +146,19 @@ pub enum Op {
         /// Whether the last input is added to the product.
         residual: bool,
     },
-    /// An op that makes one row at a time.
+    /// An op that computes one row at a time.
     Rows(RowOp),
     /// Adds the values of groups of channels in some rows of a picture, and their squares, to earlier sums:
-    /// `x [1, h, w, c]`, `sums [1, groups, 6]` → like `sums`, see [`GroupSums`](super::GroupSums). Strips of a picture add
-    /// up in this way what a group norm needs to know of the whole.
+    /// `x [1, h, w, c]`, `sums [1, groups, 6]` → like `sums`, see [`GroupSums`](super::GroupSums). In this
+    /// way the strips of a picture sum the statistics that a group norm needs of the whole picture.
     GroupSums {
-        /// Divides the channels.
+        /// Number of groups; divides the channels.
         groups: usize,
-        /// Rows of the picture that are added.
+        /// Rows of the picture whose values are added.
         rows: Range<usize>,
     },
-    /// `softmax(q kᵀ / √d) v` per head: `q [b, queries.., heads*d]`, `k, v [b, keys.., heads*d]` → like `q`. The
-    /// pixels of a picture are tokens in the order in which they lie. Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
+    /// `softmax(q kᵀ / √d) v` per head: `q [b, queries.., heads*d]`, `k, v [b, keys.., heads*d]` → like `q`.
+    /// The pixels of a picture are tokens, row by row. Vaswani et al. 2017, arXiv:1706.03762, eq. 1.
     Attention {
         /// Number of heads.
         heads: usize,
@@ -174,7 +176,7 @@ pub enum Op {
     },
     /// Element-wise sum of two tensors of one shape.
     Add,
-    /// Joins two tensors along channels, first input first.
+    /// Concatenates two tensors along the channels, first input first.
     Concat,
     /// Nearest-neighbour resize of `[b, h, w, c]`; `source = floor(target * size_in / size_out)`.
     UpsampleNearest {
@@ -185,7 +187,7 @@ pub enum Op {
     },
 }
 
-/// What an op reads: the facts of an op that depend on shapes are computed from these.
+/// The operands of an op, from which the properties that depend on shapes are computed.
 #[derive(Clone, Copy, Debug)]
 pub struct Operands<'a> {
     /// Shapes of all tensors of the graph.
@@ -197,12 +199,12 @@ pub struct Operands<'a> {
 }
 
 impl<'a> Operands<'a> {
-    /// Shape of the input number `index`.
+    /// Shape of input `index`.
     pub fn shape(&self, index: usize) -> &'a [usize] {
         &self.tensors[self.inputs[index].0]
     }
 
-    /// Shape of the weight `id`.
+    /// Shape of weight `id`.
     pub fn weight(&self, id: WeightId) -> &'a [usize] {
         &self.weights[id.0].shape
     }
@@ -221,28 +223,28 @@ impl<'a> Operands<'a> {
     }
 }
 
-/// Which rows of a picture an op reads to make some rows of its output.
+/// The rows of a picture that an op reads to compute some rows of its output.
 pub(super) enum Locality<'a> {
-    /// The rows at the same place.
+    /// The rows at the same position.
     SameRows,
     /// The rows that the window covers.
     Window(&'a Window),
-    /// The rows at the same place, in a picture of another height.
+    /// The rows at the same relative position, in a picture of another height.
     Resized,
     /// All rows.
     WholePicture,
 }
 
-/// Facts that both levels of ops have.
+/// Properties that both levels of ops have.
 pub trait Operation {
-    /// What reports of times call this kind of op.
+    /// The name of this kind of op in reports of times.
     fn name(&self) -> &'static str;
 
-    /// Multiply-adds behind each element of the output; 0 for an op that multiplies no matrices.
+    /// Multiply-adds for each element of the output; 0 for an op that multiplies no matrices.
     fn multiply_adds_each(&self, operands: Operands<'_>) -> usize;
 }
 
-/// Multiply-adds of attention behind each element of the output.
+/// Multiply-adds of attention for each element of the output.
 pub(super) fn attention_multiply_adds(keys: usize) -> usize {
     2 * keys
 }
@@ -304,7 +306,7 @@ impl Operation for Op {
 }
 
 impl RowOp {
-    /// The [name](Operation::name) of the op joined with the rounding of its rows.
+    /// The [name](Operation::name) of the op fused with the rounding of its rows.
     pub(super) fn name_then_quantize(&self) -> &'static str {
         match self {
             RowOp::GroupNorm { .. } => "group norm and quantize",
@@ -345,7 +347,7 @@ impl Op {
     /// Shape of the output.
     ///
     /// # Panics
-    /// If the op cannot read inputs of these shapes: a bug of a model definition.
+    /// If the op does not accept inputs of these shapes, which is a bug of a model definition.
     pub(super) fn output_shape(&self, operands: Operands<'_>) -> Vec<usize> {
         let like_first = || operands.shape(0).to_vec();
         match self {
@@ -390,7 +392,7 @@ impl Op {
         }
     }
 
-    /// Which rows the op reads of a picture. Group norms read only their rows once they are given the statistics.
+    /// The rows of a picture that the op reads. Group norms with given statistics read only the same rows.
     pub(super) fn locality(&self) -> Locality<'_> {
         match self {
             Op::Conv2d { window, channel_bias: false, .. } => Locality::Window(window),
@@ -408,7 +410,7 @@ impl Op {
         }
     }
 
-    /// The weights that the op reads, to renumber them.
+    /// The weights of the op, to be renumbered.
     pub(super) fn weights_mut(&mut self) -> impl Iterator<Item = &mut WeightId> {
         let weights = match self {
             Op::Embedding { tokens, positions } => [Some(tokens), Some(positions)],

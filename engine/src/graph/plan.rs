@@ -1,8 +1,8 @@
-//! Where every tensor lies: offsets in one arena, by lifetime.
+//! The places of tensors: offsets in one arena, assigned by lifetime.
 //!
-//! The peak is known before anything runs. Inputs keep their place for the whole run, so that a caller sets again
-//! only what changed; so do tensors that are kept for the next run; outputs keep theirs until they are read; everything else is reused as soon as its last
-//! reader has run.
+//! The peak is known before anything runs. Inputs keep their place for the whole run, so that a caller sets
+//! only those that changed; so do tensors that are kept for the next run. Outputs keep theirs until they are
+//! read. The place of any other tensor is reused as soon as its last reader has run.
 
 use std::ops::Range;
 
@@ -56,19 +56,19 @@ impl Plan {
                 arena.give_back(ranges[tensor].clone());
             }
         }
-        // `take` hands out multiples of the alignment; a tensor is the elements it really has.
+        // `take` returns multiples of the alignment; the range of a tensor has its actual size.
         for (tensor, range) in ranges.iter_mut().enumerate() {
             range.end = range.start + graph.tensors[tensor].iter().product::<usize>().min(range.len());
         }
         Plan { ranges, elements: arena.end }
     }
 
-    /// Where tensor `index` lies. Two tensors that live at the same time never overlap.
+    /// The range of tensor `index`. Two tensors that live at the same time never overlap.
     pub fn range(&self, index: usize) -> Range<usize> {
         self.ranges[index].clone()
     }
 
-    /// What the plan itself takes, in bytes.
+    /// Size of the plan itself, in bytes.
     pub fn heap_bytes(&self) -> usize {
         size_of_val(self.ranges.as_slice())
     }
@@ -87,7 +87,7 @@ struct Arena {
 }
 
 impl Arena {
-    /// The smallest gap that fits, or new space at the end.
+    /// Takes the smallest gap that fits, or new space at the end.
     fn take(&mut self, elements: usize) -> Range<usize> {
         let size = elements.next_multiple_of(self.alignment);
         let fits = self.gaps.iter().enumerate().filter(|(_, gap)| gap.len() >= size);
@@ -99,7 +99,7 @@ impl Arena {
             }
             return start..start + size;
         }
-        // A gap that touches the end is grown rather than left behind.
+        // A gap at the end is extended instead of left unused.
         let start = match self.gaps.last() {
             Some(gap) if gap.end == self.end => self.gaps.pop().map_or(self.end, |gap| gap.start),
             _ => self.end,
@@ -130,7 +130,7 @@ mod tests {
     use super::super::{Activation, GraphBuilder, Node, Op, Port, TensorId};
     use super::*;
 
-    /// Every pair of tensors that are alive at the same step, by definition of the graph alone.
+    /// Checks every pair of tensors that are alive at the same step, according to the graph alone.
     fn assert_no_overlap(graph: &Graph, plan: &Plan) {
         let count = graph.tensors.len();
         let mut alive = vec![(usize::MAX, 0); count];
@@ -195,7 +195,8 @@ mod tests {
         assert!(plan.elements() < everything, "places are reused");
     }
 
-    /// A run that starts from a kept tensor still finds it: nothing before its maker was given its place.
+    /// A run that starts from a kept tensor still finds its values: no node before the one that writes it
+    /// uses its place.
     #[test]
     fn what_is_kept_has_a_place_of_its_own() {
         let mut graph = GraphBuilder::new();
@@ -263,7 +264,8 @@ mod tests {
                 prop_assert!(range.start.is_multiple_of(alignment) && range.end <= plan.elements(), "{:?}", range);
                 everything += elements.next_multiple_of(alignment);
             }
-            // A node's inputs and its output live together, and nothing takes more than a place of its own.
+            // A node's inputs and output are alive at the same time, and no more space is used than if every
+            // tensor had a place of its own.
             let together = |node: &Node| {
                 let mut tensors: Vec<TensorId> = node.inputs.iter().copied().chain([node.output]).collect();
                 tensors.sort();
@@ -283,13 +285,13 @@ mod tests {
         assert_eq!([&a, &b, &c, &d, &e], [&(0..64), &(64..80), &(80..112), &(112..128), &(128..144)]);
         arena.give_back(a);
         arena.give_back(c);
-        // 17 elements take two places: the gap of 32 is nearer than that of 64.
+        // 17 elements need two units of the alignment: the gap of 32 is a closer fit than that of 64.
         assert_eq!(arena.take(17), 80..112);
         arena.give_back(80..112);
         arena.give_back(b);
         assert_eq!(arena.gaps, one(0..112));
         assert_eq!((arena.take(96), arena.gaps.clone()), (0..96, one(96..112)));
-        // A gap at the end is grown.
+        // A gap at the end is extended.
         arena.give_back(e);
         assert_eq!((arena.take(48), arena.end), (128..176, 176));
         arena.give_back(0..0);

@@ -1,27 +1,27 @@
-//! The ops that backends execute: those of models, and those that the passes put into a graph.
+//! The ops that backends execute: those of models, and those that the passes add to a graph.
 
 use super::{
     Graph, Node, Op, RowOp, TensorId,
     op::{Operands, Operation, attention_multiply_adds},
 };
 
-/// What a node of a prepared graph computes. Only [`quantize_inputs`](super::quantize_inputs) writes the ops that are not a
-/// model's.
+/// The computation of a node of a prepared graph. Only [`quantize_inputs`](super::quantize_inputs) writes ops
+/// that are not a model's.
 ///
-/// A product of a model reads rows of bytes as its first input where its weight is integers.
+/// A product with integer weights reads rows of bytes as its first input.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PreparedOp {
-    /// An op as the model wrote it.
+    /// An op of a model.
     Model(Op),
-    /// Rounds rows to bytes, the left operand of products with integer weights: `x [.., channels]` → rows of as many f32
-    /// as the layout of quantized rows takes.
+    /// Rounds rows to bytes, the left operand of products with integer weights: `x [.., channels]` → rows
+    /// whose size in f32 is given by the layout of quantized rows.
     Quantize {
-        /// Channels of each of the tensors that the input was joined from, or all of them.
+        /// Channels of each of the tensors that the input was concatenated from, or all channels.
         inputs: Vec<usize>,
     },
-    /// A row op, and [`Quantize`](PreparedOp::Quantize) of each row as it is made.
+    /// A row op, and [`Quantize`](PreparedOp::Quantize) of each row as soon as it is computed.
     ThenQuantize {
-        /// What makes the rows.
+        /// The op that computes the rows.
         op: RowOp,
         /// As in [`Quantize`](PreparedOp::Quantize).
         inputs: Vec<usize>,
@@ -35,8 +35,8 @@ pub enum PreparedOp {
         /// As in [`Quantize`](PreparedOp::Quantize).
         inputs: Vec<usize>,
     },
-    /// Rounds keys and values to integers: `k, v [b, keys.., heads*d]` → `[b, heads, n]` with the `n` f32 that the
-    /// keys and values of a head take in the backend's layout.
+    /// Rounds keys and values to integers: `k, v [b, keys.., heads*d]` → `[b, heads, n]`, where `n` is the
+    /// size of a head's keys and values in f32, in the backend's layout.
     QuantizeKeys {
         /// Number of heads.
         heads: usize,
@@ -51,7 +51,7 @@ pub enum PreparedOp {
     },
 }
 
-/// A graph as backends execute it.
+/// A graph in the form that backends execute.
 pub type PreparedGraph = Graph<PreparedOp>;
 
 /// A node of a [`PreparedGraph`].
@@ -82,7 +82,8 @@ impl Operation for PreparedOp {
 }
 
 impl PreparedOp {
-    /// If the output is rows of bytes: the channels of each of the tensors that the rows were joined from.
+    /// If the output is rows of bytes: the channels of each of the tensors that the rows were concatenated
+    /// from.
     pub fn quantized_inputs(&self) -> Option<&[usize]> {
         match self {
             PreparedOp::Quantize { inputs }

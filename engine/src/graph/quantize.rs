@@ -1,22 +1,22 @@
-//! Giving products of integer weights the left operand that they read.
+//! Gives products with integer weights their quantized left operand.
 
 use std::collections::{HashMap, HashSet};
 
 use super::{Graph, Node, Op, PreparedGraph, PreparedNode, PreparedOp, TensorId, WeightId, op::tokens};
 
-/// How a backend lays out what it rounds to integers.
+/// The sizes of a backend's layouts of integers.
 pub struct IntegerLayouts<R, K> {
-    /// f32 that a row takes, given the channels of each of the tensors that it was joined from.
+    /// Size of a row in f32, given the channels of each of the tensors that it was concatenated from.
     pub row_elements: R,
-    /// f32 that a head's keys and values take, given their number and the channels of a head; `None` where attention stays
-    /// in floats.
+    /// Size of a head's keys and values in f32, given their number and the channels of a head; `None` where
+    /// attention is in floats.
     pub key_elements: Option<K>,
 }
 
-/// Puts a [`PreparedOp::Quantize`] before the first product that multiplies a tensor with integers, and all such products
-/// read its output. Other readers of the tensor still read floats. Attention whose queries come from a product with
-/// integers is done in integers too, unless it is causal: causal attention has few keys. `is_quantized` tells which weights
-/// are integers.
+/// Inserts a [`PreparedOp::Quantize`] before the first product with integer weights that reads a tensor; all
+/// such products read its output. Other readers of the tensor still read floats. Attention whose queries come
+/// from a product with integer weights becomes integer attention too, unless it is causal: causal attention
+/// has few keys. `is_quantized` decides which weights are integers.
 pub fn quantize_inputs(
     graph: Graph,
     is_quantized: impl Fn(WeightId) -> bool,
@@ -74,8 +74,8 @@ pub fn quantize_inputs(
     round_where_made(Graph { tensors, nodes: with_quantized, inputs, outputs, kept, weights })
 }
 
-/// Joins a [`PreparedOp::Quantize`] to the op that makes the rows, where nothing else reads them: they are rounded before they
-/// leave the cache. Pixels that are repeated are rounded first.
+/// Fuses a [`PreparedOp::Quantize`] with the op that computes the rows, where no other node reads them: they
+/// are rounded before they leave the cache. Pixels are rounded before they are upsampled.
 fn round_where_made(mut graph: PreparedGraph) -> PreparedGraph {
     let mut readers = vec![0; graph.tensors.len()];
     let read = graph.nodes.iter().flat_map(|node| &node.inputs);
@@ -125,7 +125,7 @@ mod tests {
     use super::super::{GraphBuilder, RowOp, Window};
     use super::*;
 
-    /// With integers for all weights but those named `float`.
+    /// Prepares the graph with integers for all weights but those named `float`.
     fn quantize(graph: Graph) -> PreparedGraph {
         let layouts = IntegerLayouts {
             row_elements: |inputs: &[usize]| 10 * inputs.len(),

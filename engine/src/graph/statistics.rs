@@ -1,14 +1,15 @@
-//! Sums, means and variances of a group of channels as they travel through graphs.
+//! Sums, means and variances of a group of channels, stored in tensors.
 //!
-//! They are f64 and tensors are f32, so each travels as three of these, which hold it exactly: 3 x 24 bits for 53.
+//! They are f64 and tensors are f32, so each is stored as three f32, which hold it exactly: 3 x 24 bits for
+//! 53.
 
 use bytemuck::{Pod, Zeroable};
 
-/// f32 values that a pair of f64 takes.
+/// The number of f32 values that store a pair of f64.
 pub const PAIR_VALUES: usize = 6;
 
-/// What [`Op::GroupSums`](super::Op::GroupSums) reads and writes for each group: sums that go on from one strip of a
-/// picture to the next.
+/// The values that [`Op::GroupSums`](super::Op::GroupSums) reads and writes for each group: sums that
+/// continue from one strip of a picture to the next.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct GroupSums {
@@ -18,29 +19,29 @@ pub struct GroupSums {
     pub square_sum: f64,
 }
 
-/// What a group norm subtracts and divides by.
+/// The mean and variance that a group norm uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
 #[repr(C)]
 pub struct Statistics {
     /// Mean of all values.
     pub mean: f64,
-    /// Mean of the squared distances from the mean.
+    /// Mean of the squared differences from the mean.
     pub variance: f64,
 }
 
 impl GroupSums {
-    /// The values of a graph's tensor.
+    /// Converts to values of a tensor.
     pub fn to_values(self) -> [f32; PAIR_VALUES] {
         pair_to_values(self.sum, self.square_sum)
     }
 
-    /// Back from a graph's tensor.
+    /// Converts from values of a tensor.
     pub fn from_values(values: [f32; PAIR_VALUES]) -> GroupSums {
         let (sum, square_sum) = pair_from_values(values);
         GroupSums { sum, square_sum }
     }
 
-    /// Of `count` values with these sums.
+    /// The statistics of `count` values with these sums.
     pub fn statistics(self, count: usize) -> Statistics {
         let mean = self.sum / count as f64;
         Statistics { mean, variance: (self.square_sum / count as f64 - mean * mean).max(0.0) }
@@ -48,12 +49,12 @@ impl GroupSums {
 }
 
 impl Statistics {
-    /// The values of a graph's tensor.
+    /// Converts to values of a tensor.
     pub fn to_values(self) -> [f32; PAIR_VALUES] {
         pair_to_values(self.mean, self.variance)
     }
 
-    /// Back from a graph's tensor.
+    /// Converts from values of a tensor.
     pub fn from_values(values: [f32; PAIR_VALUES]) -> Statistics {
         let (mean, variance) = pair_from_values(values);
         Statistics { mean, variance }

@@ -1,17 +1,18 @@
-//! Cutting a graph over pictures into pieces, and a piece's picture into strips of rows.
+//! Cuts a graph over pictures into pieces, and a piece's picture into strips of rows.
 //!
-//! Where everything flows through one tensor, a graph can stop and go on later: between two such *cuts* lies a *piece*.
-//! If all its ops are local, a piece runs strip by strip: each strip is given as many rows more, above and below, as the
-//! convolutions reach, and only its own rows are kept. Rows beyond the picture do not exist, so convolutions put their
-//! zeros there as ever.
+//! At a tensor on which everything after it depends exclusively, a graph can stop and continue later. The
+//! part between two such *cuts* is a *piece*. If all its ops are local, a piece can run strip by strip: each
+//! strip gets as many additional rows above and below as the convolutions reach, and only its own rows are
+//! kept. Rows outside the picture do not exist, so convolutions pad with zeros there as usual.
 //!
-//! Group norms are not local, but all they take from afar is two numbers for each group. So a piece with `n` norms goes
-//! over the picture `n + 1` times: first for the statistics of the first norm, then, with these, for those of the second,
-//! and so on. Sums go on from strip to strip in the order in which they would be taken at once, so the result is the same
-//! bit for bit.
+//! Group norms are not local, but they need only two numbers for each group from the rest of the picture. So
+//! a piece with `n` norms processes the picture `n + 1` times: first for the statistics of the first norm,
+//! then, with these, for those of the second, and so on. Sums continue from strip to strip in the order of
+//! the whole picture, so the result is bit-identical.
 //!
-//! A backend may take some rows of a convolution together, and round what it makes of them together. Then strips begin and
-//! end between such rows, and reach out to whole steps: the same rows stay together.
+//! A backend may compute some rows of a convolution together, and round them together. Then strips begin and
+//! end between such steps of rows, and their additional rows are whole steps, so that the same rows stay
+//! together.
 
 use std::{collections::HashMap, ops::Range};
 
@@ -31,10 +32,10 @@ pub fn statistics_input(norm: usize) -> String {
     format!("statistics.{norm}")
 }
 
-/// The tensors through which everything flows, in order: the input first, the output last.
+/// The tensors at which the graph can be cut, in order: the input first, the output last.
 ///
 /// # Panics
-/// If the graph has not one input and one output.
+/// If the graph does not have exactly one input and one output.
 pub fn cuts(graph: &Graph) -> Vec<TensorId> {
     let ([input], [output]) = (graph.inputs.as_slice(), graph.outputs.as_slice()) else {
         panic!("a graph with one input and one output")
@@ -47,7 +48,7 @@ pub fn cuts(graph: &Graph) -> Vec<TensorId> {
     }
     last_use[output.tensor.0] = graph.nodes.len();
     let mut cuts = vec![input.tensor];
-    // The last op so far that reads any tensor made before the current one.
+    // The last op so far that reads any tensor computed before the current one.
     let mut latest = last_use[input.tensor.0];
     for (step, node) in graph.nodes.iter().enumerate() {
         if latest <= step {
@@ -58,7 +59,7 @@ pub fn cuts(graph: &Graph) -> Vec<TensorId> {
     cuts
 }
 
-/// What a strip of a piece is run for.
+/// The result that a strip of a piece is run for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target {
     /// The piece's output.
@@ -73,15 +74,15 @@ pub struct Piece<'g> {
     graph: &'g Graph,
     from: TensorId,
     to: TensorId,
-    /// Strips begin at multiples of so many rows, in every convolution.
+    /// Strips begin at multiples of this many rows, in every convolution.
     row_step: usize,
     /// Indices of the nodes that are group norms.
     norms: Vec<usize>,
 }
 
 impl<'g> Piece<'g> {
-    /// What `graph` does from `from` to `to`, two of its [`cuts`], for a backend that takes so many rows together (see
-    /// [`Backend::row_step`](crate::backend::Backend::row_step)).
+    /// The part of `graph` between `from` and `to`, two of its [`cuts`], for a backend that computes
+    /// `row_step` rows together (see [`Backend::row_step`](crate::backend::Backend::row_step)).
     pub fn new(graph: &'g Graph, from: TensorId, to: TensorId, row_step: usize) -> Piece<'g> {
         let mut piece = Piece { graph, from, to, row_step, norms: Vec::new() };
         let nodes = piece.nodes_before(to);
@@ -107,12 +108,12 @@ impl<'g> Piece<'g> {
         self.norms.len()
     }
 
-    /// Values that the piece's group norm number `norm` normalises.
+    /// The number of values that the piece's group norm `norm` normalises.
     pub fn norm_elements(&self, norm: usize) -> usize {
         self.graph.elements(self.tensor(Target::Sums(norm)))
     }
 
-    /// The piece for all rows at once.
+    /// The graph of the piece for all rows at once.
     pub fn whole(&self) -> Graph {
         let mut part = Part::new(self, self.input_size()[0], false);
         for node in self.nodes_before(self.to) {
@@ -121,8 +122,8 @@ impl<'g> Piece<'g> {
         part.finish(self.to)
     }
 
-    /// The piece up to `target` for a strip of `height` rows of the input. Sums are taken over what the rows `inner`
-    /// of the input become.
+    /// The graph of the piece up to `target` for a strip of `height` rows of the input. Sums cover only the
+    /// values computed from the rows `inner` of the input.
     ///
     /// # Panics
     /// If the piece [cannot be cut](Piece::reach).
@@ -142,8 +143,9 @@ impl<'g> Piece<'g> {
         part.finish(end)
     }
 
-    /// Rows of the input that the rows of `target` reach beyond those that they lie on, above and below, in whole
-    /// steps. `None` if an op on the way needs the whole picture, or moves rows other than to whole multiples.
+    /// The number of additional input rows, above and below, that the rows of `target` need beside those at
+    /// their own position, in whole steps. `None` if an op in between needs the whole picture, or scales the
+    /// height by a factor that is not whole.
     pub fn reach(&self, target: Target) -> Option<usize> {
         let end = self.tensor(target);
         let mut reaches = HashMap::from([(end, 0_usize)]);
@@ -226,7 +228,7 @@ impl<'a> Part<'a> {
         part
     }
 
-    /// Appends a node of the whole graph; `norm` is its number among the piece's group norms.
+    /// Appends a node of the original graph; `norm` is its number among the piece's group norms.
     fn push(&mut self, node: &Node, norm: Option<usize>) {
         let mut op = node.op.clone();
         for weight in op.weights_mut() {
@@ -265,7 +267,7 @@ impl<'a> Part<'a> {
         self.graph
     }
 
-    /// A tensor of the whole graph in the height that the strip gives it.
+    /// A tensor of the original graph with the height that it has in the strip.
     fn picture(&mut self, tensor: TensorId) -> TensorId {
         let [height, width, channels] = self.piece.size(tensor);
         let height = height * self.height / self.piece.input_size()[0];
@@ -318,7 +320,7 @@ mod tests {
     fn reach_shrinks_with_upsampling() {
         let (graph, [x, block, wide, y]) = decoder();
         let reach = |from, to, row_step| Piece::new(&graph, from, to, row_step).reach(Target::Output);
-        // One row of the finer picture lies within one of the coarser.
+        // One row of the finer picture is within one row of the coarser.
         assert_eq!([reach(wide, y, 1), reach(block, y, 1), reach(x, y, 1)], [Some(1), Some(1), Some(2)]);
         // Steps are whole at both ends of the next convolution.
         assert_eq!([reach(wide, y, 2), reach(block, y, 2), reach(x, y, 2)], [Some(2), Some(2), Some(4)]);
@@ -363,7 +365,7 @@ mod tests {
     }
 
     proptest! {
-        /// Held against the rows that are read, counted from each row of the output back to the input.
+        /// Compares with the rows that are read, traced from each row of the output back to the input.
         #[test]
         fn reach_is_the_farthest_row_that_is_read(ops in proptest::collection::vec(0..5_usize, 1..7)) {
             let mut graph = GraphBuilder::new();
@@ -385,7 +387,8 @@ mod tests {
             let scale = graph.shape(y)[1] / 4;
             let mut farthest = 0;
             for row in 0..4 {
-                // Rows first..end of the output that lie on the row, as signed numbers: zeros beyond the picture count too.
+                // Rows first..end of the output at this position, as signed numbers: zeros outside the
+                // picture count too.
                 let (mut first, mut end) = ((row * scale) as i64, ((row + 1) * scale) as i64);
                 for op in ops.iter().rev() {
                     (first, end) = match op {
@@ -449,7 +452,7 @@ mod tests {
         let strip = piece.strip(Target::Output, 3, 1..2);
         assert_eq!(names(&strip), [INPUT.to_owned(), statistics_input(0)]);
         assert_eq!(strip.shape(strip.inputs[1].tensor), [1, 2, PAIR_VALUES]);
-        // All rows at once need none, and are the graph as it was.
+        // All rows at once need no statistics, and the nodes are those of the original graph.
         let whole = piece.whole();
         assert_eq!((names(&whole), whole.nodes.len()), (vec![INPUT.to_owned()], strip.nodes.len()));
         assert_eq!(whole.shape(whole.outputs[0].tensor), graph.shape(block));

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 use super::super::{Graph, GraphBuilder};
 use super::*;
 
-/// The graph that `build` writes over one picture `[2, 6, 5, 8]`, and the shape of what it returns.
+/// The graph that `build` writes over one picture `[2, 6, 5, 8]`, and the shape of the tensor that it
+/// returns.
 fn built(build: impl FnOnce(&mut GraphBuilder, TensorId) -> TensorId) -> (Graph, Vec<usize>) {
     let mut graph = GraphBuilder::new();
     let picture = graph.input("picture", &[2, 6, 5, 8]);
@@ -19,7 +20,7 @@ fn halved() -> Window {
     Window { kernel: 3, stride: 2, padding: Padding::same(1) }
 }
 
-/// Shape of the output and multiply-adds of each op, both written out by hand.
+/// Shape of the output and multiply-adds of each op, both computed by hand.
 #[test]
 fn ops_have_the_shape_and_cost_of_their_definition() {
     type Build = fn(&mut GraphBuilder, TensorId) -> TensorId;
@@ -69,7 +70,7 @@ fn words_have_the_width_of_their_table() {
     assert_eq!((graph.nodes[0].op.name(), graph.multiply_adds(&graph.nodes[0])), ("embedding", 0));
 }
 
-/// Work is multiply-adds, and for what moves memory the larger of what it reads and writes.
+/// Work is multiply-adds, and for ops that move memory the larger of inputs and output.
 #[test]
 fn work_counts_products_and_passes() {
     let pass = |elements: usize| (elements * super::super::ELEMENT_WORK) as u64;
@@ -131,7 +132,7 @@ fn shapes_that_do_not_go_together_are_bugs_of_a_model() {
 }
 
 proptest! {
-    /// Held against the places of the window's corner, counted one by one.
+    /// Compares with the positions of the window's corner, counted one by one.
     #[test]
     fn a_window_has_as_many_places_as_lie_inside(
         (kernel, stride) in (1..6_usize, 1..5_usize),
@@ -151,7 +152,7 @@ fn the_usual_windows_keep_a_pictures_size() {
         assert_eq!(Window::POINT.output_size(size.0, size.1), size);
         assert_eq!(Window::SAME_3X3.output_size(size.0, size.1), size);
     }
-    // As diffusers' VAE halves a picture: zeros below and to the right alone.
+    // The padding with which diffusers' VAE halves a picture: zeros only below and to the right.
     let padding = Padding { top: 0, left: 0, bottom: 1, right: 1 };
     assert_eq!(Window { kernel: 3, stride: 2, padding }.output_size(64, 96), (32, 48));
 }
