@@ -1,8 +1,9 @@
-//! Blocks that more than one network is made of.
+//! Blocks that several networks contain.
 
 use crate::graph::{GraphBuilder, TensorId, Window};
 
-/// A residual block: two normalised 3x3 convolutions around a shortcut, 1x1 where the width changes.
+/// A residual block: two normalised 3x3 convolutions around a shortcut, which is a 1x1 convolution where the
+/// number of channels changes.
 pub(super) struct ResidualBlock<'a> {
     /// Prefix of its weights.
     pub name: &'a str,

@@ -1,7 +1,7 @@
 //! The networks of Stable Diffusion, each written once as a graph.
 //!
-//! A model is data: a config read from the checkpoint says how many levels, widths and heads, and the functions
-//! here append the ops. They name no backend and no weight type.
+//! A model is data: a config read from the checkpoint gives the numbers of levels, channels and heads, and
+//! the functions here append the ops. They are independent of backends and weight types.
 
 pub mod clip;
 mod config;

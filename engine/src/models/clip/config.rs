@@ -16,7 +16,7 @@ pub struct TextEncoderConfig {
     pub vocab_size: usize,
     /// Tokens in a prompt, start and end included.
     pub max_position_embeddings: usize,
-    /// Width of the text states.
+    /// Number of channels of the text states.
     pub hidden_size: usize,
     /// Width between the two layers of a block's perceptron.
     pub intermediate_size: usize,
@@ -24,28 +24,28 @@ pub struct TextEncoderConfig {
     pub num_hidden_layers: usize,
     /// Heads of every block's attention.
     pub num_attention_heads: usize,
-    /// Between the two layers of a block's perceptron.
+    /// Activation between the two layers of a block's perceptron.
     pub hidden_act: Activation,
     /// Added to every variance.
     pub layer_norm_eps: f32,
-    /// Width of the vector for the whole prompt, in encoders that have a projection.
+    /// Size of the vector for the whole prompt, in encoders that have a projection.
     pub projection_dim: Option<usize>,
-    /// Where that vector is read.
+    /// Position of the token that the vector is computed from.
     pub pooling: Pooling,
 }
 
-/// The token whose state stands for the whole prompt.
+/// The token whose state represents the whole prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
     /// The first with this id.
     First(u32),
-    /// The first with the largest id of the prompt. transformers keeps this rule for files that say `eos_token_id: 2`,
-    /// which was a mistake in many of them: the end token has the largest id.
+    /// The first with the largest id of the prompt. transformers keeps this rule for files with
+    /// `eos_token_id: 2`, which was a mistake in many of them: the end token has the largest id.
     Largest,
 }
 
 impl Pooling {
-    /// The place of that token in `ids`; the first where there is none.
+    /// The position of that token in `ids`; 0 if there is none.
     pub fn position(self, ids: &[u32]) -> usize {
         let wanted = match self {
             Pooling::First(id) => Some(id),
@@ -56,12 +56,12 @@ impl Pooling {
 }
 
 impl TextEncoderConfig {
-    /// Reads the `config.json` of `component`, `text_encoder` or `text_encoder_2`. Whether there is a projection is
-    /// known by its class.
+    /// Reads the `config.json` of `component`, `text_encoder` or `text_encoder_2`. Its class says whether
+    /// there is a projection.
     ///
     /// # Errors
-    /// Names the key whose value cannot be run. Keys of transformers' common base (generation and bookkeeping
-    /// settings, several dozen of them) are ignored: a text encoder does not read them.
+    /// Names the key whose value is not supported. Keys of transformers' common base (several dozen
+    /// generation and bookkeeping settings) are ignored, because they do not apply to a text encoder.
     pub fn from_json(
         component: &'static str,
         config: &Value,

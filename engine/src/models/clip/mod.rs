@@ -24,7 +24,7 @@ use transformer::{Layer, TextShape};
 /// A CLIP text encoder and its tokenizer.
 #[derive(Debug)]
 pub struct ClipTextEncoder {
-    /// Name of the component that has its weights.
+    /// Name of the component with its weights.
     pub component: &'static str,
     /// Prompt → token ids.
     pub tokenizer: Tokenizer,
@@ -43,7 +43,8 @@ impl StoredNetwork for ClipTextEncoder {
         transformer::weights(&self.config)
     }
 
-    /// Tables are looked up and not summed over, so that nothing averages their errors; that of positions is small.
+    /// Tables are looked up and not summed over, so that nothing averages their errors; the table of
+    /// positions is small.
     fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity {
         match weight.role {
             WeightRole::Table if weight.name.contains("position_embedding") => Sensitivity::Extreme,
@@ -130,7 +131,7 @@ impl PromptEncoder for ClipTextEncoder {
 }
 
 impl ClipTextEncoder {
-    /// The chunks of all prompts, as many of each.
+    /// The chunks of all prompts, the same number for each.
     fn chunks(&self, prompts: &Prompts<'_>) -> Result<Vec<prompt::Chunk>, Error> {
         let mut chunks = Vec::with_capacity(prompts.texts.len() * prompts.chunks);
         for text in prompts.texts {
@@ -141,7 +142,8 @@ impl ClipTextEncoder {
         Ok(chunks)
     }
 
-    /// Of `last_states [chunks, tokens, hidden_size]`, the states at the end token of the chunks given with their positions.
+    /// The states of `last_states [chunks, tokens, hidden_size]` at the end token of the given chunks, each
+    /// with its position.
     fn end_states<'c>(
         &self,
         last_states: &[f32],
@@ -159,8 +161,8 @@ impl ClipTextEncoder {
     }
 }
 
-/// Multiplies the states of every token of a chunk by its weight, and all of them so that their mean stays: what the web UI
-/// calls the original emphasis.
+/// Multiplies the states of every token of a chunk by its weight, and then all of them so that their mean
+/// stays the same: the web UI's original emphasis.
 fn weigh(states: &mut [f32], weights: &[f32]) {
     let width = states.len() / weights.len();
     let sum = |states: &[f32]| states.iter().map(|&state| f64::from(state)).sum::<f64>();

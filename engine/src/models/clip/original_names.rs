@@ -1,12 +1,12 @@
-//! CLIP's text encoder, as transformers names it (`text_model.encoder.layers`) or as OpenCLIP does
+//! CLIP's text encoder, named as in transformers (`text_model.encoder.layers`) or as in OpenCLIP
 //! (`transformer.resblocks`).
 
 use serde_json::{Value, json};
 
 use crate::models::naming::{Component, LayoutProblem, ModuleNames, Names, Piece, Rename, missing};
 
-/// What OpenCLIP calls the modules of a block, and what transformers does. The three projections of the attention are one
-/// matrix there.
+/// OpenCLIP's names of the modules of a block, and those of transformers. In OpenCLIP, the three projections
+/// of the attention are one matrix.
 const BLOCK: [(&str, &str); 5] = [
     ("ln_1", "layer_norm1"),
     ("attn.out_proj", "self_attn.out_proj"),
@@ -17,47 +17,48 @@ const BLOCK: [(&str, &str); 5] = [
 /// The rows of that matrix, in order.
 const JOINED: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
 
-/// What the projection of the pooled prompt is called, the name of transformers first. The others are transposed.
+/// Names of the projection of the pooled prompt, that of transformers first. The others are transposed.
 const PROJECTION: [&str; 3] = ["text_projection.weight", "text_projection", "text_model.text_projection"];
 
 /// Blocks of the OpenCLIP encoder that SD2.x reads.
 const OPEN_CLIP_BLOCKS: usize = 24;
 
-/// Buffers and parameters that encode no text: positions counted up, the causal mask, the temperature of training.
+/// Buffers and parameters that do not affect the output: positions, the causal mask, the temperature of
+/// training.
 const IGNORED: [&str; 3] = ["text_model.embeddings.position_ids", "attn_mask", "logit_scale"];
 
-/// Which of a block's states the U-Net reads, and how the perceptron bends them: the families differ and the file does
-/// not tell.
+/// The states of the encoder that the U-Net reads, and the activation of the perceptrons: the families differ
+/// and the file does not say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TextKind {
     /// OpenAI's CLIP: SD1.x, and the first encoder of SDXL.
     Clip,
-    /// OpenCLIP, of which SD2.x reads the last block but one and never runs the last.
+    /// OpenCLIP of SD2.x, which reads the last block but one; the last never runs.
     OpenClipPenultimate,
-    /// OpenCLIP whole, with its projection: the second encoder of SDXL.
+    /// The whole of OpenCLIP, with its projection: the second encoder of SDXL.
     OpenClip,
 }
 
-/// A text encoder by its names and shapes.
+/// A text encoder, described by its names and shapes.
 #[derive(Clone, Debug)]
 pub(crate) struct TextEncoder {
-    /// What its tensors' names begin with.
+    /// Prefix of its tensors' names.
     pub(crate) prefix: String,
-    /// OpenCLIP's names.
+    /// Whether the names are OpenCLIP's.
     open_clip: bool,
     pub(crate) width: usize,
     layers: usize,
     intermediate: usize,
     vocabulary: usize,
     positions: usize,
-    /// Width of the pooled prompt.
+    /// Size of the pooled prompt.
     pub(crate) projection: Option<usize>,
-    /// Whether the temperature of training is there.
+    /// Whether the file contains the temperature of training.
     logit_scale: bool,
 }
 
 impl TextEncoder {
-    /// All text encoders among `names`, the first that a prompt goes through first.
+    /// All text encoders among `names`, in the order in which a model reads them.
     ///
     /// # Errors
     /// When one of them lacks a tensor.
@@ -65,7 +66,7 @@ impl TextEncoder {
         let embeddings = names.iter().filter_map(|name| name.strip_suffix("token_embedding.weight"));
         let mut found =
             embeddings.map(|start| TextEncoder::of(names, start)).collect::<Result<Vec<_>, _>>()?;
-        // `conditioner.embedders.1.` and `cond_stage_model.1.` are second, whatever stands beside them.
+        // `conditioner.embedders.1.` and `cond_stage_model.1.` are always second.
         found.sort_by_key(|encoder| (encoder.prefix.contains(".1."), encoder.prefix.clone()));
         Ok(found)
     }
@@ -85,7 +86,7 @@ impl TextEncoder {
             size.ok_or_else(|| missing(name))
         };
         let tokens = format!("{start}token_embedding.weight");
-        // The projection stands beside `text_model.`, not in it.
+        // The projection is next to `text_model.`, not in it.
         let prefix_of_all = prefix.strip_suffix("text_model.").unwrap_or(prefix);
         let projection = match open_clip {
             true => size(inner("text_projection"), 1).ok(),
@@ -108,7 +109,8 @@ impl TextEncoder {
         })
     }
 
-    /// What it is beside a config of so many layers: one block more is SD2's that is never run.
+    /// The kind of the encoder, given a config with so many layers: with one block more, it is that of SD2,
+    /// which never runs the last.
     pub(crate) fn kind_with(&self, layers: &Value) -> TextKind {
         match layers.as_u64().is_some_and(|layers| layers + 1 == self.layers as u64) {
             true => TextKind::OpenClipPenultimate,
@@ -116,7 +118,7 @@ impl TextEncoder {
         }
     }
 
-    /// The `config.json` that diffusers would have.
+    /// The `config.json` that diffusers would write.
     fn config(&self, kind: TextKind) -> Value {
         let layers = match kind {
             TextKind::OpenClipPenultimate if self.has_all_blocks() => self.layers - 1,
@@ -141,13 +143,15 @@ impl TextEncoder {
         config
     }
 
-    /// Whether the block that SD2 never runs is there. Files that come from the original have what stands behind it too,
-    /// or as many blocks; diffusers leaves all that out, and so do files made from its directories.
+    /// Whether the block that SD2 never runs is in the file. Files in the original format also contain the
+    /// tensors after it, or the same number of blocks; diffusers leaves all of them out, and so do files made
+    /// from its directories.
     fn has_all_blocks(&self) -> bool {
         self.layers > 1 && (self.projection.is_some() || self.logit_scale || self.layers == OPEN_CLIP_BLOCKS)
     }
 
-    /// Attention heads: the published encoders give each 64 channels; where the width is too small for that, eight.
+    /// Number of attention heads: the published encoders have 64 channels per head; where there are too few
+    /// channels for that, eight.
     fn heads(&self) -> usize {
         match self.width.is_multiple_of(64) {
             true => self.width / 64,
@@ -155,7 +159,7 @@ impl TextEncoder {
         }
     }
 
-    /// As the component called `name`.
+    /// Describes the encoder as the component `name`.
     pub(crate) fn component(&self, names: &Names, name: &'static str, kind: TextKind) -> Component {
         let class_name = match kind {
             TextKind::OpenClip => "CLIPTextModelWithProjection",
@@ -164,7 +168,7 @@ impl TextEncoder {
         Component { name, class_name, config: self.config(kind), renames: self.renames(names, kind) }
     }
 
-    /// Where every weight of the encoder lies.
+    /// The source of every weight of the encoder.
     fn renames(&self, names: &Names, kind: TextKind) -> Vec<Rename> {
         let modules = self.modules();
         let unread = match kind {
@@ -178,7 +182,7 @@ impl TextEncoder {
             let own = &source[self.prefix.len()..];
             let name = match self.open_clip {
                 true => modules.to_diffusers(own),
-                // Files of 2022 lack this part.
+                // Files from 2022 lack this part of the name.
                 false
                     if own.starts_with("encoder.")
                         || own.starts_with("embeddings.")
@@ -210,7 +214,7 @@ impl TextEncoder {
         renames.collect()
     }
 
-    /// The names of OpenCLIP's modules, and what transformers calls them.
+    /// The names of OpenCLIP's modules, and those of transformers.
     fn modules(&self) -> ModuleNames {
         let mut modules = ModuleNames::default();
         modules.add("token_embedding", "text_model.embeddings.token_embedding");
@@ -224,7 +228,8 @@ impl TextEncoder {
     }
 }
 
-/// The block and the parameter of a matrix that joins three projections, OpenCLIP's or as stable-diffusion.cpp renames it.
+/// The block and the parameter of a matrix that joins three projections, by OpenCLIP's name or by that of
+/// stable-diffusion.cpp.
 fn in_projection(name: &str) -> Option<(&str, &str)> {
     name.split_once(".attn.in_proj_").or_else(|| name.split_once(".self_attn.in_proj."))
 }

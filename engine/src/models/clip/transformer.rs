@@ -7,7 +7,8 @@ use crate::graph::{Graph, GraphBuilder, TensorId};
 
 /// Name of the input: token ids `[batch, tokens]`.
 pub const TOKEN_IDS: &str = "token_ids";
-/// Name of the input: vectors of words beside the vocabulary `[words, hidden_size]`, where there are any.
+/// Name of the input: vectors of words outside the vocabulary `[words, hidden_size]`; only where there are
+/// any.
 pub const WORDS: &str = "words";
 /// Name of the output: text states `[batch, tokens, hidden_size]`, see [`Layer`].
 pub const TEXT_STATES: &str = "text_states";
@@ -19,18 +20,18 @@ pub const END_STATES: &str = "end_states";
 /// Name of the projection's output `[batch, projection_dim]`.
 pub const POOLED: &str = "pooled";
 
-/// Which states are a model's text states.
+/// The states that are a model's text states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     /// Those of the last block, after the last norm.
     Last,
-    /// Those before the last block, without norm, as SDXL has been trained with.
+    /// Those before the last block, without norm, as in the training of SDXL.
     Penultimate,
 }
 
 impl Layer {
-    /// Blocks at the end that text states leave out. `clip_skip` counts the block that they are of from the end, from 1
-    /// on; `None` stands for the one that the model was trained with.
+    /// The number of blocks at the end that text states leave out. `clip_skip` counts blocks from the end,
+    /// starting at 1; `None` selects the block that the model was trained with.
     pub fn skipped(self, clip_skip: Option<usize>) -> usize {
         match (self, clip_skip) {
             (_, Some(count)) => count.saturating_sub(1),
@@ -40,20 +41,20 @@ impl Layer {
     }
 }
 
-/// What of an encoder is evaluated, and on how much.
+/// The shape of an evaluation of the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TextShape {
     /// Blocks at the end that text states leave out, see [`Layer::skipped`].
     pub skipped: usize,
-    /// Stretches of tokens that are read beside each other.
+    /// Sequences of tokens that are encoded together.
     pub batch: usize,
-    /// Ids of each.
+    /// Tokens of each sequence.
     pub tokens: usize,
-    /// Vectors of words beside the vocabulary, whose ids come after its own.
+    /// Vectors of words outside the vocabulary, whose ids follow those of the vocabulary.
     pub words: usize,
 }
 
-/// The encoder for one shape. Blocks whose states nobody reads are left out.
+/// The encoder for one shape. Blocks whose states are not read are left out.
 ///
 /// # Panics
 /// When more blocks are skipped than there are.
@@ -105,7 +106,7 @@ pub fn weights(config: &TextEncoderConfig) -> Vec<WeightSpec> {
     let shape = TextShape { skipped: 0, batch: 1, tokens: 1, words: 0 };
     let mut weights = graph(config, Layer::Last, &shape).weights;
     let projection = projection(config, 1).map(|graph| graph.weights).unwrap_or_default();
-    // The last norm is in both.
+    // The last norm is in both graphs.
     weights.extend(projection.into_iter().filter(|spec| spec.role == WeightRole::Matrix));
     weights
 }

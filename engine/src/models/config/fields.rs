@@ -1,4 +1,4 @@
-//! Reading a config.json so that nothing in it is silently ignored.
+//! Reads a config.json so that no key is silently ignored.
 
 use std::collections::BTreeSet;
 
@@ -6,13 +6,14 @@ use serde_json::{Map, Value};
 
 use crate::Error;
 
-/// Largest width, depth or count that any config may ask for: bounds every allocation that follows from one.
+/// Largest width, depth or count that a config may contain: it bounds every allocation that depends on one.
 pub(in crate::models) const MAX_SIZE: usize = 1 << 20;
 
-/// Most layers of one kind in a row.
+/// Largest number of consecutive layers of one kind.
 pub(in crate::models) const MAX_DEPTH: usize = 128;
 
-/// The keys of one component's config. Each is read once; [`Fields::finish`] refuses those nobody asked for.
+/// The keys of one component's config. Each is read once; [`Fields::finish`] refuses those that were not
+/// read.
 pub(in crate::models) struct Fields<'a> {
     component: &'static str,
     object: &'a Map<String, Value>,
@@ -30,7 +31,7 @@ impl<'a> Fields<'a> {
         Ok(Fields { component, object, unread: object.keys().map(String::as_str).collect() })
     }
 
-    /// The value of `key`; null counts as absent, as it does for diffusers.
+    /// The value of `key`; null counts as absent, as in diffusers.
     pub(in crate::models) fn get(&mut self, key: &str) -> Option<&'a Value> {
         self.unread.remove(key);
         self.object.get(key).filter(|value| !value.is_null())
@@ -57,7 +58,7 @@ impl<'a> Fields<'a> {
         Ok(depths[0])
     }
 
-    /// A number of layers for each of `levels`, given once for all or as a list.
+    /// A number of layers for each of `levels`, given as one number for all or as a list.
     pub(in crate::models) fn depths(
         &mut self,
         key: &str,
@@ -121,7 +122,7 @@ impl<'a> Fields<'a> {
         floats.map(Some).ok_or_else(|| self.error(key, format!("a list of {count} finite numbers")))
     }
 
-    /// A size for each of `levels`, given once for all or as a list.
+    /// A size for each of `levels`, given as one number for all or as a list.
     pub(in crate::models) fn per_level(
         &mut self,
         key: &str,
@@ -144,7 +145,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// A list of block names, one a level, each one of `choices`.
+    /// A list of block names, one per level, each one of `choices`.
     pub(in crate::models) fn blocks<T: Copy>(
         &mut self,
         key: &str,
@@ -177,7 +178,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Whether `key` is there and not null.
+    /// Whether `key` is present and not null.
     pub(in crate::models) fn has(&self, key: &str) -> bool {
         self.object.get(key).is_some_and(|value| !value.is_null())
     }
@@ -187,7 +188,8 @@ impl<'a> Fields<'a> {
         self.object.get(key).is_some_and(Value::is_null)
     }
 
-    /// Refuses every key that was not read, but for private ones (`_class_name`) and ones that are switched off.
+    /// Refuses every key that was not read, except private ones (`_class_name`) and ones whose feature is
+    /// switched off.
     pub(in crate::models) fn finish(self) -> Result<(), Error> {
         let off = |key: &&str| matches!(self.object.get(*key), None | Some(Value::Null | Value::Bool(false)));
         match self.unread.iter().find(|key| !key.starts_with('_') && !off(key)) {

@@ -1,6 +1,6 @@
-//! What a checkpoint says about its networks: the `config.json` of each component, checked.
+//! The `config.json` of each component of a checkpoint, checked.
 //!
-//! Field names are the files' own. A key that would change the result and is not supported is an error.
+//! Field names are those of the files. A key that would change the result and is not supported is an error.
 
 mod fields;
 
@@ -19,7 +19,7 @@ pub(super) const ACTIVATIONS: [(&str, Activation); 6] = [
 
 pub(super) const SILU: [(&str, ()); 2] = [("silu", ()), ("swish", ())];
 
-/// The number under `key` must divide every one of `widths`.
+/// Checks that the number under `key` divides every one of `widths`.
 pub(super) fn check_divides(
     fields: &Fields,
     key: &str,

@@ -10,7 +10,7 @@ use crate::{
     roles::StoredNetwork as _,
 };
 
-/// The keys that shape the network, from stable-diffusion-v1-5's files.
+/// The keys that define the network, from stable-diffusion-v1-5's files.
 fn unet() -> Value {
     json!({
         "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.6.0", "act_fn": "silu",
@@ -47,7 +47,7 @@ fn with(mut config: Value, key: &str, value: Value) -> Value {
     config
 }
 
-/// Of the text encoder, the U-Net and the VAE above.
+/// The weights of the text encoder, the U-Net and the VAE above.
 fn weights() -> [Vec<sdq_formats::WeightSpec>; 3] {
     [
         models::clip::transformer::weights(
@@ -62,7 +62,7 @@ fn elements(specs: &[sdq_formats::WeightSpec]) -> usize {
     specs.iter().map(|spec| spec.shape.iter().product::<usize>()).sum()
 }
 
-/// The published numbers of parameters: a block too many or a width off shows at once.
+/// Compares with the published numbers of parameters: an extra block or a wrong width would change them.
 #[test]
 fn sd15_has_the_published_number_of_weights() {
     let [text_encoder, unet, vae] = weights().map(|specs| elements(&specs));
@@ -115,7 +115,7 @@ fn other_unets() -> Vec<(&'static str, usize, Value)> {
     ]
 }
 
-/// diffusers counts as many in models of these configs.
+/// The numbers are those that diffusers counts in models of these configs.
 #[test]
 fn other_families_have_their_numbers_of_weights() {
     for (name, expected, config) in other_unets() {

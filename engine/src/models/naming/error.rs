@@ -1,45 +1,45 @@
-//! What can be wrong with the layout of a single file.
+//! Errors of the layout of single files.
 
 use sdq_formats::tensor::TensorError;
 
 /// A checkpoint whose names and shapes are not those of a model.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutProblem {
-    /// A tensor that everything else calls for.
+    /// A tensor that the model needs is missing.
     #[error("no tensor `{0}`")]
     Missing(String),
-    /// A part that is there in a form that cannot be written down as a model.
+    /// A part exists in a form that no supported model has.
     #[error("`{part}` is {found}, which is not a model that sdq runs")]
     Unknown {
-        /// The part, by what the names of its tensors begin with.
+        /// The part, by the prefix of its tensors' names.
         part: String,
-        /// What it looks like.
+        /// A description of what was found.
         found: String,
     },
-    /// No U-Net, autoencoder or text encoder at all.
+    /// There is no U-Net, autoencoder or text encoder.
     #[error("none of its {tensors} tensors belongs to a Stable Diffusion model, the first is `{first}`{}", looks_like(*hint))]
     Nothing {
         /// Number of tensors.
         tensors: usize,
         /// Name of the first.
         first: String,
-        /// What it looks like.
+        /// A guess at the kind of file.
         hint: Option<&'static str>,
     },
-    /// One of TAESD's two files without the other.
+    /// Only one of TAESD's two files is present.
     #[error("it is only the {0} of TAESD; give both of its files, `--vae` twice")]
     HalfOfTaesd(&'static str),
-    /// A tensor that cannot be cut or turned as its place in the model asks for.
+    /// A tensor cannot be split or transposed as its place in the model requires.
     #[error("tensor `{tensor}` is {found:?}, expected {expected}")]
     Shape {
         /// The tensor.
         tensor: String,
         /// Its shape.
         found: Vec<usize>,
-        /// What it should be.
+        /// The expected shape.
         expected: String,
     },
-    /// A tensor whose values cannot be read.
+    /// The values of a tensor cannot be read.
     #[error(transparent)]
     Values(TensorError),
 }

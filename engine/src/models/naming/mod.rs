@@ -1,4 +1,5 @@
-//! How checkpoints name the tensors of a network, in the convention of the code that trained it and in that of diffusers.
+//! Names of the tensors of a network in checkpoints, in the convention of the original code and in that of
+//! diffusers.
 
 mod error;
 mod names;
@@ -10,7 +11,7 @@ pub(crate) use error::{missing, unknown};
 
 use serde_json::Value;
 
-/// A component as diffusers would have saved it.
+/// A component in the form in which diffusers would save it.
 pub(crate) struct Component {
     pub(crate) name: &'static str,
     pub(crate) class_name: &'static str,
@@ -18,25 +19,25 @@ pub(crate) struct Component {
     pub(crate) renames: Vec<Rename>,
 }
 
-/// Where one weight lies in a checkpoint that names it otherwise.
+/// The source of a weight in a checkpoint with other names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rename {
-    /// Its tensor there.
+    /// Name of the tensor in the checkpoint.
     pub(crate) source: String,
-    /// Its name in diffusers; `None` for what is no weight.
+    /// Its name in diffusers; `None` for tensors that are not weights.
     pub(crate) canonical: Option<String>,
-    /// Which part of the tensor it is.
+    /// The part of the tensor that is the weight.
     pub(crate) piece: Piece,
 }
 
-/// Which part of a tensor a weight is.
+/// A part of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     /// All of it.
     Whole,
     /// The first, second or third part (0, 1, 2) of its first dimension.
     Third(usize),
-    /// A matrix, rows and columns exchanged.
+    /// A matrix, transposed.
     Transposed,
 }
 
@@ -50,8 +51,8 @@ impl Rename {
     }
 }
 
-/// Groups of every group norm: 32 in all published models. Where widths are too small for that, the largest number that
-/// divides them all.
+/// Groups of every group norm: 32 in all published models. Where there are too few channels for that, the
+/// largest number that divides all of `widths`.
 pub(crate) fn norm_groups(widths: &[usize]) -> usize {
     (1..=32).rev().find(|groups| widths.iter().all(|width| width.is_multiple_of(*groups))).unwrap_or(1)
 }

@@ -5,12 +5,12 @@ use std::ops::Bound;
 
 use sdq_formats::checkpoint::Checkpoint;
 
-/// Names and shapes of all tensors: what a layout is recognised by.
+/// Names and shapes of all tensors, by which a layout is recognised.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Names(BTreeMap<String, Vec<usize>>);
 
 impl Names {
-    /// Those of `checkpoint`.
+    /// The names and shapes of `checkpoint`.
     pub fn of(checkpoint: &Checkpoint) -> Names {
         checkpoint.tensors().map(|tensor| (tensor.name, tensor.shape)).collect()
     }
@@ -36,7 +36,7 @@ impl Names {
         self.0.keys().map(String::as_str)
     }
 
-    /// How many of the modules `{list}.0`, `{list}.1`, … there are before the first that is absent.
+    /// The number of consecutive modules `{list}.0`, `{list}.1`, …
     pub(crate) fn count(&self, list: &str) -> usize {
         (0..self.0.len()).take_while(|index| self.under(&format!("{list}.{index}.")).next().is_some()).count()
     }
@@ -48,7 +48,7 @@ impl FromIterator<(String, Vec<usize>)> for Names {
     }
 }
 
-/// Modules by their names in two conventions. What lies below a module has one name in both.
+/// Names of modules in two conventions. The names of tensors within a module are the same in both.
 #[derive(Clone, Debug, Default)]
 pub struct ModuleNames {
     to_diffusers: HashMap<String, String>,
@@ -56,13 +56,13 @@ pub struct ModuleNames {
 }
 
 impl ModuleNames {
-    /// The name that diffusers gives to `name`, a module or tensor by its name in single files; as it is where
-    /// neither it nor a module around it is known.
+    /// The diffusers name of `name`, a module or tensor named as in single files; unchanged where neither it
+    /// nor a module around it is known.
     pub fn to_diffusers(&self, name: &str) -> String {
         renamed(&self.to_diffusers, name)
     }
 
-    /// The way back from [`ModuleNames::to_diffusers`].
+    /// The inverse of [`ModuleNames::to_diffusers`].
     pub fn from_diffusers(&self, name: &str) -> String {
         renamed(&self.from_diffusers, name)
     }
@@ -73,7 +73,7 @@ impl ModuleNames {
         self.from_diffusers.insert(diffusers, single_file);
     }
 
-    /// Adds modules `inner` of the modules called `single_file` and `diffusers`, and these themselves.
+    /// Adds the modules called `single_file` and `diffusers`, and the modules `inner` in them.
     pub(crate) fn add_all(&mut self, single_file: &str, diffusers: &str, inner: &[(&str, &str)]) {
         self.add(single_file, diffusers);
         for (own, other) in inner {
@@ -82,7 +82,7 @@ impl ModuleNames {
     }
 }
 
-/// `name` with the longest known module that it begins with renamed.
+/// Renames the longest known module with which `name` begins.
 fn renamed(modules: &HashMap<String, String>, name: &str) -> String {
     let mut end = name.len();
     loop {

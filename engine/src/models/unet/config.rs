@@ -9,71 +9,73 @@ use crate::{
     models::config::{Fields, MAX_DEPTH, SILU, check_divides},
 };
 
-/// What stands in one level of the U-Net.
+/// The layers in one level of the U-Net.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LevelKind {
-    /// Residual blocks alone.
+    /// Only residual blocks.
     Plain,
     /// Residual blocks, each followed by a transformer that attends to the text.
     CrossAttention,
 }
 
-/// What the U-Net reads beside text states and timestep: a pooled prompt and a few numbers, such as the picture's size,
-/// each as sines and cosines. Podell et al. 2023, arXiv:2307.01952, section 2.2; diffusers' `text_time`.
+/// Additional conditioning beside text states and timestep: a pooled prompt and a few numbers, such as the
+/// picture's size, each as sines and cosines. Podell et al. 2023, arXiv:2307.01952, section 2.2; diffusers'
+/// `text_time`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AdditionEmbedding {
-    /// Sines and cosines of each number.
+    /// Number of sines and cosines of each number.
     pub time_embed_dim: usize,
-    /// Pooled prompt and all numbers together.
+    /// Size of the pooled prompt and all numbers together.
     pub input_dim: usize,
 }
 
-/// The conditional U-Net. Rombach et al. 2022, arXiv:2112.10752; keys as in
-/// `stable-diffusion-v1-5`'s unet/config.json, defaults those of diffusers' `UNet2DConditionModel`.
+/// The conditional U-Net. Rombach et al. 2022, arXiv:2112.10752; keys as in `stable-diffusion-v1-5`'s
+/// unet/config.json, defaults as in diffusers' `UNet2DConditionModel`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UNetConfig {
-    /// Channels that come in: the latents', and after them whatever else the network is shown (a mask, a picture).
+    /// Channels of the input: those of the latents, followed by those of any additional input (a mask, a
+    /// picture).
     pub in_channels: usize,
     /// Channels of the prediction.
     pub out_channels: usize,
     /// Default height and width of the latents, in latent pixels.
     pub sample_size: Option<(usize, usize)>,
-    /// Width of every level, finest first.
+    /// Channels of every level, finest first.
     pub block_out_channels: Vec<usize>,
     /// Levels on the way down, finest first.
     pub down_blocks: Vec<LevelKind>,
-    /// Between both: one residual block, or two around a transformer; small models have nothing there.
+    /// The middle: one residual block, or two around a transformer; small models have none.
     pub mid_block: Option<LevelKind>,
     /// Levels on the way up, coarsest first.
     pub up_blocks: Vec<LevelKind>,
     /// Residual blocks of every level on the way down; one more on the way up.
     pub layers_per_block: Vec<usize>,
-    /// Blocks of each transformer on the way down, a level; empty where a level has none.
+    /// Blocks of each transformer on the way down, for each level; empty for a level without transformers.
     pub down_transformer_layers: Vec<Vec<usize>>,
     /// Blocks of the middle's transformer.
     pub mid_transformer_layers: usize,
     /// Blocks of each transformer on the way up, coarsest level first.
     pub up_transformer_layers: Vec<Vec<usize>>,
-    /// Attention heads, a level.
+    /// Attention heads of each level.
     pub num_attention_heads: Vec<usize>,
-    /// Width of the text states.
+    /// Channels of the text states.
     pub cross_attention_dim: usize,
     /// Groups of every group norm.
     pub norm_num_groups: usize,
     /// Added to the variance in residual blocks and before the last convolution.
     pub norm_eps: f32,
-    /// Whether the timestep's cosines stand before its sines.
+    /// Whether the cosines of the timestep come before its sines.
     pub flip_sin_to_cos: bool,
     /// Shift of the timestep's frequencies.
     pub freq_shift: f64,
-    /// Width of the timestep's embedding.
+    /// Size of the timestep's embedding.
     pub time_embedding_dim: usize,
-    /// Sines and cosines of the guidance scale, where a distilled model is told it instead of being evaluated twice.
-    /// Meng et al. 2022, arXiv:2210.03142, section 4.1.
+    /// Number of sines and cosines of the guidance scale, which a distilled model reads as an input instead
+    /// of being evaluated twice. Meng et al. 2022, arXiv:2210.03142, section 4.1.
     pub time_cond_proj_dim: Option<usize>,
-    /// What is added to the timestep's embedding.
+    /// Conditioning that is added to the timestep's embedding.
     pub addition_embedding: Option<AdditionEmbedding>,
-    /// Whether latents in `[0, 1]` are moved to `[-1, 1]` first.
+    /// Whether latents in `[0, 1]` are scaled to `[-1, 1]` first.
     pub center_input_sample: bool,
 }
 
@@ -81,7 +83,7 @@ impl UNetConfig {
     /// Reads a `unet/config.json`.
     ///
     /// # Errors
-    /// Names the key whose value cannot be run, also one that sdq does not know.
+    /// Names the key that is unknown or whose value is not supported.
     pub fn from_json(config: &Value) -> Result<UNetConfig, Error> {
         let mut fields = Fields::new("unet", config)?;
         refuse_other_families(&mut fields)?;
@@ -112,7 +114,8 @@ impl UNetConfig {
             mid_block,
             up_blocks,
             layers_per_block,
-            // SD1.x files say `attention_head_dim: 8` and mean eight heads; diffusers reads it so too.
+            // SD1.x files contain `attention_head_dim: 8`, which means eight heads; diffusers reads it in the
+            // same way.
             num_attention_heads: fields.per_level("attention_head_dim", levels, 8)?,
             cross_attention_dim: fields.size("cross_attention_dim", Some(1280))?,
             norm_num_groups: fields.size("norm_num_groups", Some(32))?,
@@ -133,7 +136,7 @@ impl UNetConfig {
         Ok(config)
     }
 
-    /// What holds between several keys.
+    /// Checks the relations between keys.
     fn check(&self, fields: &Fields) -> Result<(), Error> {
         check_divides(fields, "norm_num_groups", &self.block_out_channels, self.norm_num_groups)?;
         for (level, (width, heads)) in
@@ -152,14 +155,14 @@ impl UNetConfig {
         if self.addition_embedding.is_some_and(|added| added.time_embed_dim / 2 <= shift) {
             return Err(fields.error("freq_shift", "less than half of addition_time_embed_dim"));
         }
-        // Its frequencies divide by one less than half of it.
+        // The frequencies are divided by one less than half of it.
         if self.time_cond_proj_dim.is_some_and(|width| width < 4) {
             return Err(fields.error("time_cond_proj_dim", "at least 4"));
         }
         Ok(())
     }
 
-    /// Whether anything at `level` (0 the finest) attends.
+    /// Whether any layer at `level` (0 is the finest) has a transformer.
     fn attends(&self, level: usize) -> bool {
         let coarsest = self.block_out_channels.len() - 1;
         let blocks = [self.down_blocks[level], self.up_blocks[coarsest - level]];
@@ -175,7 +178,7 @@ const MID_BLOCKS: [(&str, LevelKind); 2] =
 const UP_BLOCKS: [(&str, LevelKind); 2] =
     [("UpBlock2D", LevelKind::Plain), ("CrossAttnUpBlock2D", LevelKind::CrossAttention)];
 
-/// The list of blocks under `key`, one a level.
+/// The list of blocks under `key`, one per level.
 fn levels_of_kind(
     fields: &mut Fields,
     key: &str,
@@ -201,7 +204,7 @@ fn mid_block(fields: &mut Fields) -> Result<Option<LevelKind>, Error> {
 fn addition_embedding(fields: &mut Fields) -> Result<Option<AdditionEmbedding>, Error> {
     let sizes = ["addition_time_embed_dim", "projection_class_embeddings_input_dim"];
     if fields.get("addition_embed_type").is_none() {
-        // Without a type, and without `class_embed_type`, nobody reads them.
+        // Without a type, and without `class_embed_type`, they have no effect.
         fields.ignore(&sizes);
         return Ok(None);
     }
@@ -210,8 +213,8 @@ fn addition_embedding(fields: &mut Fields) -> Result<Option<AdditionEmbedding>, 
     Ok(Some(AdditionEmbedding { time_embed_dim: time_embed_dim?, input_dim: input_dim? }))
 }
 
-/// `transformer_layers_per_block` and its `reverse_`: a number for all levels, or of each level a number, or a list with
-/// a number for each of its layers.
+/// `transformer_layers_per_block` and its `reverse_`: one number for all levels, or for each level a number
+/// or a list with a number for each of its layers.
 struct TransformerDepths<'a> {
     /// Finest level first.
     down: Vec<&'a Value>,
@@ -255,7 +258,7 @@ impl<'a> TransformerDepths<'a> {
         levels.map(|((&kind, &layers), depths)| of_level(fields, DEPTHS, kind, layers, depths)).collect()
     }
 
-    /// `layers` are those of the way down, finest level first.
+    /// `layers` are those on the way down, finest level first.
     fn up(&self, fields: &Fields, blocks: &[LevelKind], layers: &[usize]) -> Result<Vec<Vec<usize>>, Error> {
         let key = if fields.has(REVERSE_DEPTHS) { REVERSE_DEPTHS } else { DEPTHS };
         let levels = blocks.iter().zip(layers.iter().rev()).zip(&self.up);
@@ -278,7 +281,7 @@ fn of_level(
     depths: &Value,
 ) -> Result<Vec<usize>, Error> {
     if kind == LevelKind::Plain {
-        // Whatever the file says: SSD-1B has an empty list there.
+        // The value in the file does not matter: SSD-1B has an empty list there.
         return Ok(Vec::new());
     }
     let depth = |value: &Value| {
@@ -294,7 +297,7 @@ fn of_level(
     }
 }
 
-/// Keys that select another kind of U-Net than the one written down here.
+/// Refuses keys that select another kind of U-Net than the one implemented here.
 fn refuse_other_families(fields: &mut Fields) -> Result<(), Error> {
     fields.choice("act_fn", "silu", &SILU)?;
     fields.only("time_embedding_type", &json!("positional"))?;
@@ -305,7 +308,7 @@ fn refuse_other_families(fields: &mut Fields) -> Result<(), Error> {
     fields.only("downsample_padding", &json!(1))?;
     fields.only("conv_in_kernel", &json!(3))?;
     fields.only("conv_out_kernel", &json!(3))?;
-    // Heads of an addition embedding of another type, how a product is written down, and what matters in training or
+    // Heads of an addition embedding of another type, the notation of a product, and settings of training or
     // half precision.
     fields.ignore(&["addition_embed_type_num_heads", "use_linear_projection", "upcast_attention", "dropout"]);
     Ok(())

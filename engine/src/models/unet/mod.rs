@@ -1,9 +1,9 @@
-//! The conditional U-Net: noisy latents, a timestep and text states → predicted noise.
-//! Rombach et al. 2022, arXiv:2112.10752, section 3.3.
+//! The conditional U-Net: noisy latents, a timestep and text states → predicted noise. Rombach et al. 2022,
+//! arXiv:2112.10752, section 3.3.
 //!
-//! One walk over the network writes its three [`StepGraphs`]: timesteps (and in some models an added condition) become one bias
-//! for each residual block, text states become keys and values of the cross-attentions, and everything else runs in each
-//! step.
+//! One pass over the network writes its three [`StepGraphs`]: timesteps (and in some models an added
+//! condition) become one bias for each residual block, text states become keys and values of the
+//! cross-attentions, and everything else runs in each step.
 
 mod config;
 mod original_names;
@@ -27,15 +27,17 @@ use crate::{
 
 /// Name of the time graph's input `[rows, block_out_channels[0]]`, see [`timestep_embedding`].
 pub const TIMESTEP_EMBEDDING: &str = "timestep_embedding";
-/// Name of the time graph's input `[rows, time_cond_proj_dim]`, see [`guidance_embedding`]; only in models that read it.
+/// Name of the time graph's input `[rows, time_cond_proj_dim]`, see [`guidance_embedding`]; only in models
+/// that read it.
 pub const GUIDANCE_EMBEDDING: &str = "guidance_embedding";
-/// Epsilon of the norms inside a transformer; diffusers fixes both.
+/// Epsilon of the norms inside a transformer; fixed in diffusers.
 const TRANSFORMER_GROUP_NORM_EPS: f32 = 1e-6;
 const TRANSFORMER_LAYER_NORM_EPS: f32 = 1e-5;
 
-/// Writes the network down for one size. With `deep_skip`, what its depths hand up is kept: the result of the layers on the
-/// way down after the one that makes this skip, counted from 0, the first convolution's; of the middle; and of the layers
-/// on the way up before the one that reads it. Ma et al. 2023, arXiv:2312.00858, section 3.2, where skips are branches.
+/// Builds the graphs for one size. With `deep_skip`, the tensors that the deeper layers pass up are kept: the
+/// outputs of the layers on the way down after the one that computes this skip (counted from 0, which is the
+/// first convolution's), of the middle, and of the layers on the way up before the one that reads the skip.
+/// Ma et al. 2023, arXiv:2312.00858, section 3.2, where skips are called branches.
 pub fn graphs(config: &UNetConfig, shape: &StepShape, deep_skip: Option<usize>) -> StepGraphs {
     let mut time = GraphBuilder::new();
     let mut prompt = GraphBuilder::new();
@@ -57,14 +59,14 @@ pub fn graphs(config: &UNetConfig, shape: &StepShape, deep_skip: Option<usize>) 
     }
 }
 
-/// The number of skips below which there is any layer, see [`graphs`].
+/// The number of skips below which there is at least one layer, see [`graphs`].
 pub fn deep_skips(config: &UNetConfig) -> usize {
     let skips = config.block_out_channels.len() + config.layers_per_block.iter().sum::<usize>();
-    // Below the last one there is the middle alone.
+    // Below the last skip there is only the middle.
     skips - usize::from(config.mid_block.is_none())
 }
 
-/// Timestep, and what is added to it → what every residual block reads, `[rows, time_embedding_dim]`.
+/// Timestep and added conditioning → the input of every residual block, `[rows, time_embedding_dim]`.
 fn time_states(config: &UNetConfig, time: &mut GraphBuilder, rows: usize) -> TensorId {
     let embed = |time: &mut GraphBuilder, name: &str, x: TensorId| {
         let x = time.linear(&format!("{name}.linear_1"), x, config.time_embedding_dim, true);
@@ -90,24 +92,24 @@ fn time_states(config: &UNetConfig, time: &mut GraphBuilder, rows: usize) -> Ten
 
 /// The network's weights, in reading order.
 pub fn weights(config: &UNetConfig) -> Vec<WeightSpec> {
-    // The weights do not depend on the size; the smallest latents that every level can halve will do.
+    // The weights do not depend on the size, so the smallest latents that every level can halve are enough.
     let side = 1 << (config.block_out_channels.len() - 1);
     let shape = StepShape { batch: 1, height: side, width: side, tokens: 1, timesteps: 1 };
     let StepGraphs { schedule, prompt, step } = graphs(config, &shape, None);
     [schedule.weights, prompt.weights, step.weights].concat()
 }
 
-/// Sines and cosines of `timestep` (on the training clock) in `block_out_channels[0]` values.
+/// Sines and cosines of `timestep` (in training timesteps) in `block_out_channels[0]` values.
 pub fn timestep_embedding(config: &UNetConfig, timestep: f32) -> Vec<f32> {
     sinusoids(config, timestep, config.block_out_channels[0])
 }
 
-/// Sines and cosines of one of the numbers that are added to the timestep, in `time_embed_dim` values.
+/// Sines and cosines of one of the numbers of the added conditioning, in `time_embed_dim` values.
 pub fn addition_time_embedding(config: &UNetConfig, addition: &AdditionEmbedding, number: f32) -> Vec<f32> {
     sinusoids(config, number, addition.time_embed_dim)
 }
 
-/// Ho et al. 2020, after Vaswani et al. 2017, section 3.5; computed in f32 as the network was trained with.
+/// Ho et al. 2020, after Vaswani et al. 2017, section 3.5; computed in f32, as in training.
 fn sinusoids(config: &UNetConfig, number: f32, width: usize) -> Vec<f32> {
     let half = width / 2;
     let exponent_scale = -(10_000_f32.ln()) / (half as f32 - config.freq_shift as f32);
@@ -118,12 +120,14 @@ fn sinusoids(config: &UNetConfig, number: f32, width: usize) -> Vec<f32> {
     embedding
 }
 
-/// Sines and cosines of a thousand times `guidance_scale - 1` in `width` values, as latent consistency models read it.
-/// Luo et al. 2023, arXiv:2310.04378, section 4.3; frequencies as in diffusers' `get_guidance_scale_embedding`.
+/// Sines and cosines of `1000 * (guidance_scale - 1)` in `width` values, the input of latent consistency
+/// models. Luo et al. 2023, arXiv:2310.04378, section 4.3; frequencies as in diffusers'
+/// `get_guidance_scale_embedding`.
 pub fn guidance_embedding(guidance_scale: f32, width: usize) -> Vec<f32> {
     let half = width / 2;
     let exponent_scale = -(10_000_f32.ln() / (half as f32 - 1.0));
-    // From the decimal number that was asked for, as Python has it: a thousand times its rounding to f32 would show.
+    // Computed from the decimal number of the request, as in Python: a thousand times its rounding to f32
+    // would make a difference.
     let decimal: f64 = guidance_scale.to_string().parse().unwrap_or(f64::from(guidance_scale));
     let weight = (decimal - 1.0) as f32 * 1000.0;
     let angles = (0..half).map(|i| weight * (i as f32 * exponent_scale).exp());
@@ -274,7 +278,7 @@ impl UNetBuilder<'_> {
         self.residual_block("mid_block.resnets.1", x, channels)
     }
 
-    /// Up block `block` works at the level it mirrors: block 0 at the coarsest.
+    /// Up block `block` works at the level that it mirrors: block 0 at the coarsest.
     fn up_level(&mut self, block: usize, mut x: TensorId, skips: &mut Vec<TensorId>) -> TensorId {
         let config = self.config;
         let level = config.block_out_channels.len() - 1 - block;
@@ -292,7 +296,8 @@ impl UNetBuilder<'_> {
             }
         }
         if level > 0 {
-            // The next skip's size rather than twice this one's: an odd size was rounded up on the way down.
+            // The size of the next skip, which may differ from twice this size: odd sizes are rounded up on
+            // the way down.
             let next = skips.last().expect("finer levels still have their skips");
             let size = self.denoise.size(*next);
             x = self.denoise.upsample_nearest(x, size);
@@ -311,7 +316,8 @@ impl UNetBuilder<'_> {
         block.build(&mut self.denoise, x, Some(time_bias))
     }
 
-    /// Pixels attend to each other and to the text. The pixels of `x [b, h, w, c]` are the tokens as they lie.
+    /// Attention between pixels, and from pixels to the text. The pixels of `x [b, h, w, c]` are the tokens,
+    /// row by row.
     fn transformer(&mut self, name: &str, x: TensorId, level: usize, depth: usize) -> TensorId {
         let channels = self.denoise.channels(x);
         let groups = self.config.norm_num_groups;
@@ -353,7 +359,7 @@ impl UNetBuilder<'_> {
         graph.add(hidden, states)
     }
 
-    /// A projection of the text states, computed in the prompt graph and handed to the denoising graph.
+    /// A projection of the text states, computed in the prompt graph and passed to the denoising graph.
     fn text_projection(&mut self, name: &str, width: usize) -> TensorId {
         let projected = self.prompt.linear(name, self.text_states, width, false);
         self.prompt.output(name, projected);

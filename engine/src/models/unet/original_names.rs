@@ -1,17 +1,18 @@
-//! The U-Net as CompVis' and Stability's code names it: `input_blocks`, `middle_block`, `output_blocks`.
+//! The U-Net, named as in CompVis' and Stability's code: `input_blocks`, `middle_block`, `output_blocks`.
 //!
-//! What a network is made of is read off the names; sizes are read off the shapes. Nothing is looked up by width.
+//! The structure of a network is derived from the names and its sizes from the shapes. Nothing is looked up
+//! by width.
 
 use serde_json::{Value, json};
 
 use crate::models::naming::{LayoutProblem, ModuleNames, Names, missing, norm_groups, unknown};
 
-/// What stands where in a U-Net.
+/// The structure of a U-Net.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UNetStructure {
     /// Levels on the way down, finest first.
     pub down: Vec<Level>,
-    /// Between both.
+    /// The middle.
     pub middle: Middle,
     /// Levels on the way up, coarsest first.
     pub up: Vec<Level>,
@@ -20,13 +21,13 @@ pub struct UNetStructure {
 /// One level of a U-Net, on the way down or on the way up.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Level {
-    /// Residual blocks, each with the number of blocks of the transformer that follows it, if one does.
+    /// Residual blocks, each with the number of blocks of the transformer that follows it, if any.
     pub layers: Vec<Option<usize>>,
-    /// Whether a layer that halves or doubles the size comes last.
+    /// Whether the last layer halves or doubles the size.
     pub resamples: bool,
 }
 
-/// What stands between the way down and the way up.
+/// The part between the way down and the way up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Middle {
     /// Nothing.
@@ -37,7 +38,7 @@ pub enum Middle {
     Transformer(usize),
 }
 
-/// What single files call the modules of a residual block, and what diffusers does.
+/// Names of the modules of a residual block in single files and in diffusers.
 const RESIDUAL: [(&str, &str); 6] = [
     ("in_layers.0", "norm1"),
     ("in_layers.2", "conv1"),
@@ -191,20 +192,20 @@ impl UNetStructure {
         modules
     }
 
-    /// Levels that have transformers.
+    /// For each level, whether it has transformers.
     fn attends(levels: &[Level]) -> Vec<bool> {
         levels.iter().map(|level| level.layers.iter().any(Option::is_some)).collect()
     }
 }
 
-/// How many blocks the transformer `module` has; `None` where there is no transformer.
+/// The number of blocks of the transformer `module`; `None` if there is no transformer.
 fn transformer_depth(names: &Names, module: &str) -> Option<usize> {
     names
         .has(&format!("{module}.proj_in.weight"))
         .then(|| names.count(&format!("{module}.transformer_blocks")))
 }
 
-/// What is known of a U-Net by its names and shapes.
+/// A U-Net, described by its names and shapes.
 #[derive(Clone, Debug)]
 pub(crate) struct UNet {
     pub(crate) structure: UNetStructure,
@@ -213,7 +214,7 @@ pub(crate) struct UNet {
     pub(crate) cross_attention_dim: usize,
     /// Whether the projections around transformers are matrices: from SD2 on.
     pub(crate) linear_projections: bool,
-    /// Inputs of the embedding that is added to the timestep's.
+    /// Size of the additional conditioning.
     pub(crate) added_inputs: Option<usize>,
     time_cond_proj_dim: Option<usize>,
     widths: Vec<usize>,
@@ -258,13 +259,15 @@ impl UNet {
         })
     }
 
-    /// Whether it reads the guidance scale, as distilled models do that need no negative prompt.
+    /// Whether the U-Net has the guidance scale as an input, as in distilled models, which need no negative
+    /// prompt.
     pub(crate) fn is_told_guidance(&self) -> bool {
         self.time_cond_proj_dim.is_some()
     }
 
-    /// Attention heads of every level. The file does not tell: SD1.x has eight everywhere, later families give each
-    /// 64 channels. Where widths are too small for that, eight again, or as many as divide them.
+    /// Attention heads of every level. The file does not say: SD1.x has eight everywhere, later families have
+    /// 64 channels per head. Where there are too few channels for that, eight again, or a number that divides
+    /// them.
     fn heads(&self) -> Vec<usize> {
         let by_width = self.linear_projections && self.widths.iter().all(|width| width.is_multiple_of(64));
         let heads = |&width: &usize| match by_width {
@@ -274,8 +277,9 @@ impl UNet {
         self.widths.iter().map(heads).collect()
     }
 
-    /// The `unet/config.json` that diffusers would have. `pooled` is the width of the pooled prompt, `numbers` how many
-    /// numbers come beside it, `latent_size` the sides of the latents that the model was trained with.
+    /// The `unet/config.json` that diffusers would write. `pooled` is the size of the pooled prompt,
+    /// `numbers` the number of other values of the additional conditioning, `latent_size` the height and
+    /// width of the latents that the model was trained with.
     pub(crate) fn config(
         &self,
         pooled: usize,
@@ -318,7 +322,8 @@ impl UNet {
         Ok(config)
     }
 
-    /// Depths of the transformers: a number for each level where that says all, lists for each layer else.
+    /// Depths of the transformers: a number for each level where that is sufficient, otherwise a list for
+    /// each layer.
     fn add_depths(&self, config: &mut Value) -> Result<(), LayoutProblem> {
         let UNetStructure { down, middle, up } = &self.structure;
         let middle = match middle {
@@ -372,7 +377,7 @@ fn depths(levels: &[Level]) -> Result<Vec<Vec<usize>>, LayoutProblem> {
     levels.iter().enumerate().map(of_level).collect()
 }
 
-/// Names of all transformers, as diffusers has them, the way down first.
+/// Names of all transformers in diffusers, the way down first.
 fn transformers(structure: &UNetStructure) -> impl Iterator<Item = String> {
     let of = |way: &'static str, levels: &[Level]| -> Vec<String> {
         let of_level = |(level, Level { layers, .. }): (usize, &Level)| {

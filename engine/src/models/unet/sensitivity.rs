@@ -1,4 +1,4 @@
-//! How much a picture suffers when weights of the U-Net are stored in fewer bits; `docs/quantization.md` has the
+//! The loss of quality when weights of the U-Net are stored in fewer bits; `docs/quantization.md` has the
 //! measurements.
 
 use sdq_formats::Sensitivity;
@@ -8,11 +8,11 @@ use super::UNetConfig;
 /// The first and the last layer, which read and write latents.
 const OUTERMOST: [&str; 2] = ["conv_in.weight", "conv_out.weight"];
 
-/// Starts of the names of layers that turn the timestep, and what is added to it, into biases.
+/// Prefixes of the layers that turn the timestep and the added conditioning into biases.
 const TIME: [&str; 2] = ["time_embedding.", "add_embedding."];
 
-/// Parts of the names of layers that lose most in 4 bits: values and outputs of attention, projections around it, shortcuts
-/// and resampling.
+/// Parts of the names of layers that lose most in 4 bits: values and outputs of attention, projections around
+/// it, shortcuts and resampling.
 const LOSSY: [&str; 7] =
     [".to_v.", ".to_out.", ".proj_in.", ".proj_out.", ".conv_shortcut.", ".downsamplers.", ".upsamplers."];
 

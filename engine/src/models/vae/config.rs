@@ -1,4 +1,4 @@
-//! The `config.json` of whichever autoencoder a model has.
+//! The `config.json` of an autoencoder of either kind.
 
 use serde_json::Value;
 
@@ -15,10 +15,10 @@ pub enum VaeConfig {
 }
 
 impl VaeConfig {
-    /// Reads a `vae/config.json`; the class is `AutoencoderKL` where the file does not say.
+    /// Reads a `vae/config.json`; the class is `AutoencoderKL` if the file does not name one.
     ///
     /// # Errors
-    /// Names the key whose value cannot be run, also one that sdq does not know.
+    /// Names the key that is unknown or whose value is not supported.
     pub fn from_json(config: &Value) -> Result<VaeConfig, Error> {
         match config.get("_class_name") {
             None | Some(Value::Null) => AutoencoderConfig::from_json(config).map(VaeConfig::Kl),
@@ -37,7 +37,7 @@ impl VaeConfig {
         }
     }
 
-    /// The same network, its latents not normalised: most pipelines do not read the statistics.
+    /// The same network with latents that are not normalised: most pipelines ignore the statistics.
     pub fn without_statistics(self) -> VaeConfig {
         match self {
             VaeConfig::Kl(config) => VaeConfig::Kl(AutoencoderConfig { latents_statistics: None, ..config }),

@@ -9,7 +9,7 @@ use crate::{
     roles::{LATENTS, MOMENTS, PIXELS},
 };
 
-/// Added to every variance; diffusers fixes it.
+/// Added to every variance; fixed in diffusers.
 const EPS: f32 = 1e-6;
 
 /// The layers that read or write pixels, latents or their distribution.
@@ -112,7 +112,7 @@ fn middle(config: &AutoencoderConfig, graph: &mut GraphBuilder, name: &str, x: T
     block.build(graph, x, None)
 }
 
-/// One head over all pixels.
+/// Attention with one head over all pixels.
 fn attention(config: &AutoencoderConfig, graph: &mut GraphBuilder, name: &str, x: TensorId) -> TensorId {
     let channels = graph.channels(x);
     let normed = graph.group_norm(&format!("{name}.group_norm"), x, config.norm_num_groups, EPS, false);

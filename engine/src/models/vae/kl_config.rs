@@ -8,39 +8,39 @@ use crate::{
 };
 
 /// The KL autoencoder between pixels and latents. Rombach et al. 2022, appendix G; keys as in
-/// `stable-diffusion-v1-5`'s vae/config.json, defaults those of diffusers' `AutoencoderKL`.
+/// `stable-diffusion-v1-5`'s vae/config.json, defaults as in diffusers' `AutoencoderKL`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AutoencoderConfig {
-    /// Channels of the picture that comes in.
+    /// Channels of the encoder's input.
     pub in_channels: usize,
-    /// Channels of the picture that comes out.
+    /// Channels of the decoder's output.
     pub out_channels: usize,
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Width of every level, finest first.
+    /// Channels of every level, finest first.
     pub block_out_channels: Vec<usize>,
     /// Residual blocks of every level of the encoder; the decoder has one more.
     pub layers_per_block: usize,
     /// Groups of every group norm.
     pub norm_num_groups: usize,
-    /// Latents are multiplied by it before they are noised.
+    /// Latents are multiplied by this factor before noise is added.
     pub scaling_factor: f32,
-    /// Mean and standard deviation of every channel of the latents, where the file has both.
+    /// Mean and standard deviation of every channel of the latents, if the file has both.
     pub latents_statistics: Option<LatentsStatistics>,
     /// Whether a 1x1 convolution follows the encoder.
     pub use_quant_conv: bool,
     /// Whether a 1x1 convolution precedes the decoder.
     pub use_post_quant_conv: bool,
-    /// Whether the middle block attends to itself.
+    /// Whether the middle block has self-attention.
     pub mid_block_add_attention: bool,
 }
 
-/// What latents are normalised by before the scaling factor, in pipelines that do so.
+/// The statistics with which some pipelines normalise latents before the scaling factor.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LatentsStatistics {
-    /// One a channel.
+    /// Mean of each channel.
     pub mean: Vec<f32>,
-    /// Standard deviations, one a channel.
+    /// Standard deviation of each channel.
     pub std: Vec<f32>,
 }
 
@@ -48,13 +48,13 @@ impl AutoencoderConfig {
     /// Reads a `vae/config.json`.
     ///
     /// # Errors
-    /// Names the key whose value cannot be run, also one that sdq does not know.
+    /// Names the key that is unknown or whose value is not supported.
     pub fn from_json(config: &Value) -> Result<AutoencoderConfig, Error> {
         let mut fields = Fields::new("vae", config)?;
         fields.choice("act_fn", "silu", &SILU)?;
         let encoder = fields.blocks("down_block_types", &[("DownEncoderBlock2D", ())])?;
         let decoder = fields.blocks("up_block_types", &[("UpDecoderBlock2D", ())])?;
-        // `sample_size` is a hint for tiling and `force_upcast` a remedy for f16: neither matters here.
+        // `sample_size` is a hint for tiling and `force_upcast` a workaround for f16; neither applies here.
         fields.ignore(&["sample_size", "force_upcast"]);
         fields.only("shift_factor", &json!(0.0))?;
         let latent_channels = fields.size("latent_channels", Some(4))?;

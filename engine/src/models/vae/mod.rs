@@ -1,4 +1,4 @@
-//! The autoencoder in its role, whichever a model has.
+//! The autoencoder's role, implemented for both kinds.
 
 mod config;
 pub mod kl;
@@ -32,8 +32,8 @@ impl StoredNetwork for VaeConfig {
         }
     }
 
-    /// The convolutions that meet pixels and latents are few and small. Errors of the decoder are seen as they are, while
-    /// denoising takes those of the encoder for noise.
+    /// The convolutions that read or write pixels and latents are few and small. Errors of the decoder are
+    /// directly visible, while denoising treats those of the encoder as noise.
     fn sensitivity(&self, weight: &WeightSpec) -> Sensitivity {
         let name = weight.name.as_str();
         let is_outermost = match self {
@@ -106,7 +106,8 @@ impl Autoencoder for VaeConfig {
     }
 }
 
-/// Applies `change` to every value of planes of `pixels` values, with the mean and standard deviation of its channel.
+/// Applies `change` to every value, with the mean and standard deviation of its channel; each channel is a
+/// plane of `pixels` values.
 fn each_channel(
     config: &VaeConfig,
     latents: &mut [f32],

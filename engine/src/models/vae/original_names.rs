@@ -1,15 +1,16 @@
-//! The autoencoder as CompVis' code names it (`encoder.down`, `decoder.up`), and TAESD as its author does.
+//! The autoencoder, named as in CompVis' code (`encoder.down`, `decoder.up`), and TAESD, named as in its
+//! author's.
 
 use serde_json::{Value, json};
 
 use crate::models::naming::{LayoutProblem, ModuleNames, Names, missing, norm_groups};
 
-/// What single files call the modules of a residual block and of the attention, and what diffusers does.
+/// Names of the modules of a residual block and of the attention in single files, and in diffusers.
 const RESIDUAL: [(&str, &str); 1] = [("nin_shortcut", "conv_shortcut")];
 const ATTENTION: [(&str, &str); 5] =
     [("norm", "group_norm"), ("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("proj_out", "to_out.0")];
 
-/// The KL autoencoder, by its names and shapes.
+/// The KL autoencoder, described by its names and shapes.
 pub(crate) struct KlAutoencoder {
     widths: Vec<usize>,
     layers: usize,
@@ -20,7 +21,7 @@ pub(crate) struct KlAutoencoder {
 }
 
 impl KlAutoencoder {
-    /// Whether the tensors under `prefix` are a KL autoencoder's, in either convention.
+    /// Whether the tensors under `prefix` are those of a KL autoencoder, in either convention.
     pub(crate) fn is_at(names: &Names, prefix: &str) -> bool {
         let decoder = |norm: &str| names.has(&format!("{prefix}decoder.{norm}.weight"));
         names.has(&format!("{prefix}decoder.conv_in.weight"))
@@ -76,7 +77,7 @@ impl KlAutoencoder {
             );
         }
         for level in 0..levels {
-            // Single files count the levels of the decoder by their size, diffusers in the order in which they come.
+            // Single files number the levels of the decoder by size, diffusers in the order of execution.
             let block = levels - 1 - level;
             for layer in 0..=self.layers {
                 let (down, up) = (format!("encoder.down.{level}.block"), format!("decoder.up.{level}.block"));
@@ -93,7 +94,7 @@ impl KlAutoencoder {
         modules
     }
 
-    /// The `vae/config.json` that diffusers would have.
+    /// The `vae/config.json` that diffusers would write.
     pub(crate) fn config(&self, scaling_factor: f64) -> Value {
         let levels = self.widths.len();
         json!({
@@ -114,13 +115,13 @@ impl KlAutoencoder {
     }
 }
 
-/// TAESD, as diffusers' `AutoencoderTiny` names it (`encoder.layers.0`), or as its author's two files do, where the
-/// decoder's first layer clamps and is counted. Ollin Boer Bohan, github.com/madebyollin/taesd.
+/// TAESD, named as in diffusers' `AutoencoderTiny` (`encoder.layers.0`), or as in its author's two files,
+/// where the decoder's first layer clamps and is counted. Ollin Boer Bohan, github.com/madebyollin/taesd.
 pub(crate) struct TinyAutoencoder {
-    /// What the names of each half begin with: those of the author's files are bare numbers.
+    /// Prefix of the names of each half; the names in the author's files are numbers without a prefix.
     encoder: String,
     decoder: String,
-    /// 1 where the decoder's layers are counted from the clamp on.
+    /// 1 where the numbering of the decoder's layers starts at the clamp.
     shift: usize,
     widths: [usize; 2],
     blocks: [Vec<usize>; 2],
@@ -152,7 +153,7 @@ impl TinyAutoencoder {
         })
     }
 
-    /// The name that diffusers gives to the tensor called `name`.
+    /// The diffusers name of the tensor called `name`.
     pub(crate) fn to_diffusers(&self, name: &str) -> String {
         for (half, from, shift) in [("encoder", &self.encoder, 0), ("decoder", &self.decoder, self.shift)] {
             let inner = name.strip_prefix(from.as_str()).and_then(|rest| rest.strip_prefix('.'));
@@ -164,7 +165,7 @@ impl TinyAutoencoder {
         name.to_owned()
     }
 
-    /// The `vae/config.json` that diffusers would have.
+    /// The `vae/config.json` that diffusers would write.
     pub(crate) fn config(&self) -> Value {
         let [encoder, decoder] = &self.blocks;
         json!({
@@ -182,8 +183,8 @@ impl TinyAutoencoder {
     }
 }
 
-/// Residual blocks between the convolutions of one half, one number a level. Layers without weights leave gaps in the
-/// numbering; a convolution ends a level, unless it is the first or the last layer.
+/// Residual blocks between the convolutions of one half, one number per level. Layers without weights leave
+/// gaps in the numbering; a convolution ends a level, unless it is the first or the last layer.
 fn levels(names: &Names, half: &str) -> Vec<usize> {
     let prefix = format!("{half}.");
     let layers = names.under(&prefix).filter_map(|name| name[prefix.len()..].split('.').next()?.parse().ok());
@@ -203,8 +204,8 @@ fn levels(names: &Names, half: &str) -> Vec<usize> {
     levels
 }
 
-/// What the names of a file of TAESD's author have before them in diffusers: each half comes as a file whose layers are
-/// numbered from 0, the decoder's first without weights. `None` for other files.
+/// The prefix that diffusers puts before the names of one of the author's files of TAESD: each half is a file
+/// whose layers are numbered from 0, the decoder's first without weights. `None` for other files.
 pub(crate) fn taesd_half(names: &Names) -> Option<&'static str> {
     let channels = |name: &str| names.shape(name).filter(|shape| shape.len() == 4).map(|shape| shape[1]);
     match (channels("0.weight"), channels("1.weight")) {

@@ -1,5 +1,5 @@
-//! The tiny autoencoder (TAESD): pixels → latents and back, without norms or attention.
-//! Ollin Boer Bohan, github.com/madebyollin/taesd; layers numbered as diffusers' `AutoencoderTiny` has them.
+//! The tiny autoencoder (TAESD): pixels → latents and back, without norms or attention. Ollin Boer Bohan,
+//! github.com/madebyollin/taesd; layers numbered as in diffusers' `AutoencoderTiny`.
 
 use sdq_formats::WeightSpec;
 
@@ -32,13 +32,14 @@ pub fn decoder(config: &AutoencoderTinyConfig, batch: usize, height: usize, widt
         }
     }
     x = layers.conv(x, 3);
-    // The network makes 0..=1.
+    // The network writes 0..=1.
     let pixels = layers.graph.affine(2.0, -1.0, x);
     layers.graph.output(PIXELS, pixels);
     layers.graph.finish()
 }
 
-/// Pixels → latents, for pictures of `height x width`. The latents, under [`LATENTS`], are not those of a distribution.
+/// Pixels → latents, for pictures of `height x width`. The output [`LATENTS`] is the latents themselves and
+/// not moments of a distribution.
 pub fn encoder(config: &AutoencoderTinyConfig, batch: usize, height: usize, width: usize) -> Graph {
     let mut graph = GraphBuilder::new();
     let pixels = graph.input(PIXELS, &[batch, height, width, 3]);
@@ -66,7 +67,7 @@ pub fn weights(config: &AutoencoderTinyConfig) -> Vec<WeightSpec> {
     [decoder(config, 1, 1, 1).weights, encoder(config, 1, side, side).weights].concat()
 }
 
-/// Layers in a row, counted by their place in it.
+/// Consecutive layers, numbered by their position.
 struct Layers<'a> {
     config: &'a AutoencoderTinyConfig,
     graph: GraphBuilder,

@@ -14,17 +14,17 @@ use crate::{
 pub struct AutoencoderTinyConfig {
     /// Channels of the latents.
     pub latent_channels: usize,
-    /// Width of every level of the encoder.
+    /// Channels of every level of the encoder.
     pub encoder_channels: usize,
-    /// Width of every level of the decoder.
+    /// Channels of every level of the decoder.
     pub decoder_channels: usize,
     /// Residual blocks of each level of the encoder, finest first.
     pub num_encoder_blocks: Vec<usize>,
     /// Residual blocks of each level of the decoder, coarsest first.
     pub num_decoder_blocks: Vec<usize>,
-    /// Between the convolutions.
+    /// Activation between the convolutions.
     pub act_fn: Activation,
-    /// Latents are multiplied by it before they are noised.
+    /// Latents are multiplied by this factor before noise is added.
     pub scaling_factor: f32,
 }
 
@@ -32,7 +32,7 @@ impl AutoencoderTinyConfig {
     /// Reads a `vae/config.json`.
     ///
     /// # Errors
-    /// Names the key whose value cannot be run, also one that sdq does not know.
+    /// Names the key that is unknown or whose value is not supported.
     pub fn from_json(config: &Value) -> Result<AutoencoderTinyConfig, Error> {
         let mut fields = Fields::new("vae", config)?;
         for key in ["in_channels", "out_channels"] {
@@ -41,8 +41,8 @@ impl AutoencoderTinyConfig {
         fields.only("upsampling_scaling_factor", &json!(2))?;
         fields.only("upsample_fn", &json!("nearest"))?;
         fields.only("shift_factor", &json!(0.0))?;
-        // The first two make pictures of latents, `force_upcast` is a remedy for f16, and `block_out_channels` repeats
-        // the decoder's.
+        // The first two map latents to pictures, `force_upcast` is a workaround for f16, and
+        // `block_out_channels` repeats the decoder's.
         fields.ignore(&[
             "latent_magnitude",
             "latent_shift",
@@ -88,7 +88,8 @@ fn blocks(fields: &mut Fields, key: &str, default: [usize; 4]) -> Result<Vec<usi
     }
 }
 
-/// The one width of all levels: the network has no layer between levels of different widths.
+/// The number of channels, which must be the same for all levels: the network has no layer between levels of
+/// different numbers of channels.
 fn width(fields: &mut Fields, key: &str, levels: usize) -> Result<usize, Error> {
     let widths = match fields.get(key) {
         None => vec![64; 4],
