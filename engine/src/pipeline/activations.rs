@@ -1,6 +1,6 @@
-//! What the products of a model read while it draws: the mean square of every input channel.
+//! Statistics of the inputs of a model's products during drawing: the mean square of every input channel.
 //!
-//! A converter that knows which channels are large rounds their weights with more care.
+//! A converter that knows which channels are large can round their weights more carefully.
 
 use std::{
     collections::BTreeMap,
@@ -18,20 +18,20 @@ use crate::{
     graph::{Graph, PreparedGraph, PreparedNode},
 };
 
-/// Mean squares of what every product reads, by component and name of its weight.
+/// Mean squares of the input of every product, by component and name of its weight.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ActivationMoments {
     means: BTreeMap<(String, String), Vec<f32>>,
 }
 
 impl ActivationMoments {
-    /// Of each input channel of the weight `name` in `component`: the mean of x² over all rows, pixels, steps and
-    /// pictures. `None` where the product never ran, as those of the VAE's encoder.
+    /// For each input channel of the weight `name` in `component`: the mean of x² over all rows, pixels,
+    /// steps and pictures. `None` if the product never ran, such as those of the VAE's encoder.
     pub fn get(&self, component: &str, name: &str) -> Option<&[f32]> {
         self.means.get(&(component.to_owned(), name.to_owned())).map(Vec::as_slice)
     }
 
-    /// All of them: component, name of the weight, means.
+    /// All entries: component, name of the weight, means.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str, &[f32])> {
         self.means
             .iter()
@@ -40,11 +40,12 @@ impl ActivationMoments {
 }
 
 impl Pipeline {
-    /// Draws all of `requests` and collects what the products of every graph read meanwhile. `observer` is told the
-    /// request, counted from 0, beside the event.
+    /// Draws all of `requests` and collects statistics of the inputs of every graph's products. `observer`
+    /// receives the index of the request, from 0, with each event.
     ///
-    /// With step caching, only full evaluations count. Meant for files in f32 or f16: a product with quantized weights reads quantized values, and is left out. The
-    /// result does not depend on the number of threads.
+    /// With step caching, only full evaluations count. Intended for files in f32 or f16: a product with
+    /// quantized weights reads quantized values, and is left out. The result does not depend on the number of
+    /// threads.
     ///
     /// # Errors
     /// As [`Pipeline::generate`].
@@ -75,9 +76,9 @@ struct ChannelSums {
 }
 
 impl Sums {
-    /// Adds `x [.., channels]`, which the product with `weight` reads.
+    /// Adds `x [.., channels]`, the input of the product with `weight`.
     fn add(&mut self, component: &str, weight: &WeightSpec, x: &[f32]) {
-        // Matrices and convolutions have their input channels second.
+        // The input channels are the second axis of matrices and convolutions.
         let channels = weight.shape[1];
         let key = (component.to_owned(), weight.name.clone());
         let entry =
@@ -98,7 +99,7 @@ impl Sums {
     }
 }
 
-/// A backend whose graphs are watched whenever they run.
+/// A backend whose graphs are watched in every run.
 #[derive(Debug)]
 struct Watching {
     inner: Arc<dyn Backend>,
@@ -203,7 +204,7 @@ mod tests {
         graph::GraphBuilder,
     };
 
-    /// A watched backend answers as the backend inside, and the backend that it falls back to is watched too.
+    /// A watched backend gives the same answers as the backend inside it, and its fallback is watched too.
     #[test]
     fn a_watched_backend_answers_as_the_one_inside() {
         let mut graph = GraphBuilder::new();

@@ -1,4 +1,5 @@
-//! Pipelines from files: opened, and changed by other weights, branches, words and another autoencoder.
+//! Opens pipelines from files, and changes them: other weights, low-rank branches, words and another
+//! autoencoder.
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
@@ -16,15 +17,15 @@ use crate::{
 };
 
 impl Pipeline {
-    /// Opens an `.sdq` file. Costs milliseconds whatever its size: weights are mapped, not read.
+    /// Opens an `.sdq` file. Takes milliseconds for any size: weights are mapped, not read.
     ///
     /// # Errors
-    /// When the file is damaged, not a model, or one that sdq cannot run.
+    /// When the file is damaged, not a model, or not supported.
     pub fn open(path: &Path, options: &PipelineOptions) -> Result<Pipeline, Error> {
         Pipeline::new(SdqFile::open(path)?, options)
     }
 
-    /// Opens a model that is already in memory, as [`SdqFile::from_static`] takes it.
+    /// Opens a model that is already in memory, see [`SdqFile::from_static`].
     ///
     /// # Errors
     /// As [`Pipeline::open`].
@@ -77,13 +78,14 @@ impl Pipeline {
         Pipeline { networks: self.networks.into_iter().map(change).collect(), ..self }
     }
 
-    /// This model under another bound, see [`PipelineOptions::max_memory`].
+    /// This model with another memory limit, see [`PipelineOptions::max_memory`].
     pub fn with_max_memory(&self, max_memory: Option<u64>) -> Pipeline {
         Pipeline { max_memory, ..self.clone() }
     }
 
-    /// This model with `weights`, by their `component.weight` names, from `other`'s file: what a file would draw that
-    /// stores just these as the other does. Weights that `other` has from elsewhere are read from its own file.
+    /// This model with `weights`, named `component.weight`, from `other`'s file: it draws what a model would
+    /// whose file stores exactly these weights as `other`'s does. Weights that `other` overlays from
+    /// elsewhere are read from its own file.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when the models have other weights.
@@ -118,16 +120,17 @@ impl Pipeline {
         Ok(adapted)
     }
 
-    /// This model with one more word, which stands for `vectors`: each text encoder reads those that have its width.
+    /// This model with one more word, represented by `vectors`: each text encoder reads those of its own
+    /// size.
     ///
     /// # Errors
-    /// [`Error::Word`] when an encoder has none.
+    /// [`Error::Word`] when there are none for an encoder.
     pub fn with_word(&self, word: &str, vectors: &[WordVectors]) -> Result<Pipeline, Error> {
         let words = Arc::new(self.words.with(word, vectors, &self.model.text_encoders)?);
         Ok(Pipeline { words, ..self.clone() })
     }
 
-    /// This model with the autoencoder in `file` in place of its own.
+    /// This model with the autoencoder in `file` instead of its own.
     ///
     /// # Errors
     /// When there is none, or it does not fit the model.

@@ -18,17 +18,18 @@ use crate::{
     tensor::{channels_first, channels_last},
 };
 
-/// The latents that a picture encodes to, before scaling.
+/// The distribution of the latents of a picture, before scaling.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     /// `[batch, latent_channels, h, w]`.
     pub mean: Tensor,
-    /// Standard deviations, `[batch, latent_channels, h, w]`; `None` where the encoder gives latents and no distribution.
+    /// Standard deviations, `[batch, latent_channels, h, w]`; `None` where the encoder returns latents and no
+    /// distribution.
     pub std: Option<Tensor>,
 }
 
 impl Moments {
-    /// The moments of the latents as the U-Net reads them.
+    /// The moments after scaling, as the U-Net reads them.
     pub(super) fn scaled(mut self, autoencoder: &dyn Autoencoder) -> Moments {
         let pixels = self.mean.shape()[2..].iter().product();
         autoencoder.scale_latents(self.mean.values_mut(), pixels);
@@ -38,8 +39,8 @@ impl Moments {
         self
     }
 
-    /// Latents drawn from the distribution, as diffusers' `DiagonalGaussianDistribution.sample` draws them; where there is
-    /// none, nothing is drawn.
+    /// A sample of the latents, drawn as in diffusers' `DiagonalGaussianDistribution.sample`; where there is
+    /// no distribution, no noise is drawn.
     pub(super) fn sample(&self, noise: &mut dyn NoiseSource) -> Vec<f32> {
         let Some(std) = &self.std else { return self.mean.values().to_vec() };
         let mut latents = vec![0.0; self.mean.values().len()];
@@ -50,7 +51,7 @@ impl Moments {
         latents
     }
 
-    /// Advances `noise` as [`sample`](Moments::sample) does, without a sample.
+    /// Advances `noise` as [`sample`](Moments::sample) does, without returning a sample.
     pub(super) fn skip_sample(&self, noise: &mut dyn NoiseSource) {
         if let Some(std) = &self.std {
             noise.fill_standard_normal(&mut vec![0.0; std.values().len()]);
@@ -58,7 +59,7 @@ impl Moments {
     }
 }
 
-/// Bounds of the logarithm of the variance; diffusers' `DiagonalGaussianDistribution` clamps the same way.
+/// Bounds of the logarithm of the variance, as in diffusers' `DiagonalGaussianDistribution`.
 const LOG_VARIANCE: (f32, f32) = (-30.0, 20.0);
 
 /// The VAE's decoder for one size.
@@ -67,27 +68,27 @@ pub(super) struct Decoder<'w> {
     network: &'w Network,
     graph: Graph,
     stages: Stages,
-    /// Everything at once, where memory is enough for that.
+    /// The whole decoder in one graph, where memory is sufficient.
     whole: Option<(GraphKey, Box<dyn Executable + 'w>)>,
-    /// `[height, width, 3]` where it is not.
+    /// `[height, width, 3]`, where the decoder runs in stages.
     pixels: Option<Pages>,
     width: usize,
     height: usize,
 }
 
 impl<'w> Decoder<'w> {
-    /// Gives its graph back.
+    /// Returns its graph to `compiled`.
     pub(super) fn finish(self, compiled: &mut Compiled<'w>) {
         self.whole.into_iter().for_each(|graph| compiled.give_back(graph));
     }
 
-    /// `latents [latent_channels, h, w]` as the loop left them → picture.
+    /// `latents [latent_channels, h, w]` from the denoising loop → picture.
     pub(super) fn decode(&mut self, latents: &[f32]) -> Result<Picture, Error> {
         let (width, height) = (self.width, self.height);
         picture::from_pixels("the VAE decoder", self.pixels(latents)?, width, height)
     }
 
-    /// The same before it becomes bytes: `[height, width, 3]`, mostly in -1..=1.
+    /// The same before rounding to bytes: `[height, width, 3]`, mostly in -1..=1.
     pub(super) fn pixels(&mut self, latents: &[f32]) -> Result<&[f32], Error> {
         let autoencoder = self.autoencoder;
         let mut unscaled = latents.to_vec();
@@ -108,13 +109,13 @@ impl<'w> Decoder<'w> {
 }
 
 impl Pipeline {
-    /// The decoder for latents of `height x width` latent pixels, all at once.
+    /// The decoder for latents of `size` (height, width), in one graph.
     pub(super) fn decoder(&self, size: (usize, usize)) -> Result<Decoder<'_>, Error> {
         let stages = self.decoder_stages(size, 0, |stager| stager.whole())?;
         self.decoder_in_stages(size, stages, &mut Compiled::dropped())
     }
 
-    /// The decoder as `choose` wants it cut, beside `scratch` bytes that the backend holds anyway.
+    /// Cuts the decoder as `choose` decides; the backend holds `scratch` bytes of working memory anyway.
     pub(super) fn decoder_stages<T>(
         &self,
         (height, width): (usize, usize),
@@ -145,11 +146,12 @@ impl Pipeline {
         Ok(Decoder { autoencoder, network, graph, stages, whole, pixels: None, width, height })
     }
 
-    /// Pictures from `latents [batch, latent_channels, h, w]`, scaling factor still applied.
+    /// Pictures from `latents [batch, latent_channels, h, w]`, which are still multiplied by the scaling
+    /// factor.
     ///
     /// # Errors
-    /// When the shape is not that of latents, values are not finite, or there is not enough memory however the picture
-    /// is cut.
+    /// When the shape is not that of latents, values are not finite, or memory is insufficient however the
+    /// picture is cut.
     pub fn decode_latents(&self, latents: &Tensor) -> Result<Vec<Picture>, Error> {
         let [batch, _, height, width] =
             latents.picture_shape("latents", self.model.autoencoder.latent_channels())?;

@@ -1,12 +1,14 @@
-//! Step caching: what an evaluation of the U-Net may take from an earlier one. `docs/caching.md` has costs and errors.
+//! Step caching: parts of an evaluation of the U-Net that are reused from an earlier one. `docs/caching.md`
+//! has costs and errors.
 
 use std::{fmt, str::FromStr};
 
 use super::{Pipeline, Settings, guidance::Guidance};
 use crate::Error;
 
-/// What most evaluations of the U-Net do without. Evaluation 0 of a run and every `every`-th after it are full and fill
-/// the cache that the others read. Read and written as `deepcache:EVERY`, `deepcache:EVERY:SKIP` and `guidance:EVERY`.
+/// The part of the U-Net that most evaluations leave out. Evaluation 0 of a run and every `every`-th after it
+/// are full and fill the cache that the others read. Written as `deepcache:EVERY`, `deepcache:EVERY:SKIP` and
+/// `guidance:EVERY`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Caching {
     /// Nothing: every evaluation is full.
@@ -15,22 +17,22 @@ pub enum Caching {
     /// The network below a skip connection: DeepCache. Ma et al. 2023, arXiv:2312.00858, section 3.2, with equal
     /// intervals.
     Deep {
-        /// Evaluations from one full one to the next, at least 2.
+        /// The interval between full evaluations, at least 2.
         every: usize,
-        /// The deepest skip connection that is still computed, from 0, the first convolution's.
+        /// The deepest skip connection that is still computed. 0 is that of the first convolution.
         skip: usize,
     },
-    /// All branches of guidance but the prompt's: what guidance added to that one is added again,
-    /// `noise_pred = cond + (guided - cond)` with the difference of the last full evaluation. After the CFG-Cache of Lv et
-    /// al. 2024, arXiv:2410.19355, section 3.3, without its weighting by frequency. Where guidance is off, all
+    /// All branches of guidance except the prompt's: the difference that guidance made at the last full
+    /// evaluation is added again, `noise_pred = cond + (guided - cond)`. After the CFG-Cache of Lv et al.
+    /// 2024, arXiv:2410.19355, section 3.3, without its weighting by frequency. Without guidance, all
     /// evaluations are full.
     Guidance {
-        /// Evaluations from one full one to the next, at least 2.
+        /// The interval between full evaluations, at least 2.
         every: usize,
     },
 }
 
-/// What [`Caching::from_str`] takes.
+/// The accepted forms of [`Caching::from_str`].
 const EXPECTED: &str =
     "expected deepcache:EVERY, deepcache:EVERY:SKIP or guidance:EVERY, such as deepcache:3";
 
@@ -70,13 +72,13 @@ impl Caching {
         }
     }
 
-    /// Whether branches of guidance are cached, and so are evaluated one after the other.
+    /// Whether branches of guidance are cached, and therefore evaluated one after the other.
     pub(super) fn splits_guidance(self) -> bool {
         matches!(self, Caching::Guidance { .. })
     }
 }
 
-/// Which evaluations of a run are full. Steps are indices of evaluations in the whole schedule.
+/// The full evaluations of a run. Steps are indices of evaluations in the whole schedule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CacheSchedule {
     pub(super) caching: Caching,
@@ -118,7 +120,7 @@ impl Settings {
 }
 
 impl Pipeline {
-    /// Fails where this model cannot do it.
+    /// Fails if this model does not support `caching`.
     pub(super) fn check_caching(&self, caching: Caching) -> Result<(), Error> {
         let refused = |expected: &str| {
             let (found, expected) = (caching.to_string(), expected.to_owned());
@@ -185,7 +187,7 @@ mod tests {
     }
 
     proptest! {
-        /// Held against counting from the first evaluation on.
+        /// Compares with counting from the first evaluation on.
         #[test]
         fn every_so_many_evaluations_one_is_full(every in 2..9_usize, first_step in 0..20_usize, deep in any::<bool>()) {
             let caching = if deep { Caching::Deep { every, skip: 0 } } else { Caching::Guidance { every } };
@@ -213,7 +215,7 @@ mod tests {
         ] {
             assert_eq!(wrong.parse::<Caching>(), Err(EXPECTED.to_owned()), "{wrong}");
         }
-        // Whether a model can do it is asked later.
+        // Parsing does not check whether a model supports it.
         assert_eq!("guidance:0".parse(), Ok(Caching::Guidance { every: 0 }));
     }
 }

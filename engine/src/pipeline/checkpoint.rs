@@ -1,7 +1,8 @@
-//! Runs that survive: everything that an unfinished run needs, in a small file, and the way back.
+//! Saved runs: writes everything that an unfinished run needs to a small file, and reads it again.
 //!
-//! The file is a safetensors file. Its metadata say what was asked for and of which model; its tensors are finished
-//! latents and, of pictures in work, latents, generator, and what their schedulers remember.
+//! The file is a safetensors file. Its metadata contain the request and identify the model; its tensors are
+//! finished latents and, for each picture in progress, its latents, generator, and the state of its
+//! scheduler.
 
 use std::path::{Path, PathBuf};
 
@@ -18,30 +19,30 @@ use super::{
 };
 use crate::{Error, Mask, Picture, Tensor, rng::TorchCpuGenerator};
 
-/// Key of the metadata that describe the run; the caller's notes stand beside it.
+/// Key of the metadata that describe the run; the caller's notes have keys of their own.
 const RUN: &str = "sdq.run";
-/// Version of what is written under it. Version 2, which spelled the request otherwise, is still read.
+/// Version of the metadata's format. Version 2, which wrote the request in another form, can still be read.
 const VERSION: u64 = 3;
-/// Most pictures that a run may have in work.
+/// Maximum number of pictures in progress.
 const MAX_BEGUN: usize = 1024;
-/// Most tensors that a scheduler may remember.
+/// Maximum number of tensors in the state of a scheduler.
 const MAX_HISTORY: usize = 64;
 
-/// How far a run is.
+/// The progress of a run.
 #[derive(Default)]
 pub(super) struct Progress {
     /// Final latents of the first pictures, each `[1, channels, h, w]`.
     pub(super) finished: Vec<Tensor>,
-    /// The pictures after them, all at the same step.
+    /// The pictures in progress, all at the same step.
     pub(super) begun: Vec<Drawing>,
 }
 
-/// A run at a moment at which it can be saved.
+/// The state of a run at a moment at which it can be saved.
 pub struct Checkpoint<'a> {
     pipeline: &'a Pipeline,
     settings: &'a Settings,
     finished: &'a [Tensor],
-    /// Those that are drawn together, and those that wait.
+    /// Pictures that are drawn together, and those that wait.
     begun: [&'a [Drawing]; 2],
 }
 
@@ -65,12 +66,13 @@ impl<'a> Checkpoint<'a> {
         self.begun.into_iter().flatten()
     }
 
-    /// Whether all latents are there, so that only decoding is left.
+    /// Whether all latents are finished, so that only decoding is left.
     pub fn is_denoised(&self) -> bool {
         self.finished.len() == self.settings.request.count
     }
 
-    /// Writes the run to `path`: beside it first, then renamed. `notes` are kept for the caller, names and texts.
+    /// Writes the run to a temporary file next to `path`, which is then renamed. `notes` are names and texts
+    /// of the caller, to be read with [`SavedRun::note`].
     ///
     /// # Errors
     /// [`Error::SavedRun`] when the file cannot be written.
@@ -104,7 +106,7 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
-/// What a safetensors error says beside the path.
+/// The message of a safetensors error without the path.
 fn reason(error: &safetensors::SafetensorsError) -> String {
     error.problem.to_string()
 }
@@ -113,7 +115,7 @@ fn metadata<'f>(file: &'f SafetensorsFile, name: &str) -> Option<&'f str> {
     file.metadata().iter().find(|(key, _)| key == name).map(|(_, text)| text.as_str())
 }
 
-/// Tensors on their way into a file.
+/// Tensors to be written to a file.
 #[derive(Default)]
 struct Tensors(Vec<(String, DType, Vec<usize>, Vec<u8>)>);
 
@@ -165,7 +167,7 @@ impl Tensors {
     }
 }
 
-/// A run that was saved, opened.
+/// A saved run that has been opened.
 #[derive(Debug)]
 pub struct SavedRun {
     path: PathBuf,
@@ -175,10 +177,10 @@ pub struct SavedRun {
 }
 
 impl SavedRun {
-    /// Opens what [`Checkpoint::save`] wrote.
+    /// Opens a file that [`Checkpoint::save`] wrote.
     ///
     /// # Errors
-    /// [`Error::SavedRun`] when it is something else, or damaged.
+    /// [`Error::SavedRun`] when it is another kind of file, or damaged.
     pub fn open(path: &Path) -> Result<SavedRun, Error> {
         let failed = |problem: String| Error::SavedRun { path: path.to_owned(), problem };
         let file = SafetensorsFile::open(path).map_err(|error| failed(reason(&error)))?;
@@ -194,22 +196,22 @@ impl SavedRun {
         Ok(saved)
     }
 
-    /// What was asked for, with the model's defaults filled in.
+    /// The request, with the model's defaults filled in.
     pub fn request(&self) -> &Request {
         &self.request
     }
 
-    /// Evaluations of the U-Net that are behind the run, of all its pictures.
+    /// The number of finished evaluations of the U-Net, over all pictures.
     ///
     /// # Errors
-    /// [`Error::SavedRun`] when the file does not say.
+    /// [`Error::SavedRun`] when the file does not contain it.
     pub fn steps_done(&self, settings: &Settings) -> Result<usize, Error> {
         let (finished, begun) = (self.count("finished")?, self.count("begun")?);
         let step = if begun == 0 { 0 } else { self.count("step")?.saturating_sub(settings.first_step) };
         Ok(finished.saturating_mul(settings.evaluations).saturating_add(begun.saturating_mul(step)))
     }
 
-    /// A text that was saved beside the run.
+    /// A note that was saved with the run.
     pub fn note(&self, name: &str) -> Option<&str> {
         metadata(&self.file, name)
     }
@@ -350,8 +352,8 @@ impl SavedRun {
     }
 }
 
-/// The request of a saved run as [`Request`] spells it now. Version 2 wrote all of its fields, wrote a variation as a list,
-/// and took prompts as plain where it did not say.
+/// The request of a saved run in the current form of [`Request`]. Version 2 wrote all fields, wrote a
+/// variation as a list, and read prompts as plain text by default.
 fn upgraded(mut request: Value, version: u64) -> Value {
     if version == 2
         && let Some(fields) = request.as_object_mut()

@@ -1,4 +1,4 @@
-//! One version of a model measured against another: where a difference between their pictures comes from.
+//! Compares two versions of a model: the stages at which their pictures begin to differ.
 
 use std::ops::ControlFlow;
 
@@ -8,20 +8,20 @@ use crate::{
     metrics::{psnr, relative_error, ssim},
 };
 
-/// What [`compare`] found for one prompt and seed. Errors are `‖other - reference‖ / ‖reference‖`, ratios are in
-/// decibels and infinite where pictures are equal.
+/// The result of [`compare`] for one prompt and seed. Errors are `‖other - reference‖ / ‖reference‖`; ratios
+/// are in decibels and infinite for equal pictures.
 #[derive(Clone, Debug)]
 pub struct Comparison {
-    /// Error of the text states, with guidance those of the negative prompt too.
+    /// Error of the text states, with guidance including those of the negative prompt.
     pub text_states: f64,
-    /// Error of the predicted noise at every step, guidance applied: both U-Nets on the reference's latents and text
-    /// states.
+    /// Error of the predicted noise at every step, with guidance: both U-Nets read the reference's latents
+    /// and text states.
     pub noise_pred: Vec<f64>,
-    /// Both decoders on the reference's final latents: peak signal-to-noise ratio.
+    /// Peak signal-to-noise ratio of the decoders: both read the reference's final latents.
     pub decoder_psnr: f64,
-    /// The pictures, each of its model alone: peak signal-to-noise ratio.
+    /// Peak signal-to-noise ratio of the pictures that each model draws by itself.
     pub psnr: f64,
-    /// The pictures: structural similarity, see [`ssim`].
+    /// Structural similarity of these pictures, see [`ssim`].
     pub ssim: f64,
     /// The reference's picture.
     pub reference: Picture,
@@ -29,15 +29,16 @@ pub struct Comparison {
     pub other: Picture,
 }
 
-/// Draws the first picture of `request` with both models and measures every stage of `other` on what the reference
-/// hands to its own. Where the request is silent, the reference's defaults and scheduler config hold for both. Every
-/// evaluation is full, whatever the request says of caching: what is measured is the model.
+/// Draws the first picture of `request` with both models and measures every stage of `other` on the inputs of
+/// the reference's stage. For fields that the request leaves open, the reference's defaults and scheduler
+/// config apply to both. Every evaluation is full, even if the request asks for caching, because the
+/// comparison is of models.
 ///
-/// `observer` is told of two runs: as `image` 0 the reference's, each step of which evaluates both U-Nets, as `image`
-/// 1 the other's own.
+/// `observer` receives the events of two runs: `image` 0 is the reference's, each step of which evaluates
+/// both U-Nets, and `image` 1 is the other's own.
 ///
 /// # Errors
-/// [`Error::Mismatch`] when the models have other weights or read the prompt as other tokens; else as
+/// [`Error::Mismatch`] when the models have other weights or tokenize the prompt differently; otherwise as
 /// [`Pipeline::generate`].
 pub fn compare(
     reference: &Pipeline,
@@ -77,7 +78,7 @@ pub fn compare(
     })
 }
 
-/// The reference's run: its final latents, and the error of the other's U-Net at every step of it.
+/// The reference's run: its final latents, and the error of the other's U-Net at each step.
 fn follow(
     reference: &Pipeline,
     other: &Pipeline,
@@ -128,7 +129,7 @@ fn run(
     Ok(drawing.latents)
 }
 
-/// Both models have the same components and weights, whatever is in them.
+/// Checks that both models have the same components and names of weights; their values may differ.
 pub(super) fn check_weights(reference: &Pipeline, other: &Pipeline) -> Result<(), Error> {
     let (expected, found) = (reference.model.components(), other.model.components());
     if expected != found {
@@ -156,7 +157,7 @@ pub(super) fn check_weights(reference: &Pipeline, other: &Pipeline) -> Result<()
     Ok(())
 }
 
-/// Both models read the prompts as the same tokens.
+/// Checks that both models tokenize the prompts alike.
 fn check_tokens(reference: &Pipeline, other: &Pipeline, settings: &Settings) -> Result<(), Error> {
     for branch in settings.branches() {
         let (expected, found) = (reference.tokenize(branch.prompt)?, other.tokenize(branch.prompt)?);

@@ -1,4 +1,4 @@
-//! Compiled graphs that outlive a run, so that the next one of the same size compiles nothing.
+//! Compiled graphs that are kept after a run, so that the next run of the same size compiles nothing.
 
 use super::run_plan::PlannedGraph;
 use crate::{Error, Network, backend::Executable};
@@ -7,18 +7,18 @@ use crate::{Error, Network, backend::Executable};
 #[derive(Default)]
 pub struct Compiled<'w> {
     keeps: bool,
-    /// Whether there is memory for the graphs of the present run.
+    /// Whether there is memory to keep the graphs of the current run.
     fits: bool,
     graphs: Vec<(GraphKey, Box<dyn Executable + 'w>)>,
 }
 
-/// Tells the graphs of a pipeline apart.
+/// Identifies a graph of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GraphKey {
     pub(super) component: &'static str,
-    /// Which of the component's graphs.
+    /// The index of the graph within the component.
     pub(super) part: usize,
-    /// Everything that its shapes depend on.
+    /// All sizes on which its shapes depend.
     pub(super) sizes: Vec<usize>,
 }
 
@@ -33,7 +33,7 @@ impl std::fmt::Debug for Compiled<'_> {
 }
 
 impl<'w> Compiled<'w> {
-    /// Drops graphs as soon as a run is done with them: least memory.
+    /// Drops graphs as soon as a run no longer needs them: minimal memory.
     pub fn dropped() -> Compiled<'w> {
         Compiled::default()
     }
@@ -43,7 +43,7 @@ impl<'w> Compiled<'w> {
         Compiled { keeps: true, fits: true, graphs: Vec::new() }
     }
 
-    /// Graphs that are kept now.
+    /// The number of graphs that are kept.
     pub fn count(&self) -> usize {
         self.graphs.len()
     }
@@ -52,7 +52,7 @@ impl<'w> Compiled<'w> {
         self.keeps
     }
 
-    /// Prepares for a run: drops the graphs that it does not use, and keeps none where its memory does not allow for them.
+    /// Prepares for a run: drops graphs that it does not use, and keeps none where memory is insufficient.
     pub(super) fn prepare(&mut self, fits: bool, is_used: impl Fn(&GraphKey) -> bool) {
         self.fits = fits;
         self.graphs.retain(|(key, _)| fits && is_used(key));
@@ -70,7 +70,7 @@ impl<'w> Compiled<'w> {
         }
     }
 
-    /// Takes back a graph that is not needed any more, to keep or to drop it.
+    /// Takes back a graph that is no longer needed, and keeps or drops it.
     pub(super) fn give_back(&mut self, graph: (GraphKey, Box<dyn Executable + 'w>)) {
         if self.keeps && self.fits {
             self.graphs.push(graph);

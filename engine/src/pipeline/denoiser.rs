@@ -1,4 +1,5 @@
-//! Latents and a step → predicted noise: the U-Net with everything that does not change over the steps done once.
+//! Latents and a step → predicted noise: the U-Net, with everything that is the same in all steps computed
+//! once.
 
 use super::{
     Pipeline, Settings,
@@ -17,12 +18,13 @@ use crate::{
     tensor::write_channels_first,
 };
 
-/// What the U-Net evaluates at once.
+/// The pictures and branches of guidance that the U-Net evaluates at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batching {
     /// Pictures that are drawn together.
     pub pictures: usize,
-    /// Whether the branches of guidance are evaluated one after the other, which halves the memory and costs time.
+    /// Whether the branches of guidance are evaluated one after the other, which halves the memory but takes
+    /// more time.
     pub split_guidance: bool,
 }
 
@@ -30,7 +32,7 @@ impl Batching {
     /// One picture, all branches at once.
     pub(super) const ONE: Batching = Batching { pictures: 1, split_guidance: false };
 
-    /// Evaluations that a step takes for so many branches of guidance.
+    /// The number of evaluations that a step needs for `branches` branches of guidance.
     pub(super) fn groups(self, branches: usize) -> usize {
         if self.split_guidance { branches } else { 1 }
     }
@@ -42,35 +44,35 @@ pub(super) struct Denoiser<'w> {
     /// The networks that run beside it.
     companions: Vec<StepRun<'w>>,
     label: &'static str,
-    /// For each evaluation of a step, where there are several: what the inner layers made last.
+    /// If there are several evaluations in a step, for each of them the kept output of the inner layers.
     deep_states: Vec<Pages>,
     schedule: CacheSchedule,
     guidance: Guidance,
     steps: usize,
     batching: Batching,
-    /// Rows of the conditioning.
+    /// The number of rows of the conditioning.
     branches: usize,
     layout: Layout,
-    /// Channels beside the latents, `[pictures, extra channels, h, w]`.
+    /// Channels that are read beside the latents, `[pictures, extra channels, h, w]`.
     extra_channels: Vec<f32>,
     /// Predictions of the branches, `[branches, pictures, out_channels, h, w]`.
     branch_preds: Vec<f32>,
-    /// What guidance last added to the prompt's branch, `[pictures, out_channels, h, w]`.
+    /// The difference that guidance last added to the prompt's branch, `[pictures, out_channels, h, w]`.
     guidance_added: Vec<f32>,
 }
 
-/// Channels and pixels of what goes in and comes out.
+/// Numbers of channels and pixels of input and output.
 #[derive(Clone, Copy)]
 struct Layout {
     latent_channels: usize,
     in_channels: usize,
     out_channels: usize,
-    /// Of the latents.
+    /// Pixels of the latents.
     pixels: usize,
 }
 
 impl<'w> Denoiser<'w> {
-    /// The denoiser as `plan` says, whose branches are the rows of `conditioning` and whose schedule is `timesteps`.
+    /// The denoiser for `plan`. The rows of `conditioning` are the branches, `timesteps` is the schedule.
     pub(super) fn new(
         pipeline: &'w Pipeline,
         conditioning: &Conditioning,
@@ -122,37 +124,39 @@ impl<'w> Denoiser<'w> {
         })
     }
 
-    /// Gives its graphs back.
+    /// Returns its graphs to `compiled`.
     pub(super) fn finish(self, compiled: &mut Compiled<'w>) {
         self.companions.into_iter().chain([self.network]).for_each(|network| network.finish(compiled));
     }
 
-    /// What it evaluates at once.
+    /// The pictures and branches that it evaluates at once.
     pub(super) fn batching(&self) -> Batching {
         self.batching
     }
 
-    /// Sets what the model reads beside the latents, `[1, extra channels, h, w]` for each picture, for all later steps.
+    /// Sets the channels that the model reads beside the latents, `[1, extra channels, h, w]` for each
+    /// picture, for all later steps.
     pub(super) fn set_extra_channels<'t>(&mut self, pictures: impl IntoIterator<Item = &'t Tensor>) {
         self.extra_channels = pictures.into_iter().flat_map(Tensor::values).copied().collect();
     }
 
-    /// Takes up these pictures, all at the same step: after this, [`predict`](Denoiser::predict) goes on where they are.
+    /// Switches to these pictures, all at the same step: after this, [`predict`](Denoiser::predict) continues
+    /// at that step.
     pub(super) fn take_up(&mut self, drawings: &[Drawing]) -> Result<(), Error> {
         self.set_extra_channels(drawings.iter().filter_map(|drawing| drawing.extra_channels.as_ref()));
         let step = drawings.first().map_or(0, |drawing| drawing.step);
         let full_inputs = drawings.iter().filter_map(|drawing| drawing.full_input.as_ref());
         let full_inputs: Vec<f32> = full_inputs.flat_map(Tensor::values).copied().collect();
         if step < self.steps && !self.schedule.is_full(step) && !full_inputs.is_empty() {
-            // The caches depend on nothing else, so they become what they were.
+            // The caches depend only on this input, so they get the values that they had.
             let mut noise_pred = vec![0.0; self.branch_preds.len() / self.branches];
             self.predict(&full_inputs, self.schedule.last_full(step), &mut noise_pred)?;
         }
         Ok(())
     }
 
-    /// Predicted noise for `latents [pictures, channels, h, w]` at `step`, guided. Where the schedule says so it is made with
-    /// what the last full evaluation left.
+    /// Predicted noise for `latents [pictures, channels, h, w]` at `step`, with guidance. Where the cache
+    /// schedule says so, parts of it are reused from the last full evaluation.
     pub(super) fn predict(
         &mut self,
         latents: &[f32],
@@ -212,8 +216,8 @@ impl<'w> Denoiser<'w> {
         result
     }
 
-    /// The network itself, after its companions, on `rows` as [`StepRun::set_latents`] takes them → their place in the branches' predictions. `group`
-    /// is the number of the evaluation in its step.
+    /// Runs the companions and then the network itself on `rows`, see [`StepRun::set_latents`], and writes the
+    /// branches' predictions. `group` is the index of the evaluation within its step.
     fn evaluate<'r>(
         &mut self,
         rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)> + Clone,
@@ -254,7 +258,7 @@ impl<'w> Denoiser<'w> {
     }
 }
 
-/// Rows and tokens of `conditioning`, if it is what the U-Net reads.
+/// The number of rows and tokens of `conditioning`, after a check that the U-Net can read it.
 fn check(conditioning: &Conditioning, denoiser: &dyn DenoiserNetwork) -> Result<(usize, usize), Error> {
     let error = |field, found: String, expected: String| Error::Request { field, found, expected };
     let shape = conditioning.text_states.shape();
@@ -285,7 +289,7 @@ fn check(conditioning: &Conditioning, denoiser: &dyn DenoiserNetwork) -> Result<
 }
 
 impl Pipeline {
-    /// The U-Net for one picture of `settings`, every evaluation in full: its callers ask about the model.
+    /// The U-Net for one picture of `settings`, with full evaluations only: its callers examine the model.
     pub(super) fn denoiser(
         &self,
         settings: &Settings,
@@ -296,7 +300,8 @@ impl Pipeline {
         self.denoiser_of(conditioning, settings.guidance, timesteps, size)
     }
 
-    /// The U-Net for latents of `size`, the rows of `conditioning` and any timesteps, every evaluation in full.
+    /// The U-Net for latents of `size`, the rows of `conditioning` and any timesteps, with full evaluations
+    /// only.
     fn denoiser_of(
         &self,
         conditioning: &Conditioning,
@@ -310,8 +315,8 @@ impl Pipeline {
         Denoiser::new(self, conditioning, guidance, timesteps, plan, &mut Compiled::dropped())
     }
 
-    /// One evaluation of the U-Net: `latents [batch, in_channels, h, w]`, what it is shown beside them included, and
-    /// `timestep` on the training clock → predicted noise `[batch, out_channels, h, w]`.
+    /// One evaluation of the U-Net: `latents [batch, in_channels, h, w]`, which include the extra channels,
+    /// and `timestep` (in training timesteps) → predicted noise `[batch, out_channels, h, w]`.
     ///
     /// # Errors
     /// When the shapes do not fit the model or each other, or memory runs out.

@@ -1,4 +1,4 @@
-//! One picture while it is drawn: everything that changes from step to step, and what it started from.
+//! A picture in progress: everything that changes from step to step, and its start.
 
 use sdq_schedulers::{NoiseSource, Scheduler};
 
@@ -9,45 +9,46 @@ use super::{
 };
 use crate::{Error, Tensor, rng::TorchCpuGenerator};
 
-/// A picture on its way from noise.
+/// A picture in progress.
 pub(super) struct Drawing {
-    /// Number of the picture in its request, from 0.
+    /// Index of the picture in its request.
     pub(super) image: usize,
-    /// The step that comes next.
+    /// The next step.
     pub(super) step: usize,
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) generator: TorchCpuGenerator,
     /// `[1, channels, h, w]`.
     pub(super) latents: Tensor,
-    /// The clean latents that the model last aimed at, likewise.
+    /// The model's last estimate of the clean latents, likewise.
     pub(super) predicted_original: Tensor,
-    /// What the model reads beside the latents, `[1, extra channels, h, w]`.
+    /// The channels that the model reads beside the latents, `[1, extra channels, h, w]`.
     pub(super) extra_channels: Option<Tensor>,
-    /// What a model without such channels is held to.
+    /// The part to keep, for a model that has no such channels.
     pub(super) kept: Option<Kept>,
-    /// Which evaluations are full.
+    /// The full evaluations.
     pub(super) schedule: CacheSchedule,
-    /// Where some are not: what the model read at the last full one, `[1, channels, h, w]`. What caches hold follows from it.
+    /// With caching: the model's input at the last full evaluation, `[1, channels, h, w]`. The content of the
+    /// caches follows from it.
     pub(super) full_input: Option<Tensor>,
 }
 
-/// The part of a picture that inpainting leaves as it was. Lugmayr et al. 2022, arXiv:2201.09865, eq. 8, without its
+/// The part of a picture that inpainting preserves. Lugmayr et al. 2022, arXiv:2201.09865, eq. 8, without its
 /// resampling.
 pub(super) struct Kept {
     /// Clean latents of the whole picture, `[1, channels, h, w]`.
     pub(super) original: Tensor,
-    /// The noise that they are mixed with, likewise.
+    /// The noise that is added to them, likewise.
     pub(super) noise: Tensor,
-    /// 1 where the picture is drawn anew, `[h, w]`.
+    /// 1 where the picture is redrawn, `[h, w]`.
     pub(super) mask: Vec<f32>,
-    /// Room for `original` at the noise level of a step.
+    /// Buffer for `original` at the noise level of a step.
     pub(super) noised: Vec<f32>,
 }
 
 impl Drawing {
-    /// Picture `image` of `settings` before its first step; latents are `shape`, `[1, channels, h, w]`. Randomness is
-    /// drawn in the order in which diffusers' pipelines draw it: the picture's latents, the noise, the masked picture's
-    /// latents.
+    /// Picture `image` of `settings` before its first step; latents are `shape`, `[1, channels, h, w]`.
+    /// Random numbers are drawn in the order of diffusers' pipelines: the picture's latents, the noise, the
+    /// masked picture's latents.
     pub(super) fn new(
         settings: &Settings,
         start: &Start,
@@ -79,13 +80,14 @@ impl Drawing {
                 (Some(Tensor::new(shape, [&values[..], &masked].concat())?), None)
             }
             (Some(LatentMask { values, masked: None }), Some((image, original))) => {
-                // diffusers draws the masked picture's latents here for every model, also where no network reads them.
+                // diffusers draws the masked picture's latents here for every model, even if no network reads
+                // them.
                 image.skip_sample(&mut generator);
                 let (original, noise) = (tensor(original)?, tensor(noise)?);
                 let noised = original.values().to_vec();
                 (None, Some(Kept { original, noise, mask: values.clone(), noised }))
             }
-            // Without a picture there is nothing that a mask could keep.
+            // Without a start picture there is nothing to keep.
             (None, _) | (Some(_), None) => (start.edited.clone(), None),
         };
         let latents = tensor(latents)?;
@@ -105,7 +107,7 @@ impl Drawing {
         })
     }
 
-    /// Writes what the model reads now, the latents, scaled.
+    /// Writes the model's input: the latents, scaled.
     pub(super) fn write_model_input(&mut self, model_input: &mut [f32]) -> Result<(), Error> {
         model_input.copy_from_slice(self.latents.values());
         self.scheduler.scale_model_input(model_input, self.step)?;
@@ -115,7 +117,7 @@ impl Drawing {
         Ok(())
     }
 
-    /// Moves the latents to the next step with the model's answer, guidance applied.
+    /// Moves the latents to the next step, given the predicted noise with guidance.
     pub(super) fn advance(&mut self, noise_pred: &[f32]) -> Result<(), Error> {
         let Drawing { step, scheduler, generator, latents, predicted_original, kept, .. } = self;
         scheduler.predict_original(noise_pred, *step, latents.values(), predicted_original.values_mut())?;
@@ -138,8 +140,8 @@ impl Pipeline {
 }
 
 impl Kept {
-    /// Gives the kept part of `latents` the original's values at the noise level of `step`, or without noise after the
-    /// last one.
+    /// Sets the kept part of `latents` to the original's values at the noise level of `step`, or without
+    /// noise after the last one.
     fn put_back(&mut self, scheduler: &dyn Scheduler, step: usize, latents: &mut [f32]) -> Result<(), Error> {
         let Kept { original, noise, mask, noised } = self;
         match step < scheduler.timesteps().len() {
@@ -165,13 +167,14 @@ fn initial_noise(generator: &mut TorchCpuGenerator, variation: Option<Variation>
     noise
 }
 
-/// Spherical interpolation: moves `noise` along the great circle towards `other` by the share `strength` of their angle,
-/// which keeps noise as long as noise is. Shoemake 1985, "Animating rotation with quaternion curves", section 3.3.
+/// Spherical interpolation: moves `noise` along the great circle towards `other` by the share `strength` of
+/// the angle between them, which preserves the norm that noise has. Shoemake 1985, "Animating rotation with
+/// quaternion curves", section 3.3.
 fn rotate_towards(noise: &mut [f32], other: &[f32], strength: f64) {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     let cosine = dot(noise, other) / (dot(noise, noise) * dot(other, other)).sqrt();
     let angle = cosine.clamp(-1.0, 1.0).acos();
-    // Equal noise has no circle through it, and needs none.
+    // For equal noise the circle is undefined, and not needed.
     if angle.sin().abs() < 1e-6 {
         return;
     }

@@ -1,36 +1,36 @@
-//! Guidance: what is evaluated for one picture, and what is made of it.
+//! Guidance: the evaluations for one picture, and how they are combined.
 
 use super::{Pipeline, Request, Settings};
 
 /// One evaluation for one picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Branch<'a> {
-    /// What the text encoders read.
+    /// The prompt for the text encoders.
     pub prompt: &'a str,
-    /// Whether it is what the picture should not show.
+    /// Whether it is the negative prompt.
     pub negative: bool,
 }
 
-/// How the branches of a picture become one prediction.
+/// How the branches of a picture are combined into one prediction.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Guidance {
-    /// There is one branch.
+    /// There is only one branch.
     None,
-    /// Unconditional and conditional: `uncond + scale * (cond - uncond)`. Ho & Salimans 2022, arXiv:2207.12598, eq. 6,
-    /// in the form where a scale of 1 is no guidance. `rescale` gives back some of the amplitude of `cond`:
-    /// Lin et al. 2023, arXiv:2305.08891, eq. 15-16.
+    /// Unconditional and conditional: `uncond + scale * (cond - uncond)`. Ho & Salimans 2022,
+    /// arXiv:2207.12598, eq. 6, in the form in which a scale of 1 is no guidance. `rescale` restores some of
+    /// the amplitude of `cond`: Lin et al. 2023, arXiv:2305.08891, eq. 15-16.
     Prompt { scale: f32, rescale: f32 },
     /// Prompt and picture, picture alone, neither: Brooks et al. 2022, arXiv:2211.09800, eq. 3.
     PromptAndPicture { scale: f32, image_scale: f32 },
 }
 
 impl Guidance {
-    /// Whether `branch` is shown the picture that is to be edited; else zeros are.
+    /// Whether `branch` reads the picture to edit; otherwise it reads zeros.
     pub(super) fn shows_picture(self, branch: usize) -> bool {
         !matches!((self, branch), (Guidance::PromptAndPicture { .. }, 2))
     }
 
-    /// The branch that is shown all that the picture is to be.
+    /// The index of the branch with the complete conditioning.
     pub(super) fn prompt_branch(self) -> usize {
         match self {
             Guidance::Prompt { .. } => 1,
@@ -38,7 +38,7 @@ impl Guidance {
         }
     }
 
-    /// One picture's branches, by their number → its predicted noise.
+    /// Combines one picture's branches, given by index, into its predicted noise.
     pub(super) fn apply<'p>(self, branch: impl Fn(usize) -> &'p [f32], guided: &mut [f32]) {
         match self {
             Guidance::None => guided.copy_from_slice(branch(0)),
@@ -61,14 +61,14 @@ impl Guidance {
     }
 }
 
-/// Moves the standard deviation of `guided` towards that of `cond`, all the way where `rescale` is 1.
+/// Moves the standard deviation of `guided` towards that of `cond`; with a `rescale` of 1 they become equal.
 fn give_back_amplitude(guided: &mut [f32], cond: &[f32], rescale: f32) {
     let full = deviation(cond) / deviation(guided);
     let factor = f64::from(rescale) * full + (1.0 - f64::from(rescale));
     guided.iter_mut().for_each(|value| *value = (f64::from(*value) * factor) as f32);
 }
 
-/// Standard deviation, divided by one less than the count as torch does.
+/// Standard deviation with a divisor of `count - 1`, as in PyTorch.
 fn deviation(values: &[f32]) -> f64 {
     let count = values.len() as f64;
     let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / count;
@@ -77,8 +77,8 @@ fn deviation(values: &[f32]) -> f64 {
 }
 
 impl Pipeline {
-    /// How this model is guided as `settings` ask. A model that was distilled to be told the scale is evaluated once, and
-    /// so is one whose branches would be told the same.
+    /// The kind of guidance of this model for `settings`. A distilled model with the scale as an input is
+    /// evaluated once, and so is a model whose branches would all have the same conditioning.
     pub(super) fn guidance(&self, settings: &Settings) -> Guidance {
         let index = &self.model.index;
         let scale = settings.guidance_scale;
@@ -100,7 +100,7 @@ impl Pipeline {
 }
 
 impl Settings {
-    /// What is evaluated for one picture, in diffusers' order.
+    /// The evaluations for one picture, in diffusers' order.
     pub(super) fn branches(&self) -> Vec<Branch<'_>> {
         let cond = Branch { prompt: &self.request.prompt, negative: false };
         let uncond = Branch { prompt: &self.request.negative_prompt, negative: true };
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(guided, [1.0, -2.0, 3.0]);
     }
 
-    /// `uncond + scale * (cond - uncond)`, in numbers that f32 holds exactly.
+    /// `uncond + scale * (cond - uncond)`, with numbers that f32 holds exactly.
     #[test]
     fn a_scale_moves_from_the_negative_prompt_past_the_prompt() {
         let branches = [[1.0, 2.0], [2.0, -2.0]];
@@ -159,7 +159,7 @@ mod tests {
         }
     }
 
-    /// Each of the two scales by itself, and both together.
+    /// Each of the two scales alone, and both together.
     #[test]
     fn prompt_and_picture_have_scales_of_their_own() {
         let branches = [[8.0], [4.0], [1.0]];
@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// What a scale of 7.5 makes of both, in f32 as it is done.
+    /// The result of a scale of 7.5, computed in f32 like the original.
     fn plain_values(uncond: &[f32], cond: &[f32]) -> Vec<f32> {
         uncond.iter().zip(cond).map(|(uncond, cond)| uncond + 7.5 * (cond - uncond)).collect()
     }

@@ -1,20 +1,22 @@
-//! What a U-Net makes of noise: whether it predicts noise or velocity shows there.
+//! The similarity between noise and a U-Net's prediction for it, which shows whether the network predicts
+//! noise or velocity.
 
 use sdq_schedulers::NoiseSource as _;
 
 use super::{Pipeline, Request};
 use crate::{Error, rng::TorchCpuGenerator};
 
-/// Sides of the picture, in pixels: small to be quick, with enough latents for a stable mean.
+/// Height and width of the picture in pixels: small, so that it is fast, with enough latents for a stable
+/// mean.
 const SIDE: usize = 256;
 
 impl Pipeline {
-    /// The cosine between standard noise and what the U-Net predicts for it at the last timestep of training, without a
-    /// prompt; between -1 and 1.
+    /// The cosine between standard noise and the U-Net's prediction for it at the last timestep of training,
+    /// without a prompt; between -1 and 1.
     ///
-    /// There the input is almost noise alone. A network that predicts the noise gives it back: near 1. One that predicts
-    /// velocity, sqrt(ᾱ)·ε - sqrt(1 - ᾱ)·x₀ (Salimans and Ho 2022, arXiv:2202.00512, section 2.4), gives minus the
-    /// picture that it imagines: near 0.
+    /// At that timestep the input is almost pure noise. A network that predicts the noise returns it: near 1.
+    /// One that predicts velocity, sqrt(ᾱ)·ε - sqrt(1 - ᾱ)·x₀ (Salimans and Ho 2022, arXiv:2202.00512,
+    /// section 2.4), returns minus its estimate of the picture: near 0.
     ///
     /// # Errors
     /// When memory runs out.

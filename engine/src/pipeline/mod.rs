@@ -1,6 +1,6 @@
-//! THE FLOW: prompt → token ids → text states → denoising loop → latents → pixels.
+//! The complete flow: prompt → token ids → text states → denoising loop → latents → pixels.
 //!
-//! [`Pipeline::generate`] reads as the algorithm; each stage has its file beside this one.
+//! [`Pipeline::generate`] reads like the algorithm; each stage has a file of its own in this folder.
 
 mod activations;
 mod assembly;
@@ -67,48 +67,49 @@ use drawing::Drawing;
 use preview::LatentColors;
 use start::Start;
 
-/// How to run a model, beside what to draw.
+/// Options for running a model, independent of the request.
 #[derive(Clone, Debug, Default)]
 pub struct PipelineOptions {
     /// Worker threads, by default one per core. The picture does not depend on it.
     pub threads: Option<NonZeroUsize>,
-    /// Most bytes of memory that the process may hold, mapped files not counted; runs are cut to fit. By default what
-    /// the system has.
+    /// Maximum memory of the process in bytes, mapped files not counted; runs are cut to fit. By default the
+    /// memory that the system has available.
     pub max_memory: Option<u64>,
-    /// What runs the model, by default the processor with so many threads.
+    /// The backend that runs the model, by default the processor with `threads` threads.
     pub backend: Option<Arc<dyn Backend>>,
 }
 
-/// What happens during [`Pipeline::generate`], told as it happens.
+/// Events of [`Pipeline::generate`], reported as they happen.
 #[derive(Debug)]
 #[expect(
     missing_docs,
     reason = "`image` counts pictures of the request from 0 everywhere; the rest is said below"
 )]
 pub enum Event<'a> {
-    /// The prompt has been read.
+    /// The prompt has been encoded.
     Encoded,
     /// Step `step` of `steps` (from 0) is done; `latents` are `[1, channels, h, w]`.
     Step { image: usize, step: usize, steps: usize, latents: &'a Tensor, preview: &'a Preview<'a> },
-    /// Everything up to here can be saved. Follows the steps of pictures that are drawn together, and comes once more
-    /// when all latents are there.
+    /// The state of the run can be saved. Follows the steps of pictures that are drawn together, and comes
+    /// once more when all latents are finished.
     Saveable(&'a Checkpoint<'a>),
-    /// All steps are done; decoding follows. `latents` are `[1, channels, h, w]`, scaling factor still applied.
+    /// All steps are done; decoding follows. `latents` are `[1, channels, h, w]`, still multiplied by the
+    /// scaling factor.
     Denoised { image: usize, latents: &'a Tensor },
-    /// The picture is there.
+    /// The picture is finished.
     Decoded { image: usize, picture: &'a Picture },
 }
 
-/// What a run leaves.
+/// The results of a run.
 #[derive(Clone, Debug)]
 pub struct Generated {
     /// The pictures, in the order of their seeds.
     pub pictures: Vec<Picture>,
-    /// Their latents `[count, channels, h, w]`, before the VAE's scaling factor is undone.
+    /// Their latents `[count, channels, h, w]`, still multiplied by the VAE's scaling factor.
     pub latents: Tensor,
 }
 
-/// A run that has not begun: its settings, and how memory cuts it.
+/// A run that has not begun: its settings, and how it is cut to fit memory.
 #[derive(Clone, Debug)]
 pub struct PreparedRun {
     settings: Settings,
@@ -116,13 +117,13 @@ pub struct PreparedRun {
 }
 
 impl PreparedRun {
-    /// The memory that it takes.
+    /// The memory plan of the run.
     pub fn memory(&self) -> &MemoryPlan {
         &self.memory
     }
 }
 
-/// A model, opened and ready to draw. A clone shares everything with its original.
+/// A model that has been opened. A clone shares everything with its original.
 #[derive(Clone, Debug)]
 pub struct Pipeline {
     file: Arc<SdqFile>,
@@ -130,22 +131,22 @@ pub struct Pipeline {
     model: Arc<Model>,
     /// The networks of the model, in the order of its components.
     networks: Vec<Network>,
-    /// Beside its vocabulary.
+    /// Words beside the vocabulary.
     words: Arc<ExtraWords>,
-    /// For previews, once they are asked for.
+    /// For previews, computed on first use.
     latent_colors: Arc<OnceLock<LatentColors>>,
     max_memory: Option<u64>,
-    /// What the process held when the model was open, in bytes.
+    /// Memory of the process when the model was opened, in bytes.
     held: u64,
 }
 
 impl Pipeline {
-    /// What the file says of itself.
+    /// The manifest of the model's file.
     pub fn manifest(&self) -> &Manifest {
         self.file.manifest()
     }
 
-    /// Tells models apart by their weights, configs and texts.
+    /// Identifies a model by its weights, configs and texts.
     pub fn fingerprint(&self) -> String {
         // All networks have the same overlays and branches; a few may have a file of their own.
         let added = self.networks.iter().take(1).flat_map(Network::added_files);
@@ -160,7 +161,7 @@ impl Pipeline {
         self.backend.description()
     }
 
-    /// What the device in use can do at most. Takes some tenths of a second.
+    /// The limits of the device in use. Takes some tenths of a second.
     ///
     /// # Errors
     /// When the device fails.
@@ -168,12 +169,12 @@ impl Pipeline {
         self.backend.limits()
     }
 
-    /// Draws what `request` asks for and tells `observer` of every stage; the observer stops the run by returning
-    /// [`ControlFlow::Break`].
+    /// Draws the pictures of `request` and reports every stage to `observer`, which stops the run by
+    /// returning [`ControlFlow::Break`].
     ///
     /// # Errors
-    /// When the request cannot be met ([`Error::Request`], [`Error::Scheduler`]), memory runs out, or the observer
-    /// stopped the run ([`Error::Cancelled`]).
+    /// When the request is not valid for this model ([`Error::Request`], [`Error::Scheduler`]), memory runs
+    /// out, or the observer stopped the run ([`Error::Cancelled`]).
     pub fn generate(
         &self,
         request: &Request,
@@ -183,7 +184,7 @@ impl Pipeline {
         self.generate_prepared(&run, &mut Compiled::dropped(), observer)
     }
 
-    /// Decides everything about a run of `request` in at most `max_memory` bytes.
+    /// Plans a run of `request` in at most `max_memory` bytes.
     ///
     /// # Errors
     /// As [`generate`](Pipeline::generate) before it draws.
@@ -193,8 +194,8 @@ impl Pipeline {
         Ok(PreparedRun { settings, memory })
     }
 
-    /// As [`generate`](Pipeline::generate), with graphs that earlier runs compiled, and those of this one for later runs. `run`
-    /// was prepared by this pipeline.
+    /// As [`generate`](Pipeline::generate), but uses graphs that earlier runs compiled and keeps its own for
+    /// later runs. `run` must have been prepared by this pipeline.
     ///
     /// # Errors
     /// As `generate`.
@@ -207,10 +208,10 @@ impl Pipeline {
         self.run(&run.settings, Progress::default(), &run.memory, compiled, observer)
     }
 
-    /// Finishes a run that was stopped, from where it was saved: the pictures are those that it would have drawn.
+    /// Finishes a saved run: the pictures are the same as without the interruption.
     ///
     /// # Errors
-    /// [`Error::SavedRun`] when it is not a run of this model; else as [`Pipeline::generate`].
+    /// [`Error::SavedRun`] when it is not a run of this model; otherwise as [`Pipeline::generate`].
     pub fn resume(
         &self,
         saved: &SavedRun,
@@ -267,7 +268,7 @@ impl Pipeline {
         Ok(Generated { pictures, latents: Tensor::stack(&finished)? })
     }
 
-    /// All pictures of a run, as many together as memory allows: noise → latents `[1, channels, h, w]`.
+    /// Draws all pictures of a run, as many together as memory allows: noise → latents `[1, channels, h, w]`.
     fn denoise<'w>(
         &'w self,
         settings: &Settings,
@@ -298,7 +299,8 @@ impl Pipeline {
             let denoiser = match &mut denoiser {
                 Some(denoiser) if denoiser.batching() == batching => denoiser,
                 other => {
-                    // The old one goes before the new one comes, so that their memory does not add up.
+                    // The old denoiser is dropped before the new one is created, so that their memory does
+                    // not add up.
                     other.take().into_iter().for_each(|old| old.finish(compiled));
                     let denoiser = plan.run.denoiser(self, batching);
                     let guidance = settings.guidance;
@@ -322,12 +324,12 @@ impl Pipeline {
             }
         }
         denoiser.into_iter().for_each(|denoiser| denoiser.finish(compiled));
-        // Before decoding, which takes its own time and memory.
+        // Before decoding, which takes time and memory of its own.
         checkpoint(&finished, [&[], &[]], observer)?;
         Ok(finished)
     }
 
-    /// What latents are multiplied by before they are noised.
+    /// The factor by which latents are multiplied before noise is added.
     pub fn scaling_factor(&self) -> f32 {
         self.model.autoencoder.scaling_factor()
     }
@@ -342,7 +344,7 @@ impl Pipeline {
         [1, self.model.autoencoder.latent_channels(), height, width]
     }
 
-    /// Bytes of weights that are read where they lie in their files.
+    /// Bytes of weights that are read in place from their mapped files.
     fn mapped_bytes(&self) -> u64 {
         self.networks.iter().map(Network::mapped_bytes).sum()
     }
@@ -359,8 +361,9 @@ impl Pipeline {
     }
 }
 
-/// The denoising loop of pictures that are drawn together, all at the same step, to the last of `steps`. `predict` is
-/// given their scaled latents one after the other and the step, and writes the predicted noise, guided.
+/// The denoising loop of pictures that are drawn together, all at the same step, to the last of `steps`.
+/// `predict` receives their scaled latents one after the other and the step, and writes the predicted noise
+/// with guidance.
 fn denoise(
     batch: &mut [Drawing],
     steps: usize,
@@ -384,7 +387,7 @@ fn denoise(
     Ok(())
 }
 
-/// Hands events on, and turns the observer's wish to stop into an error.
+/// Passes events to the observer, and turns its request to stop into an error.
 struct Teller<'o> {
     observer: &'o mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
     step: usize,
@@ -392,7 +395,7 @@ struct Teller<'o> {
 }
 
 impl Teller<'_> {
-    /// Tells that `drawing` has finished `step`, counted from the run's first one.
+    /// Reports that `drawing` has finished `step`, counted from the run's first one.
     fn tell_step(&mut self, pipeline: &Pipeline, drawing: &Drawing, step: usize) -> Result<(), Error> {
         let Drawing { image, latents, predicted_original, .. } = drawing;
         self.step = step + 1;

@@ -1,4 +1,4 @@
-//! Picture → picture by a network of its own, cut into strips where memory is short.
+//! Runs a network that maps a picture to a picture, in strips where memory is short.
 
 use super::stages::Stager;
 use crate::{
@@ -8,11 +8,11 @@ use crate::{
     tensor::channels_last,
 };
 
-/// What `role`, whose weights `network` has, makes of `picture`, in at most `max_memory` bytes beside the two pictures. The
-/// result does not depend on how the work is cut.
+/// The result of `role`, with the weights of `network`, for `picture`, in at most `max_memory` bytes beside
+/// the two pictures. The result does not depend on the division into strips.
 ///
 /// # Errors
-/// [`Error::DoesNotFit`] when no cut fits, or when the device fails.
+/// [`Error::DoesNotFit`] when no division fits; otherwise when the device fails.
 pub fn map_picture(
     network: &Network,
     role: &dyn PictureNetwork,

@@ -1,8 +1,8 @@
-//! How much memory a run takes, and how it is cut to fit.
+//! The memory of a run, and how the run is cut to fit.
 //!
-//! What is planned here is what [`Pipeline::generate`](super::Pipeline::generate) does: it asks for the plan first and
-//! follows it. Counted is anonymous memory, which the system cannot drop when it runs short; weights are read from the
-//! mapped file and are not.
+//! [`Pipeline::generate`](super::Pipeline::generate) makes this plan first and follows it. It counts
+//! anonymous memory, which the system cannot drop when memory is short; weights are read from the mapped file
+//! and are not counted.
 
 use super::{
     Pipeline, Request, RunPlan, Settings,
@@ -21,19 +21,20 @@ use crate::{
 /// The memory of a run, before it runs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemoryPlan {
-    /// What the run consists of.
+    /// The graphs of the run.
     pub run: RunPlan,
-    /// Most bytes that the process may hold; `None` if neither the caller nor the system sets a bound.
+    /// Maximum bytes that the process may hold; `None` if neither the caller nor the system sets a limit.
     pub limit: Option<u64>,
-    /// The phases in order; each holds what it needs from those before it.
+    /// The phases in order; each includes the memory that earlier ones leave for it.
     pub phases: Vec<Phase>,
-    /// What the U-Net evaluates at once.
+    /// The pictures and branches that the U-Net evaluates at once.
     pub batching: Batching,
     /// How the pictures are decoded.
     pub decoding: Decoding,
-    /// Bytes of weights in mapped files. Not counted anywhere: the system drops and reads them again as it needs.
+    /// Bytes of weights in mapped files. They are not part of any other number: the system drops them and
+    /// reads them again as needed.
     pub mapped: u64,
-    /// Whether the run does not fit on the device however it is cut, and goes to the processor instead.
+    /// Whether the run does not fit on the device in any way, and uses the processor instead.
     pub on_fallback: bool,
     pub(super) stages: Stages,
     /// Bytes of all compiled graphs of the run together.
@@ -45,29 +46,29 @@ pub struct MemoryPlan {
 pub struct Phase {
     /// `open`, `text encoder`, `VAE encoder` where there is a picture to start from, `U-Net` or `VAE decoder`.
     pub name: &'static str,
-    /// Most anonymous bytes that the process holds meanwhile.
+    /// Maximum anonymous bytes that the process holds during the phase.
     pub bytes: u64,
 }
 
 /// How a picture is decoded.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decoding {
-    /// Rows of a strip and strips, for each stage that is cut; empty if the decoder runs at once.
+    /// Rows of a strip and number of strips, for each stage that is cut; empty if the decoder runs at once.
     pub strips: Vec<(usize, usize)>,
     /// Parts that run one after the other.
     pub stages: usize,
-    /// Work in proportion to that of decoding at once.
+    /// Work, relative to that of decoding at once.
     pub work: f64,
 }
 
 impl MemoryPlan {
-    /// Most bytes that the process holds at any time.
+    /// Maximum bytes that the process holds at any time.
     pub fn peak(&self) -> u64 {
         self.phases.iter().map(|phase| phase.bytes).max().unwrap_or(0)
     }
 
-    /// Bytes that the run takes beside those that the process held when the model was opened, all of its compiled graphs kept
-    /// if there is memory for that.
+    /// Bytes of the run beside those that the process held when the model was opened, including all of its
+    /// compiled graphs if there is memory to keep them.
     pub fn taken(&self) -> u64 {
         let open = self.phases.first().map_or(0, |phase| phase.bytes);
         self.peak().saturating_sub(open) + if self.may_keep_compiled() { self.executables } else { 0 }
@@ -84,11 +85,12 @@ impl MemoryPlan {
     }
 }
 
-/// Most pictures that are drawn together. More save nothing: the products are long enough.
+/// Maximum number of pictures that are drawn together. A larger batch saves no time: the products are large
+/// enough.
 const MAX_BATCH: usize = 4;
 
-/// What the U-Net can evaluate at once for `count` pictures and that many branches of guidance, the fastest first. `split` are
-/// branches that have to be evaluated one after the other.
+/// The possible batchings for `count` pictures and `branches` branches of guidance, the fastest first. With
+/// `split`, branches have to be evaluated one after the other.
 fn batchings(count: usize, branches: usize, split: bool) -> impl Iterator<Item = Batching> {
     let together = (1..=count.min(MAX_BATCH)).rev();
     let least = (branches > 1 && !split).then_some(Batching { pictures: 1, split_guidance: true });
@@ -96,10 +98,12 @@ fn batchings(count: usize, branches: usize, split: bool) -> impl Iterator<Item =
 }
 
 impl Pipeline {
-    /// How much memory [`generate`](Pipeline::generate) takes for `request`, and how it will be cut to fit.
+    /// The memory that [`generate`](Pipeline::generate) needs for `request`, and how the run will be cut to
+    /// fit.
     ///
     /// # Errors
-    /// As `generate` before it draws: when the request cannot be met, or no cut fits ([`Error::DoesNotFit`]).
+    /// As `generate` before it draws: when the request is not valid, or no division fits
+    /// ([`Error::DoesNotFit`]).
     pub fn plan(&self, request: &Request) -> Result<MemoryPlan, Error> {
         self.plan_settings(&self.settings(request)?, self.max_memory)
     }
@@ -122,19 +126,19 @@ impl Pipeline {
         }
     }
 
-    /// All graphs of a run as planned, in the order in which they are compiled: the component, and how often the graph is
-    /// compiled and run. The decoder is among them where it is not cut.
+    /// All graphs of a planned run, in the order in which they are compiled: the component, and how often the
+    /// graph is compiled and run. The decoder is included where it is not cut.
     pub fn planned_graphs(&self, plan: &MemoryPlan) -> Vec<(&'static str, usize, usize)> {
         let graph = |(graph, runs): (PlannedGraph, usize)| (graph.key.component, graph.compiles, runs);
         self.graphs_of(plan).into_iter().map(graph).collect()
     }
 
-    /// The keys of all graphs that a run as planned compiles whole.
+    /// The keys of all graphs that a planned run compiles whole.
     pub(super) fn graph_keys(&self, plan: &MemoryPlan) -> Vec<GraphKey> {
         self.graphs_of(plan).into_iter().map(|(graph, _)| graph.key).collect()
     }
 
-    /// All graphs of a run as planned, and how often each runs.
+    /// All graphs of a planned run, and how often each runs.
     fn graphs_of(&self, plan: &MemoryPlan) -> Vec<(PlannedGraph, usize)> {
         let run = &plan.run;
         let often = |graph: PlannedGraph| {
@@ -154,7 +158,8 @@ impl Pipeline {
         graphs
     }
 
-    /// This model on what may hold a run that its device does not; `None` where there is nothing else.
+    /// This model on the fallback of its backend, for a run that does not fit on the device; `None` if there
+    /// is no fallback.
     pub(super) fn on_fallback(&self) -> Option<Pipeline> {
         Some(self.on_backend(self.backend.fallback()?))
     }
@@ -167,7 +172,7 @@ impl Pipeline {
         let (height, width) = size;
         let factor = self.scale_factor();
         let pixels = (height * factor).saturating_mul(width * factor) as u64;
-        // Pictures in bytes, and latents as they were given.
+        // Pictures in bytes, and the given latents.
         let pictures = (count as u64).saturating_mul(3).saturating_mul(pixels);
         let latents = floats([count + 1, self.model.autoencoder.latent_channels(), height, width]);
         let beside = self.held.saturating_add(pictures).saturating_add(latents);
@@ -184,11 +189,11 @@ impl Pipeline {
         })
     }
 
-    /// What the caller set, or what the process holds and the system still has; on a device with memory of its own, what
-    /// that has.
+    /// The caller's limit, or the memory that the process holds plus the memory that the system has
+    /// available; on a device with memory of its own, the available device memory.
     pub(super) fn memory_limit(&self, max_memory: Option<u64>) -> Option<u64> {
         let left = self.backend.memory_left();
-        // What the process has come to hold since it opened the model is not the device's.
+        // Memory that the process has allocated since it opened the model is not on the device.
         let device = left.map(|left| left.saturating_add(self.held));
         let system = || Some(memory::available()?.saturating_add(memory::held()));
         match max_memory {
@@ -207,8 +212,8 @@ struct Planner<'p> {
     before_denoiser: Phases,
 }
 
-/// Bytes that a picture holds while it is drawn, in latents: its own, those that the model aims at, what it keeps or reads
-/// beside them, and what its scheduler remembers and uses on the way.
+/// Bytes of a picture in progress, in units of its latents: the latents themselves, the estimate of the clean
+/// latents, the part that is kept or read beside them, and the state and temporary tensors of its scheduler.
 const DRAWING_LATENTS: u64 = 8;
 
 impl<'p> Planner<'p> {
@@ -234,7 +239,8 @@ impl<'p> Planner<'p> {
         graphs: impl IntoIterator<Item = PlannedGraph>,
     ) -> Result<(), Error> {
         let mut most = 0;
-        // Bytes of the executables that are held, and for how many more graphs.
+        // For each executable that is still held, its bytes and the number of further graphs for which it is
+        // held.
         let mut held: Vec<(u64, usize)> = Vec::new();
         for PlannedGraph { key, graph, beside, held_for, .. } in graphs {
             let Footprint { executable, scratch } = self.pipeline.network(key.component)?.footprint(graph)?;
@@ -253,7 +259,7 @@ impl<'p> Planner<'p> {
         Ok(())
     }
 
-    /// Bytes that are held in every phase up to the finished latents, from the prompt on.
+    /// Bytes that every phase from the prompt to the finished latents holds.
     fn beside_phases(&self) -> u64 {
         self.pipeline.held + self.given() + self.run.text_states_bytes(self.pipeline)
     }
@@ -282,7 +288,7 @@ impl<'p> Planner<'p> {
         Ok(None)
     }
 
-    /// Least bytes for this request.
+    /// The smallest number of bytes with which this request can run.
     fn least(&self) -> Result<u64, Error> {
         let mut least = u64::MAX;
         for batching in self.batchings() {
@@ -343,18 +349,18 @@ impl<'p> Planner<'p> {
         self.pipeline.decoder_stages(self.run.size, scratch, choose)
     }
 
-    /// Latents on the way through a step, those finished, and what the scheduler remembers.
+    /// Latents during a step, finished latents, and the state of schedulers.
     fn latents(&self, batching: Batching) -> u64 {
         let one = self.latents_of_one();
         let pictures = batching.pictures as u64;
-        // Model input, predictions of each branch and guided.
+        // The model's input, and the predictions of each branch and with guidance.
         let step = pictures * (2 + self.run.prompts as u64);
-        // What the model read at the last full evaluation, and what guidance added then.
+        // The model's input at the last full evaluation, and the difference that guidance added then.
         let caches = if self.run.cache_schedule.caches() { 2 * pictures } else { 0 };
         (step + caches + pictures * DRAWING_LATENTS + self.run.pictures as u64) * one
     }
 
-    /// What is held while a picture is decoded, the decoder aside: all latents and pictures among them.
+    /// Memory that is held while a picture is decoded, without the decoder's: all latents and pictures.
     fn beside_decoder(&self) -> u64 {
         let Settings { width, height, .. } = *self.settings;
         let count = self.run.pictures;
@@ -362,7 +368,7 @@ impl<'p> Planner<'p> {
         self.beside_phases() + pictures + (count as u64 + 1) * self.latents_of_one()
     }
 
-    /// The picture and the mask to start from, as the caller holds them and as the settings do.
+    /// The start picture and the mask, which both the caller and the settings hold.
     fn given(&self) -> u64 {
         let Request { init_image, mask, .. } = &self.settings.request;
         let channels = if init_image.is_some() { 3 } else { 0 } + usize::from(mask.is_some());
@@ -374,11 +380,11 @@ impl<'p> Planner<'p> {
         floats([self.pipeline.model.autoencoder.latent_channels(), height, width])
     }
 
-    /// The refusal, with what would do instead.
+    /// The error, with a size that would fit.
     fn does_not_fit(&self, limit: u64) -> Result<Error, Error> {
         let needed = self.least()?;
         let Settings { width, height, .. } = *self.settings;
-        // Sizes of this shape, in eighths of a latent pixel's picture so that rounding keeps it.
+        // Sizes of the same aspect ratio, in units of 1/64 so that rounding preserves it.
         let (mut fits, mut too_large) = (0, 64);
         while too_large - fits > 1 {
             let middle = (fits + too_large) / 2;
@@ -400,7 +406,7 @@ impl<'p> Planner<'p> {
             .is_ok_and(|plan| plan.is_some())
     }
 
-    /// The request in `share` 64ths of its size.
+    /// The request at `share` 64ths of its size.
     fn scaled(&self, share: usize) -> Option<Settings> {
         let step = self.pipeline.size_step();
         let side = |pixels: usize| Some(pixels * share / 64 / step * step).filter(|&pixels| pixels > 0);
@@ -413,9 +419,9 @@ impl<'p> Planner<'p> {
 #[derive(Clone)]
 struct Phases {
     phases: Vec<Phase>,
-    /// Bytes of working memory that the backend holds by then.
+    /// Bytes of working memory that the backend holds so far.
     scratch: u64,
-    /// Bytes of all executables up to then.
+    /// Bytes of all executables so far.
     executables: u64,
 }
 

@@ -1,15 +1,16 @@
-//! What a picture will look like, while it is drawn: clean latents → small picture by one linear map.
+//! Previews of unfinished pictures: clean latents → small picture by a linear map.
 //!
-//! A latent pixel is nearly a colour: four numbers and a constant give red, green and blue. The map is fitted to the
-//! model's own decoder by least squares the first time a preview is asked for, so it suits any VAE, also one that was
-//! put in place of the model's own. It costs one decode of a few hundred latent pixels; each preview after that costs
-//! microseconds. A decode at reduced size would show more, and cost as much as a step or two.
+//! A latent pixel is nearly a colour: four numbers and a constant give red, green and blue. The map is fitted
+//! to the model's own decoder by least squares when a preview is first requested, so it suits any VAE,
+//! including one that replaces the model's own. This takes one decode of a few hundred latent pixels; each
+//! preview after that takes microseconds. A decode at reduced size would show more detail but take as long as
+//! one or two steps.
 
 use super::{Compiled, Pipeline};
 use crate::{Error, Picture, Tensor, picture, rng::TorchCpuGenerator};
 use sdq_schedulers::NoiseSource as _;
 
-/// The picture as it stands at a step.
+/// The estimate of the picture at a step.
 #[derive(Debug)]
 pub struct Preview<'a> {
     pub(super) pipeline: &'a Pipeline,
@@ -18,10 +19,11 @@ pub struct Preview<'a> {
 }
 
 impl Preview<'_> {
-    /// The clean picture that the model aims at from here, one pixel for each of the latents.
+    /// The model's current estimate of the clean picture, with one pixel for each latent pixel.
     ///
     /// # Errors
-    /// The first time as [`Pipeline::decode_latents`]: the map from latents to colours is fitted then.
+    /// The first time as [`Pipeline::decode_latents`], because the map from latents to colours is fitted
+    /// then.
     pub fn picture(&self) -> Result<Picture, Error> {
         self.pipeline.preview(self.predicted_original)
     }
@@ -32,13 +34,14 @@ impl Preview<'_> {
     }
 }
 
-/// Side of the latents that the map is fitted to: enough equations for five unknowns, and a fast decode.
+/// Height and width of the latents that the map is fitted to: enough equations for five unknowns, and a fast
+/// decode.
 const SIDE: usize = 16;
-/// Side of the squares of one value in them. Colours of even areas matter most, and a decoder answers to a single odd
-/// pixel otherwise than to an area. On the built-in model this comes within 1 dB of the best linear map there is for
-/// its pictures; squares of 2, of 8 and mixtures came out worse.
+/// Side of the squares of equal values in them. Colours of uniform areas matter most, and a decoder responds
+/// to a single different pixel in another way than to an area. On the built-in model the result is within 1
+/// dB of the best linear map for its pictures; squares of 2, of 8 and mixtures were worse.
 const SQUARE: usize = 4;
-/// Keeps the equations solvable where a channel does not matter.
+/// Keeps the equations solvable if a channel has no influence.
 const RIDGE: f64 = 1e-3;
 
 /// A linear map from latents to colours.
@@ -62,7 +65,7 @@ impl LatentColors {
         out
     }
 
-    /// The map that comes nearest to `colors [pixels, 3]` on `latents [channels, pixels]`.
+    /// The least-squares map from `latents [channels, pixels]` to `colors [pixels, 3]`.
     fn fit(latents: &[f32], colors: &[f32], channels: usize) -> LatentColors {
         let pixels = latents.len() / channels;
         let row = |pixel: usize| -> Vec<f64> {
@@ -105,7 +108,7 @@ fn solve(system: &mut [Vec<f64>]) {
 }
 
 impl Pipeline {
-    /// A picture of `latents [1, channels, h, w]`, one pixel for each of theirs.
+    /// A picture of `latents [1, channels, h, w]`, with one pixel for each of theirs.
     fn preview(&self, latents: &Tensor) -> Result<Picture, Error> {
         let [_, _, height, width] =
             latents.picture_shape("latents", self.model.autoencoder.latent_channels())?;
@@ -119,7 +122,7 @@ impl Pipeline {
         }
         let channels = self.model.autoencoder.latent_channels();
         let latents = squares(channels);
-        // The U-Net holds its memory meanwhile, and the plan leaves room for little more.
+        // The U-Net holds its memory at this time, and the plan leaves little more.
         let size = (SIDE, SIDE);
         let stages = self.decoder_stages(size, 0, |stager| stager.smallest())?;
         let decoded =
@@ -129,8 +132,8 @@ impl Pipeline {
     }
 }
 
-/// Even squares of standard normal values: latents `[channels, SIDE, SIDE]` of the variance that the scaling factor
-/// gives those of pictures.
+/// Uniform squares of standard normal values: latents `[channels, SIDE, SIDE]` with the variance that the
+/// scaling factor gives the latents of pictures.
 fn squares(channels: usize) -> Vec<f32> {
     let across = SIDE / SQUARE;
     let mut values = vec![0.0; channels * across * across];
@@ -142,7 +145,8 @@ fn squares(channels: usize) -> Vec<f32> {
     (0..channels * SIDE * SIDE).map(value).collect()
 }
 
-/// Means of the `factor x factor` pixels of each of `side x side` squares of `pixels [side * factor, side * factor, 3]`.
+/// Means of the `factor x factor` pixels of each of `side x side` squares of
+/// `pixels [side * factor, side * factor, 3]`.
 fn shrink(pixels: &[f32], side: usize, factor: usize) -> Vec<f32> {
     let width = side * factor;
     let mut means = vec![0.0; side * side * 3];

@@ -1,19 +1,19 @@
-//! What a change of weights does to a model, measured stage by stage on fixed inputs.
+//! Measures the effect of changed weights on a model, stage by stage on fixed inputs.
 
 use std::ops::ControlFlow;
 
 use super::{Conditioning, Drawing, Event, Pipeline, Request, Settings, Teller, denoise};
 use crate::{Error, Tensor, metrics::relative_error};
 
-/// Inputs and outputs of every stage along one run of a reference.
+/// Inputs and outputs of every stage during a run of a reference.
 #[derive(Clone, Debug)]
 pub struct Probe {
     settings: Settings,
     conditioning: Conditioning,
     points: Vec<Point>,
-    /// What the U-Net read beside the latents, `[1, extra channels, h, w]`.
+    /// The channels that the U-Net read beside the latents, `[1, extra channels, h, w]`.
     extra_channels: Option<Tensor>,
-    /// `[1, channels, h, w]`, final.
+    /// The final latents, `[1, channels, h, w]`.
     latents: Tensor,
     /// `[height, width, 3]` in -1..=1.
     pixels: Vec<f32>,
@@ -30,8 +30,9 @@ struct Point {
 }
 
 impl Probe {
-    /// Runs `request`'s first picture with `reference` and keeps what the stages read and gave; of the U-Net's steps
-    /// up to `points`, spread evenly. Every evaluation is full, whatever the request says of caching.
+    /// Runs `request`'s first picture with `reference` and records inputs and outputs of its stages; of the
+    /// U-Net's steps up to `points`, evenly spaced. Every evaluation is full, even if the request asks for
+    /// caching.
     ///
     /// # Errors
     /// As [`Pipeline::generate`].
@@ -71,8 +72,8 @@ impl Probe {
         Ok(Probe { settings, conditioning, points, extra_channels, latents, pixels })
     }
 
-    /// Squared relative error of what `component` of `changed`, a version of the reference, makes of the reference's
-    /// inputs: text states, predicted noise (the mean over the points) or pixels.
+    /// Squared relative error of the output of `component` of `changed`, a version of the reference, for the
+    /// reference's inputs: text states, predicted noise (the mean over the points) or pixels.
     ///
     /// # Errors
     /// When `component` is none of [`crate::Model::components`], memory runs out, or values are not finite.

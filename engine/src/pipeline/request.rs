@@ -1,4 +1,4 @@
-//! What to draw, in the words of the user, and its one spelling as JSON.
+//! Requests: the description of a run by the user, and its JSON form.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
@@ -6,10 +6,11 @@ use serde_json::{Map, Value};
 use super::Caching;
 use crate::{Mask, Picture, PromptReading, PromptSyntax};
 
-/// What to draw. `None` takes the model's default.
+/// The description of a run. `None` selects the model's default.
 ///
-/// As JSON it is one flat object: saved runs hold it, recipes in pictures begin with it, and servers can take it. Fields that
-/// are left open or off are absent. The start picture and the mask are not part of it.
+/// The JSON form is one flat object: saved runs contain it, recipes in pictures begin with it, and servers
+/// can accept it. Fields that are left open or off are absent. The start picture and the mask are not part of
+/// it.
 ///
 /// ```
 /// use sdq_engine::Request;
@@ -20,9 +21,9 @@ use crate::{Mask, Picture, PromptReading, PromptSyntax};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Request {
-    /// What the picture shows.
+    /// What the picture should show.
     pub prompt: String,
-    /// What it does not show; read only where guidance is on.
+    /// What it should not show; ignored without guidance.
     pub negative_prompt: String,
     /// In pixels, divisible by 8.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -30,7 +31,8 @@ pub struct Request {
     /// In pixels, divisible by 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
-    /// Denoising steps of a run from noise alone; one that starts from a picture takes its `strength`'s share of them.
+    /// Denoising steps of a run from noise alone; a run that starts from a picture takes the share `strength`
+    /// of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<usize>,
     /// Name or alias of a registered scheduler.
@@ -39,44 +41,47 @@ pub struct Request {
     /// Keys of the model's scheduler config to override, such as `("eta", "0.5")`.
     #[serde(with = "options")]
     pub scheduler_options: Vec<(String, String)>,
-    /// How strongly the prompt pulls; 1 and less switch guidance off, and with it the negative prompt.
+    /// How strongly the picture follows the prompt; values of 1 and less switch off guidance and the negative
+    /// prompt.
     #[serde(with = "decimal_option", skip_serializing_if = "Option::is_none")]
     pub guidance_scale: Option<f32>,
-    /// Of the first picture; each further one takes the next number, so that any of them can be drawn alone.
+    /// Seed of the first picture; each further picture takes the next number, so that any of them can be
+    /// drawn alone.
     pub seed: u64,
-    /// How both prompts are read.
+    /// How both prompts are parsed and encoded.
     #[serde(flatten, with = "reading")]
     pub reading: PromptReading,
-    /// How much of the contrast that guidance adds is taken back, 0 to 1.
+    /// The share of the contrast added by guidance that is removed again, 0 to 1.
     #[serde(with = "decimal", skip_serializing_if = "is_zero")]
     pub guidance_rescale: f32,
-    /// Bends the noise of `seed` towards another: pictures alike but not the same.
+    /// Moves the noise of `seed` towards that of another seed: the pictures are similar but not the same.
     #[serde(flatten)]
     pub variation: Option<Variation>,
-    /// What evaluations of the denoiser take from earlier ones: faster, and not quite the same picture.
+    /// What evaluations of the denoiser reuse of earlier ones: faster, and not quite the same picture.
     #[serde(rename = "cache", with = "caching", skip_serializing_if = "is_not_cached")]
     pub caching: Caching,
-    /// How much of `init_image` is drawn anew: from 0, nothing, to 1, everything.
+    /// How much of `init_image` is redrawn: from 0, nothing, to 1, everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strength: Option<f64>,
-    /// How strongly an editing model's picture pulls.
+    /// How strongly an editing model follows its input picture.
     #[serde(with = "decimal_option", skip_serializing_if = "Option::is_none")]
     pub image_guidance_scale: Option<f32>,
     /// Number of pictures.
     #[serde(skip_serializing_if = "is_one")]
     pub count: usize,
-    /// The picture to start from, as large as the one to be drawn.
+    /// The picture to start from, of the size of the picture to be drawn.
     #[serde(skip)]
     pub init_image: Option<Picture>,
-    /// The part of `init_image` to be drawn anew, of its size.
+    /// The part of `init_image` to be redrawn, of its size.
     #[serde(skip)]
     pub mask: Option<Mask>,
 }
 
-/// Another seed, and the way towards it.
+/// Another seed, and the strength of its influence.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Variation {
-    /// Of the first picture; each further one takes the next number, while the request's own seed stays.
+    /// Seed of the first picture's variation; each further picture takes the next number, while the request's
+    /// own seed stays the same.
     #[serde(rename = "variation_seed")]
     pub seed: u64,
     /// From 0, the noise of the request's seed, to 1, that of this one.
@@ -109,10 +114,10 @@ impl Default for Request {
     }
 }
 
-/// Each sets the field of its name.
+/// Each method sets the field of its name.
 #[expect(missing_docs, reason = "the fields of the same names say it")]
 impl Request {
-    /// A request for `prompt` in which the model decides the rest.
+    /// A request for `prompt` that leaves everything else to the model.
     pub fn new(prompt: impl Into<String>) -> Request {
         Request { prompt: prompt.into(), ..Request::default() }
     }
@@ -170,7 +175,7 @@ impl Request {
         Request { seed, ..self }
     }
 
-    /// Bends the noise towards that of `seed`, by `strength` from 0 to 1.
+    /// Moves the noise towards that of `seed`, by `strength` from 0 to 1.
     #[must_use]
     pub fn variation(self, seed: u64, strength: f64) -> Request {
         Request { variation: Some(Variation { seed, strength }), ..self }
@@ -214,7 +219,8 @@ fn is_not_cached(caching: &Caching) -> bool {
     *caching == Caching::None
 }
 
-/// The number a person typed: 7.1 and not the 7.099999904632568 that the nearest f32 is in f64. The way back is exact.
+/// The decimal number that was typed: 7.1 and not 7.099999904632568, the value in f64 of the nearest f32.
+/// Converting back is exact.
 pub fn as_typed(number: f32) -> f64 {
     number.to_string().parse().unwrap_or(f64::from(number))
 }
@@ -232,7 +238,7 @@ mod decimal {
     }
 }
 
-/// The same where it may be left open.
+/// The same for a number that may be left open.
 mod decimal_option {
     use super::*;
 
@@ -245,7 +251,8 @@ mod decimal_option {
     }
 }
 
-/// Scheduler options: an object of texts. Numbers and flags are taken too, and the list of pairs that saved runs once held.
+/// Scheduler options: an object of texts. Numbers and booleans are accepted too, and so is the list of pairs
+/// in older saved runs.
 mod options {
     use super::*;
 
@@ -303,7 +310,7 @@ mod reading {
     }
 }
 
-/// Step caching as on the command line.
+/// Step caching in the form of the command line.
 mod caching {
     use super::*;
 
@@ -417,7 +424,7 @@ mod tests {
             "prompt": "", "negative_prompt": "", "scheduler_options": {}, "seed": 42, "plain_prompt": true,
         });
         assert_eq!(json, expected);
-        // An empty object is a request that reads prompts as people write them, with weights.
+        // An empty object is a request that reads prompts with their weights.
         let empty: Request = serde_json::from_value(json!({})).unwrap();
         let reading = PromptReading { syntax: PromptSyntax::Weighted, clip_skip: None };
         assert_eq!(empty, Request { reading, ..Request::default() });
@@ -489,7 +496,7 @@ mod tests {
         fn a_number_is_written_as_it_was_typed(hundredths in -100_000..100_000_i32, any in any::<f32>()) {
             let typed = f64::from(hundredths) / 100.0;
             prop_assert_eq!(as_typed(typed as f32), typed);
-            // The way back is exact for every number.
+            // Converting back is exact for every number.
         prop_assert!(any.is_nan() || (as_typed(any) as f32).to_bits() == any.to_bits(), "{}", any);
         }
     }

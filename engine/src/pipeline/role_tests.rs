@@ -1,4 +1,4 @@
-//! A test double for each role: networks of other kinds than Stable Diffusion's find their places.
+//! A test double for each role: networks of other kinds than Stable Diffusion's work in a pipeline.
 
 use std::{ops::ControlFlow, path::Path, sync::Arc};
 
@@ -20,7 +20,7 @@ use crate::{
     },
 };
 
-/// Channels of everything here.
+/// The number of channels of all networks here.
 const WIDTH: usize = 3;
 
 /// A network that computes without weights.
@@ -120,8 +120,8 @@ impl PromptEncoder for Letters {
 /// Name of the input that a companion adds to.
 const RESIDUAL: &str = "residual";
 
-/// A denoiser that is no U-Net: every pixel attends to the letters. With `half_added` it adds half of the latents to its
-/// prediction by itself; else a companion may.
+/// A denoiser that is not a U-Net: every pixel attends to the letters. With `half_added` it adds half of the
+/// latents to its prediction by itself; otherwise a companion may do so.
 #[derive(Debug)]
 struct PixelAttention {
     half_added: bool,
@@ -224,7 +224,7 @@ impl DenoiserNetwork for PixelAttention {
     }
 }
 
-/// Half of the latents, for a denoiser that reads them as its residual.
+/// A companion that computes half of the latents, for a denoiser that reads them as its residual.
 #[derive(Debug)]
 struct Half;
 
@@ -332,7 +332,7 @@ impl Autoencoder for Halved {
     fn unscale_latents(&self, _: &mut [f32], _: usize) {}
 }
 
-/// Twice as large, and blurred by a 3x3 window that reaches over the borders of strips.
+/// Doubles the size, and blurs with a 3x3 window that crosses the borders of strips.
 #[derive(Debug)]
 struct Upscaler;
 

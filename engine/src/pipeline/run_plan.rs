@@ -1,7 +1,8 @@
-//! What a run consists of: the graphs of its networks, how often each of them runs, and what is held meanwhile.
+//! The graphs of a run: how often each of them runs, and which memory is held meanwhile.
 //!
-//! This is the only place that counts prompts, encoded pictures and evaluations. Running a request, predicting its memory
-//! ([`plan`](super::plan)) and its time ([`time`](super::time)), and reporting its progress all read it from here.
+//! This is the only place that counts prompts, encoded pictures and evaluations. Running a request,
+//! predicting its memory ([`plan`](super::plan)) and its time ([`time`](super::time)), and reporting its
+//! progress all use these numbers.
 
 use super::{
     Job, Pipeline, Settings,
@@ -16,10 +17,10 @@ use crate::{
     roles::{Autoencoder, PromptEncoder, PromptShape, StepGraphs, StepNetwork, StepShape},
 };
 
-/// What a run consists of, before memory decides how it is cut.
+/// The graphs of a run, before the memory limit decides how it is cut.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RunPlan {
-    /// Prompts that the text encoders read: one for each branch of guidance.
+    /// Prompts that the text encoders encode: one for each branch of guidance.
     pub prompts: usize,
     /// Chunks of each prompt; a chunk has as many tokens as the text encoders read at once.
     pub chunks: usize,
@@ -29,8 +30,8 @@ pub struct RunPlan {
     pub pictures: usize,
     /// Evaluations of the denoiser for each picture, all branches of guidance counted as one.
     pub evaluations: usize,
-    /// Entries of the schedule: those before the first evaluation, which a run that starts from a picture leaves out, and
-    /// one for each evaluation.
+    /// Entries of the schedule: those before the first evaluation, which a run that starts from a picture
+    /// leaves out, and one for each evaluation.
     pub(super) timesteps: usize,
     /// Height and width of the latents.
     pub(super) size: (usize, usize),
@@ -43,7 +44,7 @@ pub struct RunPlan {
 pub enum EncodedPicture {
     /// The picture that the run starts from.
     Start,
-    /// The same, with grey in place of the part to be drawn: an inpainting model reads it at every step.
+    /// The same with grey in the part to be redrawn: an inpainting model reads it at every step.
     Masked,
     /// The picture that an editing model reads at every step.
     Edited,
@@ -55,11 +56,11 @@ pub(super) struct PlannedGraph {
     pub(super) graph: Graph,
     /// How often it is compiled.
     pub(super) compiles: usize,
-    /// How often it runs after it was compiled. The step graph of a denoiser: in each step.
+    /// How often it runs after each compilation. For the step graph of a denoiser: in each step.
     pub(super) runs: usize,
-    /// Bytes that the run holds beside the executable.
+    /// Bytes that the run holds in addition to the executable.
     pub(super) beside: u64,
-    /// How many of the graphs after it run while its executable is still held.
+    /// The number of later graphs that run while its executable is still held.
     pub(super) held_for: usize,
 }
 
@@ -70,16 +71,16 @@ pub(super) struct DenoiserPlan {
     pub(super) branches: usize,
     pub(super) cache_schedule: CacheSchedule,
     pub(super) shape: StepShape,
-    /// In the order of the model's companions.
+    /// The companions, in the order of the model.
     pub(super) companions: Vec<StepNetworkPlan>,
     pub(super) denoiser: StepNetworkPlan,
 }
 
 /// A network that runs in each step.
 pub(super) struct StepNetworkPlan {
-    /// Timesteps to values that the step graph reads.
+    /// Timesteps → values that the step graph reads.
     pub(super) schedule: PlannedGraph,
-    /// Text states to values that the step graph reads.
+    /// Text states → values that the step graph reads.
     pub(super) prompt: PlannedGraph,
     pub(super) step: PlannedGraph,
 }
@@ -106,7 +107,7 @@ impl RunPlan {
         self.evaluations.saturating_mul(self.pictures)
     }
 
-    /// Bytes of the text states of all prompts. Those of several encoders are joined into new ones.
+    /// Bytes of the text states of all prompts. Those of several encoders are concatenated into new ones.
     pub(super) fn text_states_bytes(&self, pipeline: &Pipeline) -> u64 {
         let [tokens, width] = pipeline.model.text_states_shape(self.chunks);
         let copies = pipeline.model.text_encoders.len().min(2) as u64;
@@ -125,12 +126,12 @@ impl RunPlan {
         encoders.flat_map(|encoder| text(&**encoder, &shape)).collect()
     }
 
-    /// The autoencoder's encoder, where the run encodes a picture.
+    /// The autoencoder's encoder, if the run encodes a picture.
     pub(super) fn encoder(&self, pipeline: &Pipeline) -> Option<PlannedGraph> {
         let times = self.encodes.len();
         let factor = pipeline.scale_factor();
         let (height, width) = (self.size.0 * factor, self.size.1 * factor);
-        // The picture, a copy of it without the part to be drawn, and pixels on their way into the graph.
+        // The picture, a copy of it without the part to be redrawn, and pixels on their way into the graph.
         let copies = if self.encodes.contains(&EncodedPicture::Masked) { 3 } else { 2 };
         (times > 0).then(|| PlannedGraph {
             compiles: times,
@@ -139,13 +140,13 @@ impl RunPlan {
         })
     }
 
-    /// The autoencoder's decoder, all at once.
+    /// The autoencoder's decoder as one graph.
     pub(super) fn decoder(&self, pipeline: &Pipeline) -> PlannedGraph {
         let (height, width) = self.size;
         PlannedGraph { runs: self.pictures, ..decoder(&*pipeline.model.autoencoder, height, width) }
     }
 
-    /// How many pictures are drawn together, and how often so many are: full batches first.
+    /// The sizes of batches, and how often each occurs: full batches first.
     pub(super) fn batches(&self, batching: Batching) -> impl Iterator<Item = (Batching, usize)> {
         let together = batching.pictures;
         let batches = [(together, self.pictures / together), (self.pictures % together, 1)];
@@ -155,7 +156,7 @@ impl RunPlan {
             .map(move |(pictures, times)| (Batching { pictures, ..batching }, times))
     }
 
-    /// The denoiser for pictures that are drawn together as `batching` says.
+    /// The denoiser for pictures that are drawn together according to `batching`.
     pub(super) fn denoiser(&self, pipeline: &Pipeline, batching: Batching) -> DenoiserPlan {
         let [tokens, _] = pipeline.model.text_states_shape(self.chunks);
         let rows = (self.prompts, tokens);
@@ -164,7 +165,7 @@ impl RunPlan {
 }
 
 impl PlannedGraph {
-    /// Graph number `part` of a component, whose shapes depend on `sizes`.
+    /// Graph `part` of a component, whose shapes depend on `sizes`.
     fn once(component: &'static str, part: usize, sizes: &[usize], graph: Graph) -> PlannedGraph {
         let key = GraphKey { component, part, sizes: sizes.to_vec() };
         PlannedGraph { key, graph, compiles: 1, runs: 1, beside: 0, held_for: 0 }
@@ -172,7 +173,8 @@ impl PlannedGraph {
 }
 
 impl DenoiserPlan {
-    /// `branches` of guidance with `tokens` each, `timesteps` entries of a schedule, and latents of `height x width`.
+    /// For `branches` of guidance with `tokens` each, `timesteps` entries of a schedule, and latents of
+    /// `height x width`.
     pub(super) fn new(
         model: &Model,
         (branches, tokens): (usize, usize),
@@ -188,7 +190,7 @@ impl DenoiserPlan {
         let denoiser = StepNetworkPlan::new(&*model.denoiser, &shape, deep_skip, groups);
         let mut companions: Vec<StepNetworkPlan> = Vec::with_capacity(model.companions.len());
         for companion in &model.companions {
-            // Their step graphs stay while the networks after them are set up and run.
+            // Their step graphs are held while the later networks are set up and run.
             companions.iter_mut().for_each(|earlier| earlier.step.held_for += GRAPHS);
             let mut plan = StepNetworkPlan::new(&**companion, &shape, None, groups);
             plan.step.held_for = GRAPHS;
@@ -212,7 +214,7 @@ impl DenoiserPlan {
 const GRAPHS: usize = 3;
 
 impl StepNetworkPlan {
-    /// A network whose step takes `groups` evaluations.
+    /// A network whose step consists of `groups` evaluations.
     fn new<N: StepNetwork + ?Sized>(
         network: &N,
         shape: &StepShape,
@@ -224,10 +226,12 @@ impl StepNetworkPlan {
         let graphs = [&schedule, &prompt, &step].map(Graph::heap_bytes).iter().sum::<usize>() as u64;
         let biases = turns as u64 * port_bytes(&schedule, &schedule.outputs);
         let projections = port_bytes(&prompt, &prompt.outputs);
-        // Branches that take turns in the step graph have their projections and what they keep outside of it.
+        // Where groups of branches take turns in the step graph, their projections and kept tensors are
+        // stored outside it.
         let waiting = if groups > 1 { groups as u64 * projections } else { 0 };
         let kept = if groups > 1 { groups as u64 * port_bytes(&step, &step.kept) } else { 0 };
-        // The projections of a single group are copied into a step graph of which nothing else has been touched by then.
+        // The projections of a single group are copied into the step graph, whose other memory has not been
+        // written by then.
         let copied = if groups > 1 { waiting } else { projections };
         let &StepShape { batch, height, width, tokens, timesteps } = shape;
         let deep_skip = deep_skip.map_or(0, |skip| skip + 1);
@@ -270,7 +274,7 @@ pub(super) fn encoder(
     PlannedGraph::once(autoencoder.component(), 0, &[batch, height, width], graph)
 }
 
-/// The autoencoder's decoder for latents of `height x width`, all at once.
+/// The autoencoder's decoder for latents of `height x width`, as one graph.
 pub(super) fn decoder(autoencoder: &dyn Autoencoder, height: usize, width: usize) -> PlannedGraph {
     let graph = autoencoder.decoder(1, height, width);
     PlannedGraph::once(autoencoder.component(), 1, &[height, width], graph)
@@ -281,7 +285,7 @@ fn encodes(job: Job, extra_input: ExtraInput) -> Vec<EncodedPicture> {
     match job {
         Job::TextToImage => vec![],
         Job::ImageToImage { .. } => vec![EncodedPicture::Start],
-        // The kept part is put back at every step, whatever the run starts from.
+        // The kept part is restored at every step, even if the run starts from noise alone.
         Job::Inpainting { .. } if extra_input == ExtraInput::None => vec![EncodedPicture::Start],
         Job::Inpainting { strength: 1.0 } => vec![EncodedPicture::Masked],
         Job::Inpainting { .. } => vec![EncodedPicture::Start, EncodedPicture::Masked],
@@ -290,7 +294,7 @@ fn encodes(job: Job, extra_input: ExtraInput) -> Vec<EncodedPicture> {
 }
 
 impl Pipeline {
-    /// What a run of `request` consists of.
+    /// The run plan of `request`.
     ///
     /// # Errors
     /// As [`settings`](Pipeline::settings), and when a prompt cannot be read.

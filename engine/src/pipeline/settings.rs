@@ -1,4 +1,4 @@
-//! A request filled up with what the model's file says, checked before anything runs.
+//! Completes a request with the defaults of the model's file, and checks it before anything runs.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +9,15 @@ use serde_json::Value;
 use super::{Pipeline, Request, Variation, guidance::Guidance};
 use crate::{Error, ExtraInput, JobProblem, PromptReading};
 
-/// Both sides of a picture must divide by it, whatever the model: diffusers has the same rule, so a size works in
-/// both or in neither.
+/// Height and width of a picture must be divisible by it, for any model: diffusers has the same rule, so a
+/// size is valid in both or in neither.
 pub const SIZE_STEP: usize = 8;
 /// Longest side of a picture in pixels.
 pub const MAX_SIDE: usize = 16_384;
-/// Most pictures of one request.
+/// Maximum number of pictures of one request.
 const MAX_COUNT: usize = 10_000;
 
-/// Used where neither the user nor the model's file says.
+/// Used if neither the user nor the model's file sets it.
 const STEPS: usize = 20;
 const SCHEDULER: &str = "ddim";
 const GUIDANCE_SCALE: f32 = 7.5;
@@ -25,10 +25,10 @@ const IMAGE_GUIDANCE_SCALE: f32 = 1.5;
 /// Strength of image to image and of inpainting, as in diffusers' pipelines.
 const STRENGTH: f64 = 0.8;
 const INPAINTING_STRENGTH: f64 = 1.0;
-/// Default side of the latents where the U-Net's config does not say.
+/// Default height and width of the latents if the U-Net's config does not set them.
 const SAMPLE_SIZE: usize = 64;
 
-/// What a model does where the request is silent.
+/// A model's values for fields that the request leaves open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
     /// In pixels.
@@ -39,38 +39,38 @@ pub struct Defaults {
     pub steps: usize,
     /// Name of a scheduler.
     pub scheduler: String,
-    /// How strongly the prompt pulls.
+    /// How strongly the picture follows the prompt.
     pub guidance_scale: f32,
-    /// How strongly an editing model's picture pulls.
+    /// How strongly an editing model follows its input picture.
     pub image_guidance_scale: f32,
 }
 
-/// What a run starts from. The picture and the mask are the request's.
+/// What a run starts from. The picture and the mask are in the request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Job {
     /// Noise alone.
     TextToImage,
-    /// A picture of which the noise of `strength` leaves something.
+    /// A picture, with noise according to `strength`.
     ImageToImage {
-        /// From 0, keep all, to 1.
+        /// From 0, keep everything, to 1.
         strength: f64,
     },
-    /// A picture of which a part is drawn anew.
+    /// A picture of which a part is redrawn.
     Inpainting {
-        /// From 0, keep all, to 1, start from noise alone.
+        /// From 0, keep everything, to 1, start from noise alone.
         strength: f64,
     },
-    /// Noise, beside a picture that an editing model reads.
+    /// Noise, with a picture that an editing model reads.
     Editing,
 }
 
 impl Job {
-    /// The share of the steps that is taken.
+    /// The share of the steps that the run takes.
     fn share_of_steps(self) -> f64 {
         self.strength().unwrap_or(1.0)
     }
 
-    /// How much of the picture is drawn anew, in jobs where that is a choice.
+    /// How much of the picture is redrawn, for jobs that have this parameter.
     pub fn strength(self) -> Option<f64> {
         match self {
             Job::TextToImage | Job::Editing => None,
@@ -82,7 +82,7 @@ impl Job {
 /// A request and everything that follows from it for a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// What was asked for.
+    /// The request.
     pub request: Request,
     /// In pixels.
     pub width: usize,
@@ -94,22 +94,22 @@ pub struct Settings {
     pub scheduler: String,
     /// The model's scheduler config with the request's options.
     pub scheduler_config: SchedulerConfig,
-    /// How strongly the prompt pulls.
+    /// How strongly the picture follows the prompt.
     pub guidance_scale: f32,
-    /// How strongly an editing model's picture pulls.
+    /// How strongly an editing model follows its input picture.
     pub image_guidance_scale: f32,
     /// What the run starts from.
     pub job: Job,
-    /// Evaluations of the denoiser that are left out, because the job starts with less noise.
+    /// Evaluations of the denoiser that are left out because the job starts with less noise.
     pub first_step: usize,
     /// Evaluations of the denoiser for each picture, all branches of guidance counted as one.
     pub evaluations: usize,
-    /// Which branches are evaluated, and how they become one prediction.
+    /// The branches that are evaluated, and how they are combined.
     pub(super) guidance: Guidance,
 }
 
 impl Settings {
-    /// A scheduler that has not stepped yet.
+    /// A new scheduler, before its first step.
     pub(super) fn new_scheduler(&self) -> Result<Box<dyn Scheduler>, Error> {
         Ok(sdq_schedulers::create(&self.scheduler, &self.scheduler_config, self.steps)?)
     }
@@ -126,14 +126,14 @@ impl Settings {
         }
     }
 
-    /// The request for picture `image` alone, with nothing left open: it draws the same picture where the model's defaults
-    /// are others.
+    /// The request for picture `image` alone, with no field left open: it draws the same picture even where
+    /// the model's defaults differ.
     pub fn request_of_image(&self, image: usize) -> Request {
         let (seed, variation) = self.seeds(image);
         Request { seed, variation, count: 1, ..self.complete_request() }
     }
 
-    /// The request with nothing left open.
+    /// The request with no field left open.
     pub fn complete_request(&self) -> Request {
         Request {
             width: Some(self.width),
@@ -147,17 +147,17 @@ impl Settings {
         }
     }
 
-    /// Height and width of the latents, each of which stands for `scale_factor` pixels along each axis.
+    /// Height and width of the latents; each latent pixel covers `scale_factor` pixels along each axis.
     pub(super) fn latent_size(&self, scale_factor: usize) -> (usize, usize) {
         (self.height / scale_factor, self.width / scale_factor)
     }
 }
 
 impl Pipeline {
-    /// What this model does where a request is silent.
+    /// This model's values for fields that a request leaves open.
     ///
     /// # Errors
-    /// When the file's defaults are of the wrong kind.
+    /// When the file's defaults are of the wrong type.
     pub fn defaults(&self) -> Result<Defaults, Error> {
         let (height, width) = self.model.denoiser.sample_size().unwrap_or((SAMPLE_SIZE, SAMPLE_SIZE));
         let pixels = |side: usize| side.saturating_mul(self.scale_factor());
@@ -174,7 +174,7 @@ impl Pipeline {
         })
     }
 
-    /// The weight type that most parameters of each of the file's components have, such as `unet` and `q4`.
+    /// The weight type of most parameters of each component of the file, such as `unet` and `q4`.
     pub fn weight_types(&self) -> BTreeMap<String, String> {
         let most = |component: Component<'_>| {
             let mut parameters = BTreeMap::<&str, usize>::new();
@@ -188,7 +188,7 @@ impl Pipeline {
         self.file.components().filter_map(most).collect()
     }
 
-    /// The block that `clip_skip` names must exist in every text encoder.
+    /// Checks that the block selected by `clip_skip` exists in every text encoder.
     fn check_reading(&self, reading: PromptReading) -> Result<(), Error> {
         let layers = self.model.text_encoders.iter().map(|encoder| encoder.blocks()).min();
         let layers = layers.unwrap_or(0);
@@ -202,10 +202,10 @@ impl Pipeline {
         }
     }
 
-    /// Fills up and checks `request`.
+    /// Completes and checks `request`.
     ///
     /// # Errors
-    /// Names the first field that cannot be used.
+    /// Names the first field that is not valid.
     pub fn settings(&self, request: &Request) -> Result<Settings, Error> {
         let defaults = self.defaults()?;
         let scheduler = request.scheduler.as_deref().unwrap_or(&defaults.scheduler);
@@ -241,7 +241,7 @@ impl Pipeline {
             share("variation-strength", variation.strength)?;
         }
         check_sizes(&settings)?;
-        // Building it once tells whether config and steps go together.
+        // Building the scheduler once shows whether config and steps are compatible.
         let scheduler = settings.new_scheduler()?;
         settings.first_step = first_step(&settings, &*scheduler)?;
         settings.evaluations = scheduler.timesteps().len() - settings.first_step;
@@ -273,7 +273,7 @@ impl Pipeline {
         }
     }
 
-    /// What both sides of a picture must divide by.
+    /// The number by which height and width of a picture must be divisible.
     pub(super) fn size_step(&self) -> usize {
         SIZE_STEP.max(self.scale_factor())
     }
@@ -286,8 +286,8 @@ impl Pipeline {
     }
 }
 
-/// The evaluations before the noise level that the job's strength asks for, counted as diffusers'
-/// `StableDiffusionImg2ImgPipeline.get_timesteps` counts.
+/// The evaluations before the noise level that the job's strength selects, counted as in diffusers'
+/// `StableDiffusionImg2ImgPipeline.get_timesteps`.
 fn first_step(settings: &Settings, scheduler: &dyn Scheduler) -> Result<usize, Error> {
     let strength = settings.job.share_of_steps();
     let taken = ((settings.steps as f64 * strength) as usize).min(settings.steps);
@@ -297,7 +297,8 @@ fn first_step(settings: &Settings, scheduler: &dyn Scheduler) -> Result<usize, E
     Ok(first_step)
 }
 
-/// Picture and mask are as large as what is to be drawn, and hold as many values as they say.
+/// Checks that picture and mask have the size of the picture to be drawn, and as many values as their size
+/// requires.
 fn check_sizes(settings: &Settings) -> Result<(), Error> {
     let expected = (settings.width, settings.height);
     let check_size = |field, found: (usize, usize), values: usize, channels: usize| {

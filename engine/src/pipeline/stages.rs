@@ -1,8 +1,9 @@
-//! A graph over one picture, cut into stages that fit into memory, see [`strips`](crate::graph::strips).
+//! Cuts a graph over one picture into stages that fit into memory, see [`strips`](crate::graph::strips).
 //!
-//! Between two stages the picture lies whole in one buffer. A stage either runs at once, or goes over the buffer strip by
-//! strip and puts its output where its input lay: it starts at that end from which no strip overwrites what another still
-//! has to read, and keeps the few rows that its neighbour reaches into.
+//! Between two stages the whole picture is in one buffer. A stage either runs at once, or processes the
+//! buffer strip by strip and writes its output over its input. It starts at the end from which no strip
+//! overwrites rows that another one still has to read, and keeps copies of the few rows that the next strip
+//! needs of the previous one.
 
 use std::ops::Range;
 
@@ -16,7 +17,7 @@ use crate::{
     pages::Pages,
 };
 
-/// The stages of a graph with one picture for input and one for output, and what they take.
+/// The stages of a graph with one picture as input and one as output, and their memory.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Stages {
     pub(super) stages: Vec<Stage>,
@@ -35,18 +36,18 @@ pub(super) struct Stage {
     to: TensorId,
     /// Rows of the input.
     height: usize,
-    /// Rows of the input that a strip has; all at once if `None`.
+    /// Rows of the input in a strip; `None` if the stage runs at once.
     rows: Option<usize>,
 }
 
 impl Stages {
-    /// Whether everything runs at once.
+    /// Whether the whole graph runs at once.
     pub(super) fn is_whole(&self) -> bool {
         matches!(*self.stages, [Stage { rows: None, .. }])
     }
 }
 
-/// Cuts graphs, and runs what it cut.
+/// Cuts graphs, and runs the stages.
 #[derive(Clone, Copy)]
 pub(super) struct Stager<'a> {
     graph: &'a Graph,
@@ -58,24 +59,24 @@ pub(super) struct Stager<'a> {
 }
 
 impl<'a> Stager<'a> {
-    /// Cuts `graph`, one of `network`'s, whose backend holds `scratch` bytes of working memory anyway.
+    /// Cuts `graph`, one of `network`'s. The backend holds `scratch` bytes of working memory anyway.
     pub(super) fn new(graph: &'a Graph, network: &'a Network, scratch: u64) -> Result<Stager<'a>, Error> {
         let row_step = network.row_step(graph.clone())?;
         Ok(Stager { graph, network, scratch, row_step })
     }
 
-    /// Everything at once.
+    /// The graph as a single stage that runs at once.
     pub(super) fn whole(&self) -> Result<Stages, Error> {
         let cuts = cuts(self.graph);
         self.at_once(cuts[0], cuts[cuts.len() - 1])
     }
 
-    /// The stages that take the least work of those that fit into `limit` bytes, peak and scratch together.
+    /// The stages with the least work among those that fit into `limit` bytes, peak and scratch together.
     pub(super) fn cheapest(&self, limit: u64) -> Result<Option<Stages>, Error> {
         self.best(|from, to| self.cheapest_stage(from, to, limit), |a, b| a.work < b.work)
     }
 
-    /// The stages that take the least memory.
+    /// The stages with the least memory.
     pub(super) fn smallest(&self) -> Result<Stages, Error> {
         let smallest = self.best(
             |from, to| {
@@ -90,7 +91,8 @@ impl<'a> Stager<'a> {
         Ok(smallest.expect("every graph can run at once"))
     }
 
-    /// The best way from the first cut to the last, out of what `stage` offers between any two.
+    /// The best sequence of stages from the first cut to the last, where `stage` returns the candidates
+    /// between two cuts.
     fn best(
         &self,
         stage: impl Fn(TensorId, TensorId) -> Result<Option<Stages>, Error>,
@@ -101,7 +103,7 @@ impl<'a> Stager<'a> {
             vec![Some(Stages { stages: Vec::new(), peak: 0, scratch: 0, work: 0 })];
         for end in 1..cuts.len() {
             let mut found: Option<Stages> = None;
-            // From far to near: of two that are as good, the one with fewer stages.
+            // From far to near, so that of two equal candidates the one with fewer stages is taken.
             for start in 0..end {
                 let Some(before) = &best[start] else { continue };
                 let Some(last) = stage(cuts[start], cuts[end])? else { continue };
@@ -130,12 +132,12 @@ impl<'a> Stager<'a> {
         if half.memory() <= limit {
             return Ok(Some(half));
         }
-        // Memory grows with the rows, nearly in proportion.
+        // Memory grows almost linearly with the rows.
         let growth = half.memory().saturating_sub(least.memory()).max(1);
         let slope = growth as f64 / most.saturating_sub(self.row_step).max(1) as f64;
         let mut rows = self.row_step + ((limit - least.memory()) as f64 / slope) as usize;
         while rows > self.row_step {
-            // As many strips, all of a height.
+            // The same number of strips, but of equal height.
             let alike = height.div_ceil(height.div_ceil(rows)).next_multiple_of(self.row_step);
             if let Some(strips) = self.in_strips(from, to, alike)?.filter(|strips| strips.memory() <= limit) {
                 return Ok(Some(strips));
@@ -152,8 +154,8 @@ impl<'a> Stager<'a> {
         let work = graph.work() + ELEMENT_WORK as u64 * (input + output);
         let Footprint { executable, scratch } = self.network.footprint(graph)?;
         let cuts = cuts(self.graph);
-        // The input is dropped once it has been handed over, before the output is copied. If there is but one stage, the
-        // output is read where it lies.
+        // The input is dropped once it has been passed to the graph, before the output is copied. If there is
+        // only one stage, the output is read in place.
         let all = from == cuts[0] && to == cuts[cuts.len() - 1];
         let peak = executable + bytes(if all { input } else { input.max(output) });
         Ok(Stages {
@@ -194,7 +196,8 @@ impl<'a> Stager<'a> {
         }))
     }
 
-    /// Runs all of `stages` on `picture`, `[height, width, channels]`; the result stands at the front of the block.
+    /// Runs all of `stages` on `picture`, `[height, width, channels]`; the result is at the start of the
+    /// returned block.
     pub(super) fn run(&self, stages: &Stages, picture: &[f32]) -> Result<Pages, Error> {
         let mut buffer = self.buffer(stages, 0, picture)?;
         for (index, stage) in stages.stages.iter().enumerate() {
@@ -212,7 +215,7 @@ impl<'a> Stager<'a> {
                     let output = elements(piece.output_size()) as usize;
                     StripRun { stager: self, piece, rows, statistics: Vec::new() }.run(&mut buffer)?;
                     if output < input {
-                        // Gives back what has been touched and is of no use any more.
+                        // Releases memory that was written and is no longer needed.
                         buffer = self.buffer(stages, index + 1, &buffer[..output])?;
                     }
                 }
@@ -221,7 +224,7 @@ impl<'a> Stager<'a> {
         Ok(buffer)
     }
 
-    /// What [`run`](Self::run) will take.
+    /// The expected seconds of [`run`](Self::run).
     pub(super) fn seconds(&self, stages: &Stages) -> Result<f64, Error> {
         let mut seconds = 0.0;
         for stage in &stages.stages {
@@ -232,7 +235,7 @@ impl<'a> Stager<'a> {
             };
             let run = StripRun { stager: self, piece, rows, statistics: Vec::new() };
             for target in targets(&run.piece) {
-                // Strips of one shape follow each other and share an executable.
+                // Consecutive strips of one shape share an executable.
                 for alike in run.strips(target).chunk_by(|a, b| a.shape() == b.shape()) {
                     let (height, own) = alike[0].shape();
                     let cost = self.network.cost(run.piece.strip(target, height, own))?;
@@ -243,8 +246,8 @@ impl<'a> Stager<'a> {
         Ok(seconds)
     }
 
-    /// A block that begins with `picture` and has room for what the stages from number `next` on make of it in place. Room
-    /// that is never touched takes nothing.
+    /// A block that begins with `picture` and has room for the outputs of the stages from `next` on, in
+    /// place. Room that is never written takes no memory.
     fn buffer(&self, stages: &Stages, next: usize, picture: &[f32]) -> Result<Pages, Error> {
         let in_place = stages.stages[next..].iter().take_while(|stage| stage.rows.is_some());
         let sizes = in_place.map(|stage| self.graph.elements(stage.to));
@@ -255,7 +258,7 @@ impl<'a> Stager<'a> {
 }
 
 impl Stages {
-    /// Rows of a strip and strips, for each stage that is cut.
+    /// Rows of a strip and number of strips, for each stage that is cut.
     pub(super) fn strips(&self) -> Vec<(usize, usize)> {
         self.stages
             .iter()
@@ -263,7 +266,7 @@ impl Stages {
             .collect()
     }
 
-    /// What counts against a limit, in bytes.
+    /// The bytes that count against a limit.
     pub(super) fn memory(&self) -> u64 {
         self.peak + self.scratch
     }
@@ -278,7 +281,7 @@ impl Stages {
     }
 }
 
-/// What a piece goes over its picture for, in order.
+/// The passes of a piece over its picture, in order.
 fn targets(piece: &Piece<'_>) -> impl Iterator<Item = Target> + use<> {
     (0..piece.norms()).map(Target::Sums).chain([Target::Output])
 }
@@ -291,34 +294,34 @@ fn bytes(elements: u64) -> u64 {
     elements * size_of::<f32>() as u64
 }
 
-/// One stage on its way over a picture.
+/// One stage while it processes a picture.
 struct StripRun<'a> {
     stager: &'a Stager<'a>,
     piece: Piece<'a>,
     /// Rows of the input in a strip.
     rows: usize,
-    /// Of the norms so far, `[1, groups, 6]` each.
+    /// Statistics of the norms so far, `[1, groups, 6]` each.
     statistics: Vec<Vec<f32>>,
 }
 
-/// Rows of a piece's input.
+/// A range of rows of a piece's input.
 #[derive(Clone, Debug, PartialEq)]
 struct Strip {
-    /// Those whose output is kept.
+    /// The rows whose output is kept.
     own: Range<usize>,
-    /// Those that it needs for that.
+    /// The rows that this output depends on.
     all: Range<usize>,
 }
 
 impl Strip {
-    /// Rows, and which of them are its own.
+    /// The number of rows, and the range of its own among them.
     fn shape(&self) -> (usize, Range<usize>) {
         (self.all.len(), self.own.start - self.all.start..self.own.end - self.all.start)
     }
 }
 
 impl StripRun<'_> {
-    /// The input at the front of `picture` becomes the output there.
+    /// Replaces the input at the start of `picture` by the output.
     fn run(mut self, picture: &mut [f32]) -> Result<(), Error> {
         for norm in 0..self.piece.norms() {
             let statistics = self.statistics_of(norm, picture)?;
@@ -327,7 +330,7 @@ impl StripRun<'_> {
         self.output_of(picture)
     }
 
-    /// Strips from the top for one target.
+    /// The strips for one target, from the top.
     fn strips(&self, target: Target) -> Vec<Strip> {
         let height = self.piece.input_size()[0];
         let reach = self.reach(target);
@@ -365,14 +368,14 @@ impl StripRun<'_> {
         Ok(statistics.flat_map(Statistics::to_values).collect())
     }
 
-    /// `picture` becomes the piece's output, in the same buffer.
+    /// Replaces `picture` by the piece's output, in the same buffer.
     fn output_of(&self, picture: &mut [f32]) -> Result<(), Error> {
         let line = self.input_line();
         let [in_height, ..] = self.piece.input_size();
         let [out_height, out_width, out_channels] = self.piece.output_size();
-        // Values that a row of the input becomes.
+        // Number of output values for each row of the input.
         let out_line = out_height / in_height * out_width * out_channels;
-        // A row that becomes longer may only overwrite rows after it, a shorter one those before it.
+        // If a row's output is longer, it may only overwrite later rows; if it is shorter, earlier ones.
         let from_below = out_line >= line;
         let mut strips = self.strips(Target::Output);
         if from_below {
@@ -395,7 +398,7 @@ impl StripRun<'_> {
                 &lost,
                 line,
             );
-            // What the next strip reaches into is overwritten below.
+            // The rows that the next strip needs are about to be overwritten.
             let next = match from_below {
                 true => own.start..in_height.min(own.start + reach),
                 false => own.end.saturating_sub(reach)..own.end,
@@ -417,7 +420,7 @@ impl StripRun<'_> {
     }
 }
 
-/// Rows of a stage's input whose place has been taken by output.
+/// Rows of a stage's input that have been overwritten by output.
 #[derive(Default)]
 struct Kept {
     rows: Range<usize>,
@@ -440,10 +443,10 @@ impl Kept {
     }
 }
 
-/// The executable for strips of one shape, kept while the next strip has it too.
+/// The executable for strips of one shape, kept while the next strip has the same shape.
 #[derive(Default)]
 struct Current<'w> {
-    /// Rows, and which of them are the strip's own.
+    /// The number of rows, and the range of the strip's own among them.
     shape: Option<(usize, Range<usize>)>,
     executable: Option<Box<dyn Executable + 'w>>,
 }
@@ -457,7 +460,7 @@ impl<'w> Current<'w> {
     ) -> Result<&mut (dyn Executable + 'w), Error> {
         let shape = strip.shape();
         if self.shape.as_ref() != Some(&shape) {
-            // Two at a time would take twice the memory.
+            // Two executables at a time would take twice the memory.
             self.executable = None;
             let graph = run.piece.strip(target, shape.0, shape.1.clone());
             let given: Vec<String> = graph.inputs.iter().skip(1).map(|port| port.name.clone()).collect();

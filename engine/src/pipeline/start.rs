@@ -1,4 +1,4 @@
-//! What a run starts from: the request's picture and mask → latents, once for all pictures of the run.
+//! The start of a run: the request's picture and mask → latents, once for all pictures of the run.
 
 use super::{Compiled, EncodedPicture, Job, Moments, Pipeline, Request, RunPlan, Settings};
 use crate::{Error, Mask, Tensor, picture};
@@ -6,22 +6,22 @@ use crate::{Error, Mask, Tensor, picture};
 /// The parts of a run's start that its pictures share. Empty for text to image.
 #[derive(Default)]
 pub(super) struct Start {
-    /// The picture, where it is mixed into the latents at the start or at every step.
+    /// The picture, if it is mixed into the latents at the start or at every step.
     pub(super) image: Option<Moments>,
-    /// Whether the picture leaves no trace in the first latents.
+    /// Whether the first latents are independent of the picture.
     pub(super) from_noise_alone: bool,
-    /// What is to be drawn anew.
+    /// The part to be redrawn.
     pub(super) mask: Option<LatentMask>,
     /// Latents of the picture that an editing model reads, `[1, latent_channels, h, w]`.
     pub(super) edited: Option<Tensor>,
 }
 
-/// The part of a picture to draw.
+/// The part of a picture to be redrawn.
 pub(super) struct LatentMask {
-    /// 1 where the picture is drawn anew, `[h, w]`.
+    /// 1 where the picture is redrawn, `[h, w]`.
     pub(super) values: Vec<f32>,
-    /// The picture with grey in place of the part to be drawn, where the model reads it. For other models the kept part is
-    /// put back at every step.
+    /// The picture with grey in the part to be redrawn, if the model reads it. For other models the kept part
+    /// is restored at every step.
     pub(super) masked: Option<Moments>,
 }
 
@@ -48,7 +48,7 @@ impl Pipeline {
                     };
                     masked = Some(self.scaled_moments(kept, compiled)?);
                 }
-                // As it comes from the encoder: the model was trained on unscaled latents.
+                // Without scaling: the model was trained on unscaled latents.
                 EncodedPicture::Edited => {
                     start.edited = Some(self.encode_pixels_with(&pixels, compiled)?.mean);
                 }
@@ -68,7 +68,7 @@ impl Pipeline {
     }
 }
 
-/// `pixels [1, 3, height, width]` in -1..=1 with grey, 0, where `mask` says to draw.
+/// `pixels [1, 3, height, width]` in -1..=1, with grey, 0, in the part to be redrawn.
 fn without_drawn(mut pixels: Tensor, mask: &Mask) -> Tensor {
     for plane in pixels.values_mut().chunks_exact_mut(mask.values.len()) {
         for (index, value) in plane.iter_mut().enumerate() {

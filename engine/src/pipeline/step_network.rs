@@ -1,4 +1,4 @@
-//! A network that runs in each step, with everything that does not change over the steps done once.
+//! A network that runs in each step, with everything that is the same in all steps computed once.
 
 use super::{
     compiled::{Compiled, GraphKey},
@@ -21,22 +21,23 @@ pub(super) struct StepRun<'w> {
     /// Latent pixels of a picture.
     pixels: usize,
     timesteps: usize,
-    /// For each evaluation of a step, or once for all: outputs of the schedule graph, for every timestep.
+    /// Outputs of the schedule graph for every timestep: for each evaluation of a step, or once for all of
+    /// them.
     schedule_values: Vec<NamedValues>,
-    /// For each evaluation of a step: outputs of the prompt graph for its branches. Empty where there is only one, whose
-    /// values the step graph has already.
+    /// Outputs of the prompt graph for the branches of each evaluation of a step. Empty where there is only
+    /// one evaluation, whose values are already in the step graph.
     prompt_values: Vec<NamedValues>,
 }
 
 /// Names of a graph's outputs, and their values.
 type NamedValues = Vec<(String, Vec<f32>)>;
 
-/// The values that a network is set up with.
+/// The values with which a network is set up.
 #[derive(Clone, Copy)]
 pub(super) struct Setup<'a> {
     /// A row for each branch of guidance.
     pub(super) conditioning: &'a Conditioning,
-    /// On the training clock.
+    /// In training timesteps.
     pub(super) timesteps: &'a [f64],
     pub(super) shape: StepShape,
     pub(super) batching: Batching,
@@ -68,7 +69,7 @@ impl<'w> StepRun<'w> {
         let groups = prompt.runs;
         let (prompt_key, mut prompt) = compiled.take(network, prompt)?;
         let text_states = repeat_rows(&conditioning.text_states, batching.pictures);
-        // Until it runs, it holds no more than its inputs.
+        // Before its first run it has written only its inputs.
         let (key, mut executable) = compiled.take(network, step)?;
         let prompt_values = prompt_values(&mut *prompt, &text_states, groups, &mut *executable)?;
         compiled.give_back((prompt_key, prompt));
@@ -84,12 +85,12 @@ impl<'w> StepRun<'w> {
         })
     }
 
-    /// Gives its graph back.
+    /// Returns its graph to `compiled`.
     pub(super) fn finish(self, compiled: &mut Compiled<'w>) {
         compiled.give_back((self.key, self.executable));
     }
 
-    /// Sets what evaluation `group` of `step` reads beside the latents.
+    /// Sets the inputs of evaluation `group` of `step` except the latents.
     pub(super) fn set_step(&mut self, group: usize, step: usize) {
         let StepRun { executable, schedule_values, prompt_values, .. } = self;
         for (name, values) in &schedule_values[group.min(schedule_values.len() - 1)] {
@@ -101,8 +102,8 @@ impl<'w> StepRun<'w> {
         }
     }
 
-    /// Fills the network's latents, `[batch, h, w, in_channels]`, with `rows`: for each of the batch its own channels,
-    /// `[channels, h, w]`, and those shown beside them, likewise; zeros where nothing is shown.
+    /// Writes `rows` to the network's latents, `[batch, h, w, in_channels]`: for each element of the batch
+    /// its own channels, `[channels, h, w]`, and its extra channels, likewise; zeros where there are none.
     pub(super) fn set_latents<'r>(&mut self, rows: impl Iterator<Item = (&'r [f32], Option<&'r [f32]>)>) {
         let (channels, pixels) = (self.in_channels, self.pixels);
         let input = self.executable.input_mut(LATENTS);
@@ -124,8 +125,8 @@ impl<'w> StepRun<'w> {
     }
 }
 
-/// The schedule graph's outputs for all timesteps, for each of `runs` evaluations of a step if there is an added condition
-/// `[rows, ..]`.
+/// The schedule graph's outputs for all timesteps, for each of `runs` evaluations of a step if there is an
+/// added condition `[rows, ..]`.
 fn schedule_values(
     executable: &mut dyn Executable,
     added: Option<&[f32]>,
@@ -144,7 +145,8 @@ fn schedule_values(
     each.collect()
 }
 
-/// The prompt graph's outputs for each of `groups` evaluations of a step; where there is one, they go to `step` at once.
+/// The prompt graph's outputs for each of `groups` evaluations of a step; if there is only one, they are
+/// written to `step` at once.
 fn prompt_values(
     prompt: &mut dyn Executable,
     text_states: &[f32],
@@ -172,7 +174,7 @@ fn repeat_rows(tensor: &Tensor, pictures: usize) -> Vec<f32> {
     rows.flat_map(|row| row.repeat(pictures)).collect()
 }
 
-/// All outputs of a graph that has run, by name.
+/// All outputs of a graph after a run, by name.
 fn outputs(executable: &dyn Executable) -> NamedValues {
     let names = executable.output_names().into_iter();
     names.map(|name| (name.clone(), executable.output(&name).to_vec())).collect()

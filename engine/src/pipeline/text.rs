@@ -1,34 +1,35 @@
-//! Prompt → token ids → text states, and what else a U-Net is told of the picture.
+//! Prompt → token ids → text states, and the other conditioning of a U-Net.
 
 use super::{Pipeline, Settings, compiled::Compiled, guidance::Branch, run_plan};
 use crate::{Error, PromptReading, PromptSyntax, Tensor, roles::Prompts};
 
-/// How much a picture should please, from 1 to 10, and how much one from the negative prompt; diffusers' defaults.
+/// The aesthetic score of the picture, from 1 to 10, and that of the negative prompt; diffusers' defaults.
 const AESTHETIC_SCORE: f32 = 6.0;
 const NEGATIVE_AESTHETIC_SCORE: f32 = 2.5;
 
-/// What the text encoders make of some prompts.
+/// The text encoders' outputs for some prompts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EncodedPrompts {
-    /// `[prompts, tokens, cross_attention_dim]`: of all encoders, side by side.
+    /// `[prompts, tokens, cross_attention_dim]`: those of all encoders, concatenated along the channels.
     pub text_states: Tensor,
-    /// `[prompts, projection_dim]` of the first encoder that has a projection.
+    /// `[prompts, projection_dim]` from the first encoder that has a projection.
     pub pooled: Option<Tensor>,
 }
 
-/// All that a U-Net reads beside latents and timestep.
+/// Everything that a U-Net reads beside latents and timestep.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditioning {
     /// `[batch, tokens, cross_attention_dim]`.
     pub text_states: Tensor,
-    /// `[batch, projection_class_embeddings_input_dim]`: pooled prompts and embedded numbers; only in models that read it.
+    /// `[batch, projection_class_embeddings_input_dim]`: pooled prompts and embedded numbers; only in models
+    /// that read it.
     pub added: Option<Tensor>,
-    /// The guidance scale, where the model has been distilled to be told it.
+    /// The guidance scale, for distilled models that read it.
     pub guidance_scale: Option<f32>,
 }
 
 impl Conditioning {
-    /// All that came from text encoders, to be compared.
+    /// All values from text encoders, for comparison.
     pub(super) fn values(&self) -> Vec<f32> {
         let added = self.added.as_ref().map_or(&[][..], Tensor::values);
         [self.text_states.values(), added].concat()
@@ -44,7 +45,7 @@ impl Pipeline {
         self.model.text_encoders[0].token_ids(prompt)
     }
 
-    /// How many tokens at the prompt's end the model does not read.
+    /// The number of tokens at the prompt's end that the model does not read.
     ///
     /// # Errors
     /// When the vocabulary does not cover the prompt.
@@ -53,7 +54,7 @@ impl Pipeline {
         surplus.collect::<Result<Vec<_>, _>>().map(|all| all.into_iter().max().unwrap_or(0))
     }
 
-    /// Which of the words that were [added](Pipeline::with_word) none of `prompts` has.
+    /// The words that were [added](Pipeline::with_word) and occur in none of `prompts`.
     ///
     /// # Errors
     /// When a prompt cannot be read.
@@ -61,7 +62,7 @@ impl Pipeline {
         crate::prompt::unused_words(&self.words, prompts, syntax)
     }
 
-    /// What the text encoders make of `prompts`.
+    /// Encodes `prompts` with all text encoders.
     ///
     /// # Errors
     /// When the vocabulary does not cover a prompt or memory runs out.
@@ -69,11 +70,11 @@ impl Pipeline {
         self.encode_prompts_as(prompts, PromptReading::default())
     }
 
-    /// What the text encoders make of `prompts`, read as `reading` says. All have the tokens of the longest: shorter ones
-    /// are followed by empty chunks.
+    /// Encodes `prompts`, read according to `reading`, with all text encoders. All have the tokens of the
+    /// longest: shorter ones are padded with empty chunks.
     ///
     /// # Errors
-    /// As [`Pipeline::encode_prompts`], and when a prompt cannot be read so.
+    /// As [`Pipeline::encode_prompts`], and when a prompt cannot be parsed.
     pub fn encode_prompts_as(
         &self,
         prompts: &[&str],
@@ -109,7 +110,7 @@ impl Pipeline {
         })
     }
 
-    /// Chunks of the longest of `prompts`, in any tokenizer.
+    /// The number of chunks of the longest of `prompts`, for any tokenizer.
     pub(super) fn chunk_count(&self, prompts: &[&str], syntax: PromptSyntax) -> Result<usize, Error> {
         let mut count = 1;
         for encoder in &self.model.text_encoders {
@@ -120,7 +121,7 @@ impl Pipeline {
         Ok(count)
     }
 
-    /// What the U-Net is told for each branch of the guidance that `settings` ask for: without guidance the prompt alone,
+    /// The conditioning for each branch of the guidance in `settings`: without guidance the prompt alone,
     /// with it the negative prompt first, and three branches in models that edit pictures.
     ///
     /// # Errors
@@ -156,8 +157,9 @@ impl Pipeline {
         })
     }
 
-    /// Pooled prompts, and after each sines and cosines of the numbers that SDXL is told: original height and width, top
-    /// and left of the crop, and target height and width, or an aesthetic score. Podell et al. 2023, section 2.2.
+    /// Pooled prompts, each followed by sines and cosines of SDXL's additional numbers: original height and
+    /// width, top and left of the crop, and target height and width, or an aesthetic score. Podell et al.
+    /// 2023, section 2.2.
     fn added_condition(
         &self,
         branches: &[Branch<'_>],

@@ -1,4 +1,4 @@
-//! How long a run will take, and the parts of a run by themselves, to be measured.
+//! Predicts the time of a run, and runs its parts separately to be measured.
 
 use std::time::Duration;
 
@@ -13,38 +13,39 @@ use crate::{
     models::clip::transformer,
 };
 
-/// The time of a run, before it runs, in seconds. Opening the model and writing files are not in it.
+/// The predicted time of a run, in seconds. Opening the model and writing files are not included.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TimePlan {
-    /// Prompts to text states.
+    /// Encoding of prompts to text states.
     pub text_encoder: f64,
-    /// The picture to start from to latents.
+    /// Encoding of the start picture to latents.
     pub vae_encoder: f64,
-    /// What the U-Net does once for all steps: biases of the timesteps, keys and values of the prompts.
+    /// Work of the U-Net that is done once for all steps: biases of the timesteps, keys and values of the
+    /// prompts.
     pub unet_once: f64,
-    /// One step of the pictures that are drawn together, all branches of guidance, nothing taken from earlier steps.
+    /// One step of the pictures that are drawn together, with all branches of guidance, without caching.
     pub step: f64,
-    /// All steps of all pictures, likewise: with a cache, a run takes less.
+    /// All steps of all pictures, without caching: with a cache, a run takes less.
     pub steps: f64,
-    /// All pictures from latents to pixels.
+    /// Decoding of all pictures to pixels.
     pub vae_decoder: f64,
 }
 
 impl TimePlan {
-    /// From the prompt to the last picture.
+    /// The sum, from the prompt to the last picture.
     pub fn total(&self) -> f64 {
         self.text_encoder + self.vae_encoder + self.unet_once + self.steps + self.vae_decoder
     }
 }
 
-/// A part of a run that can be measured by itself.
+/// A part of a run that can be measured separately.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// One prompt through every text encoder.
     TextEncoder,
     /// One step of one picture, with all branches of the request's guidance as one batch.
     UNet,
-    /// One picture's latents to pixels, all at once.
+    /// Decoding of one picture's latents to pixels, in one graph.
     VaeDecoder,
 }
 
@@ -59,20 +60,20 @@ pub struct PartRun<'w> {
     cost: Cost,
 }
 
-/// What one kind of op took in a run.
+/// The time of one kind of op in a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OpTime {
     /// See [`Operation::name`](crate::graph::Operation::name).
     pub op: &'static str,
-    /// How many of them ran.
+    /// Number of ops.
     pub count: usize,
-    /// Their multiply-adds of integers; 0 for ops that do not multiply matrices.
+    /// Their integer multiply-adds; 0 for ops that do not multiply matrices.
     pub integer: u64,
-    /// Those of floats.
+    /// Their floating-point multiply-adds.
     pub float: u64,
-    /// What they read and write at least, weights aside.
+    /// Minimum number of bytes that they read and write, without weights.
     pub bytes: u64,
-    /// What they took together.
+    /// Their total time.
     pub time: Duration,
 }
 
@@ -90,7 +91,7 @@ impl PartRun<'_> {
         self.executables.iter_mut().try_for_each(|executable| executable.run())
     }
 
-    /// Runs once; what each kind of op took, the longest first.
+    /// Runs once and returns the time of each kind of op, the longest first.
     ///
     /// # Errors
     /// When the device fails.
@@ -121,8 +122,8 @@ impl PartRun<'_> {
 }
 
 impl Pipeline {
-    /// How long [`generate`](Pipeline::generate) will take when it follows `plan`. The first call measures the machine, which
-    /// takes some tenths of a second.
+    /// Predicts how long [`generate`](Pipeline::generate) takes with `plan`. The first call measures the
+    /// machine, which takes some tenths of a second.
     ///
     /// # Errors
     /// When the device fails.
@@ -156,7 +157,7 @@ impl Pipeline {
         Ok(time)
     }
 
-    /// Seconds that these graphs take, compiled and run as often as planned.
+    /// Predicted seconds of these graphs, compiled and run as often as planned.
     fn seconds(&self, graphs: impl IntoIterator<Item = PlannedGraph>) -> Result<f64, Error> {
         let each = graphs.into_iter().map(|PlannedGraph { key, graph, compiles, runs, .. }| {
             let cost = self.cost(&key, graph)?;
@@ -165,10 +166,10 @@ impl Pipeline {
         each.sum()
     }
 
-    /// `part` for a picture as `request` asks for, ready to run.
+    /// `part` of a picture with the settings of `request`, ready to run.
     ///
     /// # Errors
-    /// When the request cannot be met or memory runs out.
+    /// When the request is not valid or memory runs out.
     pub fn part(&self, part: Part, request: &Request) -> Result<PartRun<'_>, Error> {
         let plan = self.run_plan(request)?;
         let graphs = match part {
@@ -189,7 +190,7 @@ impl Pipeline {
             let ports = graph.inputs.clone();
             let mut executable = self.network(key.component)?.compile(graph)?;
             for port in ports {
-                // Tokens are whole numbers; to everything else any value between is as good.
+                // Tokens must be whole numbers; for all other inputs any values will do.
                 let modulus = if port.name == transformer::TOKEN_IDS { 256 } else { 2003 };
                 let values = (0..).map(|index: usize| (index * 7919) % modulus);
                 for (input, value) in executable.input_mut(&port.name).iter_mut().zip(values) {

@@ -27,7 +27,7 @@ fn requests_of_version_2_are_read() {
     assert_eq!(read(older).reading.syntax, PromptSyntax::Plain);
 }
 
-/// A file with the run `run`, one tensor beside it, and a note.
+/// A file with the run `run`, one more tensor, and a note.
 fn saved(run: &str, tensor: Option<(&str, DType, &[usize], &[u8])>) -> Result<SavedRun, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.sdq-run");
@@ -90,7 +90,7 @@ fn damaged_runs_are_refused_by_what_is_wrong() {
     let problem = |path: &Path| SavedRun::open(path).unwrap_err().to_string();
     safetensors::write(&path, &[], &[("other", "note")]).unwrap();
     assert_eq!(problem(&path), format!("{}: it holds no run of sdq", path.display()));
-    // Cut off anywhere, a file is an error that names it.
+    // A file that is truncated at any length is an error that names it.
     let bytes = std::fs::read(&path).unwrap();
     for len in 0..bytes.len() {
         std::fs::write(&path, &bytes[..len]).unwrap();

@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 
-/// A run of so many steps of a scheduler.
+/// A run of `steps` steps of a scheduler.
 fn settings(scheduler: &str, steps: usize, job: Job) -> Settings {
     Settings {
         request: Request::default(),
@@ -20,8 +20,8 @@ fn settings(scheduler: &str, steps: usize, job: Job) -> Settings {
     }
 }
 
-/// `init_timestep = min(int(steps * strength), steps)`, `t_start = max(steps - init_timestep, 0) * order`, as diffusers
-/// has it, with Python's product of floats.
+/// `init_timestep = min(int(steps * strength), steps)`, `t_start = max(steps - init_timestep, 0) * order`, as
+/// in diffusers, with Python's product of floats.
 #[test]
 fn a_strength_leaves_out_the_steps_that_diffusers_leaves_out() {
     let first = |scheduler: &str, steps, strength| {
