@@ -1,4 +1,4 @@
-//! A picture and words → a picture that keeps something of the first.
+//! Image to image: a picture and a prompt → a picture that keeps something of the first.
 //!
 //! ```text
 //! cargo run --release -p sdq-engine --example image_to_image -- demo/model.sdq 0.png "a green apple on a blue background"
@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: image_to_image MODEL.sdq PICTURE PROMPT".into());
     };
     let pipeline = Pipeline::open(Path::new(&model), &PipelineOptions::default())?;
-    // As large as the model draws by itself; any multiple of 8 will do.
+    // The model's default size; any multiple of 8 is possible.
     let size = pipeline.defaults()?;
     let start = picture::read(image)?.fill(size.width, size.height);
 

@@ -1,4 +1,4 @@
-//! A picture, a mask and words → the picture with what is white in the mask drawn anew.
+//! Inpainting: a picture, a mask and a prompt → the picture with the white part of the mask redrawn.
 //!
 //! ```text
 //! cargo run --release -p sdq-engine --example inpaint -- demo/model.sdq 0.png "a red apple on a blue background"
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let size = pipeline.defaults()?;
     let start = picture::read(image)?.fill(size.width, size.height);
     let (width, height) = (start.width, start.height);
-    // The right half; `Picture::luma` makes a mask of a picture.
+    // The right half; `Picture::luma` turns a picture into a mask.
     let values = (0..width * height).map(|pixel| if pixel % width < width / 2 { 0 } else { 255 }).collect();
 
     let request = Request::new(prompt).init_image(start).mask(Mask { width, height, values });

@@ -1,4 +1,4 @@
-//! Watching a picture come, and stopping when it has been seen enough of.
+//! Shows previews of a picture during drawing, and stops the run early.
 //!
 //! ```text
 //! cargo run --release -p sdq-engine --example preview_and_cancel -- demo/model.sdq "a cat on a green background"

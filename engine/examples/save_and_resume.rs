@@ -1,4 +1,4 @@
-//! A run that may be stopped at any time: it goes on from the file in which it saves itself.
+//! Saves a run while it draws: when it was stopped, the next start resumes it from the file.
 //!
 //! ```text
 //! cargo run --release -p sdq-engine --example save_and_resume -- demo/model.sdq "a house on a yellow background"
@@ -22,7 +22,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         if failure.is_none() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    // The prompt is the saved run's own then.
+    // A saved run contains its own prompt.
     let generated = match path.exists() {
         true => pipeline.resume(&SavedRun::open(path)?, save),
         false => pipeline.generate(&Request::new(prompt).steps(50), save),

@@ -1,4 +1,4 @@
-//! Words → pictures, the shortest way.
+//! Text to image: the shortest program that draws pictures from a prompt.
 //!
 //! ```text
 //! cargo run --release -p sdq-engine --example text_to_image -- demo/model.sdq "a red apple on a blue background"

@@ -1,4 +1,4 @@
-//! What can go wrong between a prompt and a picture.
+//! Errors of the engine.
 
 use std::path::PathBuf;
 
@@ -7,10 +7,10 @@ use sdq_schedulers::SchedulerError;
 
 use crate::backend::DeviceError;
 
-/// Any failure of the engine. Messages are one line and name what to change.
+/// Any failure of the engine. Messages are one line and say what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The model file is broken or does not hold what its configs promise.
+    /// The model file is damaged or does not contain what its configs require.
     #[error(transparent)]
     File(#[from] SdqError),
     /// The scheduler refuses its config or the number of steps.
@@ -22,7 +22,7 @@ pub enum Error {
         /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
         component: &'static str,
     },
-    /// A key of a component's config has a value that sdq cannot run.
+    /// A key of a component's config has a value that is not supported.
     #[error("{component} config: `{key}` is {found}, expected {expected}")]
     Config {
         /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
@@ -31,7 +31,7 @@ pub enum Error {
         key: String,
         /// Its value, as JSON.
         found: String,
-        /// What would work.
+        /// The supported values.
         expected: String,
     },
     /// A key of a component's config is unknown; ignoring it could change the picture.
@@ -52,24 +52,24 @@ pub enum Error {
     Request {
         /// Name of the request's field, as on the command line.
         field: &'static str,
-        /// What was asked for.
+        /// The value that was given.
         found: String,
-        /// What would work.
+        /// The valid values.
         expected: String,
     },
-    /// The request's picture, mask and strength do not make a job for the model.
+    /// The request's picture, mask and strength are not a valid job for the model.
     #[error(transparent)]
     Job(JobProblem),
-    /// Two models that are no versions of one.
+    /// The two models are not versions of the same model.
     #[error(
         "the two models are not versions of one model: {what}: {expected} in the first, {found} in the second"
     )]
     Mismatch {
-        /// What differs.
+        /// The property that differs.
         what: String,
-        /// The reference's.
+        /// Its value in the reference.
         expected: String,
-        /// The other's.
+        /// Its value in the other model.
         found: String,
     },
     /// The vectors of a word do not fit the model.
@@ -77,9 +77,9 @@ pub enum Error {
     Word {
         /// The word.
         word: String,
-        /// What was given for it.
+        /// The vectors that were given.
         found: String,
-        /// What would fit.
+        /// The vectors that would fit.
         expected: String,
     },
     /// There is not enough memory for the picture's intermediate values.
@@ -88,14 +88,14 @@ pub enum Error {
         /// Size of the allocation.
         bytes: usize,
     },
-    /// However the run is cut, it takes more memory than there is or than the caller allows.
+    /// The run needs more memory than there is or than the caller allows, however it is cut.
     #[error("{size} takes at least {} of memory, the limit is {}; {advice}", megabytes(*needed), megabytes(*limit))]
     DoesNotFit {
-        /// What was asked for.
+        /// The requested size.
         size: String,
-        /// Most bytes that the process may hold.
+        /// Maximum bytes that the process may hold.
         limit: u64,
-        /// The smallest limit that would do.
+        /// The smallest limit with which the run fits.
         needed: u64,
         /// What would fit.
         advice: String,
@@ -110,7 +110,7 @@ pub enum Error {
         component: String,
         /// Name inside the component.
         name: String,
-        /// How it would be read.
+        /// The role in which the graph reads it.
         role: WeightRole,
         /// Its logical shape.
         shape: Vec<usize>,
@@ -120,38 +120,38 @@ pub enum Error {
     SavedRun {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the problem.
         problem: String,
     },
     /// The model computed infinities or NaN.
     #[error("{stage} produced values that are not finite; the model's weights are damaged or overflow")]
     NotFinite {
-        /// Where it was noticed.
+        /// The stage at which it was detected.
         stage: String,
     },
-    /// The caller's callback stopped the run.
+    /// The caller's observer stopped the run.
     #[error("stopped at step {step} of {steps}")]
     Cancelled {
         /// Steps finished.
         step: usize,
-        /// Steps asked for.
+        /// Steps of the run.
         steps: usize,
     },
 }
 
-/// Why a request's picture, mask and strength do not make a job. Names are those of the command line.
+/// Why a request's picture, mask and strength are not a valid job. The names are those of the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JobProblem {
-    /// A model that works on a picture got none.
+    /// A model that needs a picture got none.
     #[error("this model works on a picture; give it one as init-image")]
     NoPicture,
     /// An inpainting model got no mask.
     #[error("this model draws a part of a picture anew; give it that part as mask")]
     NoMask,
-    /// There is no picture for the mask.
+    /// A mask was given without a picture.
     #[error("a mask marks a part of a picture to start from; give that picture as init-image")]
     MaskWithoutPicture,
-    /// There is no picture for the strength.
+    /// A strength was given without a picture.
     #[error("strength says how much of a picture to start from changes; give that picture as init-image")]
     StrengthWithoutPicture,
     /// An editing model got a mask.
@@ -163,7 +163,7 @@ pub enum JobProblem {
 }
 
 impl JobProblem {
-    /// Name of the request's field that is to be given or left out.
+    /// Name of the request's field that has to be set or left out.
     pub fn field(self) -> &'static str {
         match self {
             JobProblem::NoPicture | JobProblem::MaskWithoutPicture | JobProblem::StrengthWithoutPicture => {
@@ -175,7 +175,7 @@ impl JobProblem {
     }
 }
 
-/// Bytes as people read them, rounded up.
+/// A number of bytes in readable form, rounded up.
 fn megabytes(bytes: u64) -> String {
     format!("{} MiB", bytes.div_ceil(1 << 20))
 }

@@ -11,7 +11,8 @@
 //! # Ok::<(), sdq_engine::Error>(())
 //! ```
 //!
-//! The flow stands in [`pipeline`]; the networks in [`models`], as graphs; what runs them in [`backend`].
+//! The flow is in [`pipeline`], the networks, written as graphs, in [`models`], and the backends that run
+//! them in [`backend`].
 
 pub mod adapters;
 pub mod backend;

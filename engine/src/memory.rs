@@ -1,19 +1,19 @@
-//! What the system says of memory.
+//! The memory of the process and of the system, as the system reports it.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
 
-/// Anonymous memory that this process has touched, in bytes: what no file backs and the system cannot drop. 0 where the
-/// system does not tell (it does on Linux).
+/// Anonymous memory that this process has written, in bytes; the system cannot drop it. 0 where the system
+/// does not report it (Linux does).
 pub(crate) fn held() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     kilobytes(&status, "RssAnon").unwrap_or(0)
 }
 
-/// Memory that this process could still take before the system runs out or a limit of its control groups is met, in
-/// bytes. `None` where the system does not tell (it does on Linux).
+/// Memory that this process can still allocate before the system runs out or a limit of its control groups is
+/// reached, in bytes. `None` where the system does not report it (Linux does).
 pub(crate) fn available() -> Option<u64> {
     let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemAvailable"));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
@@ -26,8 +26,8 @@ fn kilobytes(text: &str, key: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// Files of a control group: the limit, what counts against it, and in which statistics the file pages stand that can be
-/// dropped.
+/// Files of a control group: the limit, the memory in use, and the statistics with the amount of file pages
+/// that can be dropped.
 struct GroupFiles {
     limit: &'static str,
     used: &'static str,
@@ -41,7 +41,8 @@ const V1: GroupFiles = GroupFiles {
 };
 const V2: GroupFiles = GroupFiles { limit: "memory.max", used: "memory.current", droppable: "inactive_file" };
 
-/// What is left in each of the control groups that `/proc/self/cgroup` lists and in those above them, mounted at `root`.
+/// The remaining memory of each control group that `/proc/self/cgroup` lists and of the groups above them,
+/// mounted at `root`.
 fn limits(groups: &str, root: &Path) -> Vec<u64> {
     let mut left = Vec::new();
     for line in groups.lines() {
@@ -54,7 +55,8 @@ fn limits(groups: &str, root: &Path) -> Vec<u64> {
             list if list.split(',').any(|controller| controller == "memory") => (root.join("memory"), V1),
             _ => continue,
         };
-        // Inside a container the path may be the host's and not exist; the root is then the container's own group.
+        // Inside a container the path may be the host's and not exist; then the root is the container's own
+        // group.
         let group = root.join(path.trim_start_matches('/'));
         left.extend(
             group
@@ -69,7 +71,7 @@ fn limits(groups: &str, root: &Path) -> Vec<u64> {
 fn left_in(group: &Path, files: &GroupFiles) -> Option<u64> {
     let read = |file: PathBuf| fs::read_to_string(file).ok();
     let number = |file| read(group.join(file))?.trim().parse::<u64>().ok();
-    // v2 writes `max` where there is no limit, v1 a number beyond all memory.
+    // v2 writes `max` if there is no limit, v1 a number larger than any memory.
     let limit = number(files.limit)?;
     let used = number(files.used)?;
     let statistics = read(group.join("memory.stat")).unwrap_or_default();
@@ -124,7 +126,7 @@ mod tests {
         assert!(available().is_some_and(|bytes| bytes > 0));
     }
 
-    /// A control group whose files hold these texts.
+    /// A control group whose files have these contents.
     fn group(texts: [Option<&str>; 3], files: &GroupFiles) -> Option<u64> {
         let folder = tempfile::tempdir().unwrap();
         for (name, text) in [files.limit, files.used, "memory.stat"].iter().zip(texts) {
@@ -140,7 +142,7 @@ mod tests {
         for (limit, used, statistics, left) in [
             (Some("1000"), Some("300"), None, Some(700)),
             (Some("1000\n"), Some(" 300 \n"), Some("inactive_file 100\n"), Some(800)),
-            // More than is used cannot be dropped, and more than the limit may be used for a moment.
+            // No more memory than is in use can be dropped, and usage may exceed the limit for a moment.
             (Some("1000"), Some("300"), Some("inactive_file 500"), Some(1000)),
             (Some("1000"), Some("1200"), None, Some(0)),
             (Some("0"), Some("0"), None, Some(0)),
@@ -172,7 +174,7 @@ mod tests {
             ("4:cpu,cpuset:/\n", &[]),
             ("0::/\n", &[600]),
             ("0::\n", &[600]),
-            // A path may have colons, and two lines count twice.
+            // A path may contain colons; two lines add two groups.
             ("0::/a:b\n0::/\n", &[600, 600]),
         ] {
             assert_eq!(limits(lines, folder.path()), left, "{lines:?}");

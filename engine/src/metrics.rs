@@ -1,8 +1,8 @@
-//! How far two results are apart.
+//! Measures of the difference between two results.
 
 use crate::Picture;
 
-/// Side and standard deviation, in pixels, of the window in which [`ssim`] looks at a picture.
+/// Side and standard deviation of [`ssim`]'s window, in pixels.
 const SSIM_WINDOW: usize = 11;
 const SSIM_SIGMA: f64 = 1.5;
 /// `(K L)²` of the two constants that keep [`ssim`]'s quotients finite: K1 = 0.01, K2 = 0.03, L = 255.
@@ -40,9 +40,9 @@ pub fn psnr(found: &[u8], expected: &[u8]) -> f64 {
     10.0 * (255.0 * 255.0 / mean_squared_error(found, expected)).log10()
 }
 
-/// Mean structural similarity of the luma of two pictures of one size, up to 1, which is equality. Wang et al. 2004,
-/// doi:10.1109/TIP.2003.819861, eq. 13 and 14, with their window: Gaussian, 11x11, sigma 1.5, only where it lies
-/// whole inside the picture. A picture narrower than the window gets one of its own width.
+/// Mean structural similarity of the luma of two pictures of one size; the maximum, 1, means equality. Wang
+/// et al. 2004, doi:10.1109/TIP.2003.819861, eq. 13 and 14, with their window: Gaussian, 11x11, sigma 1.5,
+/// only at positions inside the picture. A picture narrower than the window gets one of its own width.
 ///
 /// # Panics
 /// When the sizes differ, or the pixels do not fill them.
@@ -66,14 +66,15 @@ pub fn ssim(found: &Picture, expected: &Picture) -> f64 {
     (0..mean_a.len()).map(similarity).sum::<f64>() / mean_a.len() as f64
 }
 
-/// ITU-R BT.601, 0 to 255, not rounded.
+/// Luma by ITU-R BT.601, 0 to 255, not rounded.
 fn luma(picture: &Picture) -> Vec<f64> {
     let weigh =
         |rgb: &[u8]| 0.299 * f64::from(rgb[0]) + 0.587 * f64::from(rgb[1]) + 0.114 * f64::from(rgb[2]);
     picture.rgb.chunks_exact(3).map(weigh).collect()
 }
 
-/// Weighted means of `values [height, width]` under every place of the window: along rows, then along columns.
+/// Weighted means of `values [height, width]` at every position of the window: along rows, then along
+/// columns.
 fn local_means(values: &[f64], (width, height): (usize, usize)) -> Vec<f64> {
     let (across, down) = (gaussian(width), gaussian(height));
     let columns = width + 1 - across.len();
@@ -135,7 +136,7 @@ mod tests {
         assert!((ssim(&a, &b) - expected).abs() < 1e-9, "{}", ssim(&a, &b));
     }
 
-    /// The formula over one window of 3x2, weights written out by hand.
+    /// The formula over one window of 3x2, with its weights computed by hand.
     #[test]
     fn a_picture_smaller_than_the_window_is_one_window() {
         let (a, b) = ([10_u8, 200, 30, 40, 50, 90], [20_u8, 180, 30, 10, 60, 250]);
@@ -161,7 +162,7 @@ mod tests {
     }
 
     proptest! {
-        /// Held against both sums in two dimensions, weights written out.
+        /// Compares with both sums in two dimensions.
         #[test]
         fn means_are_over_whole_windows((width, height) in (1..16_usize, 1..16_usize), seed in any::<u8>()) {
             let value = |x: usize, y: usize| ((x * 37 + y * 101 + usize::from(seed)) % 256) as f64;
@@ -197,7 +198,7 @@ mod tests {
         }
     }
 
-    /// Doubling every difference costs 20 lg 2 decibels; an error of one unit everywhere is 20 lg 255.
+    /// Doubling every difference subtracts 20 lg 2 decibels; an error of one unit everywhere is 20 lg 255.
     #[test]
     fn decibels_count_differences() {
         let [one, two] = [1, 2].map(|difference| psnr(&[100; 12], &[100 + difference; 12]));

@@ -1,7 +1,7 @@
-//! What a model is made of, beside its weights: configs and texts, read and held against each other.
+//! The structure of a model without its weights: configs and texts, read and checked for consistency.
 //!
-//! The same check runs when a checkpoint is converted and when its file is opened, so nothing is converted that could
-//! not be opened.
+//! The same check runs when a checkpoint is converted and when its file is opened, so nothing is converted
+//! that could not be opened.
 
 use sdq_formats::WeightSpec;
 use sdq_schedulers::SchedulerConfig;
@@ -19,12 +19,12 @@ use crate::{
     tokenizer::{Tokenizer, TokenizerFiles},
 };
 
-/// An arrangement of networks: which plays which role, and how they work together.
+/// An arrangement of networks: the role of each, and how they work together.
 #[derive(Debug)]
 pub struct Model {
     /// Prompt → text states; SDXL has two, its refiner only the second of them.
     pub text_encoders: Vec<Box<dyn PromptEncoder>>,
-    /// How the text states of several encoders become one tensor.
+    /// How the text states of several encoders are combined.
     pub joined_text_states: JoinedTextStates,
     /// Latents → predicted noise.
     pub denoiser: Box<dyn DenoiserNetwork>,
@@ -32,19 +32,19 @@ pub struct Model {
     pub companions: Vec<Box<dyn StepNetwork>>,
     /// Latents ↔ pixels.
     pub autoencoder: Box<dyn Autoencoder>,
-    /// How the denoiser was trained and is to be sampled.
+    /// How the denoiser was trained and must be sampled.
     pub scheduler: SchedulerConfig,
-    /// Facts of the pipeline class.
+    /// Properties of the pipeline class.
     pub index: ModelIndex,
-    /// What the denoiser is shown beside the latents.
+    /// The input of the denoiser beside the latents.
     pub extra_input: ExtraInput,
 }
 
-/// How the text states of several encoders become one tensor.
+/// How the text states of several encoders are combined into one tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinedTextStates {
-    /// Token by token, channels side by side: the encoders read the same number of tokens. SDXL; Podell et al. 2023,
-    /// arXiv:2307.01952, section 2.1.
+    /// Concatenated along the channels, token by token: the encoders read the same number of tokens. SDXL;
+    /// Podell et al. 2023, arXiv:2307.01952, section 2.1.
     Channels,
     /// One encoder's tokens after the other's: the encoders have the same width.
     Tokens,
@@ -83,7 +83,7 @@ impl Model {
         })
     }
 
-    /// Tokens and channels of a prompt's text states where it is read in so many chunks.
+    /// Tokens and channels of a prompt's text states, for a prompt of `chunks` chunks.
     pub fn text_states_shape(&self, chunks: usize) -> [usize; 2] {
         let tokens = self.text_encoders.iter().map(|encoder| chunks * encoder.chunk_tokens());
         let widths = self.text_encoders.iter().map(|encoder| encoder.width());
@@ -93,7 +93,7 @@ impl Model {
         }
     }
 
-    /// The text states of each encoder, `[prompts, tokens, channels]`, as one tensor.
+    /// Combines the text states of each encoder, `[prompts, tokens, channels]`, into one tensor.
     pub(crate) fn join_text_states(&self, states: &[&[f32]], prompts: usize) -> Vec<f32> {
         let length = states.iter().map(|states| states.len()).sum();
         let mut joined = Vec::with_capacity(length);
@@ -132,15 +132,16 @@ impl Model {
         self.networks().map(|network| (network.component(), network.weights())).collect()
     }
 
-    /// The same weights, each with how much the picture suffers when it is stored in fewer bits.
+    /// The same weights, each with its sensitivity to storage in fewer bits.
     pub fn rated_weights(&self) -> Vec<(&'static str, Vec<RatedWeight>)> {
         self.networks().map(|network| (network.component(), network.rated_weights())).collect()
     }
 
-    /// The weights of an autoencoder by itself, by its `config.json`, as [`rated_weights`](Model::rated_weights).
+    /// The weights of an autoencoder alone, given its `config.json`, as in
+    /// [`rated_weights`](Model::rated_weights).
     ///
     /// # Errors
-    /// Names the key whose value cannot be run.
+    /// Names the key whose value is not supported.
     pub fn vae_weights(config: &Value) -> Result<Vec<RatedWeight>, Error> {
         Ok(VaeConfig::from_json(config)?.rated_weights())
     }
@@ -156,7 +157,7 @@ fn text_encoders<'a>(
     config: impl Fn(&str) -> Option<&'a Value>,
     text: impl Fn(&str) -> Option<&'a str>,
 ) -> Result<Vec<ClipTextEncoder>, Error> {
-    // All but SDXL's pipelines know the first alone.
+    // Only SDXL's pipelines have more than one text encoder.
     let known = if index.layer() == Layer::Last { &TEXT_ENCODERS[..1] } else { &TEXT_ENCODERS[..] };
     let mut encoders = Vec::new();
     for &(component, folder) in known {
@@ -185,7 +186,7 @@ fn text_encoders<'a>(
     Ok(encoders)
 }
 
-/// What one part hands on, the next must take.
+/// Checks that the output size of each part is the input size of the next.
 fn check_widths(
     index: &ModelIndex,
     text_encoders: &[ClipTextEncoder],

@@ -1,7 +1,7 @@
-//! One network of a model: its weights, and the backend that runs graphs over them.
+//! A network of a model: its weights, and the backend that runs its graphs.
 //!
-//! A network knows no pipeline. Any component of an `.sdq` file becomes one, is held to the list of weights that its
-//! config calls for, and runs whatever graph reads those weights.
+//! A network is independent of pipelines. Any component of an `.sdq` file can be opened as one; its weights
+//! are compared with the list that its config requires, and it runs any graph that reads these weights.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -18,8 +18,8 @@ use crate::{
 pub struct Network {
     component: &'static str,
     file: Arc<SdqFile>,
-    /// Files of the same model that some weights are read from instead, by `component.weight`; the last one that has a
-    /// weight counts.
+    /// Other files of the same model from which some weights, named `component.weight`, are read instead; the
+    /// last file with a weight counts.
     overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
     /// Low-rank branches that run beside its products.
     branches: Option<Arc<SdqFile>>,
@@ -41,23 +41,23 @@ impl Network {
         Ok(Network { component, file, overlays: Vec::new(), branches: None, backend })
     }
 
-    /// Name of the component that has its weights.
+    /// Name of the component with its weights.
     pub fn component(&self) -> &'static str {
         self.component
     }
 
-    /// The file that has its weights.
+    /// The file with its weights.
     pub(crate) fn file(&self) -> &Arc<SdqFile> {
         &self.file
     }
 
-    /// The other files that weights and branches come from.
+    /// The other files of its weights and branches.
     pub(crate) fn added_files(&self) -> impl Iterator<Item = &Arc<SdqFile>> {
         self.overlays.iter().map(|(file, _)| file).chain(&self.branches)
     }
 
-    /// The same network with `weights`, by their `component.weight` names, from `file`. Files without the component change
-    /// nothing.
+    /// The same network, but `weights`, named `component.weight`, are read from `file`. Files without the
+    /// component change nothing.
     pub(crate) fn with_overlay(mut self, file: Arc<SdqFile>, weights: Arc<HashSet<String>>) -> Network {
         self.overlays.push((file, weights));
         self
@@ -73,12 +73,12 @@ impl Network {
         Network { backend, ..self }
     }
 
-    /// What runs it.
+    /// The backend that runs it.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
 
-    /// Where its weights come from.
+    /// The source of its weights.
     pub fn weights(&self) -> WeightSource<'_> {
         let own = self.file.component(self.component).expect("`open` found the component");
         let mut source = WeightSource::new(own);
@@ -93,7 +93,7 @@ impl Network {
         source
     }
 
-    /// Makes `graph` runnable over the network's weights.
+    /// Compiles `graph` with the network's weights.
     ///
     /// # Errors
     /// As [`Backend::compile`].
@@ -101,7 +101,7 @@ impl Network {
         self.backend.compile(graph, &self.weights())
     }
 
-    /// Memory that [`compile`](Network::compile) and runs of the result take.
+    /// The memory of [`compile`](Network::compile) and of runs of the result.
     ///
     /// # Errors
     /// As [`Backend::footprint`].
@@ -109,7 +109,7 @@ impl Network {
         self.backend.footprint(graph, &self.weights())
     }
 
-    /// Time that runs of `graph` take.
+    /// The expected time of runs of `graph`.
     ///
     /// # Errors
     /// As [`Backend::cost`].
@@ -117,7 +117,8 @@ impl Network {
         self.backend.cost(graph, &self.weights())
     }
 
-    /// Rows of a picture that must stay together for strips of it to be bit-identical, see [`Backend::row_step`].
+    /// The number of picture rows that must stay together for strips to be bit-identical, see
+    /// [`Backend::row_step`].
     ///
     /// # Errors
     /// As [`Backend::row_step`].

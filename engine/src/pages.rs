@@ -1,4 +1,4 @@
-//! Large blocks of values, straight from the system.
+//! Large blocks of values, allocated directly from the system.
 
 use std::ops::{Deref, DerefMut};
 
@@ -8,11 +8,12 @@ use crate::Error;
 
 /// f32 values in anonymous pages of their own.
 ///
-/// A page counts as taken once it has been touched, and goes back when the block is dropped. An allocator might keep what
-/// is freed (glibc keeps blocks below a threshold that moves up to 32 MiB), and a planned peak would not be the real one.
+/// A page counts as used once it has been written, and is returned when the block is dropped. An allocator
+/// might keep freed memory (glibc keeps blocks below a threshold that grows up to 32 MiB), and then the
+/// actual peak would exceed the planned one.
 #[derive(Debug)]
 pub(crate) struct Pages {
-    /// `None` for no values at all, of which there is no mapping.
+    /// `None` for zero values, for which there is no mapping.
     map: Option<MmapMut>,
 }
 

@@ -1,13 +1,14 @@
-//! Pixels as people see them.
+//! Conversion between pictures and tensors.
 
 pub use sdq_formats::picture::Picture;
 
 use crate::{Error, tensor::Tensor};
 
-/// A picture from the output of `stage`, `[height, width, 3]` in -1..=1. Values outside are clamped.
+/// A picture from the output of `stage`, `[height, width, 3]` in -1..=1. Values outside this range are
+/// clamped.
 ///
 /// # Errors
-/// When a value is NaN or infinite: a damaged model must not pass for a black picture.
+/// When a value is NaN or infinite: the result of a damaged model must not become a black picture.
 pub(crate) fn from_pixels(
     stage: &str,
     pixels: &[f32],
@@ -17,12 +18,12 @@ pub(crate) fn from_pixels(
     if pixels.iter().any(|value| !value.is_finite()) {
         return Err(Error::NotFinite { stage: stage.to_owned() });
     }
-    // Half to even, as numpy rounds in diffusers' postprocessing.
+    // Rounds half to even, as numpy does in diffusers' postprocessing.
     let to_byte = |value: &f32| ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8;
     Ok(Picture { width, height, rgb: pixels.iter().map(to_byte).collect() })
 }
 
-/// `picture` as encoders read it: `[1, 3, height, width]` in -1..=1.
+/// `picture` as an encoder's input: `[1, 3, height, width]` in -1..=1.
 ///
 /// # Errors
 /// When `rgb` does not hold `width * height * 3` values.
@@ -35,28 +36,29 @@ pub(crate) fn to_tensor(picture: &Picture) -> Result<Tensor, Error> {
     Tensor::new(vec![1, 3, picture.height, picture.width], planes)
 }
 
-/// Which pixels of a picture to draw anew.
+/// The part of a picture to redraw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// In pixels.
     pub width: usize,
     /// In pixels.
     pub height: usize,
-    /// `[height, width]`: 128 and more is drawn anew, less is kept.
+    /// `[height, width]`: pixels with 128 and more are redrawn, the others are kept.
     pub values: Vec<u8>,
 }
 
 impl Mask {
-    /// The smallest value that is drawn anew: one half, as diffusers' mask processor rounds.
+    /// The smallest value that is redrawn: one half, as diffusers' mask processor rounds.
     const DRAWN: u8 = 128;
 
-    /// Whether pixel `index`, counted along the rows, is drawn anew.
+    /// Whether pixel `index`, in row-major order, is redrawn.
     pub(crate) fn is_drawn(&self, index: usize) -> bool {
         self.values[index] >= Mask::DRAWN
     }
 
-    /// The mask of latents of `height x width`, 1 where they are drawn anew, `[height, width]`: the nearest pixel up and
-    /// to the left of each, as PyTorch's `interpolate` takes it. The sides divide the mask's.
+    /// The mask for latents of `height x width`, 1 where they are redrawn, `[height, width]`: the value of
+    /// the nearest pixel up and to the left of each, as in PyTorch's `interpolate`. The mask's height and
+    /// width are multiples of the latents'.
     pub(crate) fn of_latents(&self, (height, width): (usize, usize)) -> Vec<f32> {
         let (down, right) = (self.height / height, self.width / width);
         let pixel = |index: usize| (index / width * down) * self.width + index % width * right;
@@ -78,7 +80,7 @@ mod tests {
 
     #[test]
     fn pixels_are_clamped_and_rounded_half_to_even() {
-        // 0.5 / 255 and 1.5 / 255 as the decoder would give them.
+        // 0.5 / 255 and 1.5 / 255 in the decoder's range.
         let half = |n: f32| (n + 0.5) / 255.0 * 2.0 - 1.0;
         let picture = from_pixels("a test", &[-2.0, 0.0, 2.0, half(0.0), half(2.0), 1.0], 2, 1).unwrap();
         assert_eq!(picture.rgb, [0, 128, 255, 0, 2, 255]);
@@ -142,7 +144,7 @@ mod tests {
         for value in 0..256 {
             assert_eq!(mask.is_drawn(value), value >= 128, "{value}");
         }
-        // Unscaled, the mask of the latents is the mask.
+        // At scale 1, the mask of the latents is the mask.
         let drawn: Vec<f32> = (0..256).map(|value| f32::from(u8::from(value >= 128))).collect();
         assert_eq!(mask.of_latents((1, 256)), drawn);
         assert_eq!(mask.of_latents((1, 2)), [0.0, 1.0]);

@@ -1,5 +1,5 @@
-//! What brackets in a prompt mean, and how a long one is cut: as AUTOMATIC1111's web UI has both, which most prompts that
-//! people pass around are written for.
+//! The syntax of brackets in a prompt, and the division of long prompts into chunks, both as in
+//! AUTOMATIC1111's web UI, for which most published prompts are written.
 
 use crate::{
     Error,
@@ -7,28 +7,28 @@ use crate::{
     words::{ExtraWords, Piece},
 };
 
-/// How a prompt is read.
+/// The syntax of a prompt.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PromptSyntax {
-    /// As it stands, and only so far as the model's length goes: what diffusers does.
+    /// Plain text, truncated to the model's length, as in diffusers.
     #[default]
     Plain,
-    /// `(more)`, `[less]` and `(so much:1.3)` weigh words, `\(` is a bracket, `BREAK` starts the next chunk, and a prompt of
-    /// any length is read in chunks.
+    /// `(more)`, `[less]` and `(so much:1.3)` weight words, `\(` is a literal bracket, `BREAK` starts the
+    /// next chunk, and a prompt of any length is read in chunks.
     Weighted,
 }
 
-/// How prompts become text states.
+/// How prompts are converted to text states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PromptReading {
-    /// How brackets and lengths are understood.
+    /// The syntax of brackets, and the treatment of long prompts.
     pub syntax: PromptSyntax,
-    /// Which block of the text encoder is the last that counts: 1 for the last, 2 for the one before it. `None` for the
-    /// one that the model was trained with.
+    /// The last block of the text encoder that is used, counted from the end: 1 for the last, 2 for the one
+    /// before it. `None` selects the one that the model was trained with.
     pub clip_skip: Option<usize>,
 }
 
-/// Tokens that the model reads at once, and how much each counts.
+/// Tokens that the model reads at once, and their weights.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Chunk {
     /// Start, words, end, padding: as many as the model's length.
@@ -37,27 +37,28 @@ pub(crate) struct Chunk {
     pub(crate) weights: Option<Vec<f32>>,
 }
 
-/// What `(word)` multiplies by; `[word]` divides by it.
+/// The factor of `(word)`; `[word]` divides by it.
 const EMPHASIS: f32 = 1.1;
-/// At the end of a chunk, the words after a comma so near go into the next one with it.
+/// At the end of a chunk, the words after a comma at most this many tokens back move to the next chunk with
+/// it.
 const COMMA_BACKTRACK: usize = 20;
-/// Most chunks of a prompt.
+/// Maximum number of chunks of a prompt.
 const MAX_CHUNKS: usize = 32;
-/// Longest prompt in bytes: more than all chunks hold.
+/// Maximum length of a prompt in bytes: more than all chunks hold.
 const MAX_LEN: usize = 1 << 16;
-/// Most brackets that are open at once.
+/// Maximum number of brackets that are open at once.
 const MAX_DEPTH: usize = 255;
-/// Longest weight in bytes, with its bracket: `:1.3)`.
+/// Maximum length of a weight in bytes, with its bracket: `:1.3)`.
 const MAX_WEIGHT_LEN: usize = 64;
-/// Most characters of a bracket that an error shows.
+/// Maximum number of characters of a bracket that an error shows.
 const SHOWN_CHARS: usize = 80;
-/// A word of its own that ends a chunk.
+/// The word that ends a chunk.
 const BREAK: &str = "BREAK";
 
-/// The chunks that `tokenizer` makes of `prompt`, at least one.
+/// Divides `prompt` into chunks of `tokenizer`, at least one.
 ///
 /// # Errors
-/// When the vocabulary does not cover the prompt, or it is longer or written otherwise than can be read.
+/// When the vocabulary does not cover the prompt, or it is too long or its syntax is not supported.
 pub(crate) fn chunks(
     tokenizer: &Tokenizer,
     extra: &ExtraWords,
@@ -90,7 +91,7 @@ pub(crate) fn chunks(
     }
 }
 
-/// Which of the words in `extra` none of `prompts` has, each read as [`chunks`] reads it.
+/// The words of `extra` that occur in none of `prompts`, which are parsed as in [`chunks`].
 ///
 /// # Errors
 /// When a prompt cannot be read.
@@ -126,9 +127,9 @@ struct Cutter<'t> {
     tokenizer: &'t Tokenizer,
     extra: &'t ExtraWords,
     chunks: Vec<Chunk>,
-    /// Of the chunk that is being filled: ids and weights.
+    /// Ids and weights in the current chunk.
     words: Vec<(u32, f32)>,
-    /// Where the last comma is among them.
+    /// The position of the last comma among them.
     last_comma: Option<usize>,
 }
 
@@ -138,7 +139,7 @@ impl Cutter<'_> {
             match piece {
                 Piece::Text(text) => self.add_text(text, weight)?,
                 Piece::Word(ids) => {
-                    // A word's vectors stay together.
+                    // The vectors of a word stay together.
                     if self.words.len() + ids.len() > self.tokenizer.length() - 2 {
                         self.end_chunk();
                     }
@@ -176,7 +177,7 @@ impl Cutter<'_> {
         let (ids, weights): (Vec<u32>, Vec<f32>) = self.words.drain(..).unzip();
         let length = self.tokenizer.length();
         let weighted = weights.iter().any(|&weight| weight != 1.0).then(|| {
-            // The start token stands before the words.
+            // The start token precedes the words.
             let mut all = vec![1.0; length];
             all[1..=weights.len()].copy_from_slice(&weights);
             all
@@ -207,11 +208,11 @@ enum Span {
     Break,
 }
 
-/// The parts of `prompt` with their weights: brackets multiply what is in them, and one that is never closed counts up to
-/// the end. Neighbours of one weight are joined.
+/// The parts of `prompt` with their weights: brackets multiply the weight of their content, and a bracket
+/// that is never closed extends to the end. Adjacent parts of equal weight are joined.
 fn parse(prompt: &str) -> Result<Vec<Span>, Error> {
     let mut spans: Vec<Span> = Vec::new();
-    // Number of spans when the bracket was opened, and where.
+    // Number of spans when the bracket was opened, and its position.
     let (mut round, mut square): (Vec<usize>, Vec<(usize, usize)>) = (Vec::new(), Vec::new());
     let mut rest = prompt;
     while let Some(first) = rest.chars().next() {
@@ -226,7 +227,7 @@ fn parse(prompt: &str) -> Result<Vec<Span>, Error> {
         let mut len = first.len_utf8();
         match first {
             '\\' => {
-                // What follows stands for itself; alone it stands for nothing.
+                // The escaped character is literal; a backslash without one is dropped.
                 let escaped = rest[1..].chars().next().filter(|c| matches!(c, '(' | ')' | '[' | ']' | '\\'));
                 if let Some(c) = escaped {
                     spans.push(Span::Text(c.to_string(), 1.0));
@@ -261,7 +262,7 @@ fn parse(prompt: &str) -> Result<Vec<Span>, Error> {
     Ok(joined(spans))
 }
 
-/// Text without brackets, cut where `BREAK` stands as a word.
+/// Adds text without brackets, divided at the word `BREAK`.
 fn push_text(spans: &mut Vec<Span>, text: &str) {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut rest = text;
@@ -280,7 +281,7 @@ fn push_text(spans: &mut Vec<Span>, text: &str) {
     spans.push(Span::Text(rest.to_owned(), 1.0));
 }
 
-/// The weight that ends a bracket, `:1.3)`, and its length.
+/// The weight at the end of a bracket, `:1.3)`, and its length.
 fn weight(rest: &str) -> Option<(f32, usize)> {
     let end = rest.bytes().take(MAX_WEIGHT_LEN).position(|byte| byte == b')')?;
     let number = rest[1..end].trim();
@@ -298,7 +299,7 @@ fn multiply(spans: &mut [Span], from: usize, factor: f32) {
     }
 }
 
-/// The web UI changes `[cat:dog:0.5]` and `[cat|dog]` from step to step, which is not done here.
+/// The web UI changes `[cat:dog:0.5]` and `[cat|dog]` from step to step, which is not supported.
 fn refuse_editing(bracket: &str) -> Result<(), Error> {
     let inner = bracket.trim_matches(['[', ']']);
     let number = |text: &str| text.trim().parse::<f32>().is_ok();
@@ -389,7 +390,7 @@ mod tests {
         let long = "a".repeat(MAX_LEN);
         let error = parse(&format!("[{long}|b]")).unwrap_err().to_string();
         assert!(error.len() < 300, "{error}");
-        // A weight is short; colons do not look for its end in the whole text.
+        // A weight is short, so the search for its end does not scan the whole text after each colon.
         assert_eq!(parsed("(a:0000000000000000000000000000000000000000000000000000000000000001)")[0].1, 1.1);
     }
 

@@ -1,16 +1,18 @@
 //! Normal noise from a seed, the same numbers that PyTorch draws.
 //!
 //! [`TorchCpuGenerator`] is `torch.Generator("cpu").manual_seed(seed)`, and filling a slice from it is
-//! `torch.randn(shape, generator=generator)` in `f32`: a seed gives the latents that it gives diffusers. PyTorch draws
-//! in two ways, by the number of values:
+//! `torch.randn(shape, generator=generator)` in `f32`: a seed gives the same latents as in diffusers. PyTorch
+//! has two algorithms, chosen by the number of values:
 //!
-//! - 16 and more (every latent): blocks of 16 by Box–Muller, in `f32`, with the logarithm, sine and cosine of Moshier's
-//!   Cephes library, vectorised. That is PyTorch on x86-64 with AVX2, and the numbers here are its numbers bit for bit,
-//!   on every machine: the polynomials are below, with the same fused multiply-adds. PyTorch itself calls the C
-//!   library instead where there is no AVX2 (on Arm, for one) and differs from these numbers by up to 2.5e-6.
-//! - Fewer than 16: one by one, by Box–Muller in `f64`. The second value of a pair waits for the next such call.
+//! - 16 and more (every latent): blocks of 16 by Box–Muller, in `f32`, with the logarithm, sine and cosine of
+//!   Moshier's Cephes library, vectorised. This is the algorithm of PyTorch on x86-64 with AVX2, and the
+//!   numbers here are bit-identical to it on every machine: the polynomials are below, with the same fused
+//!   multiply-adds. PyTorch itself calls the C library instead where there is no AVX2 (on Arm, for one) and
+//!   differs from these numbers by up to 2.5e-6.
+//! - Fewer than 16: one by one, by Box–Muller in `f64`. The second value of a pair waits for the next such
+//!   call.
 //!
-//! The generator behind both is MT19937 (Matsumoto & Nishimura 1998), of whose seed PyTorch uses the low 32 bits.
+//! Both use the generator MT19937 (Matsumoto & Nishimura 1998); PyTorch uses the low 32 bits of the seed.
 
 use sdq_schedulers::NoiseSource;
 
@@ -18,21 +20,21 @@ const STATE_LEN: usize = 624;
 /// Distance of the word that the recurrence mixes in.
 const SHIFT_LEN: usize = 397;
 
-/// Values that are transformed together; fewer take another way.
+/// Values that are transformed together; shorter draws use the other algorithm.
 const BLOCK: usize = 16;
 
 /// PyTorch's random generator on the CPU.
 #[derive(Clone, Debug)]
 pub struct TorchCpuGenerator {
     state: [u32; STATE_LEN],
-    /// Words of `state` that have been given out.
+    /// Words of `state` that have been used.
     used: usize,
-    /// The second half of a pair drawn one by one.
+    /// The second value of a pair drawn one by one.
     next_normal: Option<f64>,
 }
 
 impl TorchCpuGenerator {
-    /// The generator after `manual_seed(seed)`. Seeds that agree in their low 32 bits are the same.
+    /// The generator after `manual_seed(seed)`. Only the low 32 bits of the seed matter.
     pub fn new(seed: u64) -> Self {
         let mut state = [0; STATE_LEN];
         state[0] = seed as u32;
@@ -46,7 +48,7 @@ impl TorchCpuGenerator {
     /// Length of [`TorchCpuGenerator::to_bytes`].
     pub(crate) const BYTES: usize = 4 * STATE_LEN + 4 + 1 + 8;
 
-    /// All that decides what is drawn next, little endian.
+    /// The complete state of the generator, little endian.
     pub(crate) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes: Vec<u8> = self.state.iter().flat_map(|word| word.to_le_bytes()).collect();
         bytes.extend((self.used as u32).to_le_bytes());
@@ -55,7 +57,8 @@ impl TorchCpuGenerator {
         bytes
     }
 
-    /// The generator that [`TorchCpuGenerator::to_bytes`] wrote. `None` where no generator could have.
+    /// The generator that [`TorchCpuGenerator::to_bytes`] wrote. `None` if no generator could have written
+    /// it.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
         let (words, rest) = bytes.split_at(4 * STATE_LEN);
@@ -131,7 +134,7 @@ impl NoiseSource for TorchCpuGenerator {
         let mut blocks = out.chunks_exact_mut(BLOCK);
         blocks.by_ref().for_each(box_muller);
         if !blocks.into_remainder().is_empty() {
-            // A last block is drawn anew over the remainder and part of the block before it.
+            // An incomplete last block is replaced: the last 16 values are drawn again.
             let start = out.len() - BLOCK;
             self.fill_uniform(&mut out[start..]);
             box_muller(&mut out[start..]);
@@ -139,7 +142,7 @@ impl NoiseSource for TorchCpuGenerator {
     }
 }
 
-/// Turns 16 uniforms into normals in place: the first eight give radii, the last eight angles.
+/// Turns 16 uniform values into normal ones in place: the first eight give radii, the last eight angles.
 fn box_muller(block: &mut [f32]) {
     let (radii, angles) = block.split_at_mut(BLOCK / 2);
     for (first, second) in radii.iter_mut().zip(angles) {
@@ -174,7 +177,7 @@ fn ln(x: f32) -> f32 {
     let mantissa = f32::from_bits((bits & 0x007f_ffff) | 0.5_f32.to_bits());
     let f = if mantissa < std::f32::consts::FRAC_1_SQRT_2 {
         exponent -= 1.0;
-        // Not 2m - 1: the reference rounds m - 1 first.
+        // Not 2m - 1: the reference implementation rounds m - 1 first.
         (mantissa - 1.0) + mantissa
     } else {
         mantissa - 1.0
@@ -186,8 +189,8 @@ fn ln(x: f32) -> f32 {
     exponent.mul_add(LN_2.0, f + small)
 }
 
-/// Sine and cosine of an angle from 0 to 2π. Cephes `sinf`, `cosf`: the angle less the nearest even multiple of π/4, in
-/// three parts, then a polynomial for each on ±π/4.
+/// Sine and cosine of an angle from 0 to 2π. Cephes `sinf`, `cosf`: subtracts the nearest even multiple of
+/// π/4 from the angle, in three parts, then evaluates a polynomial for each on ±π/4.
 #[expect(clippy::excessive_precision, reason = "the digits of the Cephes library")]
 fn sin_cos(angle: f32) -> (f32, f32) {
     const SIN: [f32; 3] = [-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1];
@@ -223,7 +226,7 @@ mod tests {
     #[test]
     fn a_generator_goes_on_where_its_bytes_were_taken() {
         let mut generator = TorchCpuGenerator::new(7);
-        // An odd number of single draws leaves the second half of a pair waiting.
+        // An odd number of single draws leaves the second value of a pair waiting.
         generator.fill_standard_normal(&mut [0.0; 100]);
         generator.fill_standard_normal(&mut [0.0; 3]);
         let mut restored = TorchCpuGenerator::from_bytes(&generator.to_bytes()).unwrap();
@@ -252,7 +255,8 @@ mod tests {
         out
     }
 
-    /// The published test of MT19937: its 10,000th output from the default seed, as C++ states it for `mt19937`.
+    /// The published test of MT19937: its 10,000th output from the default seed, from the C++ standard for
+    /// `mt19937`.
     #[test]
     fn ten_thousandth_word_is_the_published_one() {
         let mut generator = TorchCpuGenerator::new(5489);
@@ -267,7 +271,7 @@ mod tests {
         assert_ne!(low, draw(&mut TorchCpuGenerator::new(8), 16));
     }
 
-    /// An odd count below 16 leaves half a pair, which outlives a draw of the other kind.
+    /// An odd count below 16 leaves a value of a pair, which is kept during a draw of the other kind.
     #[test]
     fn second_of_a_pair_waits_for_the_next_short_draw() {
         let mut split = TorchCpuGenerator::new(3);
@@ -279,7 +283,8 @@ mod tests {
         assert!(draw(&mut split, 0).is_empty());
     }
 
-    /// The polynomials hold at the ends of what uniforms reach: u = 0 and u = 1 - 2⁻²⁴, and each octant's edge.
+    /// The polynomials are precise at the ends of the range of uniform values, u = 0 and u = 1 - 2⁻²⁴, and at
+    /// each octant's edge.
     #[test]
     fn polynomials_are_close_to_the_exact_functions() {
         for i in (0..1 << 24).step_by(997).chain([(1 << 24) - 1]) {
@@ -293,7 +298,7 @@ mod tests {
         }
     }
 
-    /// Every value of 160,000 is finite, and mean and deviation are within four standard errors of 0 and 1.
+    /// All of 160,000 values are finite, and mean and deviation are within four standard errors of 0 and 1.
     #[test]
     fn draws_look_normal() {
         let values = draw(&mut TorchCpuGenerator::new(1), 160_000);
@@ -304,7 +309,8 @@ mod tests {
         assert!((variance - 1.0).abs() < 0.014, "{variance}");
     }
 
-    /// A last block is drawn anew over the remainder: what lies before it is as it was, what lies in it is another draw.
+    /// The last 16 values are drawn again if the length is no multiple of 16: values before them are
+    /// unchanged, they themselves are another draw.
     #[test]
     fn the_last_block_of_an_odd_length_is_drawn_anew() {
         for count in [17, 24, 31, 33, 47] {
@@ -313,7 +319,7 @@ mod tests {
             let found = draw(&mut generator, count);
             let mut reference = TorchCpuGenerator::new(11);
             let mut first = draw(&mut reference, whole_blocks);
-            // The remainder's own uniforms are drawn and not used.
+            // The uniform values of the incomplete block are drawn and not used.
             (whole_blocks..count).for_each(|_| _ = reference.next_u32());
             let last = draw(&mut reference, BLOCK);
             first.truncate(count - BLOCK);
@@ -326,7 +332,7 @@ mod tests {
         }
     }
 
-    /// The state that the second word of Box–Muller waits in is part of what is saved, at every place of the state.
+    /// The saved state includes the waiting second value of Box–Muller, at every position of the state.
     #[test]
     fn bytes_hold_all_that_is_drawn_next() {
         for used in [0, 1, 311, STATE_LEN - 1, STATE_LEN] {

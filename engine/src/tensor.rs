@@ -1,4 +1,4 @@
-//! Values with a shape, as they cross the engine's border.
+//! Tensors: values with a shape, in the engine's interface.
 
 use crate::Error;
 
@@ -11,10 +11,10 @@ pub struct Tensor {
 }
 
 impl Tensor {
-    /// `values` under `shape`.
+    /// A tensor of `values` with `shape`.
     ///
     /// # Errors
-    /// When there are more or fewer values than the shape has places.
+    /// When the number of values does not match the shape.
     pub fn new(shape: Vec<usize>, values: Vec<f32>) -> Result<Tensor, Error> {
         let places = shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis));
         if places == Some(values.len()) {
@@ -47,7 +47,7 @@ impl Tensor {
         &mut self.values
     }
 
-    /// Tensors `[1, ..]` of one shape as `[n, ..]`.
+    /// Stacks tensors `[1, ..]` of one shape to `[n, ..]`.
     pub(crate) fn stack(tensors: &[Tensor]) -> Result<Tensor, Error> {
         let inner = tensors.first().map_or(&[][..], |tensor| &tensor.shape[1..]);
         let values = tensors.iter().flat_map(|tensor| &tensor.values).copied().collect();
@@ -86,7 +86,7 @@ pub(crate) fn channels_first(values: &[f32], channels: usize, pixels: usize) -> 
     swapped
 }
 
-/// `[batch, pixels, channels]` → `[batch, channels, pixels]` in `out`, which is as long.
+/// `[batch, pixels, channels]` → `[batch, channels, pixels]` in `out`, which must have the same length.
 pub(crate) fn write_channels_first(values: &[f32], channels: usize, pixels: usize, out: &mut [f32]) {
     swap_inner_axes(values, pixels, channels, out);
 }
@@ -126,7 +126,7 @@ mod tests {
     }
 
     proptest! {
-        /// Held against indices written out: what stands at `[b, c, p]` stands at `[b, p, c]`.
+        /// Compares with explicit indices: the value at `[b, c, p]` is at `[b, p, c]`.
         #[test]
         fn channels_last_are_where_their_indices_say(
             (batch, channels, pixels) in (0..3_usize, 1..5_usize, 1..7_usize),

@@ -1,27 +1,27 @@
-//! Words that a text encoder has learned afterwards: textual inversions beside its vocabulary.
+//! Words that a text encoder has learned after its training: textual inversions beside its vocabulary.
 
 use std::{borrow::Cow, ops::Range};
 
 use crate::{Error, adapters::textual_inversion::WordVectors, roles::PromptEncoder};
 
-/// Words beside a model's vocabulary, each of which stands for vectors of its own.
+/// Words beside a model's vocabulary, each of which is represented by vectors of its own.
 #[derive(Clone, Debug, Default)]
 pub struct ExtraWords(Vec<ExtraWord>);
 
-/// A word and the vectors that stand for it.
+/// A word and the vectors that represent it.
 #[derive(Clone, Debug)]
 struct ExtraWord {
     word: String,
     /// In lower case.
     letters: Vec<char>,
-    /// Vectors; as many for every encoder.
+    /// Number of vectors; the same for every encoder.
     count: usize,
     /// For each of the model's text encoders, `[count, hidden_size]`.
     values: Vec<Vec<f32>>,
 }
 
 impl ExtraWords {
-    /// These and one more, whose `vectors` are given to the encoders that have their width.
+    /// These words and one more, whose `vectors` are assigned to the encoders of their width.
     ///
     /// # Errors
     /// When an encoder gets none, or another number than the others.
@@ -69,18 +69,19 @@ impl ExtraWords {
         Ok(ExtraWords(all))
     }
 
-    /// Vectors of all words.
+    /// Number of vectors of all words.
     pub(crate) fn count(&self) -> usize {
         self.0.iter().map(|word| word.count).sum()
     }
 
-    /// The vectors of all words for one text encoder, by its place, one after the other.
+    /// The vectors of all words for the text encoder with index `encoder`, one after the other.
     pub(crate) fn values(&self, encoder: usize) -> Vec<f32> {
         self.0.iter().flat_map(|word| &word.values[encoder]).copied().collect()
     }
 
-    /// Cuts `text` where words of these stand by themselves, in any case, the longest of several first: the text between
-    /// them, and ids from `first` on for each of their vectors. ComfyUI's `embedding:` before a word belongs to it.
+    /// Splits `text` at these words where they are not part of another word, in upper or lower case, the
+    /// longest match first: returns the text between them, and ids from `first` on for each of their vectors.
+    /// ComfyUI's prefix `embedding:` belongs to the word.
     pub(crate) fn split<'t>(&self, text: &'t str, first: u32) -> Vec<Piece<'t>> {
         let mut pieces = Vec::new();
         let mut start = 0;
@@ -99,7 +100,7 @@ impl ExtraWords {
         pieces
     }
 
-    /// `prompt` with the brackets in these words escaped, so that they do not weigh anything.
+    /// `prompt` with the brackets in these words escaped, so that they do not change weights.
     pub(crate) fn escaped<'t>(&self, prompt: &'t str) -> Cow<'t, str> {
         const BRACKETS: [char; 5] = ['(', ')', '[', ']', '\\'];
         if !self.0.iter().any(|word| word.word.contains(BRACKETS)) {
@@ -121,7 +122,7 @@ impl ExtraWords {
         Cow::Owned(escaped)
     }
 
-    /// Marks the words that `text` has in `used`, which has a place for each.
+    /// Sets in `used` the entries of the words that occur in `text`.
     pub(crate) fn mark_used(&self, text: &str, used: &mut [bool]) {
         self.matches(text).for_each(|found| used[found.index] = true);
     }
@@ -131,7 +132,7 @@ impl ExtraWords {
         self.0.iter().map(|word| word.word.as_str())
     }
 
-    /// The places in `text` where these words stand.
+    /// The occurrences of these words in `text`.
     fn matches<'s>(&'s self, text: &'s str) -> impl Iterator<Item = Match> + 's {
         let mut longest_first: Vec<usize> = (0..self.0.len()).collect();
         longest_first.sort_by_key(|&index| std::cmp::Reverse(self.0[index].letters.len()));
@@ -152,12 +153,12 @@ impl ExtraWords {
         })
     }
 
-    /// What tells these words from others.
+    /// Identifies the words and their vectors.
     pub(crate) fn fingerprint(&self) -> Option<String> {
         if self.0.is_empty() {
             return None;
         }
-        // FNV-1a: it tells files apart, no more.
+        // FNV-1a: it distinguishes files, no more.
         let words = self.0.iter().flat_map(|word| {
             let values = word.values.iter().flatten().flat_map(|value| value.to_le_bytes());
             word.word.bytes().chain(values)
@@ -168,11 +169,11 @@ impl ExtraWords {
     }
 }
 
-/// A word where it stands in a text.
+/// An occurrence of a word in a text.
 struct Match {
     /// In bytes.
     range: Range<usize>,
-    /// The word's place among the words.
+    /// The index of the word.
     index: usize,
 }
 
@@ -184,11 +185,11 @@ pub(crate) enum Piece<'t> {
     Word(Vec<u32>),
 }
 
-/// What ComfyUI writes before the word of an embedding.
+/// ComfyUI's prefix for the word of an embedding.
 const PREFIX: &str = "embedding:";
 
-/// How many bytes of `text` from `at` on are the word of these lower-case `letters`, if it stands there and is no part of another
-/// word.
+/// The length in bytes of the word with these lower-case `letters` at `at` in `text`, if it is there and not
+/// part of another word.
 fn standing_len(text: &str, at: usize, letters: &[char]) -> Option<usize> {
     let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let rest = &text[at..];
@@ -198,14 +199,14 @@ fn standing_len(text: &str, at: usize, letters: &[char]) -> Option<usize> {
         Some(len) => (PREFIX.len() + len, true),
         None => (spelled_len(rest, letters)?, false),
     };
-    // Brackets around a word, as in `<cat-toy>`, part it from others by themselves.
+    // Brackets around a word, as in `<cat-toy>`, separate it from others by themselves.
     let before =
         (has_prefix || letters.first().copied().is_some_and(is_part)) && text[..at].ends_with(is_part);
     let after = letters.last().copied().is_some_and(is_part) && rest[len..].starts_with(is_part);
     (!before && !after).then_some(len)
 }
 
-/// How many bytes at the start of `text` spell `letters`, whatever their case.
+/// The length in bytes of `letters` at the start of `text`, in upper or lower case.
 fn spelled_len(text: &str, letters: &[char]) -> Option<usize> {
     let mut expected = letters.iter();
     for (at, c) in text.char_indices() {

@@ -1,10 +1,11 @@
-//! Checks the worker threads of the CPU backend with loom, which runs them in the orders in which threads can take turns and
-//! see each other's writes, and fails on a race, a deadlock or a wrong result. `cargo run --release` in this folder.
+//! Checks the worker threads of the CPU backend with loom, which tries the possible interleavings of threads
+//! and of the visibility of their writes, and fails on a race, a deadlock or a wrong result. Start with
+//! `cargo run --release` in this folder.
 
 #[path = "../../src/backend/cpu/workers.rs"]
 mod workers;
 
-/// Loom's primitives, under the names by which `workers.rs` knows those of the standard library.
+/// Loom's primitives, under the names that `workers.rs` uses for those of the standard library.
 mod sync {
     pub(crate) use loom::{
         hint::spin_loop,
@@ -15,14 +16,15 @@ mod sync {
         thread::{self, JoinHandle, Thread},
     };
 
-    /// Loom orders everything before `unpark` before everything that the other thread does next, and never stops a thread
-    /// right before it. The yield lets others run first, when they know only what atomics told them.
+    /// Loom orders everything before `unpark` before everything that the other thread does next, and never
+    /// interrupts a thread directly before it. The yield lets others run first, when they know only the
+    /// values of atomics.
     pub(crate) fn wake(thread: &Thread) {
         thread::yield_now();
         thread.unpark();
     }
 
-    /// Threads sleep at once: looking again adds orders, but no new ones.
+    /// Threads sleep at once: polling adds interleavings, but none that differ.
     pub(crate) const LOOKS: usize = 0;
 }
 
@@ -30,8 +32,8 @@ use loom::{cell::UnsafeCell, thread};
 use sync::{Arc, AtomicUsize, Ordering};
 use workers::Workers;
 
-/// Values that threads write without synchronisation, each index once, as kernels write tiles. Loom reports a race if
-/// the caller can read them before every worker has left the job.
+/// Values that threads write without synchronisation, each index once, as kernels write tiles. Loom reports a
+/// race if the caller can read them before every worker has finished the job.
 struct Tiles {
     values: Vec<UnsafeCell<usize>>,
     next: AtomicUsize,
@@ -72,7 +74,7 @@ fn run(workers: &Workers, helpers: usize, tiles: usize) {
     tiles.assert_done();
 }
 
-/// Checks every order in which threads lose their turn three times at most: more took minutes and found nothing else.
+/// Checks every interleaving with at most three preemptions: more took minutes and found nothing else.
 fn check(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound = Some(3);
@@ -80,7 +82,7 @@ fn check(model: impl Fn() + Sync + Send + 'static) {
 }
 
 fn main() {
-    // The second job lies where the first one lay.
+    // The second job is stored at the address of the first one.
     check(|| {
         let workers = Workers::start(1).unwrap();
         run(&workers, 1, 2);

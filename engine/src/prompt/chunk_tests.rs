@@ -1,4 +1,4 @@
-//! How tokens are laid into chunks, with a vocabulary of three words.
+//! How tokens are divided into chunks, with a vocabulary of three words.
 
 use super::*;
 use crate::tokenizer::TokenizerFiles;
@@ -24,7 +24,7 @@ fn read(prompt: &str, syntax: PromptSyntax) -> Result<Vec<Chunk>, Error> {
     chunks(&tokenizer(), &ExtraWords::default(), prompt, syntax)
 }
 
-/// The words of each chunk, whose frame is checked.
+/// The words of each chunk, after a check of its start, end and padding.
 fn words(prompt: &str) -> Vec<Vec<u32>> {
     let words = |chunk: Chunk| {
         let end = chunk.ids.iter().position(|&id| id == END).unwrap();
@@ -53,7 +53,7 @@ fn a_prompt_fills_one_chunk_after_the_other() {
     }
 }
 
-/// The comma stays, and what follows it begins the next chunk, unless the comma is too far away.
+/// The comma stays, and the words after it begin the next chunk, unless the comma is too far away.
 #[test]
 fn words_after_a_near_comma_move_into_the_next_chunk() {
     let prompt = |before: usize, after: usize| format!("{}, {}", "a ".repeat(before), "b ".repeat(after));
@@ -67,7 +67,7 @@ fn words_after_a_near_comma_move_into_the_next_chunk() {
     assert_eq!(lengths(&prompt(before, COMMA_BACKTRACK + 1)), [ROOM, 1], "one word too far");
     // Where the prompt ends with the chunk, nothing moves.
     assert_eq!(lengths(&prompt(ROOM - 4, 3)), [ROOM]);
-    // Of two commas the later one counts, and one of an earlier chunk does not.
+    // The last comma counts, and commas of an earlier chunk do not.
     let two = format!("{}, b, {}", "a ".repeat(ROOM - 6), "b ".repeat(4));
     assert_eq!(lengths(&two), [ROOM - 3, 4]);
     let earlier = format!("{}, {}", "a ".repeat(ROOM - 1), "b ".repeat(ROOM + 1));
@@ -94,7 +94,7 @@ fn weights_stand_where_their_words_do() {
     assert_eq!(weights[..5], [1.0, 1.0, 1.5, 1.0, 1.0]);
     assert_eq!((weights.len(), weights[5..].iter().all(|&weight| weight == 1.0)), (ROOM + 2, true));
     assert_eq!(chunk("a (b:1) a")[0].weights, None, "a weight of 1 weighs nothing");
-    // Each chunk by itself: the first has no weights.
+    // Each chunk has its own weights: the first has none.
     let long = chunk(&format!("{}(b:0.5)", "a ".repeat(ROOM)));
     assert_eq!(
         (long[0].weights.is_none(), long[1].weights.as_ref().map(|weights| weights[1])),

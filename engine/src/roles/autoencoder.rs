@@ -5,7 +5,7 @@ use crate::graph::Graph;
 
 /// Name of the encoder's input and of the decoder's output: `[batch, height, width, 3]`, in -1..=1.
 pub const PIXELS: &str = "pixels";
-/// Name of the output of encoders that give a distribution: means, then logarithms of variances,
+/// Name of the output of encoders that return a distribution: means, then logarithms of variances,
 /// `[batch, h, w, 2 * latent_channels]`.
 pub const MOMENTS: &str = "moments";
 
@@ -17,7 +17,7 @@ pub trait Autoencoder: StoredNetwork {
     /// Pixels per latent pixel along each axis.
     fn scale_factor(&self) -> usize;
 
-    /// Latents are multiplied by it before they are noised.
+    /// Latents are multiplied by this factor before noise is added.
     fn scaling_factor(&self) -> f32;
 
     /// Whether the encoder's output is [`MOMENTS`] of a distribution, and not [`LATENTS`](super::LATENTS).
@@ -29,12 +29,12 @@ pub trait Autoencoder: StoredNetwork {
     /// [`LATENTS`](super::LATENTS) → [`PIXELS`], for latents of `height x width` latent pixels.
     fn decoder(&self, batch: usize, height: usize, width: usize) -> Graph;
 
-    /// Moves latents, planes of `pixels` values each, from the encoder's range to the denoiser's.
+    /// Scales latents, planes of `pixels` values each, from the encoder's range to the denoiser's.
     fn scale_latents(&self, latents: &mut [f32], pixels: usize);
 
-    /// Moves standard deviations of such latents with them.
+    /// Scales standard deviations of such latents accordingly.
     fn scale_deviations(&self, deviations: &mut [f32], pixels: usize);
 
-    /// Moves latents back to the decoder's range.
+    /// Scales latents back to the decoder's range.
     fn unscale_latents(&self, latents: &mut [f32], pixels: usize);
 }

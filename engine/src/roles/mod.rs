@@ -1,16 +1,16 @@
-//! The roles that networks play in a pipeline. A model is an arrangement of them; a pipeline runs the arrangement and
-//! knows no network by name.
+//! The roles that networks play in a pipeline. A model is an arrangement of them; a pipeline runs the
+//! arrangement and is independent of the kinds of networks.
 //!
-//! | role | what it does | for example |
+//! | role | task | example |
 //! |---|---|---|
 //! | [`PromptEncoder`] | prompts → text states | CLIP's text transformer |
 //! | [`DenoiserNetwork`] | latents and a timestep → predicted noise | a U-Net |
-//! | [`StepNetwork`] | runs beside the denoiser in each step and adds to what it reads | a control network |
+//! | [`StepNetwork`] | runs beside the denoiser in each step and adds to its inputs | a control network |
 //! | [`Autoencoder`] | pixels ↔ latents | `AutoencoderKL` |
 //! | [`PictureNetwork`] | picture → picture | an upscaler |
 //!
-//! A role describes itself as graphs and says how their inputs are made. It compiles and runs nothing by itself, so that
-//! plans of memory and time see the very graphs that run.
+//! An implementation of a role returns its graphs and computes their inputs. It compiles and runs nothing
+//! itself, so that plans of memory and time use the same graphs as the run.
 
 mod autoencoder;
 mod denoiser;
@@ -27,6 +27,6 @@ pub use picture_network::PictureNetwork;
 pub use prompt_encoder::{EncodedText, PromptEncoder, PromptShape, Prompts};
 pub use stored::{RatedWeight, StoredNetwork};
 
-/// Name of the latents wherever they cross a graph's border, `[batch, h, w, channels]`: a step graph's input, with the channels
-/// that are shown beside them; a decoder's input; the output of encoders that give no distribution.
+/// Name of the latents as an input or output of graphs, `[batch, h, w, channels]`: a step graph's input,
+/// which includes extra channels; a decoder's input; the output of encoders that return no distribution.
 pub const LATENTS: &str = "latents";

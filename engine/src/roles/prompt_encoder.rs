@@ -1,4 +1,4 @@
-//! The role that reads prompts.
+//! The role that encodes prompts.
 
 use super::StoredNetwork;
 use crate::{
@@ -19,22 +19,22 @@ pub trait PromptEncoder: StoredNetwork {
     /// Transformer blocks, of which `clip_skip` leaves out the last ones.
     fn blocks(&self) -> usize;
 
-    /// The prompt's first chunk, taken as it stands: [`chunk_tokens`](PromptEncoder::chunk_tokens) ids.
+    /// The prompt as plain text in one chunk: [`chunk_tokens`](PromptEncoder::chunk_tokens) ids.
     ///
     /// # Errors
     /// When the vocabulary does not cover the prompt.
     fn token_ids(&self, prompt: &str) -> Result<Vec<u32>, Error>;
 
-    /// Tokens of the prompt that its first chunk has no room for.
+    /// The number of tokens of the prompt that do not fit into its first chunk.
     ///
     /// # Errors
     /// When the vocabulary does not cover the prompt.
     fn surplus_tokens(&self, prompt: &str) -> Result<usize, Error>;
 
-    /// Chunks that the prompt becomes, at least 1.
+    /// The number of chunks of the prompt, at least 1.
     ///
     /// # Errors
-    /// When the vocabulary does not cover the prompt, or it cannot be read so.
+    /// When the vocabulary does not cover the prompt, or it cannot be parsed.
     fn chunk_count(&self, prompt: &str, syntax: PromptSyntax, words: &ExtraWords) -> Result<usize, Error>;
 
     /// The graphs that [`encode`](PromptEncoder::encode) runs.
@@ -54,11 +54,11 @@ pub trait PromptEncoder: StoredNetwork {
 /// Sizes of the graphs of a [`PromptEncoder`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PromptShape {
-    /// Prompts that are read together.
+    /// Prompts that are encoded together.
     pub prompts: usize,
     /// Chunks of each prompt.
     pub chunks: usize,
-    /// Vectors of added words, whose ids come after the vocabulary's own.
+    /// Vectors of added words, whose ids follow those of the vocabulary.
     pub words: usize,
     /// See [`PromptReading::clip_skip`].
     pub clip_skip: Option<usize>,
@@ -69,13 +69,13 @@ pub struct PromptShape {
 pub struct Prompts<'a> {
     /// The texts.
     pub texts: &'a [&'a str],
-    /// Chunks that each becomes: short prompts are followed by empty chunks.
+    /// Chunks of each prompt: short prompts are padded with empty chunks.
     pub chunks: usize,
     /// How they are read.
     pub reading: PromptReading,
     /// Added words.
     pub words: &'a ExtraWords,
-    /// Position of the encoder among the model's, from 0: each has vectors of its own for an added word.
+    /// Index of the encoder among the model's: each has vectors of its own for an added word.
     pub position: usize,
 }
 
@@ -91,11 +91,11 @@ impl Prompts<'_> {
     }
 }
 
-/// What a [`PromptEncoder`] makes of prompts.
+/// The output of a [`PromptEncoder`].
 #[derive(Clone, Debug)]
 pub struct EncodedText {
     /// `[prompts, chunks * chunk_tokens, width]`.
     pub states: Vec<f32>,
-    /// `[prompts, pooled_width]`, where it pools.
+    /// `[prompts, pooled_width]`, if the encoder pools.
     pub pooled: Option<Tensor>,
 }

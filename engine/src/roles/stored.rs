@@ -1,10 +1,10 @@
-//! What every network has, whatever its role: weights in a file.
+//! The common part of all roles: every network has weights in a file.
 
 use std::fmt::Debug;
 
 use sdq_formats::{Sensitivity, WeightSpec};
 
-/// A weight, and how much the picture suffers when it is stored in fewer bits.
+/// A weight, and its sensitivity to storage in fewer bits.
 pub type RatedWeight = (WeightSpec, Sensitivity);
 
 /// A network whose weights are a component of a file.

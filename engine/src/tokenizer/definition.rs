@@ -1,8 +1,8 @@
-//! The files of a tokenizer → an encoder of CLIP's kind.
+//! Builds an encoder from the files of a CLIP tokenizer.
 //!
-//! `tokenizer.json` is a program for the crate `tokenizers`: its steps can loop, grow a text without bound or panic. Only the steps of
-//! CLIP's tokenizer are accepted, by name, and the encoder is always built from the vocabulary, the merges and the added
-//! tokens alone.
+//! `tokenizer.json` is a program for the crate `tokenizers`: its steps can loop, grow a text without bound or
+//! panic. Only the steps of CLIP's tokenizer are accepted, by name, and the encoder is always built from the
+//! vocabulary, the merges and the added tokens alone.
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
@@ -25,22 +25,23 @@ use tokenizers::{
 use super::{SpecialTokens, TokenizerFiles, content};
 use crate::Error;
 
-/// How CLIP cuts a lower-cased text before merging: contractions, runs of letters, single digits, runs of the rest.
+/// How CLIP splits a lower-cased text before merging: contractions, runs of letters, single digits, runs of
+/// other characters.
 const SPLIT: &str =
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
-/// The same in files of older versions. Special tokens are cut out before, so that nothing differs.
+/// The same in files of older versions. Special tokens are split off earlier, so the result is the same.
 const OLDER_SPLIT: &str = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 const END_OF_WORD: &str = "</w>";
 
-/// Most tokens of a vocabulary, and most merges.
+/// Maximum number of tokens of a vocabulary, and of merges.
 const MAX_TOKENS: usize = 1 << 18;
-/// Most added tokens, and the longest in bytes.
+/// Maximum number of added tokens, and maximum length of one in bytes.
 const MAX_ADDED: usize = 1024;
 const MAX_ADDED_LEN: usize = 256;
-/// Longest description of a step in bytes.
+/// Maximum length of the description of a step in bytes.
 const MAX_STEP_LEN: usize = 4096;
 
-/// The encoder that `files` define.
+/// Builds the encoder that `files` define.
 ///
 /// # Errors
 /// When a file is missing, too large, malformed, or describes another kind of tokenizer.
@@ -57,17 +58,17 @@ pub(super) fn encoder(files: &TokenizerFiles, special_tokens: &SpecialTokens) ->
     parts.encoder()
 }
 
-/// What is particular to one tokenizer of CLIP's kind.
+/// The parts that differ between CLIP tokenizers.
 struct Parts {
     vocab: Vocab,
     merges: Merges,
-    /// Cut out of a prompt before anything else, in this order: a padding token `!` takes every `!`.
+    /// Split off a prompt before anything else, in this order: a padding token `!` takes every `!`.
     added: Vec<AddedToken>,
     unknown: Option<String>,
 }
 
 impl Parts {
-    /// From the two files of the older kind.
+    /// Reads the two files of the older format.
     fn from_texts(vocab: &str, merges: &str, special_tokens: &SpecialTokens) -> Result<Parts, Error> {
         let Limited(vocab) = parse("vocab.json", vocab)?;
         let vocab: Vocab = vocab;
@@ -89,7 +90,8 @@ impl Parts {
         Ok(Parts { merges: merges_of_text(merges)?, vocab, added, unknown })
     }
 
-    /// From `tokenizer.json`. How it frames, pads and cuts is of no interest: that is done here.
+    /// Reads `tokenizer.json`. Its rules for special tokens, padding and truncation are ignored, because this
+    /// crate implements them itself.
     fn from_json(text: &str) -> Result<Parts, Error> {
         let file: Definition<'_> = parse(FILE, text)?;
         step("normalizer", file.normalizer, &[normalizer()])?;
@@ -129,7 +131,7 @@ impl Parts {
     fn add_config_tokens(&mut self, files: &TokenizerFiles) -> Result<(), Error> {
         if let Some(text) = files.added_tokens {
             let Limited(tokens) = parse::<Limited<BTreeMap<String, u32>>>(ADDED, text)?;
-            // In the order of their ids, as transformers adds them.
+            // In the order of their ids, as in transformers.
             let mut tokens: Vec<(u32, String)> = tokens.into_iter().map(|(token, id)| (id, token)).collect();
             tokens.sort_unstable();
             for (id, content) in tokens {
@@ -151,7 +153,7 @@ impl Parts {
         tokens.into_iter().try_for_each(|token| self.add(CONFIG, token))
     }
 
-    /// Adds a token, unless it is there already.
+    /// Adds a token, unless it exists already.
     fn add(&mut self, file: &str, token: Added) -> Result<(), Error> {
         let Added { id, content, special, single_word, lstrip, rstrip, normalized } = token;
         if content.is_empty() || content.len() > MAX_ADDED_LEN {
@@ -221,7 +223,7 @@ fn parse<'a, T: Deserialize<'a>>(file: &str, text: &'a str) -> Result<T, Error> 
     serde_json::from_str(text).map_err(|error| problem(file, &error.to_string()))
 }
 
-/// Holds a step of the file against those that are known.
+/// Checks that a step of the file is one of the known ones.
 fn step(key: &str, found: Option<&RawValue>, known: &[Value]) -> Result<(), Error> {
     let text = found.map_or("null", RawValue::get);
     let matches = |value: Value| known.contains(&value);
@@ -246,7 +248,7 @@ fn pre_tokenizer(split: &str) -> Value {
     ]})
 }
 
-/// `tokenizer.json`. Its parts are parsed one by one, so that none takes memory before it is known to be small.
+/// `tokenizer.json`. Its parts are parsed one by one, so that none takes memory before its size is checked.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "the names of the parts that do not matter here")]
@@ -280,7 +282,7 @@ struct Model<'a> {
     merges: &'a RawValue,
 }
 
-/// The part of `tokenizer_config.json` that is read here.
+/// The supported part of `tokenizer_config.json`.
 #[derive(Deserialize)]
 struct Config<'a> {
     #[serde(borrow)]
@@ -375,7 +377,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Limited<Vec<T>> {
     }
 }
 
-/// What the entries of an object are collected into.
+/// The collection type for the entries of an object.
 trait Entries<T>: Default {
     fn put(&mut self, key: String, value: T) -> usize;
 }

@@ -1,4 +1,4 @@
-//! The definition of a tokenizer: CLIP's is taken, in every spelling, and nothing else.
+//! Definitions of tokenizers: CLIP's is accepted in every form, and all others are refused.
 
 use super::*;
 
@@ -31,7 +31,7 @@ fn ids(definition: &Value, prompt: &str) -> Result<Vec<u32>, Error> {
     Ok(encoder.encode_fast(prompt, false).unwrap().get_ids().to_vec())
 }
 
-/// The definition with the value at `pointer` changed, which is added where it is not there.
+/// The definition with the value at `pointer` replaced, or added if it does not exist.
 fn with(pointer: &str, value: Value) -> Value {
     let mut changed = definition();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -55,7 +55,7 @@ fn every_spelling_of_clips_tokenizer_is_taken() {
     }
 }
 
-/// Each of these once looped, panicked, took gigabytes or gave other ids without a word.
+/// Each of these once looped, panicked, took gigabytes or silently gave other ids.
 #[test]
 fn other_tokenizers_are_refused_by_the_name_of_what_differs() {
     let steps = |steps: Vec<Value>| json!({"type": "Sequence", "normalizers": steps});
@@ -115,7 +115,7 @@ fn lists_that_are_too_long_are_refused_before_they_take_memory() {
     assert_eq!(parse::<Limited<Vec<u32>>>("x", &list.replacen("0,", "", 1)).unwrap().0.len(), MAX_TOKENS);
 }
 
-/// A word that was added to a vocabulary is one token, wherever the files say so.
+/// A word that was added to a vocabulary is one token, in whichever file it is defined.
 #[test]
 fn added_tokens_of_every_file_are_words() {
     let (vocab, merges) = (vocab().to_string(), "#version: 0.2\na b</w>\n");
@@ -128,7 +128,7 @@ fn added_tokens_of_every_file_are_words() {
         TokenizerFiles { added_tokens: Some(r#"{"<toy>": 9}"#), ..plain },
         TokenizerFiles { config: Some(decoder), ..plain },
         TokenizerFiles { tokenizer: Some(&whole), ..TokenizerFiles::default() },
-        // The same token twice is one.
+        // The same token twice counts once.
         TokenizerFiles { added_tokens: Some(r#"{"<toy>": 9}"#), config: Some(decoder), ..plain },
     ] {
         let encoder = encoder(&files, &SpecialTokens::new(&files).unwrap()).unwrap();

@@ -1,8 +1,8 @@
 //! CLIP byte-pair encoding: prompt → token ids of one fixed length. Radford et al. 2021, section 2.4;
 //! Sennrich et al. 2016, arXiv:1508.07909.
 //!
-//! The merging itself is the `tokenizers` crate's, which `definition` builds from a model's own files; this file frames the
-//! result as the model was trained: start, prompt, end, padding.
+//! The crate `tokenizers` does the merging; `definition` builds its encoder from a model's own files. This
+//! file adds start, end and padding, as in the model's training.
 
 mod definition;
 
@@ -21,11 +21,11 @@ pub struct TokenizerFiles<'a> {
     pub tokenizer: Option<&'a str>,
     /// `vocab.json`: token → id.
     pub vocab: Option<&'a str>,
-    /// `merges.txt`: one pair a line, most frequent first.
+    /// `merges.txt`: one pair per line, most frequent first.
     pub merges: Option<&'a str>,
     /// `tokenizer_config.json`: length and names of the special tokens.
     pub config: Option<&'a str>,
-    /// `special_tokens_map.json`, asked where the config is silent.
+    /// `special_tokens_map.json`, used for names that the config does not contain.
     pub special_tokens: Option<&'a str>,
     /// `added_tokens.json`: further tokens → ids.
     pub added_tokens: Option<&'a str>,
@@ -78,7 +78,7 @@ impl Tokenizer {
         self.length
     }
 
-    /// Start, the prompt's ids (cut where they would not fit), end, padding: [`Tokenizer::length`] ids.
+    /// Start, the prompt's ids (truncated if they are too many), end, padding: [`Tokenizer::length`] ids.
     ///
     /// # Errors
     /// When the vocabulary lacks a byte of the prompt or has ids that the text encoder does not.
@@ -87,7 +87,7 @@ impl Tokenizer {
         Ok(self.frame(&words[..words.len().min(self.length - 2)]))
     }
 
-    /// Start, `words`, end, padding: [`Tokenizer::length`] ids. The words are at most two less.
+    /// Start, `words`, end, padding: [`Tokenizer::length`] ids. There may be at most two words fewer.
     pub(crate) fn frame(&self, words: &[u32]) -> Vec<u32> {
         let mut ids = vec![self.start];
         ids.extend(words);
@@ -106,7 +106,7 @@ impl Tokenizer {
         self.encoder.token_to_id(",</w>")
     }
 
-    /// How many ids of `prompt` [`Tokenizer::encode`] cuts off.
+    /// The number of ids of `prompt` that [`Tokenizer::encode`] truncates.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
@@ -114,7 +114,7 @@ impl Tokenizer {
         Ok(self.words(prompt)?.len().saturating_sub(self.length - 2))
     }
 
-    /// The prompt's ids, without frame, however many.
+    /// All ids of the prompt, without start, end and padding.
     pub(crate) fn words(&self, prompt: &str) -> Result<Vec<u32>, Error> {
         let encoding =
             self.encoder.encode_fast(prompt, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
@@ -128,8 +128,8 @@ impl Tokenizer {
     }
 }
 
-/// What `tokenizer_config.json` and `special_tokens_map.json` say. A token is its text, or an object with the text as
-/// `content` and how it is matched.
+/// The contents of `tokenizer_config.json` and `special_tokens_map.json`. A token is its text, or an object
+/// with the text as `content` and the rules for matching it.
 struct SpecialTokens {
     start: Value,
     end: Value,
@@ -159,7 +159,7 @@ impl SpecialTokens {
     }
 }
 
-/// The text of a special token, empty where there is none.
+/// The text of a special token, empty if there is none.
 fn content(token: &Value) -> &str {
     token.as_str().or_else(|| token.get("content")?.as_str()).unwrap_or_default()
 }
