@@ -1,4 +1,5 @@
-//! Files that appear whole or not at all: written beside their destination, renamed over it at the end.
+//! Files that are written completely or not at all: written to a temporary file in the destination's folder,
+//! which is renamed at the end.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Seek, SeekFrom, Write};
@@ -6,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-/// What the names of temporary files start and end with.
+/// Prefix and suffix of the names of temporary files.
 const AFFIXES: (&str, &str) = (".sdq-", ".part");
 
-/// A file under construction. Dropping it without [`AtomicFile::commit`] leaves nothing behind. A process that is
-/// killed drops nothing: what it left is removed when another file is started in the same folder.
+/// A file under construction. Dropping it without [`AtomicFile::commit`] removes it. The file of a process
+/// that was killed is removed when another file is started in the same folder.
 #[derive(Debug)]
 pub struct AtomicFile {
     temporary: NamedTempFile,
@@ -18,14 +19,14 @@ pub struct AtomicFile {
 }
 
 impl AtomicFile {
-    /// Starts a file that will become `path`. Its content is written to a hidden temporary file in the same folder,
-    /// so the final rename never crosses a file system.
+    /// Starts a file that will become `path`. Its content is written to a hidden temporary file in the same
+    /// folder, so the final rename never crosses a file system.
     ///
-    /// A `path` that is a symbolic link keeps being one: its target is replaced.
+    /// If `path` is a symbolic link, the link is kept and its target is replaced.
     ///
     /// # Errors
-    /// When the folder does not exist or cannot be written, the name is too long, or `path` exists and is not a regular file:
-    /// renaming over `/dev/null` would replace the device.
+    /// When the folder does not exist or cannot be written, the name is too long, or `path` exists and is not
+    /// a regular file: renaming over `/dev/null` would replace the device.
     pub fn create(path: &Path) -> io::Result<AtomicFile> {
         let destination = match fs::metadata(path) {
             Ok(found) if !found.is_file() => {
@@ -33,7 +34,7 @@ impl AtomicFile {
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
             }
             Ok(_) => fs::canonicalize(path)?,
-            // Its content could be written, and then not be given this name.
+            // The content could be written, but the rename would fail.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
                 return Err(io::Error::new(error.kind(), "its name is too long"));
             }
@@ -47,22 +48,23 @@ impl AtomicFile {
             return Err(io::Error::new(io::ErrorKind::NotFound, "its folder does not exist"));
         }
         remove_abandoned(folder);
-        // The kind alone: the full message names the temporary file, which nobody asked for.
+        // Only the kind of the error: the full message would name the temporary file, which the caller does
+        // not know.
         let temporary = create_locked(folder).map_err(|error| io::Error::from(error.kind()))?;
         Ok(AtomicFile { temporary, destination })
     }
 
-    /// Flushes the content to the disk and gives the file its name, replacing what had it.
+    /// Flushes the content to the disk and renames the file, replacing any file of that name.
     ///
     /// # Errors
-    /// When the disk is full or the rename is refused; nothing is left behind then.
+    /// When the disk is full or the rename is refused; the temporary file is removed then.
     pub fn commit(self) -> io::Result<()> {
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.destination).map(|_file: File| ()).map_err(|failed| failed.error)
     }
 }
 
-/// A new temporary file, locked for as long as it is open: the sign that its writer lives.
+/// A new temporary file, locked as long as it is open, which shows that its writer is alive.
 fn create_locked(folder: &Path) -> io::Result<NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(AFFIXES.0).suffix(AFFIXES.1);
@@ -75,16 +77,16 @@ fn create_locked(folder: &Path) -> io::Result<NamedTempFile> {
     loop {
         let temporary = builder.tempfile_in(folder)?;
         match temporary.as_file().try_lock() {
-            // Between creation and lock another process may have taken it for abandoned.
+            // Between creation and lock another process may have removed it as abandoned.
             Err(TryLockError::WouldBlock) => {}
             Ok(()) if !temporary.path().exists() => {}
-            // Some file systems know no locks. Then nobody can take it for abandoned, either.
+            // Some file systems have no locks. Then no process can take it for abandoned either.
             Ok(()) | Err(TryLockError::Error(_)) => return Ok(temporary),
         }
     }
 }
 
-/// Removes temporary files whose writers are gone. What cannot be removed stays: it is in nobody's way.
+/// Removes temporary files whose writers have ended. Errors are ignored, because such files do no harm.
 fn remove_abandoned(folder: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
@@ -146,7 +148,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let living = AtomicFile::create(&folder.path().join("a")).unwrap();
         let name = living.temporary.path().file_name().unwrap().to_str().unwrap().to_owned();
-        // Nobody holds a lock on these, as on any file whose process has ended.
+        // These are not locked, like any file whose process has ended.
         for left in [".sdq-abc123.part", "other.part", ".sdq-notes"] {
             fs::write(folder.path().join(left), "half").unwrap();
         }

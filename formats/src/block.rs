@@ -1,8 +1,8 @@
-//! Formats of small integers in blocks with scales of their own, as llama.cpp and stable-diffusion.cpp store weights in
-//! GGUF files. Here they are only decoded.
+//! Formats of small integers in blocks with scales of their own, in which llama.cpp and stable-diffusion.cpp
+//! store weights in GGUF files. They can only be decoded.
 //!
-//! The layouts are those of llama.cpp's `ggml-common.h`; `d`, `m` and `dmin` are halves. The arithmetic is in f32 and in
-//! the order of its `ggml-quants.c`, so that values are the same to the bit.
+//! The layouts are those of llama.cpp's `ggml-common.h`; `d`, `m` and `dmin` are halves. The arithmetic is in
+//! f32 and in the order of its `ggml-quants.c`, so that values are bit-identical.
 
 use byteorder::{ByteOrder, LittleEndian};
 use half::f16;
@@ -49,7 +49,7 @@ const SMALL: usize = 32;
 const LARGE: usize = 256;
 
 impl BlockType {
-    /// All of them.
+    /// All block types.
     pub const ALL: [BlockType; 12] = [
         BlockType::Q4_0,
         BlockType::Q4_1,
@@ -65,7 +65,7 @@ impl BlockType {
         BlockType::IQ4_XS,
     ];
 
-    /// The name that llama.cpp gives it.
+    /// The name in llama.cpp.
     pub fn name(self) -> &'static str {
         match self {
             BlockType::Q4_0 => "Q4_0",
@@ -83,10 +83,10 @@ impl BlockType {
         }
     }
 
-    /// Most numbers in a block of any type.
+    /// Maximum number of elements in a block of any type.
     pub const MAX_ELEMENTS: usize = LARGE;
 
-    /// Numbers in a block.
+    /// Number of elements in a block.
     pub fn elements(self) -> usize {
         match self {
             BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q5_0 | BlockType::Q5_1 => SMALL,
@@ -112,10 +112,11 @@ impl BlockType {
         }
     }
 
-    /// The numbers of one block.
+    /// Decodes one block.
     ///
     /// # Panics
-    /// When `block` has not [`BlockType::bytes`] or `values` not [`BlockType::elements`].
+    /// When the length of `block` is not [`BlockType::bytes`] or that of `values` not
+    /// [`BlockType::elements`].
     pub fn decode(self, block: &[u8], values: &mut [f32]) {
         assert_eq!((block.len(), values.len()), (self.bytes(), self.elements()), "one block");
         match self {
@@ -171,7 +172,7 @@ fn fifth(q: u8, high: u32, i: usize) -> f32 {
     f32::from(q | (((high >> i) & 1) as u8) << 4)
 }
 
-/// Two bits of each of 32 bytes, four times over: elements of a group of 128.
+/// Two bits of each of 32 bytes, four times in a row: elements of a group of 128.
 fn decode_q2_k(block: &[u8], values: &mut [f32]) {
     let (scales, bits) = (&block[..16], &block[16..80]);
     let (d, dmin) = (half_at(block, 80), half_at(block, 82));

@@ -1,4 +1,4 @@
-//! Number formats that tensor files hold.
+//! Number formats of tensors in files.
 
 use std::fmt;
 
@@ -61,7 +61,7 @@ impl DType {
         DType::Bool,
     ];
 
-    /// The name that safetensors gives it, or GGUF where it is one of blocks.
+    /// The name in safetensors, or in GGUF for block formats.
     pub fn name(self) -> &'static str {
         match self {
             DType::F64 => "F64",
@@ -88,13 +88,14 @@ impl DType {
         DType::ALL.into_iter().find(|dtype| dtype.name() == name)
     }
 
-    /// Bytes that so many elements take; `None` where that overflows, or where they do not fill their last block.
+    /// Size of so many elements in bytes; `None` if it overflows, or if they do not fill their last block.
     pub fn bytes(self, elements: usize) -> Option<usize> {
         let (len, bytes) = self.block();
         elements.is_multiple_of(len).then(|| (elements / len).checked_mul(bytes))?
     }
 
-    /// Elements that are stored together, and the bytes that they take: one, but for formats of blocks.
+    /// The number of elements that are stored together, and their size in bytes: one element, except in block
+    /// formats.
     pub fn block(self) -> (usize, usize) {
         let size = match self {
             DType::F64 | DType::I64 | DType::U64 => 8,

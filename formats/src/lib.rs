@@ -1,7 +1,9 @@
-//! Bytes on disk and typed views of them. The leaf crate: it knows no model and no kernel.
+//! File formats: bytes on disk and typed views of them. This crate depends on no other crate of the workspace
+//! and is independent of models and kernels.
 //!
-//! Every reader here trusts nothing: lengths, offsets, names, shapes and alignment are checked before use, and
-//! nothing is allocated from an unchecked number. Every writer writes beside its destination and renames.
+//! The readers trust no input: lengths, offsets, names, shapes and alignment are checked before use, and no
+//! memory is allocated for an unchecked number. The writers write to a temporary file in the destination's
+//! folder and rename it.
 
 #![deny(unsafe_code)]
 

@@ -11,7 +11,7 @@ use memmap2::Mmap;
 /// Alignment of every [`Bytes`] that this crate allocates or maps, and of every tensor in an `.sdq` file.
 pub const ALIGNMENT: usize = 64;
 
-/// Bytes that live as long as the value, read-only. Dereferences to `[u8]`.
+/// Read-only bytes. Dereferences to `[u8]`.
 #[derive(Debug)]
 pub struct Bytes(Source);
 
@@ -28,23 +28,23 @@ enum Source {
 struct Chunk([u8; ALIGNMENT]);
 
 impl Bytes {
-    /// Maps the file at `path`. The kernel reads pages when they are touched and drops them when memory is short.
+    /// Maps the file at `path`. The kernel reads pages on first access and drops them when memory is short.
     ///
-    /// The file must not change while it is mapped: if another process truncates it, touching the missing pages
-    /// ends this one (SIGBUS), as with every memory-mapped file. This workspace replaces files by renaming, which
-    /// leaves existing maps intact.
+    /// The file must not change while it is mapped: if another process truncates it, reading the missing
+    /// pages terminates this one (SIGBUS), as with every memory-mapped file. This workspace replaces files by
+    /// renaming, which leaves existing maps intact.
     ///
     /// # Errors
-    /// When the file is absent, unreadable or not a regular file.
+    /// When the file is missing, unreadable or not a regular file.
     pub fn map(path: &Path) -> io::Result<Bytes> {
-        // Before opening: opening a pipe would wait for a writer.
+        // Checked before opening: opening a pipe would wait for a writer.
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
             let what = if metadata.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
         }
         let file = File::open(path)?;
-        // An empty map is refused by some systems.
+        // Some systems refuse an empty map.
         if file.metadata()?.len() == 0 {
             return Ok(Bytes(Source::Static(&[])));
         }

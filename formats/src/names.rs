@@ -1,25 +1,25 @@
-//! Text from a file inside a one-line error: printable, and of bounded length.
+//! Text from a file within a one-line error: printable, and of bounded length.
 
-/// Longest name of a tensor, component or embedded file, in bytes.
+/// Maximum length of the name of a tensor, component or embedded file, in bytes.
 pub(crate) const MAX_NAME_LEN: usize = 1024;
 
-/// Characters of foreign text that an error quotes.
+/// Maximum number of characters of foreign text that an error quotes.
 const MAX_QUOTE: usize = 160;
 
-/// Whether `name` can stand in a table and in an error: not empty, at most [`MAX_NAME_LEN`] bytes, no control
-/// characters (they would break lines and drive terminals).
+/// Whether `name` is suitable for tables and errors: not empty, at most [`MAX_NAME_LEN`] bytes, no control
+/// characters (which would break lines and control terminals).
 pub(crate) fn is_printable(name: &str) -> bool {
     !name.is_empty() && name.len() <= MAX_NAME_LEN && !name.chars().any(char::is_control)
 }
 
-/// Whether `name` is a plain relative path with `/` between its parts. Such a path stays inside the folder that it is
-/// joined to, on every system.
+/// Whether `name` is a plain relative path with `/` between its parts. On every system, such a path stays
+/// inside the folder that it is joined to.
 pub fn is_relative_path(name: &str) -> bool {
     let plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains(['\\', ':']);
     is_printable(name) && name.split('/').all(plain)
 }
 
-/// `text` with control characters escaped, cut to a length that fits a line.
+/// `text` with control characters escaped, truncated to a length that fits a line.
 pub fn quote(text: &str) -> String {
     let mut quoted: String = text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect();
     if text.chars().nth(MAX_QUOTE).is_some() {
@@ -28,7 +28,7 @@ pub fn quote(text: &str) -> String {
     quoted
 }
 
-/// The message of `error`, which may quote the file at length, as one line of bounded length.
+/// The message of `error` as one line of bounded length; it may quote long parts of the file.
 pub fn json_reason(error: &serde_json::Error) -> String {
     let message = error.to_string();
     if message.chars().nth(MAX_QUOTE).is_none() && !message.chars().any(char::is_control) {

@@ -1,18 +1,18 @@
-//! What a file is by its first bytes, so that an error can say what was given instead of only what was not.
+//! Determines the kind of a file from its first bytes, so that an error can name the kind that was given.
 
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-/// Kinds of file that people hand to a model reader.
+/// Kinds of files that users pass to a reader of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// Nothing at all.
+    /// An empty file.
     Empty,
     /// An `.sdq` file.
     Sdq,
-    /// The text that git-lfs leaves in place of a large file.
+    /// The text that git-lfs stores instead of a large file.
     GitLfsPointer,
     /// A web page, mostly an error or login page saved under the model's name.
     Html,
@@ -35,7 +35,7 @@ pub enum FileKind {
 }
 
 impl FileKind {
-    /// Bytes from the start of a file that [`FileKind::of`] looks at.
+    /// Number of bytes from the start of a file that [`FileKind::of`] uses.
     pub const LOOK: usize = 64;
 
     /// The kind of the file at `path`.
@@ -43,7 +43,7 @@ impl FileKind {
     /// # Errors
     /// When it cannot be read or is not a regular file.
     pub fn of_file(path: &Path) -> io::Result<FileKind> {
-        // Before opening: opening a pipe would wait for a writer.
+        // Checked before opening: opening a pipe would wait for a writer.
         let metadata = std::fs::metadata(path)?;
         if !metadata.is_file() {
             let what = if metadata.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
@@ -62,8 +62,8 @@ impl FileKind {
         if head.is_empty() {
             FileKind::Empty
         } else if head.get(4..9) == Some(b"\0\0\0\0{") {
-            // A header of less than 4 GiB, and its first character. Before the others: the length may begin with any
-            // bytes, a header of 640 bytes with those of a pickle.
+            // A header of less than 4 GiB, and its first character. Checked before the others: the length may
+            // begin with any bytes; a header of 640 bytes begins like a pickle.
             FileKind::Safetensors
         } else if starts(&crate::sdq::MAGIC) {
             FileKind::Sdq
@@ -89,7 +89,7 @@ impl FileKind {
     }
 }
 
-/// Completes "it is …", with what to do about it where that is known.
+/// Completes "it is …", with advice where there is any.
 impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -16,14 +16,14 @@ pub struct TensorView<'a> {
     pub dtype: DType,
     /// Sizes from the slowest to the fastest dimension.
     pub shape: Vec<usize>,
-    /// The elements: as many bytes as [`DType::bytes`] says.
+    /// The elements; their number of bytes is that of [`DType::bytes`].
     pub bytes: &'a [u8],
 }
 
-/// Why a tensor cannot be read as f32.
+/// Errors of reading a tensor as f32.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
-    /// Integers and truth values are no weights.
+    /// Integers and booleans are not weights.
     #[error("tensor `{tensor}` is {dtype}, expected floating-point numbers")]
     NotFloat {
         /// The tensor.
@@ -44,38 +44,38 @@ pub enum TensorError {
     Length {
         /// The tensor.
         tensor: String,
-        /// Bytes that its shape and format ask for.
+        /// Number of bytes of its shape and format.
         expected: usize,
-        /// Bytes that it has.
+        /// Actual number of bytes.
         found: usize,
     },
 }
 
 impl TensorView<'_> {
-    /// Number of elements; `None` where the shape's product overflows.
+    /// Number of elements; `None` if it overflows.
     pub fn elements(&self) -> Option<usize> {
         self.shape.iter().try_fold(1usize, |product, &size| product.checked_mul(size))
     }
 
-    /// The elements as f32, row-major: F16, BF16 and 8-bit floats widened exactly, blocks decoded, F64 rounded to nearest. Infinities and NaNs
-    /// pass through; [`crate::layout::encode`] refuses them.
+    /// The elements as f32, row-major: F16, BF16 and 8-bit floats widened exactly, blocks decoded, F64
+    /// rounded to nearest. Infinities and NaNs are kept; [`crate::layout::encode`] refuses them.
     ///
     /// # Errors
-    /// When the tensor holds no floating-point numbers, when an F64 overflows, or when the view's
-    /// byte count does not fit its shape.
+    /// When the tensor is not of floating-point numbers, when an F64 overflows, or when the view's number of
+    /// bytes does not match its shape.
     pub fn to_f32(&self) -> Result<Vec<f32>, TensorError> {
         let mut values = vec![0f32; self.check_length()?];
         self.read_f32(0, &mut values)?;
         Ok(values)
     }
 
-    /// Elements `first..first + values.len()` as f32, as [`TensorView::to_f32`] has them.
+    /// Elements `first..first + values.len()` as f32, as in [`TensorView::to_f32`].
     ///
     /// # Errors
     /// As for [`TensorView::to_f32`].
     ///
     /// # Panics
-    /// When the tensor ends before the range does.
+    /// When the range exceeds the tensor.
     pub fn read_f32(&self, first: usize, values: &mut [f32]) -> Result<(), TensorError> {
         self.check_length()?;
         if let DType::Block(block) = self.dtype {
@@ -110,7 +110,7 @@ impl TensorView<'_> {
         Ok(())
     }
 
-    /// The number of elements, if there are as many bytes as they take.
+    /// The number of elements, if the number of bytes matches it.
     fn check_length(&self) -> Result<usize, TensorError> {
         let elements = self.elements().unwrap_or(usize::MAX);
         let expected = self.dtype.bytes(elements).unwrap_or(usize::MAX);
@@ -122,7 +122,7 @@ impl TensorView<'_> {
     }
 }
 
-/// Elements `first..first + values.len()` of `bytes`, wherever blocks begin and end.
+/// Decodes elements `first..first + values.len()` of `bytes`, which may begin and end within blocks.
 fn decode_blocks(block: BlockType, bytes: &[u8], first: usize, values: &mut [f32]) {
     let len = block.elements();
     let mut decoded = [0.0; BlockType::MAX_ELEMENTS];
@@ -139,7 +139,8 @@ fn decode_blocks(block: BlockType, bytes: &[u8], first: usize, values: &mut [f32
     }
 }
 
-/// One sign, four bits of exponent, three of mantissa; no infinities. Micikevicius et al. 2022, arXiv:2209.05433, table 1.
+/// One sign bit, four bits of exponent, three of mantissa; no infinities. Micikevicius et al. 2022,
+/// arXiv:2209.05433, table 1.
 fn f8e4m3(byte: u8) -> f32 {
     let (exponent, mantissa) = (i32::from(byte >> 3 & 0xF), f32::from(byte & 7));
     let magnitude = match (exponent, byte & 7) {

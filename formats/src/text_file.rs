@@ -1,4 +1,4 @@
-//! Small text files read whole: configs, indexes, vocabularies.
+//! Small text files that are read completely: configs, indexes, vocabularies.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -6,22 +6,22 @@ use std::path::Path;
 
 use crate::sniff::FileKind;
 
-/// Why a text file cannot be read.
+/// Errors of reading a text file.
 #[derive(Debug, thiserror::Error)]
 pub enum TextFileError {
-    /// The system refused.
+    /// The operating system could not read it.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// A folder or a device.
+    /// It is a folder or a device.
     #[error("not a regular file")]
     NotAFile,
-    /// Longer than any such file is.
+    /// It is longer than any such file.
     #[error("more than {limit} bytes long, too long for a text file")]
     TooLong {
         /// The limit.
         limit: u64,
     },
-    /// It is something else, and its first bytes tell what.
+    /// It is of another kind, according to its first bytes.
     #[error("not a text file of a model; it is {0}")]
     Kind(FileKind),
     /// It is not UTF-8.
@@ -34,7 +34,7 @@ pub enum TextFileError {
 /// # Errors
 /// When it cannot be read, has more than `limit` bytes, or is not a text file in UTF-8.
 pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
-    // Before opening: opening a pipe would wait for a writer.
+    // Checked before opening: opening a pipe would wait for a writer.
     if !fs::metadata(path)?.is_file() {
         return Err(TextFileError::NotAFile);
     }

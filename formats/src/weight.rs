@@ -1,9 +1,10 @@
-//! What a model needs from a file: the name, role and shape of every weight.
+//! The weights that a model needs from a file: name, role and shape of each.
 //!
-//! Models list their weights as [`WeightSpec`]s; the converter checks a checkpoint against that list and packs
-//! each weight for its role; the reader checks the `.sdq` file against the same list before a kernel sees a byte.
+//! Models list their weights as [`WeightSpec`]s; the converter checks a checkpoint against that list and
+//! packs each weight for its role; the reader checks the `.sdq` file against the same list before a kernel
+//! reads it.
 
-/// How the kernels read a weight, which decides its layout in the file.
+/// How the kernels read a weight, which determines its layout in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum WeightRole {
     /// `[n]`: biases, norm scales and shifts. Always stored as f32, row-major.
@@ -12,7 +13,7 @@ pub enum WeightRole {
     Table,
     /// `[n, k]`: output features by input features (`y = W x`). Packed in panels, see [`crate::layout`].
     Matrix,
-    /// `[out_channels, in_channels, kernel_height, kernel_width]`, as PyTorch has it. Packed as the matrix
+    /// `[out_channels, in_channels, kernel_height, kernel_width]`, as in PyTorch. Packed as the matrix
     /// `[out_channels, kernel_height * kernel_width * in_channels]`, in-channels fastest.
     Conv,
 }
@@ -38,17 +39,18 @@ impl WeightRole {
     }
 }
 
-/// One weight that a model reads.
+/// A weight that a model reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WeightSpec {
-    /// Name inside its component, in diffusers' words: `down_blocks.0.resnets.0.conv1.weight`.
+    /// Name within its component, as in diffusers: `down_blocks.0.resnets.0.conv1.weight`.
     pub name: String,
     /// How the kernels read it.
     pub role: WeightRole,
     /// Logical shape, as documented at [`WeightRole`]. A 1x1 convolution is a [`WeightRole::Matrix`].
     pub shape: Vec<usize>,
-    /// Where the weight reads tensors joined along their channels (a U-Net's skips): the channels of each, in order.
-    /// Empty elsewhere. The joined tensors have ranges of their own, so a quantized weight has scales for each.
+    /// If the weight reads tensors that were concatenated along their channels (a U-Net's skips): the
+    /// channels of each, in order. Empty otherwise. The concatenated tensors have different ranges, so a
+    /// quantized weight has scales for each.
     pub inputs: Vec<usize>,
 }
 
@@ -58,27 +60,28 @@ impl WeightSpec {
         WeightSpec { name: name.into(), role, shape: shape.to_vec(), inputs: Vec::new() }
     }
 
-    /// Whether a weight stored as `stored` in `weight_type` can be read as this one. Joined inputs leave no trace in
-    /// weights that are not quantized, whose files need not know of them.
+    /// Whether a weight stored as `stored` in `weight_type` can be read as this one. Weights that are not
+    /// quantized do not depend on concatenated inputs, so their files need not contain them.
     pub fn is_met_by(&self, stored: &WeightSpec, weight_type: WeightType) -> bool {
         let same_inputs = !weight_type.is_quantized() || self.inputs == stored.inputs;
         self.name == stored.name && self.role == stored.role && self.shape == stored.shape && same_inputs
     }
 }
 
-/// How much a picture suffers when a weight is stored in fewer bits. The model knows it for each of its weights; what
-/// follows from it is decided when a file is written.
+/// How much a picture suffers when a weight is stored in fewer bits. The model rates each of its weights; the
+/// precision of a conversion decides what follows from the rating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Sensitivity {
-    /// 4 bits are barely seen.
+    /// 4 bits are barely visible.
     Low,
-    /// 4 bits are seen, 8 bits are not.
+    /// 4 bits are visible, 8 bits are not.
     Medium,
-    /// 4 bits spoil the picture, 8 bits are not seen.
+    /// 4 bits spoil the picture, 8 bits are not visible.
     High,
     /// 8 bits are measurable, 4 bits spoil the picture.
     VeryHigh,
-    /// Nothing later in the model makes up for an error, and the weight is too small for it to matter.
+    /// No later part of the model compensates for an error, and the weight is so small that its size does not
+    /// matter.
     Extreme,
 }
 
@@ -110,13 +113,13 @@ impl WeightType {
         }
     }
 
-    /// Whether weights are integers, and so computed with in integers.
+    /// Whether the weights are integers, and products with them are computed in integers.
     pub fn is_quantized(self) -> bool {
         matches!(self, WeightType::Q8 | WeightType::Q4)
     }
 
-    /// Whether weights of `role` can be stored in it: vectors are always f32, and a table, which is read row by row,
-    /// has no groups of columns that share a multiplier.
+    /// Whether weights of `role` can be stored in this type: vectors are always f32, and a table, which is
+    /// read row by row, has no groups of columns that share a multiplier.
     pub fn stores(self, role: WeightRole) -> bool {
         match role {
             WeightRole::Vector => self == WeightType::F32,

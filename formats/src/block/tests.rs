@@ -1,4 +1,4 @@
-//! Blocks packed from numbers by llama.cpp's layouts, and what its loops make of any bytes.
+//! Blocks packed from numbers in llama.cpp's layouts, and the results of its loops for arbitrary bytes.
 
 use proptest::prelude::*;
 
@@ -26,7 +26,7 @@ fn fifth_bits(q: &[u8]) -> [u8; 4] {
 
 #[test]
 fn small_blocks_hold_integers_and_their_scales() {
-    // Every integer that each type has, each where no other is.
+    // Every integer that a type can hold, at different positions.
     let fours: Vec<u8> = (0..32_u8).map(|i| i * 7 % 16).collect();
     let fives: Vec<u8> = (0..32_u16).map(|i| (i * 13 % 32) as u8).collect();
     let bytes: Vec<u8> = (0..32).map(|i: u8| i * 8 + 3).collect();
@@ -200,7 +200,7 @@ proptest! {
         mut bytes in prop::collection::vec(any::<u8>(), 210), scales in (-8.0f32..8.0, -8.0f32..8.0),
     ) {
         let scales = [half(scales.0), half(scales.1)].concat();
-        // A type's name, its bytes, where its halves lie, and its loops.
+        // A type's name, its size in bytes, the positions of its halves, and its loops.
         type Loops = fn(&[u8]) -> Vec<f32>;
         let types: [(BlockType, usize, usize, Loops); 6] = [
             (BlockType::Q2_K, 80, 4, loops_of_q2_k),

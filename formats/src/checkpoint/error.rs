@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a checkpoint.
+//! Errors of reading checkpoints.
 
 use std::io;
 use std::path::PathBuf;
@@ -12,20 +12,20 @@ use crate::text_file::TextFileError;
 /// A checkpoint that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// The system refused to read.
+    /// The operating system could not read the file.
     #[error("{}: {reason}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// Why. Not the source: the message has said it.
+        /// The reason. It is not the `source`, because the message contains it.
         reason: io::Error,
     },
-    /// A file of a kind that holds no tensors.
+    /// A file of a kind that contains no tensors.
     #[error("{}: expected a checkpoint (safetensors, .ckpt or GGUF); it is {kind}", path.display())]
     Kind {
         /// The file.
         path: PathBuf,
-        /// What it is by its first bytes.
+        /// The kind according to its first bytes.
         kind: FileKind,
     },
     /// A malformed safetensors file.
@@ -34,18 +34,18 @@ pub enum CheckpointError {
     /// A GGUF file that cannot be read.
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    /// A pickle that cannot be read, or will not.
+    /// A pickle that cannot be read or is refused.
     #[error(transparent)]
     Pickle(#[from] PickleError),
-    /// An index that does not fit its shards.
+    /// An index that does not match its shards.
     #[error("{}: {problem}", path.display())]
     Index {
         /// The index.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: IndexProblem,
     },
-    /// Two files that belong together hold a tensor of one name.
+    /// Two files of one checkpoint contain a tensor of the same name.
     #[error("{}: tensor `{tensor}` is in {} too", path.display(), first.display())]
     InTwoFiles {
         /// The second file.
@@ -57,13 +57,13 @@ pub enum CheckpointError {
     },
 }
 
-/// What is wrong with the index of a checkpoint's shards.
+/// Problems of the index of a checkpoint's shards.
 #[derive(Debug, thiserror::Error)]
 pub enum IndexProblem {
     /// It cannot be read.
     #[error("{0}")]
     Text(#[from] TextFileError),
-    /// It is not the JSON that it should be.
+    /// It is not valid JSON, or not of the expected structure.
     #[error("not valid: {0}")]
     Json(String),
     /// It lists a tensor twice.

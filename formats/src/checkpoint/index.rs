@@ -1,4 +1,4 @@
-//! Shards: several files with an index that says which tensor is where.
+//! Shards: several files with an index that lists which tensor is in which file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -8,7 +8,7 @@ use crate::names::{is_relative_path, json_reason, quote};
 use crate::safetensors::Pairs;
 use crate::text_file;
 
-/// Longest index that is read. That of a model with 10,000 tensors has two megabytes.
+/// Maximum length of an index. That of a model with 10,000 tensors has two megabytes.
 const MAX_LEN: u64 = 64 * 1024 * 1024;
 
 pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
@@ -53,7 +53,7 @@ fn read(path: &Path) -> Result<BTreeMap<String, String>, IndexProblem> {
         serde_json::from_str(&text).map_err(|error| IndexProblem::Json(json_reason(&error)))?;
     let mut weight_map = BTreeMap::new();
     for (tensor, shard) in index.weight_map.0 {
-        // Shards lie beside the index; a name that leads elsewhere is not opened.
+        // Shards are in the same folder as the index; a name that leads elsewhere is not opened.
         if !is_relative_path(&shard) || shard.contains('/') {
             return Err(IndexProblem::ShardName(quote(&shard)));
         }

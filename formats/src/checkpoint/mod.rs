@@ -1,6 +1,7 @@
 //! A checkpoint: tensors by name, from one file of any container, or from several.
 //!
-//! The container is known by a file's first bytes, not by its name: people rename `.ckpt` to `.safetensors` and back.
+//! The container is determined by a file's first bytes, not by its name: people rename `.ckpt` to
+//! `.safetensors` and back.
 
 mod error;
 mod index;
@@ -27,14 +28,14 @@ pub enum CheckpointFile {
     Gguf(GgufFile),
 }
 
-/// Endings of files that are pickles when their first bytes do not tell.
+/// Extensions of files that are read as pickles if their first bytes do not identify the format.
 const PICKLES: [&str; 5] = ["ckpt", "pt", "pth", "bin", "pkl"];
 
 impl CheckpointFile {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// When it is of no kind that holds tensors, or malformed.
+    /// When its kind contains no tensors, or it is malformed.
     pub fn open(path: impl AsRef<Path>) -> Result<CheckpointFile, CheckpointError> {
         let path = path.as_ref();
         let kind =
@@ -54,7 +55,7 @@ impl CheckpointFile {
             {
                 Ok(CheckpointFile::Pickle(PickleFile::open(path)?))
             }
-            // Whatever else it is, the reader says what is wrong with it.
+            // For any other kind of file, this reader reports the problem.
             _ => Ok(CheckpointFile::Safetensors(SafetensorsFile::open(path)?)),
         }
     }
@@ -77,7 +78,7 @@ impl CheckpointFile {
         }
     }
 
-    /// The string or number that the file notes under `key`, as text.
+    /// The string or number under `key` in the file's metadata, as text.
     pub fn note(&self, key: &str) -> Option<String> {
         match self {
             CheckpointFile::Safetensors(file) => {
@@ -93,7 +94,7 @@ impl CheckpointFile {
 #[derive(Debug, Default)]
 pub struct Checkpoint {
     files: Vec<CheckpointFile>,
-    /// What the names of each file's tensors have before them here.
+    /// The prefix that is added to the names of each file's tensors.
     prefixes: Vec<String>,
     index: Option<PathBuf>,
     surplus: Vec<String>,
@@ -103,8 +104,8 @@ impl Checkpoint {
     /// Opens a file of tensors, or all shards that a `.index.json` file names.
     ///
     /// # Errors
-    /// When a file is absent or malformed, when a tensor is not in the shard where the index has it, or when two
-    /// shards hold tensors of one name.
+    /// When a file is missing or malformed, when a tensor is not in the shard that the index names, or when
+    /// two shards contain tensors of the same name.
     pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint, CheckpointError> {
         let path = path.as_ref();
         if path.extension().is_some_and(|extension| extension == "json") {
@@ -113,10 +114,10 @@ impl Checkpoint {
         Ok(Checkpoint { files: vec![CheckpointFile::open(path)?], ..Checkpoint::default() })
     }
 
-    /// Several checkpoints as one.
+    /// Joins several checkpoints.
     ///
     /// # Errors
-    /// When two of them hold tensors of one name.
+    /// When two of them contain tensors of the same name.
     pub fn join(checkpoints: Vec<Checkpoint>) -> Result<Checkpoint, CheckpointError> {
         let mut all = Checkpoint::default();
         let mut owner: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -139,7 +140,7 @@ impl Checkpoint {
         Ok(all)
     }
 
-    /// The same tensors, their names behind `prefix`.
+    /// The same tensors, with `prefix` before their names.
     #[must_use]
     pub fn prefixed(mut self, prefix: &str) -> Checkpoint {
         self.prefixes.resize(self.files.len(), String::new());
@@ -157,7 +158,7 @@ impl Checkpoint {
         self.index.as_deref()
     }
 
-    /// Names of tensors that lie in a shard without being in the index. They are among [`Checkpoint::tensors`].
+    /// Names of tensors that are in a shard but not in the index. They are among [`Checkpoint::tensors`].
     pub fn surplus(&self) -> &[String] {
         &self.surplus
     }
@@ -175,7 +176,7 @@ impl Checkpoint {
         })
     }
 
-    /// The string or number that a file notes under `key`, as text.
+    /// The string or number under `key` in the metadata of a file, as text.
     pub fn note(&self, key: &str) -> Option<String> {
         self.files.iter().find_map(|file| file.note(key))
     }

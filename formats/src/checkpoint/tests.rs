@@ -10,7 +10,7 @@ fn byte<'a>(name: &str, bytes: &'a [u8; 1]) -> TensorView<'a> {
     TensorView { name: name.into(), dtype: DType::U8, shape: vec![1], bytes }
 }
 
-/// A folder with two shards, `a` in the first, `b` and `c` in the second, and the given map in its index.
+/// A folder with two shards, `a` in the first, `b` and `c` in the second, whose index has the given map.
 fn sharded(weight_map: &str) -> Result<Checkpoint, CheckpointError> {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);

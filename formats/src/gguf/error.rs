@@ -1,15 +1,15 @@
-//! Everything that can be wrong with a GGUF file.
+//! Errors of reading GGUF files.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A GGUF file that cannot be read: which, and why.
+/// An error of reading a GGUF file, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct GgufError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: Box<GgufProblem>,
 }
 
@@ -19,90 +19,90 @@ impl GgufError {
     }
 }
 
-/// What is wrong with a GGUF file. Offsets of tensors count from the start of the data.
+/// Problems of a GGUF file. Offsets of tensors count from the start of the data.
 #[derive(Debug, thiserror::Error)]
 pub enum GgufProblem {
-    /// The system refused to read.
+    /// The operating system could not read the file.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It does not begin as such files do.
+    /// The file does not begin with the magic number.
     #[error("not a GGUF file")]
     Magic,
-    /// A version that nobody writes any more, or that is not known yet.
+    /// The version is obsolete, or not known yet.
     #[error("GGUF version {0}; versions 2 and 3 are read")]
     Version(u32),
-    /// Written on a machine that stores numbers the other way round.
+    /// The file was written on a big-endian machine.
     #[error("its numbers are big endian; convert it on an ordinary machine")]
     BigEndian,
-    /// It ends inside of what it announces.
+    /// The file ends too early.
     #[error("truncated: {what} needs byte {end}, the file has {len}")]
     Truncated {
-        /// What is cut off.
+        /// The part that is incomplete.
         what: &'static str,
-        /// Where it would end.
+        /// The end of this part according to the file.
         end: u64,
         /// Length of the file.
         len: u64,
     },
-    /// More tensors or keys than the file has room for.
+    /// The file is too short for its number of tensors or keys.
     #[error("{found} {what}, for which the file is too short")]
     Count {
         /// Tensors or keys.
         what: &'static str,
-        /// How many it announces.
+        /// The number in the file.
         found: u64,
     },
-    /// A name that cannot be printed.
+    /// A name is empty, too long or contains control characters.
     #[error("name \"{0}\" is not allowed")]
     Name(String),
-    /// Two tensors or two keys of one name.
+    /// Two tensors or two keys have the same name.
     #[error("`{0}` appears twice")]
     Duplicate(String),
-    /// A value of the metadata is not as it should be.
+    /// A value of the metadata has the wrong type or is not valid.
     #[error("metadata `{key}` is {found}, expected {expected}")]
     Metadata {
         /// The key.
         key: String,
-        /// What it is.
+        /// The value that was found.
         found: String,
-        /// What it should be.
+        /// The expected value.
         expected: String,
     },
-    /// A number format that is not read.
+    /// A number format that is not supported.
     #[error("tensor `{tensor}` has the number format {found}, which is not read; known are {known}")]
     Format {
         /// The tensor.
         tensor: String,
         /// The format's name, or its number.
         found: String,
-        /// Names of those that are read.
+        /// Names of the supported formats.
         known: String,
     },
-    /// A shape that cannot be.
+    /// A shape that is not valid.
     #[error("tensor `{tensor}` has the shape {shape}: {reason}")]
     Shape {
         /// The tensor.
         tensor: String,
         /// Its shape, slowest dimension first.
         shape: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// A tensor lies where it cannot.
+    /// A tensor's range is outside the data or overlaps another tensor's.
     #[error("tensor `{tensor}` is at {start}..{end} of {len} bytes of data{}", beside.as_ref().map_or_else(String::new, |other| format!(", where `{other}` is")))]
     Place {
         /// The tensor.
         tensor: String,
-        /// Its first byte.
+        /// Start of its range.
         start: u64,
-        /// Past its last.
+        /// End of its range.
         end: u64,
         /// Bytes of data.
         len: u64,
-        /// The tensor that is there already.
+        /// The tensor that it overlaps.
         beside: Option<String>,
     },
-    /// One of several files of one model.
+    /// The file is one of several of a split model.
     #[error("one of {0} parts of a model; join them with llama.cpp's gguf-split first")]
     Split(u64),
 }

@@ -1,7 +1,8 @@
-//! GGUF, the container of llama.cpp, as stable-diffusion.cpp writes whole models and ComfyUI-GGUF writes U-Nets.
+//! GGUF, the container of llama.cpp. stable-diffusion.cpp writes whole models in this format, and
+//! ComfyUI-GGUF writes U-Nets.
 //!
-//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. Nothing is allocated from a number that has not been
-//! compared with the file's length.
+//! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>. No memory is allocated for a number before it
+//! has been compared with the file's length.
 
 mod error;
 mod reader;
@@ -20,14 +21,14 @@ use crate::names::{is_printable, quote};
 use crate::tensor::TensorView;
 use reader::Reader;
 
-/// Most dimensions of a tensor.
+/// Maximum number of dimensions of a tensor.
 const MAX_DIMENSIONS: u32 = 8;
-/// Bytes that a key or a tensor takes in the header at least.
+/// Minimum size of a key in the header, in bytes.
 const MIN_KEY: u64 = 8 + 4 + 1;
 const MIN_TENSOR: u64 = 8 + 4 + 4 + 8;
-/// Where tensors begin, unless the file says otherwise.
+/// Default alignment of tensors.
 const ALIGNMENT: u64 = 32;
-/// Under this key, with a tensor's name behind, ComfyUI-GGUF notes the shape of a convolution that it has flattened.
+/// Prefix of the keys under which ComfyUI-GGUF stores the shape of convolutions that it has flattened.
 const ORIGINAL_SHAPE: &str = "comfy.gguf.orig_shape.";
 
 /// An open GGUF file with its header checked.
@@ -39,7 +40,7 @@ pub struct GgufFile {
     tensors: Vec<Info>,
 }
 
-/// Where and what a tensor is.
+/// Range and format of a tensor.
 #[derive(Debug)]
 struct Info {
     name: String,
@@ -52,14 +53,14 @@ impl GgufFile {
     /// Maps the file at `path` and checks its header.
     ///
     /// # Errors
-    /// When the file cannot be read or is not a well-formed GGUF file, or has number formats that are not known.
+    /// When the file cannot be read, is not a well-formed GGUF file, or has unknown number formats.
     pub fn open(path: impl AsRef<Path>) -> Result<GgufFile, GgufError> {
         let path = path.as_ref();
         let bytes = Bytes::map(path).map_err(|error| GgufError::new(path, error))?;
         GgufFile::from_bytes(bytes, path)
     }
 
-    /// Reads a file whose bytes are at hand; `label` stands for its path in errors.
+    /// Reads a file from `bytes`; `label` is used instead of its path in errors.
     ///
     /// # Errors
     /// As for [`GgufFile::open`].
@@ -73,13 +74,13 @@ impl GgufFile {
         &self.path
     }
 
-    /// What it says of itself, by key.
+    /// The file's metadata, by key.
     pub fn metadata(&self) -> &BTreeMap<String, MetadataValue> {
         &self.metadata
     }
 
-    /// All tensors, in the order of the header. Shapes have the slowest dimension first, as everywhere here; where
-    /// ComfyUI-GGUF has flattened a convolution, it has its own shape.
+    /// All tensors, in the order of the header. Shapes have the slowest dimension first, as everywhere in
+    /// this crate; a convolution that ComfyUI-GGUF has flattened has its original shape.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
         self.tensors.iter().map(|info| TensorView {
             name: info.name.clone(),
@@ -164,10 +165,10 @@ fn align(at: u64, alignment: u64) -> u64 {
     at.next_multiple_of(alignment)
 }
 
-/// A tensor as the header has it.
+/// A tensor in the header.
 struct RawInfo {
     name: String,
-    /// Fastest first.
+    /// Sizes, fastest dimension first.
     sizes: Vec<u64>,
     format: u32,
     offset: u64,
@@ -189,7 +190,7 @@ impl RawInfo {
         Ok(RawInfo { name: name.to_owned(), sizes, format: reader.u32(WHAT)?, offset: reader.u64(WHAT)? })
     }
 
-    /// Finds the tensor's bytes in the data, which begins at `start` of the file and has `len` bytes.
+    /// Computes the tensor's range in the data, which begins at `start` of the file and has `len` bytes.
     fn place(
         self,
         metadata: &BTreeMap<String, MetadataValue>,
@@ -228,7 +229,7 @@ impl RawInfo {
                     wrong(&shape, &format!("its original shape is noted as {}", original.to_text()))
                 })?,
         };
-        // Every size divides the number of elements, or that is zero.
+        // The product of the sizes is the number of elements, so each fits unless it is zero.
         let shape = shape.iter().map(|&size| usize::try_from(size)).collect::<Result<Vec<_>, _>>();
         let shape =
             shape.map_err(|_| GgufProblem::Count { what: "entries of a dimension", found: u64::MAX })?;
@@ -237,7 +238,7 @@ impl RawInfo {
     }
 }
 
-/// The sizes under [`ORIGINAL_SHAPE`], slowest first as PyTorch has them.
+/// The sizes under [`ORIGINAL_SHAPE`], slowest first as in PyTorch.
 fn original_shape(value: &MetadataValue) -> Option<Vec<u64>> {
     match value {
         MetadataValue::Array(sizes) => sizes.iter().map(MetadataValue::size).collect(),
@@ -245,7 +246,7 @@ fn original_shape(value: &MetadataValue) -> Option<Vec<u64>> {
     }
 }
 
-/// No two tensors share a name or a byte.
+/// Checks that no two tensors share a name or a byte.
 fn check(infos: &[Info], start: usize, len: u64) -> Result<(), GgufProblem> {
     let mut names = HashSet::new();
     if let Some(twice) = infos.iter().find(|info| !names.insert(&info.name)) {
@@ -264,7 +265,7 @@ fn check(infos: &[Info], start: usize, len: u64) -> Result<(), GgufProblem> {
     }
 }
 
-/// The number format that ggml gives the number `format`.
+/// The number format with number `format` in ggml.
 fn dtype(format: u32) -> Option<DType> {
     Some(match format {
         0 => DType::F32,
@@ -291,7 +292,7 @@ fn dtype(format: u32) -> Option<DType> {
     })
 }
 
-/// The name of a format that is not read.
+/// The name of a format that is not supported.
 fn unread_name(format: u32) -> String {
     match format {
         9 => "Q8_1".to_owned(),

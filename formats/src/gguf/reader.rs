@@ -1,36 +1,36 @@
-//! Reading a GGUF file's header from its bytes, front to back.
+//! Reads the header of a GGUF file from start to end.
 
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::error::GgufProblem;
 use crate::names::quote;
 
-/// Deepest array in an array.
+/// Maximum depth of nested arrays.
 const MAX_DEPTH: usize = 4;
-/// Longest array whose members are kept; longer ones are vocabularies.
+/// Maximum length of arrays whose elements are kept; longer ones are vocabularies.
 const MAX_KEPT: u64 = 64;
-/// Longest text that is kept whole.
+/// Maximum length of texts that are kept completely.
 const MAX_TEXT: usize = 4096;
 
 /// A value of the metadata.
 #[derive(Clone, Debug, PartialEq)]
 pub enum MetadataValue {
-    /// A whole number.
+    /// An integer.
     Integer(i128),
-    /// A number.
+    /// A floating-point number.
     Float(f64),
     /// True or false.
     Bool(bool),
-    /// A text, cut where it is long.
+    /// A text, truncated if it is long.
     Text(String),
     /// A short array.
     Array(Vec<MetadataValue>),
-    /// So many members of an array that is too long to be of interest.
+    /// The number of elements of an array that is too long to be kept.
     Long(u64),
 }
 
 impl MetadataValue {
-    /// As text, numbers in decimals.
+    /// Converts to text, numbers in decimal form.
     pub fn to_text(&self) -> String {
         match self {
             MetadataValue::Integer(value) => value.to_string(),
@@ -45,7 +45,7 @@ impl MetadataValue {
         }
     }
 
-    /// A whole number that is not negative.
+    /// The value as a non-negative integer.
     pub fn size(&self) -> Option<u64> {
         match self {
             MetadataValue::Integer(value) => u64::try_from(*value).ok(),
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
         self.take(8, what).map(LittleEndian::read_u64)
     }
 
-    /// Text behind its length.
+    /// Reads a text, preceded by its length.
     pub(super) fn text(&mut self, what: &'static str) -> Result<&'a str, GgufProblem> {
         let len = self.u64(what)?;
         let bytes = self.take(len, what)?;
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
             .map_err(|_| GgufProblem::Name(quote(&String::from_utf8_lossy(&bytes[..bytes.len().min(64)]))))
     }
 
-    /// The value of the metadata's `key`, behind the number of its type.
+    /// Reads the value of the metadata's `key`, preceded by the number of its type.
     pub(super) fn value(&mut self, key: &str) -> Result<MetadataValue, GgufProblem> {
         let kind = self.u32("metadata")?;
         self.value_of(key, kind, 0)
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
             9 => {
                 let kind = self.u32(WHAT)?;
                 let len = self.u64(WHAT)?;
-                // No member takes less than a byte.
+                // Every element takes at least one byte.
                 if len > self.left() {
                     return Err(GgufProblem::Count { what: "members of an array", found: len });
                 }

@@ -1,4 +1,4 @@
-//! Headers that lie. Files of the reference implementation are tested where they lie.
+//! Files with malformed headers. Files of the reference implementation are tested elsewhere.
 
 mod boundaries;
 

@@ -1,8 +1,8 @@
-//! How the columns of a quantized matrix are divided.
+//! The arrangement of the columns of a quantized matrix.
 //!
-//! The columns of one tap of a convolution, or of a whole matrix, are the channels that it reads. They are cut where
-//! joined inputs meet, and each such run is padded to a multiple of [`COLUMN_STEP`], so that a kernel never finds
-//! two inputs, or two taps, in one step:
+//! The columns of one tap of a convolution, or of a whole matrix, are the channels that it reads. They are
+//! divided into runs where concatenated inputs meet, and each run is padded to a multiple of [`COLUMN_STEP`],
+//! so that a kernel never processes two inputs, or two taps, in one step:
 //!
 //! ```text
 //! tap 0: [channels of input 0, padding][channels of input 1, padding] tap 1: …
@@ -10,7 +10,7 @@
 
 use crate::weight::{WeightRole, WeightSpec};
 
-/// Columns that a kernel takes at once; runs are padded to a multiple of it.
+/// Columns that a kernel processes at once; runs are padded to a multiple of it.
 pub const COLUMN_STEP: usize = 8;
 
 /// Columns of a run that share a multiplier in [`crate::WeightType::Q4`]. The last group of a run may be smaller.
@@ -26,23 +26,23 @@ pub struct Columns {
 /// The channels of one input under one tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Place in the kernel, row by row.
+    /// Index of the tap in the kernel, row by row.
     pub tap: usize,
-    /// Which of the joined inputs.
+    /// Index of the joined input.
     pub input: usize,
     /// The first channel, counted over all inputs.
     pub first_channel: usize,
-    /// How many channels.
+    /// Number of channels.
     pub channels: usize,
-    /// The first column, padding counted.
+    /// The first column, padding included.
     pub start: usize,
     /// The first group of [`GROUP`] columns.
     pub first_group: usize,
 }
 
 impl Columns {
-    /// The columns of a matrix or convolution. `None` for other roles, for shapes that do not fit the role, and where
-    /// the inputs are a single one or do not add up to the channels.
+    /// The columns of a matrix or convolution. `None` for other roles, for shapes that do not fit the role,
+    /// and where there is only one entry in the inputs or they do not add up to the channels.
     pub fn of(spec: &WeightSpec) -> Option<Columns> {
         let (channels, taps) = match (spec.role, spec.shape.as_slice()) {
             (WeightRole::Matrix, &[_, channels]) => (channels, 1),
@@ -56,8 +56,8 @@ impl Columns {
         (spec.inputs.len() > 1 && sum == channels).then(|| Columns::new(taps, &spec.inputs))?
     }
 
-    /// Columns of `taps` times the channels of each input. `None` where a number is zero or the padded columns cannot
-    /// be counted.
+    /// The columns of `taps` times the channels of each input. `None` if a number is zero or the number of
+    /// padded columns overflows.
     pub fn new(taps: usize, inputs: &[usize]) -> Option<Columns> {
         if taps == 0 || inputs.is_empty() || inputs.contains(&0) {
             return None;
@@ -69,7 +69,7 @@ impl Columns {
         Some(Columns { taps, inputs: inputs.to_vec() })
     }
 
-    /// Places in the kernel.
+    /// Number of taps.
     pub fn taps(&self) -> usize {
         self.taps
     }
@@ -84,17 +84,17 @@ impl Columns {
         self.inputs.iter().sum()
     }
 
-    /// Columns of one tap, padding counted.
+    /// Number of columns of one tap, padding included.
     pub fn width(&self) -> usize {
         self.inputs.iter().map(|input| input.next_multiple_of(COLUMN_STEP)).sum()
     }
 
-    /// All columns, padding counted.
+    /// Number of all columns, padding included.
     pub fn padded(&self) -> usize {
         self.taps * self.width()
     }
 
-    /// All groups of [`GROUP`] columns.
+    /// Number of all groups of [`GROUP`] columns.
     pub fn groups(&self) -> usize {
         self.taps * self.inputs.iter().map(|input| input.div_ceil(GROUP)).sum::<usize>()
     }
@@ -115,7 +115,7 @@ impl Columns {
         })
     }
 
-    /// Where output feature `n` has its element for `channel` under `tap` in a checkpoint, row-major.
+    /// The row-major index in a checkpoint of output feature `n`'s element for `channel` under `tap`.
     pub fn row_major(&self, n: usize, tap: usize, channel: usize) -> usize {
         (n * self.channels() + channel) * self.taps + tap
     }

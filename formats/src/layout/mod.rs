@@ -1,15 +1,17 @@
-//! The order in which weights lie in memory and in an `.sdq` file: the one definition that converter and kernels share.
+//! The order of weights in memory and in an `.sdq` file: the only definition, which converter and kernels
+//! share.
 //!
-//! A matrix `[n, k]` (output features by input features) is cut into panels of [`PANEL`] output features. Within a
-//! panel the features are interleaved, so that a kernel reads the weights of 16 features for one input in one go:
+//! A matrix `[n, k]` (output features by input features) is cut into panels of [`PANEL`] output features.
+//! Within a panel the features are interleaved, so that a kernel reads the weights of 16 features for one
+//! input at once:
 //!
 //! ```text
 //! packed[panel][k][lane] = matrix[panel * 16 + lane][k]      stored as [ceil(n / 16)][k][16]
 //! ```
 //!
 //! Lanes past `n` in the last panel are zero. A convolution `[out, in, height, width]` is the matrix
-//! `[out, height * width * in]` with input channels fastest, the order in which a channels-last picture has them.
-//! Vectors and tables stay row-major. Quantized weights lie in panels too, in an order of their own: [`quantized`].
+//! `[out, height * width * in]` with input channels fastest, the order of a channels-last picture. Vectors
+//! and tables stay row-major. Quantized weights are in panels too, in an order of their own: [`quantized`].
 
 pub mod columns;
 mod plain;
@@ -26,7 +28,7 @@ use crate::weight::{WeightRole, WeightSpec, WeightType};
 /// Output features (or channels) per panel.
 pub const PANEL: usize = 16;
 
-/// Why values cannot be stored as a weight.
+/// Errors of storing values as a weight.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayoutError {
     /// The shape has the wrong rank for its role, a dimension of zero, or too many elements to count.
@@ -39,37 +41,37 @@ pub enum LayoutError {
         /// Its shape.
         shape: Vec<usize>,
     },
-    /// The role is not stored in this type.
+    /// The role cannot be stored in this type.
     #[error("weight `{name}` is a {role}, which is never stored as {found}", role = role.name(), found = found.name())]
     RoleType {
         /// The weight.
         name: String,
         /// Its role.
         role: WeightRole,
-        /// The type asked for.
+        /// The requested type.
         found: WeightType,
     },
-    /// Integers are chosen by a quantizer; [`encode`] only rounds.
+    /// Only a quantizer can encode integers; [`encode`] only rounds.
     #[error("weight `{name}` is to be {found}, which takes a quantizer", found = found.name())]
     NotRounded {
         /// The weight.
         name: String,
-        /// The type asked for.
+        /// The requested type.
         found: WeightType,
     },
-    /// More or fewer values than the shape asks for.
+    /// The number of values does not match the shape.
     #[error("weight `{name}` of shape {shape:?} came with {found} elements, expected {expected}")]
     Length {
         /// The weight.
         name: String,
         /// Its shape.
         shape: Vec<usize>,
-        /// Elements that the shape asks for.
+        /// Number of elements of the shape.
         expected: usize,
-        /// Elements given.
+        /// Number of elements given.
         found: usize,
     },
-    /// A NaN or an infinity, which no picture survives.
+    /// NaN or infinity, which would spoil every picture.
     #[error("weight `{name}` holds {value} at element {index}: the checkpoint is damaged")]
     NotFinite {
         /// The weight.
@@ -91,8 +93,8 @@ pub enum LayoutError {
     },
 }
 
-/// The matrix `[n, k]` that a matrix or convolution of `shape` is packed as. `None` for other roles and for shapes
-/// that [`packed_elements`] refuses.
+/// The matrix `[n, k]` in which a matrix or convolution of `shape` is packed. `None` for other roles and for
+/// shapes for which [`packed_elements`] returns `None`.
 pub fn matrix_dimensions(role: WeightRole, shape: &[usize]) -> Option<(usize, usize)> {
     match (role, shape) {
         (WeightRole::Matrix, &[n, k]) => Some((n, k)),
@@ -103,8 +105,8 @@ pub fn matrix_dimensions(role: WeightRole, shape: &[usize]) -> Option<(usize, us
     }
 }
 
-/// Elements that a weight of `shape` has before packing. `None` when the rank is wrong for `role`, a dimension is
-/// zero, or the count (also in bytes, as f32) overflows.
+/// Number of elements of a weight of `shape` before packing. `None` if the rank is wrong for `role`, a
+/// dimension is zero, or the number (also in bytes, as f32) overflows.
 pub fn elements(role: WeightRole, shape: &[usize]) -> Option<usize> {
     let rank = match role {
         WeightRole::Vector => 1,
@@ -118,7 +120,7 @@ pub fn elements(role: WeightRole, shape: &[usize]) -> Option<usize> {
     count.checked_mul(size_of::<f32>()).map(|_bytes| count)
 }
 
-/// Elements that a weight of `shape` takes when packed, padding included. `None` as for [`elements`].
+/// Number of elements of a packed weight of `shape`, padding included. `None` as for [`elements`].
 pub fn packed_elements(role: WeightRole, shape: &[usize]) -> Option<usize> {
     let plain = elements(role, shape)?;
     match matrix_dimensions(role, shape) {
@@ -130,7 +132,7 @@ pub fn packed_elements(role: WeightRole, shape: &[usize]) -> Option<usize> {
     }
 }
 
-/// A run of bytes that a stored weight consists of.
+/// A range of bytes that is a part of a stored weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Its name in the file's table of contents.
@@ -146,8 +148,8 @@ pub const MULTIPLIERS: &str = "multipliers";
 /// Floating-point factors.
 pub const SCALES: &str = "scales";
 
-/// The parts that `spec` has in an `.sdq` file when stored as `weight_type`, in file order. `None` where its shape or
-/// inputs do not fit its role, or where the role is not stored in the type.
+/// The parts of `spec` in an `.sdq` file when stored as `weight_type`, in file order. `None` if its shape or
+/// inputs do not fit its role, or if the role cannot be stored in the type.
 pub fn stored_parts(spec: &WeightSpec, weight_type: WeightType) -> Option<Vec<Part>> {
     let WeightSpec { role, shape, .. } = spec;
     let packed = packed_elements(*role, shape)?;
@@ -179,7 +181,7 @@ pub fn stored_parts(spec: &WeightSpec, weight_type: WeightType) -> Option<Vec<Pa
     Some(parts)
 }
 
-/// A stored weight, its parts under their types.
+/// A stored weight: its parts with their types.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum WeightData<'a> {
     /// [`WeightType::F32`], in the order of the role.
@@ -190,7 +192,7 @@ pub enum WeightData<'a> {
     Q8 {
         /// Elements, -127 to 127.
         values: &'a [i8],
-        /// A table's for each row, else `[inputs][panels][16]`.
+        /// One for each row of a table, otherwise `[inputs][panels][16]`.
         scales: &'a [f32],
     },
     /// [`WeightType::Q4`], see [`quantized`].
@@ -205,7 +207,8 @@ pub enum WeightData<'a> {
 }
 
 impl<'a> WeightData<'a> {
-    /// The parts of a weight, each aligned and of the length that [`stored_parts`] says, under their types.
+    /// The parts of a weight with their types; each must be aligned and have the length that [`stored_parts`]
+    /// gives.
     pub(crate) fn new(weight_type: WeightType, parts: &[&'a [u8]]) -> WeightData<'a> {
         let cast = bytemuck::cast_slice::<u8, f32>;
         match (weight_type, parts) {
@@ -222,10 +225,10 @@ impl<'a> WeightData<'a> {
     }
 }
 
-/// What the kernels compute with, exactly: row-major values of the spec's shape.
+/// The exact values that the kernels compute with: row-major, of the spec's shape.
 ///
 /// # Panics
-/// When `data` is not as long as [`stored_parts`] says.
+/// When the lengths of `data` are not those of [`stored_parts`].
 pub fn decode(spec: &WeightSpec, data: &WeightData) -> Vec<f32> {
     match data {
         WeightData::F32(packed) => unpack(spec.role, &spec.shape, packed),
@@ -279,7 +282,7 @@ mod tests {
             lengths(WeightRole::Conv, &[17, 43, 3, 3], &[40, 3], Q8),
             Some(vec![32 * 9 * 48, 2 * 32 * 4])
         );
-        // Three groups of at most 32 columns a tap, sixteen multipliers of half a byte for each.
+        // Three groups of at most 32 columns per tap, with sixteen multipliers of half a byte for each.
         assert_eq!(
             lengths(WeightRole::Conv, &[17, 43, 3, 3], &[40, 3], Q4),
             Some(vec![32 * 9 * 24, 2 * 27 * 8, 2 * 32 * 4])

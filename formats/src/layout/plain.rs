@@ -1,4 +1,4 @@
-//! Weights that are only rounded, to f32 or f16: row-major values to packed bytes and back.
+//! Weights that are only rounded, to f32 or f16: converts row-major values to packed bytes and back.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -6,10 +6,12 @@ use half::slice::HalfFloatSliceExt;
 use super::{LayoutError, PANEL, elements, packed_elements};
 use crate::weight::{WeightRole, WeightSpec, WeightType};
 
-/// The smallest magnitude that rounds to infinity in f16: halfway from the largest, 65504, to what would be the next.
+/// The smallest magnitude that rounds to infinity in f16: the mean of the largest value, 65504, and the next
+/// one above it.
 const F16_OVERFLOW: f32 = 65520.0;
 
-/// Brings row-major `values` of `shape` into their packed order, `packed_elements(role, shape)` of them.
+/// Converts row-major `values` of `shape` to their packed order, with `packed_elements(role, shape)`
+/// elements.
 ///
 /// # Panics
 /// When `shape` does not fit `role` or `values` does not fit `shape`; [`encode`] checks both.
@@ -39,8 +41,8 @@ pub fn unpack(role: WeightRole, shape: &[usize], packed: &[f32]) -> Vec<f32> {
     values
 }
 
-/// Packs row-major `values` of a weight and stores them as `weight_type`: the bytes that an `.sdq` file holds.
-/// f16 is rounded to nearest, ties to even.
+/// Packs row-major `values` of a weight and stores them as `weight_type`: the bytes in an `.sdq` file. f16 is
+/// rounded to nearest, ties to even.
 ///
 /// # Errors
 /// When shape, role, type and values do not fit each other, or when a value is not finite as `weight_type`.
@@ -67,12 +69,12 @@ pub fn encode(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Res
     Ok(bytes)
 }
 
-/// Stores one block of a weight: [`PANEL`] rows of its first dimension (the last block may have fewer), row-major,
-/// number `block` of them. `bytes` are what the weight's packed values hold of the block, zeroed. [`encode`] is all
-/// blocks in order; they can be stored in any order and at the same time.
+/// Stores one block of a weight: [`PANEL`] rows of its first dimension (the last block may have fewer),
+/// row-major. `block` is its index. `bytes` is the block's part of the packed weight, zeroed. [`encode`]
+/// stores all blocks in order; they can be stored in any order and in parallel.
 ///
 /// # Errors
-/// When a value is not finite as `weight_type`, or when that is a type that takes a quantizer.
+/// When a value is not finite as `weight_type`, or when that is a type that needs a quantizer.
 ///
 /// # Panics
 /// When `rows` or `bytes` have another length than the block.
@@ -86,7 +88,7 @@ pub fn encode_block(
     let blocks = Blocks::of(spec.role, &spec.shape);
     check_values(spec, weight_type, block * blocks.len(), rows)?;
     match weight_type {
-        // Numbers in memory are little endian as in the file: `sdq` does not build elsewhere.
+        // Numbers in memory are little endian as in the file: `sdq` builds on no other platform.
         WeightType::F32 => blocks.visit(rows.len(), |position, index| {
             bytes[position * 4..][..4].copy_from_slice(&rows[index].to_le_bytes());
         }),
@@ -104,7 +106,7 @@ pub fn encode_block(
     Ok(())
 }
 
-/// Checks that `values`, elements `first..` of a weight, are finite, and finite as `weight_type`.
+/// Checks that `values`, elements from `first` on of a weight, are finite, and finite as `weight_type`.
 fn check_values(
     spec: &WeightSpec,
     weight_type: WeightType,
@@ -121,7 +123,7 @@ fn check_values(
     Ok(())
 }
 
-/// Checks that `values`, elements `first..` of a weight in row-major order, are finite.
+/// Checks that `values`, elements from `first` on of a weight in row-major order, are finite.
 ///
 /// # Errors
 /// Names the first that is not.
@@ -135,8 +137,8 @@ pub fn check_finite(spec: &WeightSpec, first: usize, values: &[f32]) -> Result<(
     }
 }
 
-/// How [`PANEL`] rows lie among themselves. A matrix is a convolution with one tap; vectors and tables, which stay
-/// row-major, have no panels.
+/// The order of elements within [`PANEL`] rows. A matrix is a convolution with one tap; vectors and tables,
+/// which stay row-major, have no panels.
 struct Blocks {
     row_len: usize,
     panels: Option<Panels>,
@@ -159,7 +161,8 @@ impl Blocks {
         Blocks { row_len: shape[1..].iter().product(), panels }
     }
 
-    /// Elements of a block, packed or not; of packed ones the last block has as many, too, if it is a panel.
+    /// Number of elements of a block, packed or not; if the last block is a packed panel, it has the same
+    /// number.
     fn len(&self) -> usize {
         PANEL * self.row_len
     }
@@ -171,7 +174,8 @@ impl Blocks {
             return;
         };
         let lanes = len / self.row_len;
-        // Taps inside of channels: 16 rows are read straight on, and the lanes of one column fill a cache line.
+        // The loop over taps is inside the one over channels: 16 rows are read sequentially, and the lanes of
+        // one column fill a cache line.
         for channel in 0..channels {
             for tap in 0..taps {
                 let column = tap * channels + channel;
@@ -211,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_convolution_runs_over_taps_then_channels() {
-        // [1 out, 2 in, 1 high, 3 wide]: PyTorch has in-channel 0's taps 1 2 3, then in-channel 1's taps 4 5 6.
+        // [1 out, 2 in, 1 high, 3 wide]: in PyTorch's order, in-channel 0's taps are 1 2 3 and in-channel 1's taps 4 5 6.
         let packed = pack(WeightRole::Conv, &[1, 2, 1, 3], &numbered(6));
         let lane0: Vec<f32> = packed.iter().step_by(PANEL).copied().collect();
         assert_eq!(lane0, [1.0, 4.0, 2.0, 5.0, 3.0, 6.0]);
@@ -225,7 +229,7 @@ mod tests {
 
     #[test]
     fn encode_rounds_to_nearest_even() {
-        // Between 2048 and 2050 f16 has no neighbour: 2049 goes to the even 2048, 2051 to 2052.
+        // Between 2048 and 2050 there is no f16: 2049 rounds to 2048, which is even, and 2051 to 2052.
         let bytes =
             encode(&spec(WeightRole::Table, &[1, 3]), WeightType::F16, &[2049.0, 2051.0, -0.1]).unwrap();
         let halves: Vec<f32> =
@@ -284,7 +288,7 @@ mod tests {
                 let values = numbered(shape.iter().product());
                 let packed = pack(role, &shape, &values);
                 prop_assert_eq!(packed.len(), packed_elements(role, &shape).unwrap());
-                // Values start at 1, so zeros are the padding and nothing else.
+                // Values start at 1, so only the padding is zero.
                 prop_assert_eq!(packed.iter().filter(|&&v| v != 0.0).count(), values.len());
                 prop_assert_eq!(unpack(role, &shape, &packed), values);
             }

@@ -1,16 +1,16 @@
-//! The one definition of [`WeightType::Q8`](crate::WeightType::Q8) and [`WeightType::Q4`](crate::WeightType::Q4):
-//! where each integer lies, and what it stands for.
+//! The one definition of [`WeightType::Q8`](crate::WeightType::Q8) and
+//! [`WeightType::Q4`](crate::WeightType::Q4): the position of each integer, and the value that it represents.
 //!
-//! A weight is an integer times a scale. With `n` an output feature, `i` one of the joined inputs (nearly always the
-//! only one) and `g` a group of 32 columns of that input under one tap:
+//! A weight is an integer times a scale. With `n` an output feature, `i` one of the joined inputs (nearly
+//! always the only one) and `g` a group of 32 columns of that input under one tap:
 //!
 //! ```text
 //! q8:  w = scale[i][n] * q                  q in -127..=127
 //! q4:  w = scale[i][n] * m[n][g] * q        q in -8..=7, m in 1..=8, so that m * q is in -64..=56
 //! ```
 //!
-//! After the multiplication, in integers, q4 is q8: one kernel serves both. Columns are in the order of
-//! [`Columns`], padding included, sixteen features (a panel) side by side:
+//! After the integer multiplication, q4 has the form of q8, so one kernel serves both. Columns are in the
+//! order of [`Columns`], padding included, sixteen features (a panel) side by side:
 //!
 //! ```text
 //! q8 values       [panel][column / 4][lane][column % 4]                               i8
@@ -19,14 +19,16 @@
 //! both scales     [input][panel][lane]                                                f32
 //! ```
 //!
-//! So 32 bits hold four consecutive columns of one feature, which is what the integer dot products of AVX2, AVX-VNNI,
-//! AVX-512, NEON and GPUs read. Padding is zero (in q4: 8 in each half), and so are scales of features past the last.
+//! So 32 bits hold four consecutive columns of one feature, the operand format of the integer dot products of
+//! AVX2, AVX-VNNI, AVX-512, NEON and GPUs. Padding is zero (in q4: 8 in each half), and so are scales of
+//! features past the last.
 //!
 //! Two neighbouring columns `2j` and `2j + 1` of a feature never add up to more than 128 in magnitude:
-//! `|q[2j] + q[2j + 1]| <= 128`, after multiplication in q4, where it follows from the ranges. AVX2's `maddubs` adds
-//! the products of two such columns with unsigned bytes in 16 bits; with this bound its sum is at most
-//! `128 * 255 = 32640`, so that it never saturates and every instruction set finds the same integers. Like finite
-//! values, the bound is the writer's duty; a file that breaks it gives other numbers and nothing worse.
+//! `|q[2j] + q[2j + 1]| <= 128`, after multiplication in q4, where it follows from the ranges. AVX2's
+//! `maddubs` adds the products of two such columns with unsigned bytes in 16 bits; with this bound its sum is
+//! at most `128 * 255 = 32640`, so that it never saturates and every instruction set finds the same integers.
+//! Like finite values, the bound must be ensured by the writer; a file that violates it gives other numbers
+//! but does no other harm.
 
 use super::columns::{COLUMN_STEP, Columns, GROUP};
 use super::{PANEL, WeightData};
@@ -34,47 +36,48 @@ use crate::weight::WeightSpec;
 
 /// Largest magnitude in q8.
 pub const Q8_MAX: i8 = 127;
-/// Most that two neighbouring columns add up to, in magnitude.
+/// Maximum magnitude of the sum of two neighbouring columns.
 pub const PAIR_MAX: i16 = 128;
 /// Smallest and largest integer in q4.
 pub const Q4_RANGE: (i8, i8) = (-8, 7);
-/// What is added to an integer in q4 to store it without a sign.
+/// The number that is added to an integer in q4, so that it is stored without a sign.
 pub const Q4_OFFSET: i8 = 8;
 /// Largest multiplier in q4; the smallest is 1.
 pub const MULTIPLIER_MAX: u8 = 8;
 
-/// Bytes of a panel's values in q8; `None` where they cannot be counted.
+/// Bytes of a panel's values in q8; `None` if the number overflows.
 pub fn q8_panel_bytes(columns: &Columns) -> Option<usize> {
     columns.padded().checked_mul(PANEL)
 }
 
-/// Bytes of a panel's values in q4; `None` where they cannot be counted.
+/// Bytes of a panel's values in q4; `None` if the number overflows.
 pub fn q4_panel_bytes(columns: &Columns) -> Option<usize> {
     q8_panel_bytes(columns).map(|bytes| bytes / 2)
 }
 
-/// Bytes of a panel's multipliers in q4; `None` where they cannot be counted.
+/// Bytes of a panel's multipliers in q4; `None` if the number overflows.
 pub fn multiplier_panel_bytes(columns: &Columns) -> Option<usize> {
     columns.groups().checked_mul(PANEL / 2)
 }
 
-/// The byte in a panel that holds `column` (padding counted) of a feature in q8.
+/// The index within a panel of the byte for `column` (padding included) of a feature in q8.
 pub fn q8_position(column: usize, lane: usize) -> usize {
     (column / 4 * PANEL + lane) * 4 + column % 4
 }
 
-/// The byte in a panel that holds `column` (padding counted) of a feature in q4, and the half of it as a shift.
+/// The index within a panel of the byte for `column` (padding included) of a feature in q4, and its half as a
+/// shift.
 pub fn q4_position(column: usize, lane: usize) -> (usize, u32) {
     let byte = (column / COLUMN_STEP * PANEL + lane) * 4 + column % 4;
     (byte, if column % COLUMN_STEP < 4 { 0 } else { 4 })
 }
 
-/// The byte in a panel that holds the multiplier of a group, and the half of it as a shift.
+/// The index within a panel of the byte for the multiplier of a group, and its half as a shift.
 pub fn multiplier_position(group: usize, lane: usize) -> (usize, u32) {
     (group * (PANEL / 2) + lane % 8, if lane < 8 { 0 } else { 4 })
 }
 
-/// Where the scale of a feature for an input lies among `panels` panels' scales.
+/// The index of a feature's scale for an input, among the scales of `panels` panels.
 pub fn scale_position(input: usize, panels: usize, n: usize) -> usize {
     input * panels * PANEL + n
 }

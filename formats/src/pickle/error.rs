@@ -1,15 +1,15 @@
-//! Everything that can be wrong with a pickled checkpoint.
+//! Errors of reading pickled checkpoints.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// A pickled checkpoint that cannot be read: which, and why.
+/// An error of reading a pickled checkpoint, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct PickleError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: Box<PickleProblem>,
 }
 
@@ -19,18 +19,18 @@ impl PickleError {
     }
 }
 
-/// What is wrong with a pickled checkpoint.
+/// Problems of a pickled checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum PickleProblem {
-    /// The system refused to read.
+    /// The operating system could not read the file.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// The file ends inside of what it announces.
+    /// The file ends too early.
     #[error("truncated: {what} needs byte {end}, the file has {len}")]
     Truncated {
-        /// What is cut off.
+        /// The part that is incomplete.
         what: &'static str,
-        /// Where it would end.
+        /// The end of this part according to the file.
         end: u64,
         /// Length of the file.
         len: u64,
@@ -38,54 +38,54 @@ pub enum PickleProblem {
     /// The zip archive is not well formed.
     #[error("not a PyTorch archive: {0}")]
     Zip(String),
-    /// An archive, or a pickle, that lacks what `torch.save` puts into every one.
+    /// The archive or pickle lacks a part that `torch.save` always writes.
     #[error("it lacks {0}, so PyTorch did not write it")]
     NotTorch(&'static str),
-    /// Written on a machine that stores numbers the other way round.
+    /// The file was written on a big-endian machine.
     #[error("its numbers are big endian; save it again on an ordinary machine")]
     BigEndian,
-    /// PyTorch's format of before 2018.
+    /// PyTorch's format from before 2018.
     #[error("a tar archive, as PyTorch wrote before 0.1.10; load and save it with a later one")]
     Tar,
-    /// The pickle is longer than any of a checkpoint is.
+    /// The pickle is longer than that of any checkpoint.
     #[error("its pickle has more than {limit} bytes, too many for the names and shapes of a checkpoint")]
     TooLong {
         /// The limit.
         limit: usize,
     },
-    /// An opcode that files of tensors have no use for.
+    /// An opcode that files of tensors do not need.
     #[error("opcode {code:#04x} at byte {at} of its pickle is not one that tensor files use")]
     Opcode {
         /// The opcode.
         code: u8,
-        /// Where.
+        /// Its position.
         at: usize,
     },
     /// The pickle is not well formed.
     #[error("byte {at} of its pickle: {reason}")]
     Malformed {
-        /// Where.
+        /// The position.
         at: usize,
-        /// What is wrong.
+        /// The reason.
         reason: &'static str,
     },
-    /// The pickle asks for a function to be called.
+    /// The pickle would call a function.
     #[error(
         "it would run `{0}` when loaded, which no tensor needs, so it may be meant to do harm; get the model as safetensors"
     )]
     Call(String),
-    /// A tensor that is not what such files have.
+    /// A tensor of a kind that such files do not contain.
     #[error("tensor `{tensor}`: {reason}")]
     Tensor {
         /// Its name.
         tensor: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
     /// Two tensors have one name.
     #[error("tensor `{0}` appears twice")]
     Duplicate(String),
-    /// There is no tensor in it.
+    /// There are no tensors in the file.
     #[error("no tensors in it")]
     Empty,
 }

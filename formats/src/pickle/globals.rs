@@ -1,11 +1,11 @@
-//! Python's globals by name, and which of them files of tensors have reason to name in a call.
+//! Python's globals by name, and the ones that files of tensors may name in a call.
 
 use std::fmt;
 
 use crate::dtype::DType;
 use crate::names::quote;
 
-/// A class or function, by its module and name. It is never imported, let alone called.
+/// A class or function, identified by module and name. It is never imported or called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Global {
     module: String,
@@ -28,8 +28,8 @@ impl fmt::Display for Global {
     }
 }
 
-/// What tensors are made with, and what else trainers leave beside them: containers, paths, numbers of numpy, states of
-/// callbacks.
+/// Globals that construct tensors, and those of other data that trainers store: containers, paths, numbers of
+/// numpy, states of callbacks.
 const HARMLESS: [(&str, &[&str]); 18] = [
     ("torch._utils", &REBUILD),
     ("torch._tensor", &["_rebuild_from_type_v2"]),
@@ -59,21 +59,21 @@ pub(super) const REBUILD: [&str; 5] = [
 ];
 const BUILTINS: [&str; 9] =
     ["set", "frozenset", "list", "dict", "tuple", "object", "bytearray", "complex", "slice"];
-/// Packages whose classes hold settings: those of a training run stand beside the weights in many files.
+/// Packages whose classes contain settings: many files contain those of a training run beside the weights.
 const SETTINGS: [&str; 4] = ["pytorch_lightning.", "lightning.", "lightning_fabric.", "omegaconf."];
 
-/// Whether a call of `global` can be written down without asking.
+/// Whether a call of `global` can be recorded as an object.
 pub(super) fn is_harmless(global: &Global) -> bool {
     let named = HARMLESS.iter().any(|(module, names)| global.is(module, names));
     named || SETTINGS.iter().any(|package| global.module.starts_with(package))
 }
 
-/// Whether what it makes is a dictionary.
+/// Whether a call of it returns a dictionary.
 pub(super) fn is_dictionary(global: &Global) -> bool {
     global.is("collections", &["OrderedDict"])
 }
 
-/// The number format of a class of storages; `None` for what is no storage. Untyped storages hold bytes.
+/// The number format of a class of storages; `None` for other classes. Untyped storages hold bytes.
 pub(super) fn storage_dtype(global: &Global) -> Option<DType> {
     if !matches!(global.module.as_str(), "torch" | "torch.storage" | "torch.cuda") {
         return None;

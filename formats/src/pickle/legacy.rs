@@ -1,4 +1,5 @@
-//! What `torch.save` wrote before PyTorch 1.6, and still does when asked: pickles one after the other, then storages.
+//! The format of `torch.save` before PyTorch 1.6, which it still writes on request: consecutive pickles, then
+//! storages.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,20 +10,21 @@ use super::error::PickleProblem;
 use super::machine;
 use super::tensors::{self, Contents};
 
-/// Pickled, the number 0x1950a86a20f9469cfc6c.
+/// The pickled number 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 15] = *b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
-/// Bytes of the number before each storage.
+/// Bytes of the number of elements before each storage.
 const COUNT: usize = 8;
 
-/// The contents of `file`, and where each storage's bytes are.
+/// The contents of `file`, and the range of each storage's bytes.
 pub(super) fn read(file: &[u8]) -> Result<(Contents, BTreeMap<String, Range<usize>>), PickleProblem> {
     if !file.starts_with(&MAGIC) {
-        // Still a pickle, perhaps: then what it would call is worth more than that it is none.
+        // It may still be a pickle: then the function that it would call is a more useful error than a wrong
+        // format.
         machine::run(file)?;
         return Err(PickleProblem::NotTorch("storages"));
     }
     let mut at = MAGIC.len();
-    // Protocol version and what the system was like.
+    // Protocol version and properties of the system.
     for _ in 0..2 {
         at += machine::run(&file[at..])?.2;
     }
@@ -62,7 +64,7 @@ mod tests {
     #[test]
     fn the_magic_number_is_that_of_torch() {
         let (values, id, len) = machine::run(&MAGIC).unwrap();
-        // Too large for anything here, but a number of ten bytes.
+        // A number of ten bytes, which is too large to be kept.
         assert!(matches!(values.get(id), Value::Other) && len == MAGIC.len());
     }
 }

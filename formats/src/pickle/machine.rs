@@ -1,8 +1,9 @@
-//! Pickle's stack machine, as far as files of tensors need it. It builds plain values and never calls anything.
+//! Pickle's stack machine, restricted to what files of tensors need. It builds plain values and never calls
+//! anything.
 //!
-//! Opcodes: CPython's `Lib/pickletools.py`, protocols 0 to 5. Values live in one list and refer to each other by their
-//! places in it, so that neither depth nor cycles matter, and every opcode adds at most a few of them: memory is bounded
-//! by a multiple of the pickle's length.
+//! Opcodes: CPython's `Lib/pickletools.py`, protocols 0 to 5. Values are in one list and refer to each other
+//! by index, so that neither depth nor cycles matter, and every opcode adds at most a few of them: memory is
+//! bounded by a multiple of the pickle's length.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -12,37 +13,37 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::error::PickleProblem;
 use super::globals::{self, Global};
 
-/// Longest pickle that is read. That of a model with its running means has half a megabyte.
+/// Maximum length of a pickle. That of a model with its running means has half a megabyte.
 pub(super) const MAX_LEN: usize = 8 << 20;
 
-/// A place in [`Values`].
+/// An index into [`Values`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Id(u32);
 
-/// Something that a pickle describes.
+/// A value that a pickle describes.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     None,
     Int(i64),
-    /// Text, where it stands in the pickle.
+    /// A text, by its range in the pickle.
     Text(Range<usize>),
-    /// What no tensor is made of: truth values, fractions, bytes, very large numbers.
+    /// A value that tensors do not need: booleans, fractions, bytes, very large numbers.
     Other,
     List(Vec<Id>),
     Tuple(Vec<Id>),
     Dict(Vec<(Id, Id)>),
     Global(Global),
-    /// What a call of a harmless global gives, with the state that it was given then.
+    /// The object that a call of a harmless global returns, with the state that was set on it.
     Object {
         class: Global,
         args: Id,
         state: Option<Id>,
     },
-    /// What `persistent_load` makes of these words: a storage.
+    /// The object that `persistent_load` returns for this tuple: a storage.
     Persistent(Id),
 }
 
-/// All values of one pickle, and the text that they refer to.
+/// All values of one pickle, and the pickle that their texts refer to.
 #[derive(Debug)]
 pub(super) struct Values<'a> {
     pickle: &'a [u8],
@@ -50,7 +51,7 @@ pub(super) struct Values<'a> {
 }
 
 impl Values<'_> {
-    /// Places of all values.
+    /// Indices of all values.
     pub(super) fn all(&self) -> impl Iterator<Item = Id> {
         (0..self.values.len() as u32).map(Id)
     }
@@ -62,13 +63,13 @@ impl Values<'_> {
     /// The text at `id`.
     pub(super) fn text(&self, id: Id) -> Option<&str> {
         match self.get(id) {
-            // Checked when it was read.
+            // It was checked when it was read.
             Value::Text(range) => std::str::from_utf8(&self.pickle[range.clone()]).ok(),
             _ => None,
         }
     }
 
-    /// A number that is not negative.
+    /// The value as a non-negative integer.
     pub(super) fn size(&self, id: Id) -> Option<u64> {
         match self.get(id) {
             Value::Int(value) => u64::try_from(*value).ok(),
@@ -76,7 +77,7 @@ impl Values<'_> {
         }
     }
 
-    /// The members of a tuple or list.
+    /// The elements of a tuple or list.
     pub(super) fn members(&self, id: Id) -> Option<&[Id]> {
         match self.get(id) {
             Value::Tuple(members) | Value::List(members) => Some(members),
@@ -93,7 +94,7 @@ impl Values<'_> {
     }
 }
 
-/// Runs the pickle at the start of `bytes`. Returns its values, the one that it stands for, and its length.
+/// Runs the pickle at the start of `bytes`. Returns its values, the index of its result, and its length.
 pub(super) fn run(bytes: &[u8]) -> Result<(Values<'_>, Id, usize), PickleProblem> {
     let pickle = &bytes[..bytes.len().min(MAX_LEN)];
     let mut machine = Machine {
@@ -120,7 +121,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Values<'_>, Id, usize), PickleProblem
     }
 }
 
-/// Why an opcode cannot be followed.
+/// Why an opcode cannot be executed.
 enum Stop {
     End,
     Reason(&'static str),
@@ -133,12 +134,13 @@ struct Machine<'a> {
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-    /// Pairs that were copied from lists into dictionaries: the one thing that could make much of little.
+    /// The number of pairs copied from lists into dictionaries: the only operation by which a small pickle
+    /// could need much memory.
     copied: usize,
 }
 
 impl Machine<'_> {
-    /// Follows one opcode; the pickle's value at its end.
+    /// Executes one opcode; returns the pickle's result at its end.
     fn step(&mut self) -> Result<Option<Id>, Stop> {
         let at = self.at;
         let code = self.byte()?;
@@ -146,7 +148,7 @@ impl Machine<'_> {
             b'.' => return self.pop().map(Some),
             b'(' => self.marks.push(self.stack.len()),
             b'0' => {
-                // Without anything above the last mark, the mark goes.
+                // If there is nothing above the last mark, the mark is popped.
                 if self.marks.last() == Some(&self.stack.len()) {
                     self.marks.pop();
                 } else {
@@ -189,7 +191,7 @@ impl Machine<'_> {
         Ok(None)
     }
 
-    /// Opcodes that are a value.
+    /// Opcodes that push a value.
     fn constant(&mut self, code: u8) -> Result<Option<Value>, Stop> {
         Ok(Some(match code {
             b'N' => Value::None,
@@ -243,7 +245,7 @@ impl Machine<'_> {
         }))
     }
 
-    /// Opcodes that put several values into one.
+    /// Opcodes that combine several values into one.
     fn container(&mut self, code: u8) -> Result<(), Stop> {
         match code {
             b')' => self.push(Value::Tuple(Vec::new())),
@@ -288,7 +290,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Opcodes that name, make or change objects.
+    /// Opcodes that name, create or change objects.
     fn object(&mut self, code: u8) -> Result<(), Stop> {
         match code {
             b'c' => {
@@ -348,7 +350,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Opcodes that write down a value for later, or read it again.
+    /// Opcodes that store a value in the memo, or read it.
     fn memorise(&mut self, code: u8) -> Result<(), Stop> {
         let key = match code {
             b'p' | b'g' => self.line()?.parse().map_err(|_| Stop::Reason("not a number"))?,
@@ -366,7 +368,8 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Stands for calling `callable`: only globals that are known to be harmless, and none of them is really called.
+    /// Records a call of `callable`, which must be a global that is known to be harmless. Nothing is actually
+    /// called.
     fn call(&mut self, callable: Id, args: Id) -> Result<(), Stop> {
         let Value::Global(class) = self.values.get(callable) else {
             return Err(Stop::Reason("a call of something that is no global"));
@@ -388,7 +391,7 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// The pairs that a dictionary is made of when called with `args`: a list of pairs, or nothing.
+    /// The pairs of a dictionary that is constructed from `args`: a list of pairs, or nothing.
     fn pairs_of(&self, args: Id) -> Vec<(Id, Id)> {
         let members = self.values.members(args).unwrap_or_default();
         let rows = members.iter().filter_map(|&member| self.values.members(member)).flatten();
@@ -403,7 +406,7 @@ impl Machine<'_> {
         let list = *self.stack.last().ok_or(Stop::Reason("no list to add to"))?;
         match &mut self.values.values[list.0 as usize] {
             Value::List(all) => all.extend(members),
-            // Classes that are lists: of no interest.
+            // Classes that are lists; they are ignored.
             Value::Object { .. } => {}
             _ => return Err(Stop::Reason("no list to add to")),
         }
@@ -422,7 +425,7 @@ impl Machine<'_> {
 
     fn add(&mut self, value: Value) -> Id {
         self.values.values.push(value);
-        // No more values than opcodes, and there are at most `MAX_LEN` of these.
+        // There are no more values than opcodes, and at most `MAX_LEN` of these.
         Id((self.values.values.len() - 1) as u32)
     }
 
@@ -431,7 +434,7 @@ impl Machine<'_> {
         self.stack.push(id);
     }
 
-    /// Height of the stack below which the last mark is.
+    /// Height of the stack at the last mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
@@ -465,16 +468,16 @@ impl Machine<'_> {
         usize::try_from(length).map_err(|_| Stop::End)
     }
 
-    /// Text behind its length in `width` bytes.
+    /// A text, preceded by its length in `width` bytes.
     fn text(&mut self, width: usize) -> Result<Value, Stop> {
         let len = self.length(width)?;
         let bytes = self.take(len)?;
         let is_text = std::str::from_utf8(bytes).is_ok();
-        // Python 2 has bytes here.
+        // In Python 2 this is bytes.
         Ok(if is_text { Value::Text(self.at - len..self.at) } else { Value::Other })
     }
 
-    /// Up to the end of the line, which is taken too.
+    /// The rest of the line, including its end.
     fn line(&mut self) -> Result<&str, Stop> {
         let rest = &self.values.pickle[self.at..];
         let len = rest.iter().position(|&byte| byte == b'\n').ok_or(Stop::End)?;

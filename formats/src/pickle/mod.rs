@@ -1,9 +1,9 @@
-//! PyTorch's pickled checkpoints: `.ckpt`, `.pt`, `.pth` and `.bin`, as `torch.save` writes them since 1.6 (a zip archive)
-//! and as it did before.
+//! PyTorch's pickled checkpoints: `.ckpt`, `.pt`, `.pth` and `.bin`, in the format of `torch.save` since 1.6
+//! (a zip archive) and in the older one.
 //!
-//! A pickle is a program. Here it is only read for the values that it describes: nothing that it names is imported or
-//! called, and a file that asks for anything but tensors and what trainers leave beside them is refused by the name of
-//! what it would call.
+//! A pickle is a program. This reader only extracts the values that it describes: nothing that it names is
+//! imported or called. A file that would call anything other than what tensors and trainers' data need is
+//! refused, and the error names the function.
 
 mod error;
 mod globals;
@@ -24,7 +24,7 @@ use crate::names::quote;
 use crate::tensor::TensorView;
 use tensors::{Contents, Tensor};
 
-/// An open pickled checkpoint, its pickle read and all its tensors found in the file.
+/// An open pickled checkpoint, with its pickle read and the range of every tensor known.
 #[derive(Debug)]
 pub struct PickleFile {
     path: PathBuf,
@@ -33,7 +33,7 @@ pub struct PickleFile {
     notes: BTreeMap<String, String>,
 }
 
-/// A tensor and where its elements are.
+/// A tensor and the place of its elements.
 #[derive(Debug)]
 struct Placed {
     name: String,
@@ -44,9 +44,9 @@ struct Placed {
 
 #[derive(Debug)]
 enum Place {
-    /// In the file as they should be.
+    /// In the file, in row-major order.
     File(Range<usize>),
-    /// Put in order: the tensor was transposed or cut when it was saved.
+    /// A row-major copy: the tensor was transposed or sliced when it was saved.
     Copied(Vec<u8>),
 }
 
@@ -54,14 +54,15 @@ impl PickleFile {
     /// Maps the file at `path` and reads its pickle.
     ///
     /// # Errors
-    /// When the file cannot be read, is not what `torch.save` writes, or would call something when loaded.
+    /// When the file cannot be read, is not in a format of `torch.save`, or would call a function when
+    /// loaded.
     pub fn open(path: impl AsRef<Path>) -> Result<PickleFile, PickleError> {
         let path = path.as_ref();
         let bytes = Bytes::map(path).map_err(|error| PickleError::new(path, error))?;
         PickleFile::from_bytes(bytes, path)
     }
 
-    /// Reads a file whose bytes are at hand; `label` stands for its path in errors.
+    /// Reads a file from `bytes`; `label` is used instead of its path in errors.
     ///
     /// # Errors
     /// As for [`PickleFile::open`].
@@ -75,8 +76,8 @@ impl PickleFile {
         &self.path
     }
 
-    /// All tensors, in the order of the pickle. Names are the keys on the way to them, joined by dots, without a wrapper
-    /// as `state_dict`.
+    /// All tensors, in the order of the pickle. A name consists of the keys of the enclosing dictionaries,
+    /// joined by dots, without a wrapper such as `state_dict`.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
         self.tensors.iter().map(|Placed { name, dtype, shape, place }| TensorView {
             name: name.clone(),
@@ -89,7 +90,8 @@ impl PickleFile {
         })
     }
 
-    /// A text or whole number beside the tensors: `global_step`, and `name` of a textual inversion. Long texts are cut.
+    /// A text or integer beside the tensors: `global_step`, and `name` of a textual inversion. Long texts are
+    /// truncated.
     pub fn note(&self, key: &str) -> Option<&str> {
         self.notes.get(key).map(String::as_str)
     }
@@ -125,7 +127,7 @@ fn read_archive(file: &[u8]) -> Result<Read, PickleProblem> {
     place_all(file, contents, |key| archive.range(&format!("{root}data/{key}")))
 }
 
-/// Finds every tensor's elements. `storage` says where a storage's bytes are.
+/// Finds the elements of every tensor. `storage` returns the range of a storage's bytes.
 fn place_all(
     file: &[u8],
     contents: Contents,
@@ -141,7 +143,7 @@ fn place_all(
     Ok((placed, contents.notes))
 }
 
-/// `room` is how many bytes may still be copied.
+/// `room` is the number of bytes that may still be copied.
 fn place(
     file: &[u8],
     tensor: Tensor,
@@ -155,7 +157,7 @@ fn place(
     let size = dtype.block().1 as u64;
     let elements = shape.iter().try_fold(1u64, |product, &side| product.checked_mul(side as u64));
     let elements = elements.ok_or_else(|| wrong("its shape is too large".to_owned()))?;
-    // Past the last element that any index reaches.
+    // The end of the last element that any index reaches.
     let last = shape.iter().zip(&strides).try_fold(offset, |at, (&side, &stride)| {
         at.checked_add((side as u64).saturating_sub(1).checked_mul(stride)?)
     });
@@ -164,7 +166,7 @@ fn place(
     let end = end.ok_or_else(|| wrong(format!("it ends past its storage of {} bytes", range.len())))?;
     let place = if is_contiguous(&shape, &strides) {
         let start = range.start + (offset * size) as usize;
-        // `end` is that of the last element, which is the tensor's own here.
+        // `end` is the end of the tensor's last element here.
         Place::File(start..(range.start + end as usize).max(start))
     } else if elements * size > range.len() as u64 {
         return Err(wrong(format!("it repeats its storage: {elements} elements of {} bytes", range.len())));
@@ -177,7 +179,7 @@ fn place(
     Ok(Placed { name, dtype, shape, place })
 }
 
-/// Whether elements follow each other in row-major order.
+/// Whether the elements are contiguous in row-major order.
 fn is_contiguous(shape: &[usize], strides: &[u64]) -> bool {
     let mut expected = 1u64;
     for (&side, &stride) in shape.iter().zip(strides).rev() {

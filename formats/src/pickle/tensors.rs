@@ -8,45 +8,45 @@ use super::machine::{Id, Value, Values};
 use crate::dtype::DType;
 use crate::names::{is_printable, quote};
 
-/// Wrappers around the tensors of a model, which are no part of their names.
+/// Wrappers around the tensors of a model, which are not part of their names.
 const WRAPPERS: [&str; 4] = ["state_dict", "model", "module", "params"];
-/// Deepest dictionary in a dictionary that is looked into.
+/// Maximum depth of nested dictionaries.
 const MAX_DEPTH: usize = 16;
 
-/// A tensor as the pickle has it: a view of a storage.
+/// A tensor in the pickle: a view of a storage.
 #[derive(Clone, Debug)]
 pub(super) struct Tensor {
     pub(super) name: String,
     pub(super) dtype: DType,
     pub(super) shape: Vec<usize>,
-    /// Steps between elements, a dimension.
+    /// Strides in elements, one per dimension.
     pub(super) strides: Vec<u64>,
-    /// First element, counted from the start of the storage.
+    /// First element, relative to the start of the storage.
     pub(super) offset: u64,
     pub(super) storage: Storage,
 }
 
-/// A stretch of the file that tensors are views of.
+/// A range of the file of which tensors are views.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Storage {
     pub(super) key: String,
-    /// Of its elements as the file counts them.
+    /// Number format of its elements according to the file.
     pub(super) dtype: DType,
-    /// How many there are.
+    /// Number of elements.
     pub(super) len: u64,
 }
 
-/// What a pickle holds.
+/// The contents of a pickle.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     pub(super) tensors: Vec<Tensor>,
-    /// Texts and numbers beside the tensors, by name.
+    /// Texts and numbers that are stored beside the tensors, by name.
     pub(super) notes: BTreeMap<String, String>,
-    /// All storages that it names, those of no tensor too.
+    /// All storages, including those that no tensor uses.
     pub(super) storages: BTreeMap<String, Storage>,
 }
 
-/// All tensors below `root`, named by the keys on the way to them.
+/// All tensors below `root`, named by the keys of the enclosing dictionaries.
 pub(super) fn contents(
     values: &Values<'_>,
     root: Id,
@@ -81,7 +81,7 @@ pub(super) fn contents(
     }
 }
 
-/// Takes the wrapper off the names, where there is one. What is beside it belongs to training.
+/// Removes the wrapper from the names, if there is one. Data outside the wrapper belongs to training.
 fn unwrap(contents: &mut Contents) {
     let under = |wrapper: &str| {
         let prefix = format!("{wrapper}.");
@@ -90,7 +90,7 @@ fn unwrap(contents: &mut Contents) {
     let state_dict = under(WRAPPERS[0]);
     let others = || {
         WRAPPERS[1..].iter().find_map(|wrapper| under(wrapper)).filter(|prefix| {
-            // `model.diffusion_model.` is a name of its own.
+            // `model.diffusion_model.` is part of the names.
             contents.tensors.iter().all(|tensor| tensor.name.starts_with(prefix.as_str()))
                 && !contents.tensors.iter().any(|tensor| tensor.name.starts_with("model.diffusion_model."))
         })
@@ -157,7 +157,7 @@ fn walk(
     Ok(())
 }
 
-/// The tensor that the call at `id` would make; `None` where it makes something else.
+/// The tensor that the call at `id` would construct; `None` if it constructs something else.
 fn tensor(values: &Values<'_>, id: Id, name: &str) -> Result<Option<Tensor>, PickleProblem> {
     let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(name), reason: reason.to_owned() };
     let (mut id, mut wrapped) = (id, 0);
@@ -165,11 +165,11 @@ fn tensor(values: &Values<'_>, id: Id, name: &str) -> Result<Option<Tensor>, Pic
         let Value::Object { class, args, .. } = values.get(id) else { return Ok(None) };
         let args = values.members(*args).unwrap_or_default();
         if class.is("torch._utils", &REBUILD[3..]) || class.is("torch.nn.parameter", &["Parameter"]) {
-            // A parameter is a tensor that was trained. Two such wrappers are more than there are.
+            // A parameter is a trainable tensor. There are never two such wrappers.
             let Some(&inner) = args.first().filter(|_| wrapped < 2) else { return Ok(None) };
             (id, wrapped) = (inner, wrapped + 1);
         } else if class.is("torch._tensor", &["_rebuild_from_type_v2"]) {
-            // Function, type, arguments: a class derived from tensors.
+            // Function, type, arguments: a subclass of tensor.
             let [_, _, args, ..] = args else { return Err(wrong("it is rebuilt from too little")) };
             return rebuilt(values, values.members(*args).unwrap_or_default(), false, name).map(Some);
         } else if class.is("torch._utils", &REBUILD[..3]) {
@@ -180,7 +180,7 @@ fn tensor(values: &Values<'_>, id: Id, name: &str) -> Result<Option<Tensor>, Pic
     }
 }
 
-/// A tensor of storage, offset, shape and strides; where it is `typed`, with its number format at the end.
+/// A tensor from storage, offset, shape and strides; if `typed`, with its number format at the end.
 fn rebuilt(values: &Values<'_>, args: &[Id], typed: bool, name: &str) -> Result<Tensor, PickleProblem> {
     let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(name), reason: reason.to_owned() };
     let [source, offset, shape, strides, ..] = *args else {

@@ -1,5 +1,5 @@
-//! Hand-made pickles: what they may not do, and what they cannot make us do. Those that torch wrote are tested where its
-//! files lie.
+//! Hand-made pickles: forbidden operations, and attempts to exhaust the reader. Files that torch wrote are
+//! tested elsewhere.
 
 mod containers;
 mod machine_values;
@@ -8,7 +8,7 @@ mod pickler;
 
 use super::*;
 
-/// An archive as torch lays it out, its entries stored.
+/// An archive in torch's layout, its entries stored without compression.
 fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, bytes) in entries {
@@ -42,7 +42,7 @@ fn refused(file: &[u8]) -> String {
     open(file).expect_err("the file must be refused").to_string()
 }
 
-/// `{"w": tensor}` of a storage with four f32, its `shape` and `strides` given as pickled tuples.
+/// `{"w": tensor}` for a storage with four f32; `shape` and `strides` are pickled tuples.
 fn tensor(offset: u8, shape: &[u8], strides: &[u8]) -> Vec<u8> {
     let words = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x04tQ";
     let rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n(";
@@ -130,7 +130,8 @@ fn refuses_tensors_that_are_not_in_their_storage() {
 
 #[test]
 fn neither_depth_nor_cycles_nor_sharing_take_long() {
-    // A million lists, each in the next; a dictionary in itself; sixty, each twice in the next.
+    // A million nested lists; a dictionary that contains itself; sixty lists, each contained twice in the
+    // next.
     let deep = [vec![b']'; 1 << 20], vec![b'a'; (1 << 20) - 1], vec![b'.']].concat();
     assert!(refused(&with_pickle(&deep)).contains("no tensors"));
     assert!(refused(&with_pickle(b"}q\x00X\x01\0\0\0ah\x00s.")).contains("no tensors"));
@@ -146,7 +147,7 @@ fn neither_depth_nor_cycles_nor_sharing_take_long() {
 
 #[test]
 fn one_list_does_not_fill_many_dictionaries() {
-    // A list of a thousand pairs, from which ten thousand dictionaries are made.
+    // A list of a thousand pairs, of which ten thousand dictionaries are made.
     let mut pickle = b"(".to_vec();
     pickle.extend(b"K\x01K\x02\x86".repeat(1000));
     pickle.extend(b"l\x85q\x00ccollections\nOrderedDict\nq\x01");
@@ -166,7 +167,7 @@ fn refuses_archives_that_are_not_as_torch_writes_them() {
         file[at..at + to.len()].copy_from_slice(to);
         refused(&file)
     };
-    // Method 8 in the directory.
+    // Compression method 8 in the directory.
     assert!(edited(b"PK\x01\x02\0\0\0\0\0\0\0\0", b"PK\x01\x02\0\0\0\0\0\0\x08\0", 0).contains("compressed"));
     assert!(edited(b"PK\x01\x02\0\0\0\0\0\0\0\0", b"PK\x01\x02\0\0\0\0\x01\0\0\0", 0).contains("encrypted"));
     assert!(edited(b"PK\x01\x02", b"PK\x01\x09", 1).contains("directory is damaged"));
@@ -178,7 +179,7 @@ fn refuses_archives_that_are_not_as_torch_writes_them() {
     let big = archive(&[("m/data.pkl", b"N."), ("m/byteorder", b"big")]);
     assert!(refused(&big).contains("big endian"));
     let mut overlapping = good.clone();
-    // The second entry's place becomes the first's.
+    // The second entry's offset becomes the first's.
     let at = overlapping.windows(8).rposition(|window| window == b"m/data/0").unwrap();
     overlapping[at - 4..at].fill(0);
     assert!(refused(&overlapping).contains("is not where") || refused(&overlapping).contains("overlap"));

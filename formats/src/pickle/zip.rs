@@ -1,6 +1,7 @@
-//! The archive of `torch.save` since PyTorch 1.6: a zip file whose entries are stored as they are.
+//! The archive of `torch.save` since PyTorch 1.6: a zip file with uncompressed entries.
 //!
-//! Format: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3 (zip64). Nothing is unpacked, so nothing can expand.
+//! Format: PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3 (zip64). Nothing is decompressed, so nothing can
+//! expand.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -22,10 +23,10 @@ const LOCAL: [u8; 4] = *b"PK\x03\x04";
 const LOCAL_LEN: usize = 30;
 /// The longest comment that may follow the end record.
 const MAX_COMMENT: usize = 0xFFFF;
-/// In place of numbers that stand in the zip64 field.
+/// Value of fields whose number is in the zip64 field.
 const SEE_64: u32 = u32::MAX;
 
-/// Where each entry's bytes are, by name.
+/// The range of each entry's bytes, by name.
 #[derive(Debug)]
 pub(super) struct Archive {
     entries: BTreeMap<String, Entry>,
@@ -65,12 +66,12 @@ impl Archive {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Where the bytes of the entry `name` are in the file.
+    /// The range of the entry `name` in the file.
     pub(super) fn range(&self, name: &str) -> Option<Range<usize>> {
         self.entries.get(name).map(|entry| entry.range.clone())
     }
 
-    /// The bytes of the entry `name` of `file`, compared with their checksum.
+    /// The bytes of the entry `name` of `file`, after a check of their checksum.
     pub(super) fn checked<'a>(&self, file: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, PickleProblem> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let bytes = &file[entry.range.clone()];
@@ -124,7 +125,7 @@ fn directory(file: &[u8]) -> Result<(&[u8], u64), PickleProblem> {
     }
 }
 
-/// The first entry of `directory`: its name, where it is in `file`, and what follows.
+/// The first entry of `directory`: its name, its range in `file`, and the rest of the directory.
 fn entry<'a>(file: &[u8], directory: &'a [u8]) -> Result<(String, Entry, &'a [u8]), PickleProblem> {
     let head = slice(directory, 0, ENTRY_LEN as u64, "an entry of the archive")?;
     if !head.starts_with(&ENTRY) {
@@ -162,7 +163,7 @@ fn entry<'a>(file: &[u8], directory: &'a [u8]) -> Result<(String, Entry, &'a [u8
     Ok((name.to_owned(), entry, &directory[all..]))
 }
 
-/// Lengths and place of an entry, in 64 bits.
+/// Lengths and offset of an entry, in 64 bits.
 struct Sizes {
     stored: u64,
     unpacked: u64,
@@ -177,14 +178,14 @@ impl Sizes {
             SEE_64 => wide.next().ok_or_else(|| wrong("an entry lacks its zip64 lengths")),
             value => Ok(u64::from(value)),
         };
-        // In the order in which the field has them.
+        // In the order of the field.
         let unpacked = widened(unpacked)?;
         let stored = widened(stored)?;
         Ok(Sizes { stored, unpacked, offset: widened(offset)? })
     }
 }
 
-/// The contents of the zip64 field among an entry's extra fields; empty where there is none.
+/// The contents of the zip64 field among an entry's extra fields; empty if there is none.
 fn zip64_field(mut extra: &[u8]) -> &[u8] {
     while let Some((head, rest)) = extra.split_at_checked(4) {
         let len = usize::from(LittleEndian::read_u16(&head[2..]));

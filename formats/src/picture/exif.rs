@@ -1,7 +1,7 @@
-//! Exif, as far as a recipe needs it: texts in a TIFF structure. CIPA DC-008-2023; TIFF 6.0, section 2.
+//! Exif, as far as recipes need it: texts in a TIFF structure. CIPA DC-008-2023; TIFF 6.0, section 2.
 //!
-//! JPEG and WebP have no texts of their own. The web UI's line goes where other tools look for it, into `UserComment`;
-//! our JSON into `ImageDescription`.
+//! JPEG and WebP have no texts of their own. The web UI's line is written to `UserComment`, where other tools
+//! read it; the recipe's JSON to `ImageDescription`.
 
 use std::marker::PhantomData;
 
@@ -14,7 +14,8 @@ const MODEL: u16 = 0x0110;
 const EXIF_DIRECTORY: u16 = 0x8769;
 const USER_COMMENT: u16 = 0x9286;
 
-/// Types of values: numbers of a byte, which some programs give a comment, bytes of ASCII with a zero at the end, a 32-bit number, bytes of no type.
+/// Types of values: single bytes (which some programs use for a comment), ASCII bytes with a zero at the end,
+/// a 32-bit number, bytes of undefined type.
 const BYTE: u16 = 1;
 const ASCII: u16 = 2;
 const LONG: u16 = 4;
@@ -22,13 +23,14 @@ const UNDEFINED: u16 = 7;
 
 const HEADER_LEN: usize = 8;
 const ENTRY_LEN: usize = 12;
-/// Of a directory: its length in entries before them, the place of the next directory after them.
+/// Bytes of a directory beside its entries: their number before them, and the offset of the next directory
+/// after them.
 const DIRECTORY_OVERHEAD: usize = 2 + 4;
 
-/// What a JPEG segment holds at most, less the mark at its start.
+/// Maximum length of the data in a JPEG segment, without the mark at its start.
 const MAX_LEN: usize = 0xffff - 64;
 
-/// Exif that holds `recipe`, a JSON text, and `parameters`; without the latter, or both, where they are too long.
+/// Exif with `recipe`, a JSON text, and `parameters`; without `parameters`, or both, if they are too long.
 pub(super) fn write(recipe: Option<&str>, parameters: Option<&str>) -> Option<Vec<u8>> {
     let recipe = recipe.map(ascii_json);
     let whole = [(recipe.as_deref(), parameters), (recipe.as_deref(), None)];
@@ -48,13 +50,13 @@ fn build(recipe: Option<&str>, parameters: Option<&str>) -> Vec<u8> {
         entry(&mut directory, IMAGE_DESCRIPTION, ASCII, recipe.len() + 1, values_at);
         values.extend_from_slice(recipe.as_bytes());
         values.push(0);
-        // Values start at even places.
+        // Values start at even offsets.
         values.resize(values.len().next_multiple_of(2), 0);
     }
     if let Some(parameters) = parameters {
         let inner_at = values_at + values.len();
         entry(&mut directory, EXIF_DIRECTORY, LONG, 1, inner_at);
-        // Big endian whatever the order of the rest: so the library that most tools use writes and reads it.
+        // Always big endian, as the most common library writes and reads it.
         let text: Vec<u8> = parameters.encode_utf16().flat_map(u16::to_be_bytes).collect();
         let mut inner = 1u16.to_le_bytes().to_vec();
         let comment_at = inner_at + DIRECTORY_OVERHEAD + ENTRY_LEN;
@@ -89,10 +91,10 @@ fn ascii_json(json: &str) -> String {
     ascii
 }
 
-/// The texts about how the picture was made, under the keywords that PNG files have them under: those that [`write`]
-/// stores, and the comments of other programs. Whatever does not look like one is left out.
+/// Texts about the creation of the picture, under the keywords of PNG files: those that [`write`] stores, and
+/// the comments of other programs. Other values are ignored.
 pub(super) fn texts(exif: &[u8]) -> Vec<(String, String)> {
-    // WebP files of some programs repeat the mark of JPEG's segment.
+    // WebP files of some programs repeat the mark of a JPEG segment.
     let tiff = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
     match tiff.get(..4) {
         Some(b"II*\0") => Tiff::<LittleEndian>(tiff, PhantomData).texts(),
@@ -101,7 +103,7 @@ pub(super) fn texts(exif: &[u8]) -> Vec<(String, String)> {
     }
 }
 
-/// A TIFF structure whose numbers are written in `Order`.
+/// A TIFF structure with numbers in byte order `Order`.
 struct Tiff<'a, Order>(&'a [u8], PhantomData<Order>);
 
 impl<'a, Order: ByteOrder> Tiff<'a, Order> {
@@ -118,7 +120,7 @@ impl<'a, Order: ByteOrder> Tiff<'a, Order> {
                 user_comment(self.value(comment, &[UNDEFINED, BYTE, ASCII])?, Order::read_u16(&[0, 1]) == 1)
             });
         let recipe = ascii(IMAGE_DESCRIPTION).filter(|text| text.starts_with('{'));
-        // ComfyUI names its graph within the value.
+        // ComfyUI writes the name of its graph into the value.
         let graph = ascii(MODEL).and_then(|text| text.strip_prefix("prompt:").map(str::to_owned));
         [(RECIPE, recipe), (PARAMETERS, comment), (GRAPH, graph)]
             .into_iter()
@@ -133,7 +135,7 @@ impl<'a, Order: ByteOrder> Tiff<'a, Order> {
         entries.into_iter().find(|entry| Order::read_u16(entry) == tag)
     }
 
-    /// The value of an entry of one of `kinds`, one byte an element, where it lies outside of the entry.
+    /// The value of an entry of one of `kinds`, one byte per element, if it is stored outside the entry.
     fn value(&self, entry: &[u8], kinds: &[u16]) -> Option<&'a [u8]> {
         let (len, start) = (Order::read_u32(&entry[4..]) as usize, Order::read_u32(&entry[8..]) as usize);
         (kinds.contains(&Order::read_u16(&entry[2..])) && len > 4).then(|| self.at(start, len))?
@@ -144,12 +146,12 @@ impl<'a, Order: ByteOrder> Tiff<'a, Order> {
     }
 }
 
-/// The text of a `UserComment`: eight bytes that name its character code, and the characters.
+/// The text of a `UserComment`: eight bytes with the name of its character code, followed by the characters.
 fn user_comment(value: &[u8], big_endian: bool) -> Option<String> {
     let (code, text) = value.split_at_checked(8)?;
     let text = match code {
         b"UNICODE\0" => utf16(text, big_endian),
-        // Some programs write UTF-8 under either name.
+        // Some programs write UTF-8 with either name.
         b"ASCII\0\0\0" | [0, 0, 0, 0, 0, 0, 0, 0] => String::from_utf8_lossy(text).into_owned(),
         _ => return None,
     };
@@ -157,8 +159,9 @@ fn user_comment(value: &[u8], big_endian: bool) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
 }
 
-/// UTF-16 in the order of its mark. Without one it is the order in which more characters are ASCII: programs disagree
-/// whether the order of the file counts, which decides only where both have as many.
+/// Decodes UTF-16 in the byte order of its mark. Without a mark, the order with more ASCII characters is
+/// used: programs disagree on whether the file's byte order applies, so it only decides if the numbers are
+/// equal.
 fn utf16(bytes: &[u8], big_endian: bool) -> String {
     let is_ascii = |high: u8, low: u8| usize::from(high == 0 && low.is_ascii());
     let pairs = || bytes.chunks_exact(2).map(|pair| (pair[0], pair[1]));
@@ -187,7 +190,7 @@ mod tests {
         texts(exif).into_iter().find(|(keyword, _)| keyword == RECIPE).map(|(_, text)| text)
     }
 
-    /// Exif of the given order that holds `comment` as its user comment.
+    /// Exif of the given byte order with `comment` as its user comment.
     fn with_comment(big_endian: bool, kind: u16, comment: &[u8]) -> Vec<u8> {
         let long = |value: u32| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
         let short = |value: u16| if big_endian { value.to_be_bytes() } else { value.to_le_bytes() };
@@ -223,7 +226,7 @@ mod tests {
                 assert_eq!(texts(&with_comment(order, kind, comment)), [], "{comment:?}");
             }
         }
-        // Without ASCII characters the order of the file counts.
+        // Without ASCII characters the file's byte order is used.
         let fox: Vec<u8> = "狐".encode_utf16().flat_map(u16::to_le_bytes).collect();
         let exif = with_comment(false, UNDEFINED, &[b"UNICODE\0", fox.as_slice()].concat());
         assert_eq!(texts(&exif)[0].1, "狐");

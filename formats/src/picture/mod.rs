@@ -1,4 +1,4 @@
-//! Pictures in files: 8-bit RGB as PNG, JPEG or lossless WebP, with texts that carry the recipe.
+//! Pictures in files: 8-bit RGB as PNG, JPEG or lossless WebP, with texts that contain the recipe.
 
 mod exif;
 mod png;
@@ -17,42 +17,43 @@ use image::{
 use crate::atomic::AtomicFile;
 use crate::names::quote;
 
-/// Keyword of the text that other tools read: the prompt and the settings, as AUTOMATIC1111's web UI writes them.
+/// Keyword of the text that other tools read: the prompt and the settings, in the format of AUTOMATIC1111's
+/// web UI.
 pub const PARAMETERS: &str = "parameters";
 
 /// Keyword of our own text: the recipe as JSON.
 pub const RECIPE: &str = "sdq";
 
-/// Keyword of ComfyUI's text: the graph that was run, as JSON.
+/// Keyword of ComfyUI's text: the graph of the run, as JSON.
 pub const GRAPH: &str = "prompt";
 
-/// Longest side and largest size in memory of a picture that is read.
+/// Maximum side and size in memory of a picture that is read.
 const MAX_SIDE: u32 = 32_768;
 const MAX_BYTES: u64 = 1 << 30;
 
-/// JPEG's quality, 1 to 100: differences begin to be seen below 90.
+/// JPEG quality, 1 to 100: differences become visible below 90.
 const JPEG_QUALITY: u8 = 95;
 
-/// A picture that cannot be read or written: which, and why.
+/// An error of reading or writing a picture, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct PictureError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: PictureProblem,
 }
 
-/// What is wrong with a picture.
+/// Problems of a picture.
 #[derive(Debug, thiserror::Error)]
 pub enum PictureProblem {
-    /// The system refused to read or write.
+    /// The operating system could not read or write the file.
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file's name ends in none of the extensions of [`PictureFormat`].
     #[error("its name does not end in .png, .jpg or .webp, the formats that sdq writes")]
     Extension,
-    /// The size is zero, or the pixels are more or fewer than it asks for.
+    /// The size is zero, or the number of pixels does not match it.
     #[error("{found} bytes of pixels do not make a picture of {width}x{height}")]
     Size {
         /// Width in pixels.
@@ -62,10 +63,10 @@ pub enum PictureProblem {
         /// Length of the pixels in bytes.
         found: usize,
     },
-    /// A keyword of a text that PNG does not allow, or a text with a zero byte.
+    /// PNG does not allow this keyword, or the text contains a zero byte.
     #[error("text `{0}` cannot be stored in a picture")]
     Text(String),
-    /// Not a picture in a known format, or a damaged one.
+    /// The file is not a picture in a known format, or is damaged.
     #[error("not a readable picture: {0}")]
     Decode(String),
 }
@@ -81,19 +82,19 @@ impl From<image::ImageError> for PictureProblem {
     }
 }
 
-/// How a picture is stored.
+/// File formats of pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PictureFormat {
     /// Lossless, `.png`.
     Png,
     /// Lossy, `.jpg` or `.jpeg`.
     Jpeg,
-    /// Lossless here, `.webp`.
+    /// Always lossless, `.webp`.
     WebP,
 }
 
 impl PictureFormat {
-    /// The format of files that end as `path` does; `None` where no format has that extension.
+    /// The format of files with the extension of `path`; `None` for unknown extensions.
     pub fn of_path(path: &Path) -> Option<PictureFormat> {
         match path.extension().and_then(OsStr::to_str)?.to_ascii_lowercase().as_str() {
             "png" => Some(PictureFormat::Png),
@@ -116,7 +117,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Luma, `[height, width]`: the whole-number form of ITU-R BT.601 that Pillow's mode "L" has.
+    /// Luma, `[height, width]`: the integer form of ITU-R BT.601, as in Pillow's mode "L".
     pub fn luma(&self) -> Vec<u8> {
         let luma = |pixel: &[u8]| {
             let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
@@ -125,11 +126,11 @@ impl Picture {
         self.rgb.chunks_exact(3).map(luma).collect()
     }
 
-    /// The picture scaled, by Lanczos' filter of three lobes, until it covers `width x height`, and cut to it about its
-    /// middle.
+    /// Scales the picture with a Lanczos filter of three lobes until it covers `width x height`, and crops it
+    /// to that size around its centre.
     ///
     /// # Panics
-    /// When `rgb` does not fit the sides, or a side is zero or beyond `u32`.
+    /// When `rgb` does not fit the size, or a side is zero or beyond `u32`.
     #[must_use]
     pub fn fill(&self, width: usize, height: usize) -> Picture {
         if (width, height) == (self.width, self.height) {
@@ -143,13 +144,14 @@ impl Picture {
     }
 }
 
-/// Writes a picture, in the format of its extension: beside its destination first, then renamed.
+/// Writes a picture in the format of its extension, to a temporary file that is then renamed.
 ///
-/// `texts` are keywords and texts. PNG keeps any (keywords of 1 to 79 Latin-1 characters, texts without a zero);
-/// JPEG and WebP keep [`PARAMETERS`] and [`RECIPE`] as Exif, as long as they take less than 64 KB together.
+/// `texts` are keywords and texts. PNG can store any (keywords of 1 to 79 Latin-1 characters, texts without a
+/// zero); JPEG and WebP store [`PARAMETERS`] and [`RECIPE`] as Exif if they take less than 64 KB together.
 ///
 /// # Errors
-/// When the extension is unknown, the pixels do not fit the size, a text cannot be stored, or the file cannot be written.
+/// When the extension is unknown, the pixels do not fit the size, a text cannot be stored, or the file cannot
+/// be written.
 pub fn write(path: impl AsRef<Path>, picture: &Picture, texts: &[(&str, &str)]) -> Result<(), PictureError> {
     let path = path.as_ref();
     try_write(path, picture, texts).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
@@ -195,10 +197,11 @@ fn encode(
     Ok(encoder.write_image(pixels, columns, rows, ExtendedColorType::Rgb8)?)
 }
 
-/// Reads a PNG, JPEG or WebP picture, upright as its camera held it; transparency is dropped.
+/// Reads a PNG, JPEG or WebP picture, rotated according to its Exif orientation; transparency is dropped.
 ///
 /// # Errors
-/// When the file cannot be read, is no such picture, or is larger than 32768 pixels a side or 1 GiB.
+/// When the file cannot be read, is not a picture of these formats, or is larger than 32768 pixels a side or
+/// 1 GiB.
 pub fn read(path: impl AsRef<Path>) -> Result<Picture, PictureError> {
     let path = path.as_ref();
     try_read(path).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
@@ -212,7 +215,7 @@ fn try_read(path: &Path) -> Result<Picture, PictureProblem> {
     limits.max_alloc = Some(MAX_BYTES);
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
-    // A picture of many channels of 16 bits is widest in memory.
+    // A picture with many channels of 16 bits takes most memory.
     if decoder.total_bytes() > MAX_BYTES {
         return Err(PictureProblem::Decode("it would take more than 1 GiB".to_owned()));
     }
@@ -227,8 +230,8 @@ fn try_read(path: &Path) -> Result<Picture, PictureProblem> {
     Ok(Picture { width: width as usize, height: height as usize, rgb: picture.into_raw() })
 }
 
-/// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file;
-/// [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] of the others.
+/// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG
+/// file; [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] of the other formats.
 ///
 /// # Errors
 /// When the file cannot be read, is not a picture, or its texts would take more than 16 MiB.
@@ -249,7 +252,7 @@ fn try_read_texts(path: &Path) -> Result<Vec<(String, String)>, PictureProblem> 
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, PictureProblem> {
-    // Before opening: opening a pipe would wait for a writer.
+    // Checked before opening: opening a pipe would wait for a writer.
     if !std::fs::metadata(path)?.is_file() {
         return Err(PictureProblem::Io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
     }

@@ -1,11 +1,11 @@
-//! PNG: texts in chunks of their own, before the pixels.
+//! PNG: texts are stored in chunks of their own, before the pixels.
 
 use std::io;
 
 use super::PictureProblem;
 use crate::names::quote;
 
-/// What a picture's texts may take in memory, compressed and not.
+/// Maximum size of a picture's texts in memory, compressed and not.
 const MAX_TEXT_LEN: usize = 16 * 1024 * 1024;
 
 impl From<png::EncodingError> for PictureProblem {
@@ -28,9 +28,8 @@ impl From<png::DecodingError> for PictureProblem {
     }
 }
 
-/// Writes `pixels [height, width, 3]` and `texts`: keywords of 1 to 79 Latin-1 characters with their texts, which may
-/// hold any character but the zero; those within Latin-1 are stored as `tEXt`, as most tools expect, the others as
-/// `iTXt`.
+/// Writes `pixels [height, width, 3]` and `texts`: keywords of 1 to 79 Latin-1 characters with texts of any
+/// characters except zero. Texts in Latin-1 are stored as `tEXt`, as most tools expect, the others as `iTXt`.
 pub(super) fn write(
     file: &mut impl io::Write,
     (columns, rows): (u32, u32),
@@ -63,7 +62,7 @@ pub(super) fn write(
     Ok(())
 }
 
-/// The texts that stand before the pixels: keywords and contents. The pixels are not read.
+/// The texts before the pixels: keywords and contents. The pixels are not read.
 pub(super) fn texts_of(
     picture: impl io::BufRead + io::Seek,
 ) -> Result<Vec<(String, String)>, PictureProblem> {

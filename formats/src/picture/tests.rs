@@ -24,7 +24,7 @@ fn pixels_and_texts_come_back() {
     assert_eq!(read(&path).unwrap(), picture(5, 3));
 
     let file = std::fs::read(&path).unwrap();
-    // `parameters` fits Latin-1 and stays where other tools look for it.
+    // `parameters` fits Latin-1 and is stored where other tools look for it.
     assert!(file.windows(14).any(|w| w == b"tEXtparameters") && file.windows(7).any(|w| w == b"iTXtsdq"));
 }
 
@@ -50,7 +50,7 @@ fn jpeg_and_webp_carry_the_recipe() {
     }
 }
 
-/// Lossless means that it does not matter which of the two was chosen.
+/// The format is lossless, so it does not matter which of its two encodings is used.
 #[test]
 fn webp_loses_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -89,7 +89,7 @@ fn broken_pictures_are_errors() {
         let file = std::fs::read(&path).unwrap();
         for len in 0..file.len() {
             std::fs::write(&path, &file[..len]).unwrap();
-            // A cut at the end may go unnoticed; it must not panic.
+            // Truncation at the end may go undetected; it must not panic.
             let _ = (read_texts(&path), read(&path));
         }
         for (content, what) in [(&b"text"[..], "text"), (&file[..20], "cut")] {
@@ -105,7 +105,7 @@ fn broken_pictures_are_errors() {
     }
 }
 
-/// A header is believed only as far as memory goes.
+/// A header's size is not trusted beyond the memory limit.
 #[test]
 fn a_picture_that_claims_to_be_huge_is_refused() {
     let folder = tempfile::tempdir().unwrap();

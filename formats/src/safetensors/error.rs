@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a safetensors file.
+//! Errors of reading and writing safetensors files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use crate::dtype::DType;
 use crate::sniff::FileKind;
 
-/// A safetensors file that cannot be read or written: which, and why.
+/// An error of reading or writing a safetensors file, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct SafetensorsError {
     /// The file.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: Box<SafetensorsProblem>,
 }
 
@@ -22,20 +22,20 @@ impl SafetensorsError {
     }
 }
 
-/// What is wrong with a safetensors file. Lengths and offsets are in bytes; tensor offsets count from the end of the
+/// Problems of a safetensors file. Lengths and offsets are in bytes; tensor offsets count from the end of the
 /// header.
 #[derive(Debug, thiserror::Error)]
 pub enum SafetensorsProblem {
-    /// The system refused to read or write.
+    /// The operating system could not read or write the file.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It is something else, and its first bytes tell what.
+    /// The file is of another kind, according to its first bytes.
     #[error("not a safetensors file; it is {0}")]
     Kind(FileKind),
-    /// Shorter than the eight bytes of the header's length.
+    /// The file is shorter than the eight bytes of the header's length.
     #[error("{0} bytes long, too short for a safetensors file")]
     TooShort(usize),
-    /// The header is longer than [`super::Header::MAX_LEN`]; most likely this is no safetensors file.
+    /// The header is longer than [`super::Header::MAX_LEN`]; most likely the file is not a safetensors file.
     #[error("not a safetensors file: its header would be {found} bytes long, at most {limit} are allowed")]
     HeaderTooLong {
         /// The limit.
@@ -54,16 +54,16 @@ pub enum SafetensorsProblem {
     /// The header is not UTF-8.
     #[error("the header is not UTF-8 from byte {0} on")]
     Utf8(usize),
-    /// The header is not the JSON that it should be.
+    /// The header is not valid JSON, or not of the expected structure.
     #[error("the header is not valid: {0}")]
     Json(String),
-    /// A tensor name that is empty, too long or holds control characters.
+    /// A tensor name is empty, too long or contains control characters.
     #[error("tensor name \"{0}\" is not allowed")]
     Name(String),
-    /// Two tensors, or two strings of the metadata, with one name.
+    /// Two tensors, or two strings of the metadata, have the same name.
     #[error("`{0}` appears twice")]
     Duplicate(String),
-    /// A number format that this program does not know.
+    /// A number format that is not supported.
     #[error("tensor `{tensor}` has the unknown dtype \"{found}\"")]
     UnknownDType {
         /// The tensor.
@@ -71,13 +71,13 @@ pub enum SafetensorsProblem {
         /// The format in the file, shortened and escaped.
         found: String,
     },
-    /// The size of a tensor cannot be counted.
+    /// The size of a tensor overflows.
     #[error("tensor `{tensor}` has a shape whose product overflows")]
     ShapeOverflow {
         /// The tensor.
         tensor: String,
     },
-    /// A tensor's byte range is not as long as its shape and format ask for.
+    /// The length of a tensor's byte range does not match its shape and format.
     #[error(
         "tensor `{tensor}` of shape {shape} in {dtype} takes {expected} bytes, its offsets {start}..{end} do not"
     )]
@@ -88,7 +88,7 @@ pub enum SafetensorsProblem {
         shape: String,
         /// Its number format.
         dtype: DType,
-        /// Bytes that it takes.
+        /// Number of bytes that its shape and format require.
         expected: u64,
         /// Start of its range.
         start: u64,
@@ -100,12 +100,12 @@ pub enum SafetensorsProblem {
     PastEnd {
         /// The tensor.
         tensor: String,
-        /// Where it ends.
+        /// Its end.
         end: u64,
         /// Bytes of data in the file.
         found: u64,
     },
-    /// A tensor that starts before its predecessor ends.
+    /// A tensor starts before the end of its predecessor.
     #[error(
         "tensor `{tensor}` starts at byte {found} of the data and overlaps `{previous}`, which ends at {expected}"
     )]
@@ -114,24 +114,24 @@ pub enum SafetensorsProblem {
         tensor: String,
         /// The tensor before it.
         previous: String,
-        /// Where it should start.
+        /// The expected start.
         expected: u64,
-        /// Where it starts.
+        /// The actual start.
         found: u64,
     },
-    /// A gap before a tensor.
+    /// There is a gap before a tensor.
     #[error(
         "tensor `{tensor}` starts at byte {found} of the data, expected {expected}: the bytes between belong to nothing"
     )]
     Hole {
         /// The tensor.
         tensor: String,
-        /// Where it should start.
+        /// The expected start.
         expected: u64,
-        /// Where it starts.
+        /// The actual start.
         found: u64,
     },
-    /// Bytes behind the last tensor.
+    /// There are bytes after the last tensor.
     #[error("the tensors take {expected} bytes, the file has {found} of data")]
     Trailing {
         /// End of the last tensor.

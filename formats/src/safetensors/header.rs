@@ -1,4 +1,4 @@
-//! The header: where each tensor lies. Every check on a safetensors file happens here.
+//! The header: the range of each tensor. All checks of safetensors files are here.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::sniff::FileKind;
 /// The header of a safetensors file, checked against the file's length.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// All tensors, in the order in which their bytes lie in the file.
+    /// All tensors, in the order of their bytes in the file.
     pub tensors: Vec<TensorInfo>,
     /// The strings under `__metadata__`, in file order.
     pub metadata: Vec<(String, String)>,
     by_name: HashMap<String, usize>,
 }
 
-/// Where and what a tensor is.
+/// Format and range of a tensor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorInfo {
     /// Name in the file.
@@ -40,10 +40,10 @@ pub struct TensorInfo {
 const PREFIX: usize = 8;
 
 impl Header {
-    /// Longest header that is read, as in the reference implementation.
+    /// Maximum length of a header, as in the reference implementation.
     pub const MAX_LEN: u64 = 100_000_000;
 
-    /// Reads and checks the header of a file that has the given bytes.
+    /// Parses and checks the header of a file with the given bytes.
     ///
     /// # Errors
     /// When the bytes are not a well-formed safetensors file.
@@ -58,7 +58,7 @@ impl Header {
         for (name, raw) in raw.tensors {
             tensors.push(check_tensor(name, raw, data_start, file.len())?);
         }
-        // Empty tensors share their start with the next; they come first.
+        // Empty tensors have the same start as the next one; they come first.
         tensors.sort_by_key(|tensor| (tensor.range.start, tensor.range.end));
         check_cover(&tensors, data_start, file.len())?;
         let mut by_name = HashMap::new();
@@ -76,9 +76,9 @@ impl Header {
     }
 }
 
-/// The JSON text and the position behind it.
+/// The JSON text and the position after it.
 fn header_text(file: &[u8]) -> Result<(&str, usize), SafetensorsProblem> {
-    // A known kind of file first: its first eight bytes would make an absurd length.
+    // Known kinds of files are checked first: their first eight bytes would be an absurd length.
     match FileKind::of(file) {
         FileKind::Safetensors | FileKind::Other => {}
         kind => return Err(SafetensorsProblem::Kind(kind)),
@@ -98,7 +98,8 @@ fn header_text(file: &[u8]) -> Result<(&str, usize), SafetensorsProblem> {
     Ok((text, PREFIX + text.len()))
 }
 
-/// Turns a tensor's entry into a range of the file, when format, shape, offsets and file length agree.
+/// Converts a tensor's entry to a range of the file, if format, shape, offsets and file length are
+/// consistent.
 fn check_tensor(
     name: String,
     raw: RawTensor,
@@ -126,7 +127,7 @@ fn check_tensor(
     if end > found {
         return Err(SafetensorsProblem::PastEnd { tensor, end, found });
     }
-    // A tensor with a size of zero may have another size beyond usize on 32-bit machines.
+    // A tensor with a dimension of zero may have another one beyond usize on 32-bit machines.
     let Ok(shape) = raw.shape.iter().map(|&size| usize::try_from(size)).collect() else {
         return Err(SafetensorsProblem::ShapeOverflow { tensor });
     };
@@ -134,7 +135,7 @@ fn check_tensor(
     Ok(TensorInfo { name: tensor, dtype, shape, range })
 }
 
-/// Checks that the tensors, sorted by position, cover the data from its first byte to its last, each byte once.
+/// Checks that the tensors, sorted by position, cover each byte of the data exactly once.
 fn check_cover(tensors: &[TensorInfo], data_start: usize, file_len: usize) -> Result<(), SafetensorsProblem> {
     let offset = |position: usize| (position - data_start) as u64;
     let mut end = data_start;
@@ -166,7 +167,7 @@ fn first_duplicate(pairs: &[(String, String)]) -> Option<&str> {
     pairs.iter().map(|(name, _)| name.as_str()).find(|name| !seen.insert(*name))
 }
 
-/// The header as written. Pairs instead of maps: a map would hide a name that appears twice.
+/// The unparsed header. Pairs instead of maps, because a map would hide duplicate names.
 struct RawHeader {
     tensors: Vec<(String, RawTensor)>,
     metadata: Vec<(String, String)>,
@@ -208,7 +209,7 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// A JSON object as the pairs that are written in it.
+/// A JSON object as its list of pairs.
 pub(crate) struct Pairs<V>(pub(crate) Vec<(String, V)>);
 
 impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {

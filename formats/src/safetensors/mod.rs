@@ -1,8 +1,8 @@
 //! The safetensors format: a length, a JSON header, and the tensors' bytes without gaps.
 //!
-//! <https://github.com/huggingface/safetensors#format>. The reader takes a slice, so that a mapped file, a static one
-//! and a fuzzer go through the same checks; nothing is allocated from a number that has not been compared with the
-//! file's length.
+//! <https://github.com/huggingface/safetensors#format>. The reader takes a slice, so that the same checks
+//! apply to a mapped file, a static one and a fuzzer. No memory is allocated for a number before it has been
+//! compared with the file's length.
 
 mod error;
 mod header;
@@ -38,7 +38,7 @@ impl SafetensorsFile {
         SafetensorsFile::from_bytes(bytes, path)
     }
 
-    /// Reads a file whose bytes are at hand; `label` stands for its path in errors.
+    /// Reads a file from `bytes`; `label` is used instead of its path in errors.
     ///
     /// # Errors
     /// When the bytes are not a well-formed safetensors file.
@@ -67,7 +67,7 @@ impl SafetensorsFile {
         self.header.tensor(name).map(|info| self.view(info))
     }
 
-    /// All tensors, in the order in which their bytes lie in the file.
+    /// All tensors, in the order of their bytes in the file.
     pub fn tensors(&self) -> impl Iterator<Item = TensorView<'_>> {
         self.header.tensors.iter().map(|info| self.view(info))
     }

@@ -1,4 +1,4 @@
-//! The reader against everything that a file can have wrong.
+//! The reader with every possible fault of a file.
 
 use std::fs;
 use std::path::Path;

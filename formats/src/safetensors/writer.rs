@@ -12,12 +12,13 @@ use crate::dtype::DType;
 use crate::names::{is_printable, quote};
 use crate::tensor::TensorView;
 
-/// Writes a safetensors file: beside its destination first, then renamed. Tensors keep their order.
+/// Writes a safetensors file to a temporary file that is then renamed. Tensors keep their order.
 ///
-/// The data starts at a multiple of 8 bytes, as the reference implementation has it.
+/// The data starts at a multiple of 8 bytes, as in the reference implementation.
 ///
 /// # Errors
-/// When two tensors share a name, a tensor's bytes do not fit its shape, or the file cannot be written.
+/// When two tensors have the same name, a tensor's bytes do not match its shape, or the file cannot be
+/// written.
 pub fn write(
     path: impl AsRef<Path>,
     tensors: &[TensorView<'_>],

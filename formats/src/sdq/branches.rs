@@ -1,6 +1,6 @@
-//! The names of low-rank branches in a file that accompanies a model.
+//! Names of low-rank branches in a file that accompanies a model.
 
-/// Names of the tensors of the branch number `index` of the layer whose weight is called `weight`: the products down to the
+/// Names of the tensors of branch `index` of the layer with the weight `weight`: the products down to the
 /// rank, at the rank, and up from it. The branches of a layer are numbered from 0.
 pub fn branch_names(weight: &str, index: usize) -> [String; 3] {
     ["down", "mid", "up"].map(|part| format!("{weight}.lora_{index}_{part}"))

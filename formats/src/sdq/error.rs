@@ -1,4 +1,4 @@
-//! Everything that can be wrong with an `.sdq` file.
+//! Errors of reading and writing `.sdq` files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,13 +7,13 @@ use crate::layout::LayoutError;
 use crate::sniff::FileKind;
 use crate::weight::{WeightRole, WeightType};
 
-/// An `.sdq` file that cannot be read or written: which, and why.
+/// An error of reading or writing an `.sdq` file, with its path.
 #[derive(Debug, thiserror::Error)]
 #[error("{}: {problem}", path.display())]
 pub struct SdqError {
-    /// The file, or a label where the bytes come from the program itself.
+    /// The file, or a label for bytes in the program itself.
     pub path: PathBuf,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: Box<SdqProblem>,
 }
 
@@ -23,16 +23,16 @@ impl SdqError {
     }
 }
 
-/// What is wrong with an `.sdq` file. Offsets and lengths are in bytes, offsets from the start of the file.
+/// Problems of an `.sdq` file. Offsets and lengths are in bytes, offsets from the start of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum SdqProblem {
-    /// The system refused to read or write.
+    /// The operating system could not read or write the file.
     #[error("{0}")]
     Io(#[from] io::Error),
-    /// It does not start with the magic bytes.
+    /// The file does not start with the magic bytes.
     #[error("not an .sdq file; it is {0}")]
     NotSdq(FileKind),
-    /// Written by a newer program.
+    /// The file was written by a newer program.
     #[error("format version {found}, this program reads version {expected}")]
     Version {
         /// The version this program reads.
@@ -43,15 +43,15 @@ pub enum SdqProblem {
     /// The 64 bytes at the start are damaged.
     #[error("the header is damaged: {0}")]
     Header(&'static str),
-    /// Truncated or extended.
+    /// The file was truncated or extended.
     #[error("{found} bytes long, expected {expected}: the file is incomplete or damaged")]
     FileLength {
         /// Length according to the header.
         expected: u64,
-        /// Length in fact.
+        /// Actual length.
         found: u64,
     },
-    /// The table of contents is not where the header says, or too long.
+    /// The table of contents is not at the position in the header, or too long.
     #[error("the table of contents at {offset} with {length} bytes does not fit the file")]
     TableBounds {
         /// Its start according to the header.
@@ -62,80 +62,80 @@ pub enum SdqProblem {
     /// The checksum of the table of contents, an embedded text or a weight is wrong.
     #[error("{what} is damaged: checksum {found:08x}, expected {expected:08x}")]
     Checksum {
-        /// Which part of the file.
+        /// The part of the file.
         what: String,
         /// The checksum in the file.
         expected: u32,
         /// The checksum of the bytes.
         found: u32,
     },
-    /// The table of contents is not the JSON that it should be.
+    /// The table of contents is not valid JSON, or not of the expected structure.
     #[error("the table of contents is not valid: {0}")]
     Json(String),
-    /// A field of the manifest is out of place.
+    /// A field of the manifest is not valid.
     #[error("manifest: {0}")]
     Manifest(String),
-    /// A name that is empty, too long, holds control characters, or (for texts) leaves its folder.
+    /// A name is empty, too long, contains control characters, or (for texts) leads out of its folder.
     #[error("{what} name \"{name}\" is not allowed")]
     Name {
-        /// Kind of thing named.
+        /// Kind of the named item.
         what: &'static str,
         /// The name, shortened and escaped.
         name: String,
     },
-    /// Two things of one kind with one name.
+    /// Two items of one kind have the same name.
     #[error("{what} `{name}` appears twice")]
     Duplicate {
-        /// Kind of thing named.
+        /// Kind of the named item.
         what: &'static str,
         /// The name.
         name: String,
     },
-    /// A range of bytes outside of its section, overlapping or out of order.
+    /// A range of bytes is outside its section, overlaps another one or is out of order.
     #[error("{what} at {offset} with {length} bytes is outside of {first}..{end}, where it must lie")]
     Bounds {
-        /// What lies there.
+        /// The item with this range.
         what: String,
         /// Its start.
         offset: u64,
         /// Its length.
         length: u64,
-        /// The first byte it may take.
+        /// The first allowed byte.
         first: u64,
-        /// The end of what it may take.
+        /// The end of the allowed bytes.
         end: u64,
     },
-    /// A start that is not a multiple of what it must be.
+    /// A range does not start at a multiple of its alignment.
     #[error("{what} at {offset} is not aligned to {alignment} bytes")]
     Alignment {
-        /// What lies there.
+        /// The item with this range.
         what: String,
         /// Its start.
         offset: u64,
-        /// What it must be a multiple of.
+        /// The required alignment.
         alignment: u64,
     },
-    /// A role that this program does not know.
+    /// A role that is not supported.
     #[error("weight `{weight}` has the unknown role \"{found}\", known are {known}")]
     UnknownRole {
         /// The weight, with its component.
         weight: String,
         /// The role in the file, shortened and escaped.
         found: String,
-        /// The roles this program knows.
+        /// The supported roles.
         known: String,
     },
-    /// A type that this program does not know.
+    /// A type that is not supported.
     #[error("weight `{weight}` has the unknown type \"{found}\", known are {known}: a newer sdq may read it")]
     UnknownType {
         /// The weight, with its component.
         weight: String,
         /// The type in the file, shortened and escaped.
         found: String,
-        /// The types this program knows.
+        /// The supported types.
         known: String,
     },
-    /// A shape or type that its role does not have, or a size that overflows.
+    /// The role does not allow this shape or type, or a size overflows.
     #[error(
         "weight `{weight}` of role {role}, type {weight_type} and shape {shape} cannot be",
         role = role.name(), weight_type = weight_type.name()
@@ -150,27 +150,27 @@ pub enum SdqProblem {
         /// Its shape, shortened.
         shape: String,
     },
-    /// A weight's parts are not those of its type.
+    /// A weight does not have the parts of its type.
     #[error("weight `{weight}` has the parts {found}, expected {expected}")]
     Parts {
         /// The weight, with its component.
         weight: String,
-        /// Names of the parts its type has.
+        /// Names of the parts of its type.
         expected: String,
         /// Names in the file, shortened and escaped.
         found: String,
     },
-    /// A weight's byte count is not what its role, type and shape ask for.
+    /// The number of bytes of a weight does not match its role, type and shape.
     #[error("weight `{weight}` has {found} bytes, expected {expected}")]
     WeightLength {
         /// The weight, with its component.
         weight: String,
-        /// What it should have.
+        /// The required number.
         expected: u64,
-        /// What it has.
+        /// The actual number.
         found: u64,
     },
-    /// The model reads a weight that the file lacks.
+    /// The model reads a weight that is missing in the file.
     #[error("weight `{weight}` is missing")]
     MissingWeight {
         /// The weight, with its component.

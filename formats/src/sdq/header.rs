@@ -5,19 +5,19 @@ use byteorder::{ByteOrder, LittleEndian};
 use super::error::SdqProblem;
 use crate::sniff::FileKind;
 
-/// The first eight bytes. Like PNG's, they show when a transfer has stripped the eighth bit or changed line ends.
+/// The first eight bytes. Like PNG's, they reveal transfers that strip the eighth bit or change line ends.
 pub const MAGIC: [u8; 8] = *b"\x89SDQ\r\n\x1a\n";
 
-/// The version of the format that is written, and the only one that is read.
+/// The version of the format that is written, and the only one that can be read.
 pub const VERSION: u32 = 1;
 
-/// Bytes in the header.
+/// Length of the header in bytes.
 pub(super) const HEADER_LEN: usize = 64;
 
-/// Longest table of contents, in bytes. SDXL, with 2,600 weights, needs half a megabyte.
+/// Maximum length of the table of contents, in bytes. SDXL, with 2,600 weights, needs half a megabyte.
 const MAX_TABLE_LEN: u64 = 8 * 1024 * 1024;
 
-/// Where the file and its table end, and how to tell that the table is whole.
+/// Lengths and offsets of file and table, and the table's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// Length of the whole file.
@@ -31,7 +31,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Reads and checks the header of a file that has the given bytes.
+    /// Parses and checks the header of a file with the given bytes.
     pub(super) fn parse(file: &[u8]) -> Result<Header, SdqProblem> {
         if !file.starts_with(&MAGIC) {
             return Err(SdqProblem::NotSdq(FileKind::of(file)));
@@ -39,7 +39,7 @@ impl Header {
         let Some(header) = file.get(..HEADER_LEN) else {
             return Err(SdqProblem::FileLength { expected: HEADER_LEN as u64, found: file.len() as u64 });
         };
-        // The version comes first: what follows is laid out as it says.
+        // The version is checked first: it determines the layout of the rest.
         let version = LittleEndian::read_u32(&header[8..12]);
         if version != VERSION {
             return Err(SdqProblem::Version { expected: VERSION, found: version });
@@ -70,7 +70,7 @@ impl Header {
         Ok(parsed)
     }
 
-    /// The header as it stands in the file. Refuses a table that [`Header::parse`] would refuse.
+    /// The header's bytes in the file. Refuses a table that [`Header::parse`] would refuse.
     pub(super) fn to_bytes(self) -> Result<[u8; HEADER_LEN], SdqProblem> {
         if self.table_len > MAX_TABLE_LEN {
             return Err(SdqProblem::TableBounds { offset: self.table_offset, length: self.table_len });

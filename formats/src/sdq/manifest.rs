@@ -1,4 +1,4 @@
-//! What the model is and where it comes from.
+//! The description of a model and its origin.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -6,12 +6,13 @@ use serde_json::Value;
 use super::error::SdqProblem;
 use crate::names::{is_printable, is_relative_path, quote};
 
-/// What the model is and where it comes from. Holds no date and no absolute path: the same input gives the same file.
+/// The description of a model and its origin. Contains no date and no absolute path: the same input gives the
+/// same file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// Name of the model, for people. This and the other texts are printable.
+    /// Name of the model, for display. This and the other texts are printable.
     pub name: String,
-    /// What it draws, in a sentence or two; may be empty.
+    /// Description of the pictures that it draws, in a sentence or two; may be empty.
     #[serde(default)]
     pub description: String,
     /// Licence of the weights: an SPDX identifier or a short statement; may be empty. The full text is the embedded
@@ -20,15 +21,15 @@ pub struct Manifest {
     pub license: String,
     /// The diffusers class of the pipeline: `StableDiffusionPipeline`.
     pub pipeline_class: String,
-    /// Program and version that wrote the file: `sdq 0.1.0`.
+    /// Program and version that wrote the file, such as `sdq 0.1.0`.
     pub converter: String,
-    /// What to use where the user does not say: an object with any of `width`, `height` (pixels), `steps`,
+    /// Defaults where the user sets no value: an object with any of `width`, `height` (pixels), `steps`,
     /// `scheduler` (name), `guidance_scale`.
     pub defaults: Value,
     /// The files it was converted from.
     #[serde(default)]
     pub sources: Vec<Source>,
-    /// How the weights were quantized; absent where none were.
+    /// How the weights were quantized; absent if none were.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quantization: Option<Quantization>,
 }
@@ -38,15 +39,15 @@ pub struct Manifest {
 pub struct Quantization {
     /// The recipe of each component, such as `unet: q4`.
     pub recipes: Vec<String>,
-    /// Rules that went before the recipes, first match first, such as `attn2=q8`.
+    /// Rules that take precedence over the recipes, first match first, such as `attn2=q8`.
     #[serde(default)]
     pub rules: Vec<String>,
-    /// Prompts whose activations weighted the error; zero where none did.
+    /// Number of prompts whose activations weighted the error; zero if there were none.
     #[serde(default)]
     pub calibration_prompts: usize,
 }
 
-/// One file that a model was converted from.
+/// A file that a model was converted from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Source {
     /// Path inside the model directory, `/` between its parts.
@@ -58,7 +59,8 @@ pub struct Source {
 }
 
 impl Manifest {
-    /// The manifest of a file whose weights are those of no published model: no pipeline, no sources, no defaults.
+    /// The manifest of a file whose weights do not belong to a published model: no pipeline, no sources, no
+    /// defaults.
     pub fn of_no_model(name: &str, converter: &str) -> Manifest {
         Manifest {
             name: name.to_owned(),
@@ -72,7 +74,7 @@ impl Manifest {
         }
     }
 
-    /// Checks what the types do not: both the reader and the writer call it.
+    /// Checks properties that the types do not ensure: both the reader and the writer call it.
     pub(super) fn check(&self) -> Result<(), SdqProblem> {
         let Manifest {
             name,

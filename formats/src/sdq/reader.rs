@@ -1,4 +1,4 @@
-//! Opening a file and handing out its parts.
+//! Opens a file and gives access to its parts.
 
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -16,7 +16,7 @@ use crate::mmap::{ALIGNMENT, Bytes};
 use crate::names::{is_printable, is_relative_path, json_reason, quote};
 use crate::weight::{WeightRole, WeightSpec, WeightType};
 
-/// An open `.sdq` file, checked as far as its table of contents goes.
+/// An open `.sdq` file. Everything except the contents of weights has been checked.
 #[derive(Debug)]
 pub struct SdqFile {
     path: PathBuf,
@@ -35,7 +35,7 @@ struct StoredComponent {
     by_name: HashMap<String, usize>,
 }
 
-/// A weight whose parts' ranges, lengths and alignments have been checked.
+/// A weight whose ranges, lengths and alignments have been checked.
 #[derive(Debug)]
 struct StoredWeight {
     spec: WeightSpec,
@@ -52,11 +52,11 @@ struct StoredPart {
 }
 
 impl SdqFile {
-    /// Maps the file at `path` and checks its header, table of contents and embedded texts. Costs milliseconds
-    /// whatever the file's size: weights are not touched.
+    /// Maps the file at `path` and checks its header, table of contents and embedded texts. Takes
+    /// milliseconds for any size of file: weights are not read.
     ///
     /// # Errors
-    /// When the file cannot be read or anything in it is not as the format wants it.
+    /// When the file cannot be read or violates the format.
     pub fn open(path: impl AsRef<Path>) -> Result<SdqFile, SdqError> {
         let path = path.as_ref();
         let bytes = Bytes::map(path).map_err(|error| SdqError::new(path, error))?;
@@ -71,7 +71,7 @@ impl SdqFile {
         SdqFile::from_bytes(Bytes::from_static(bytes), Path::new("built-in model"))
     }
 
-    /// Reads a file whose bytes are at hand; `label` stands for its path in errors.
+    /// Reads a file from `bytes`; `label` is used instead of its path in errors.
     ///
     /// # Errors
     /// As for [`SdqFile::open`].
@@ -85,14 +85,15 @@ impl SdqFile {
             let alignment = ALIGNMENT as u64;
             return Err(SdqProblem::Alignment { what: "the file in memory".into(), offset: 0, alignment });
         }
-        // The header check made table_offset..file_len a range of `bytes`. The copy is what gets checked and parsed.
+        // The header check has made sure that table_offset..file_len is a range of `bytes`. The copy is
+        // checked and parsed.
         let table_bytes = bytes[header.table_offset as usize..].to_vec();
         check_crc("the table of contents", header.table_crc32, &table_bytes)?;
         let table: Table =
             serde_json::from_slice(&table_bytes).map_err(|error| SdqProblem::Json(json_reason(&error)))?;
         table.manifest.check()?;
 
-        // Everything lies in table order, so one cursor rules out overlaps.
+        // Everything is in table order, so a single cursor rules out overlaps.
         let mut cursor = super::header::HEADER_LEN as u64;
         let mut components: Vec<StoredComponent> = Vec::new();
         let mut names = HashSet::new();
@@ -127,8 +128,8 @@ impl SdqFile {
         &self.path
     }
 
-    /// The checksum of the table of contents, which holds those of all weights and texts: files that differ anywhere
-    /// differ here, but for one in four billion.
+    /// The checksum of the table of contents, which contains those of all weights and texts: two different
+    /// files have the same checksum with a probability of one in four billion.
     pub fn fingerprint(&self) -> u32 {
         self.fingerprint
     }
@@ -194,11 +195,11 @@ impl<'a> Component<'a> {
         Some(Weight::new(self.file, self.stored, &self.stored.weights[index]))
     }
 
-    /// Checks that the component holds exactly the weights in `specs`, in any order.
+    /// Checks that the component contains exactly the weights in `specs`, in any order.
     ///
     /// # Errors
-    /// Names the first weight that is missing or has another role or shape, else the first that the model does not
-    /// read.
+    /// Names the first weight that is missing or has another role or shape, otherwise the first that the
+    /// model does not read.
     pub fn check(&self, specs: &[WeightSpec]) -> Result<(), SdqError> {
         self.compare(specs).map_err(|problem| SdqError::new(&self.file.path, problem))
     }
@@ -231,14 +232,15 @@ impl<'a> Component<'a> {
     }
 }
 
-/// A weight in the file, packed as [`crate::layout`] says.
+/// A weight in the file, packed according to [`crate::layout`].
 #[derive(Clone, Copy, Debug)]
 pub struct Weight<'a> {
     /// Name, role and logical shape.
     pub spec: &'a WeightSpec,
     /// Number format of the elements.
     pub weight_type: WeightType,
-    /// The packed elements, each part starting at a multiple of 64; of the lengths in [`layout::stored_parts`].
+    /// The packed elements. Each part starts at a multiple of 64 and has the length in
+    /// [`layout::stored_parts`].
     pub data: WeightData<'a>,
     file: &'a SdqFile,
     component: &'a str,
@@ -263,7 +265,7 @@ impl<'a> Weight<'a> {
         self.stored.parts.iter().map(|part| part.range.len()).sum()
     }
 
-    /// Root of the squared error over the squared values, against the source, where the converter measured it.
+    /// Root of the squared error divided by the squared values of the source, if the converter measured it.
     pub fn relative_error(&self) -> Option<f64> {
         self.stored.relative_error
     }
@@ -290,8 +292,8 @@ fn check_crc(what: &str, expected: u32, bytes: &[u8]) -> Result<(), SdqProblem> 
     Ok(())
 }
 
-/// Takes `offset..offset + length` out of `cursor..end` and moves the cursor behind it. The range fits `usize`,
-/// because it lies in the file and the file lies in memory.
+/// Takes `offset..offset + length` out of `cursor..end` and moves the cursor to its end. The range fits
+/// `usize`, because it is in the file and the file is in memory.
 fn take(
     what: impl Fn() -> String,
     (offset, length): (u64, u64),

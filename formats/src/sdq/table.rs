@@ -1,4 +1,4 @@
-//! The table of contents as it stands in the file: plain data, not yet trusted. The reader checks every field.
+//! The table of contents in its stored form: unchecked data. The reader checks every field.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,7 +23,7 @@ pub(super) struct ComponentEntry {
     pub(super) weights: Vec<WeightEntry>,
 }
 
-/// A weight. How its parts are to be read follows from its type.
+/// A weight. Its type determines how its parts are read.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct WeightEntry {
     pub(super) name: String,

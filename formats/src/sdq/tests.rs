@@ -1,4 +1,4 @@
-//! The reader against everything that a file can have wrong, starting from files of the writer.
+//! The reader with every possible fault of a file, starting from files of the writer.
 
 use std::fs;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn sample() -> Vec<u8> {
     fs::read(path).unwrap()
 }
 
-/// Where the elements lie in memory.
+/// The address of the elements in memory.
 fn address(data: &WeightData) -> usize {
     match data {
         WeightData::F32(values) => values.as_ptr().addr(),
@@ -96,7 +96,7 @@ fn with_table(file: &[u8], table: &[u8]) -> Vec<u8> {
     changed
 }
 
-/// What the reader says about the sample after a change to its table of contents.
+/// The reader's error for the sample after a change to its table of contents.
 fn refused(change: impl Fn(&mut Value)) -> SdqProblem {
     let file = sample();
     let mut table: Value =
@@ -141,7 +141,8 @@ fn what_was_written_is_read() {
     assert!(file.component("text_encoder").is_none());
 }
 
-/// The example of `docs/format.md`, byte for byte: reader and writer could agree on something else.
+/// The example of `docs/format.md`, byte for byte: without it, reader and writer could agree on another
+/// format.
 #[test]
 fn the_file_is_laid_out_as_documented() {
     let folder = tempfile::tempdir().unwrap();
@@ -184,7 +185,7 @@ fn the_file_is_laid_out_as_documented() {
     assert!(file[44..60].iter().chain(&file[64..65536]).all(|&byte| byte == 0));
     assert_eq!(file[60..64], 0xde835c79u32.to_le_bytes());
     assert_eq!(file[65536..65544], [0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0]);
-    // One panel: input 0 of 16 features, of which one exists, then input 1.
+    // One panel: 16 features of input 0, of which only one exists, then input 1.
     assert_eq!(file[65600..65602], [0, 0x3c]);
     assert_eq!(file[65632..65634], [0, 0xc0]);
     assert_eq!(file[65664..65668], *b"CC0\n");
@@ -364,7 +365,7 @@ fn rejects_shapes_that_do_not_fit_role_and_type() {
 #[test]
 fn rejects_lengths_that_do_not_fit_the_shape() {
     let problem = refused_weight(|w| w["shape"] = json!([17, 3, 3, 3]));
-    // 17 channels take two panels of 16: 2 * 16 * 27 elements of 2 bytes, stored are 18 for 27.
+    // 17 channels take two panels of 16: 2 * 16 * 27 elements of 2 bytes, instead of those for 18.
     assert!(matches!(problem, SdqProblem::WeightLength { expected: 1728, found: 1152, .. }), "{problem}");
     let problem = refused_weight(|w| w["type"] = json!("f32"));
     assert!(matches!(problem, SdqProblem::WeightLength { expected: 2304, found: 1152, .. }), "{problem}");
@@ -385,8 +386,8 @@ fn rejects_ranges_out_of_bounds_overlapping_or_out_of_order() {
     let bounds = |problem: SdqProblem| {
         assert!(matches!(problem, SdqProblem::Bounds { .. }), "{problem}");
     };
-    // A component over the header, behind the table, wrapping around; two in the same place; a weight outside of its
-    // section, over its neighbour, wrapping around; a text over a component.
+    // A component over the header, after the table, wrapping around; two in the same place; a weight outside
+    // its section, over its neighbour, wrapping around; a text over a component.
     bounds(refused(|t| t["components"][0]["offset"] = json!(0)));
     bounds(refused(|t| t["components"][0]["length"] = json!(1u64 << 40)));
     bounds(refused(|t| t["components"][0]["length"] = json!(u64::MAX)));
@@ -508,7 +509,7 @@ fn the_writer_refuses_what_the_reader_would() {
     drop((empty, writer));
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 
-    // After refusals the writer is still in order: what was accepted is read back.
+    // After errors the writer is still usable: the accepted weights are read back.
     let mut writer = start();
     let _ = writer.append(&vector, WeightType::F32, &[f32::NAN, 0.0]);
     writer.append(&vector, WeightType::F32, &[1.0, 2.0]).unwrap();
@@ -517,7 +518,7 @@ fn the_writer_refuses_what_the_reader_would() {
     file.component("unet").unwrap().weight("w").unwrap().verify().unwrap();
 }
 
-/// A weight of any role and type, with bytes in its parts that mean something but were never numbers.
+/// A weight of any role and type, with arbitrary valid bytes in its parts.
 fn any_weight() -> impl Strategy<Value = (WeightSpec, WeightType, Encoded)> {
     let (role, weight_type) =
         (prop::sample::select(WeightRole::ALL.to_vec()), prop::sample::select(WeightType::ALL.to_vec()));
@@ -580,7 +581,7 @@ proptest! {
         }
     }
 
-    /// Bytes changed anywhere in the table, sealed again, so that the checks behind the checksums are reached.
+    /// Bytes changed anywhere in the table, with valid checksums, so that the checks after these are reached.
     #[test]
     fn a_mutated_table_never_panics(
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
@@ -589,7 +590,7 @@ proptest! {
         let mut table = file[LittleEndian::read_u64(&file[24..32]) as usize..].to_vec();
         for (index, byte) in changes {
             let at = index.index(table.len());
-            // Digits for digits: otherwise nearly every change only breaks the JSON.
+            // Digits are replaced by digits: otherwise nearly every change would only break the JSON.
             table[at] = if table[at].is_ascii_digit() { b'0' + byte % 10 } else { byte };
         }
         if let Ok(file) = parse(&with_table(&file, &table)) {

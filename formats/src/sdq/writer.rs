@@ -1,4 +1,5 @@
-//! Writing a file weight by weight: no more than one weight is in memory, and the file appears only when it is whole.
+//! Writes a file weight by weight: no more than one weight is in memory, and the file appears only when it is
+//! complete.
 
 use std::collections::HashSet;
 use std::io::{BufWriter, Seek, SeekFrom, Write};
@@ -16,17 +17,17 @@ use crate::layout;
 use crate::names::{is_printable, is_relative_path, quote};
 use crate::weight::{WeightSpec, WeightType};
 
-/// A weight as it goes into a file.
+/// A weight in its stored form.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     /// The bytes of each part, in the order of [`layout::stored_parts`].
     pub parts: Vec<Vec<u8>>,
-    /// Root of the squared error over the squared values, where a quantizer measured it.
+    /// Root of the squared error divided by the squared values, if a quantizer measured it.
     pub relative_error: Option<f64>,
 }
 
-/// An `.sdq` file under construction. It stands beside its destination until [`SdqWriter::finish`]; dropping the
-/// writer leaves nothing. The same calls write the same bytes.
+/// An `.sdq` file under construction. It is a temporary file in the destination's folder until
+/// [`SdqWriter::finish`]; dropping the writer removes it. The same calls write the same bytes.
 #[derive(Debug)]
 pub struct SdqWriter {
     path: PathBuf,
@@ -34,7 +35,7 @@ pub struct SdqWriter {
     /// Bytes written so far.
     position: u64,
     table: Table,
-    /// Contents of `table.texts`, written behind the last component.
+    /// Contents of `table.texts`, written after the last component.
     texts: Vec<String>,
     /// Names of the weights in the current component.
     weight_names: HashSet<String>,
@@ -44,13 +45,13 @@ impl SdqWriter {
     /// Starts a file that will become `path`.
     ///
     /// # Errors
-    /// When the folder cannot be written or the manifest is one that the reader would refuse.
+    /// When the folder cannot be written or the reader would refuse the manifest.
     pub fn create(path: impl AsRef<Path>, manifest: Manifest) -> Result<SdqWriter, SdqError> {
         let path = path.as_ref();
         let start = || {
             manifest.check()?;
             let mut file = BufWriter::with_capacity(1 << 16, AtomicFile::create(path)?);
-            // The header takes its place in the end, when the length is known.
+            // The header is written at the end, when the length is known.
             file.write_all(&[0; HEADER_LEN])?;
             Ok(file)
         };
@@ -65,10 +66,10 @@ impl SdqWriter {
         })
     }
 
-    /// Sets the manifest's `sources`, which may take as long to hash as the weights take to write.
+    /// Sets the manifest's `sources`, whose hashes may take as long as writing the weights.
     ///
     /// # Errors
-    /// When they are ones that the reader would refuse.
+    /// When the reader would refuse them.
     pub fn set_sources(&mut self, sources: Vec<Source>) -> Result<(), SdqError> {
         self.table.manifest.sources = sources;
         self.table.manifest.check().map_err(|problem| SdqError::new(&self.path, problem))
@@ -77,7 +78,7 @@ impl SdqWriter {
     /// Starts the section of a component. `config` is its `config.json`.
     ///
     /// # Errors
-    /// When the name is taken, `config` is not an object, or the disk is full.
+    /// When the name is already in use, `config` is not an object, or the disk is full.
     pub fn begin_component(&mut self, name: &str, config: Value) -> Result<(), SdqError> {
         self.try_begin_component(name, config).map_err(|problem| SdqError::new(&self.path, problem))
     }
@@ -99,12 +100,12 @@ impl SdqWriter {
         Ok(())
     }
 
-    /// Packs `values` (row-major, the shape in `spec`) and appends them to the current component as `weight_type`.
-    /// Append weights in the order in which the model reads them.
+    /// Packs `values` (row-major, the shape in `spec`) and appends them to the current component as
+    /// `weight_type`. Weights must be appended in the order in which the model reads them.
     ///
     /// # Errors
-    /// When the values do not fit `spec`, a value is not finite or too large for `weight_type`, the name is taken,
-    /// no component was begun, or the disk is full.
+    /// When the values do not fit `spec`, a value is not finite or too large for `weight_type`, the name is
+    /// already in use, no component was begun, or the disk is full.
     pub fn append(
         &mut self,
         spec: &WeightSpec,
@@ -119,8 +120,8 @@ impl SdqWriter {
     /// Appends a weight that is already packed.
     ///
     /// # Errors
-    /// When the parts have other lengths than `spec` asks for, the name is taken, no component was begun, or the disk
-    /// is full.
+    /// When the lengths of the parts do not match `spec`, the name is already in use, no component was begun,
+    /// or the disk is full.
     pub fn append_encoded(
         &mut self,
         spec: &WeightSpec,
@@ -180,11 +181,11 @@ impl SdqWriter {
         Ok(())
     }
 
-    /// Embeds a text file. `name` is a relative path with `/` between its parts. Texts may be added at any time; they
-    /// are kept in memory until [`SdqWriter::finish`].
+    /// Embeds a text file. `name` is a relative path with `/` between its parts. Texts may be added at any
+    /// time; they are kept in memory until [`SdqWriter::finish`].
     ///
     /// # Errors
-    /// When the name is taken or would leave its folder.
+    /// When the name is already in use or would lead out of its folder.
     pub fn add_text(&mut self, name: &str, text: &str) -> Result<(), SdqError> {
         let refuse = |problem| Err(SdqError::new(&self.path, problem));
         if !is_relative_path(name) {
@@ -199,10 +200,11 @@ impl SdqWriter {
         Ok(())
     }
 
-    /// Writes texts, table and header and gives the file its name. Returns its length in bytes.
+    /// Writes texts, table and header and renames the file. Returns its length in bytes.
     ///
     /// # Errors
-    /// When the disk is full, the table is longer than the reader accepts, or the destination cannot be replaced.
+    /// When the disk is full, the table is longer than the reader accepts, or the destination cannot be
+    /// replaced.
     pub fn finish(mut self) -> Result<u64, SdqError> {
         let path = std::mem::take(&mut self.path);
         self.try_finish().map_err(|problem| SdqError::new(&path, problem))

@@ -1,4 +1,4 @@
-//! Every type of value, every number format, and the first number on the wrong side of each bound.
+//! Every type of value, every number format, and the first invalid number past each bound.
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn arrays_are_kept_up_to_sixty_four_members() {
     assert_eq!(members, vec![MetadataValue::Integer(9); 64]);
     let long = value(9, &array(0, 65, &[9; 65]));
     assert_eq!((long.to_text().as_str(), &long), ("an array of 65", &MetadataValue::Long(65)));
-    // What follows an array is read from where it ends, whether it is kept or not.
+    // The value after an array is read from the array's end, whether the array is kept or not.
     for len in [64, 65] {
         let texts = array(8, len, &text("word").repeat(len as usize));
         let file = File::new().key("words", 9, &texts).key("after", 0, &[5]).bytes();
@@ -89,7 +89,7 @@ fn versions_two_and_three_have_the_same_layout() {
     assert_eq!(open(&file).unwrap().tensors().count(), 2);
 }
 
-/// Numbers of ggml's formats with elements and bytes of a block, by its `ggml.h` and `ggml-common.h`.
+/// Numbers of ggml's formats, with elements and bytes of a block, from its `ggml.h` and `ggml-common.h`.
 const FORMATS: [(u32, &str, u64, usize); 20] = [
     (0, "F32", 1, 4),
     (1, "F16", 1, 2),
@@ -127,11 +127,11 @@ fn number_formats_have_ggmls_numbers_and_sizes() {
         let tensor = file.tensors().next().unwrap();
         assert_eq!((tensor.dtype.name(), tensor.bytes.len()), (name, 6 * bytes));
         assert_eq!(tensor.shape, [2, 3 * elements as usize]);
-        // A byte less than its blocks take.
+        // One byte less than its blocks need.
         let message = refused(&with(vec![3 * elements, 2], number, 6 * bytes - 1).bytes());
         let (end, len) = (6 * bytes, 6 * bytes - 1);
         assert_eq!(message, format!("tensor `w` is at 0..{end} of {len} bytes of data"));
-        // Rows of whole blocks: not their number counts, but each one's length.
+        // Every row must have whole blocks, not only the tensor.
         if elements > 1 {
             let message = refused(&with(vec![elements / 2, 2], number, 6 * bytes).bytes());
             let shape = [2, elements / 2];
@@ -164,7 +164,7 @@ fn up_to_eight_dimensions_are_read() {
 fn tensors_begin_where_the_alignment_says() {
     for alignment in [1u32, 8, 32, 1024] {
         let mut file = with(vec![4], 24, 0).key("general.alignment", 4, &alignment.to_le_bytes()).bytes();
-        // The helper pads to 32 bytes: take that off again.
+        // The helper pads to 32 bytes; this removes the padding.
         let header = 8 + 16 + (8 + 17 + 4 + 4) + (8 + 1 + 4 + 8 + 4 + 8);
         file.truncate(header);
         file.resize(header.next_multiple_of(alignment as usize), 0);
@@ -201,7 +201,7 @@ fn a_noted_shape_replaces_that_of_a_flattened_convolution() {
             format!("tensor `w` has the shape [6, 4]: its original shape is noted as {shown}")
         );
     }
-    // A product that overflows is not 24, whatever is left of it.
+    // A product that overflows is not 24, even if its low bits are.
     let wide = array(10, 3, &[1u64 << 63, 2, 24].map(u64::to_le_bytes).concat());
     let message = refused(&with(vec![4, 6], 24, 24).key("comfy.gguf.orig_shape.w", 9, &wide).bytes());
     assert!(message.ends_with("noted as [9223372036854775808, 2, 24]"), "{message}");
@@ -231,7 +231,7 @@ fn counts_are_compared_with_what_is_left_of_the_file() {
         file.resize(file.len() + left, 0);
         refused(&file)
     };
-    // A key takes 13 bytes at least, a tensor 24.
+    // A key takes at least 13 bytes, a tensor 24.
     assert_eq!(counted(0, 3, 38), "3 keys, for which the file is too short");
     assert_ne!(counted(0, 3, 39), "3 keys, for which the file is too short");
     assert_eq!(counted(2, 0, 47), "2 tensors, for which the file is too short");

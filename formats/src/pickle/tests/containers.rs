@@ -1,4 +1,5 @@
-//! What is around the pickle: zip archives of every form, the layout of before 1.6, and the bytes of tensors in either.
+//! The containers of pickles: zip archives of every form, the layout from before 1.6, and the bytes of
+//! tensors in either.
 
 use proptest::prelude::*;
 
@@ -9,7 +10,7 @@ fn floats(count: usize) -> Vec<u8> {
     (0..count).flat_map(|i| (i as f32).to_le_bytes()).collect()
 }
 
-/// An archive with the tensor `w` of a storage of `count` floats that count up from zero.
+/// An archive with the tensor `w` of a storage of `count` floats with the values 0, 1, 2, ….
 fn with_view(count: usize, offset: i32, shape: &[i32], strides: &[i32]) -> Vec<u8> {
     let tensor = view(storage("FloatStorage", "0", count as i32), offset, shape, strides);
     archive(&[("m/data.pkl", &pickle(&dict(&[("w", tensor)]))), ("m/data/0", &floats(count))])
@@ -25,7 +26,7 @@ fn transposed_and_cut_tensors_are_put_in_order() {
     assert_eq!(numbers(&with_view(6, 0, &[3, 2], &[1, 3])), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
     assert_eq!(numbers(&with_view(6, 1, &[2, 2], &[3, 1])), [1.0, 2.0, 4.0, 5.0]);
     assert_eq!(numbers(&with_view(6, 2, &[3], &[0])), [2.0; 3]);
-    // The step of a dimension of one does not matter, nor does any of an empty tensor.
+    // The stride of a dimension of size one does not matter, nor do those of an empty tensor.
     assert_eq!(numbers(&with_view(6, 4, &[1, 2], &[77, 1])), [4.0, 5.0]);
     assert!(numbers(&with_view(6, 6, &[0, 2], &[9, 9])).is_empty());
 }
@@ -39,7 +40,7 @@ proptest! {
         for &(side, stride) in &sides {
             places = places.iter().flat_map(|&at| (0..side).map(move |i| at + i * stride)).collect();
         }
-        // As long as the tensor reaches, but not shorter than what it repeats.
+        // As long as the tensor reaches, but at least as long as its number of elements.
         let count = (places.iter().max().unwrap() + 1).max(places.len());
         let [shape, strides] = [0, 1].map(|which| {
             sides.iter().map(|&(side, stride)| [side, stride][which] as i32).collect::<Vec<_>>()
@@ -51,7 +52,7 @@ proptest! {
 
 #[test]
 fn transposed_views_take_no_more_memory_than_the_file() {
-    // Each takes as much as the storage; the file is a little longer than one storage.
+    // Each takes as many bytes as the storage; the file is a little longer than one storage.
     let transposed = || view(storage("FloatStorage", "0", 4096), 0, &[64, 64], &[1, 64]);
     let file = |names: &[&str]| {
         let tensors: Vec<_> = names.iter().map(|&name| (name, transposed())).collect();
@@ -94,7 +95,7 @@ fn an_archive_may_have_its_pickle_in_no_folder() {
     assert_eq!(message, "it lacks data.pkl, so PyTorch did not write it");
 }
 
-/// The archive of [`good`] with all lengths and places in zip64 fields, and other extra fields before them.
+/// The archive of [`good`] with all lengths and offsets in zip64 fields, and other extra fields before them.
 fn in_zip64() -> Vec<u8> {
     let root = pickle(&dict(&[("w", number(1))]));
     let entries: [(&str, Vec<u8>); 2] = [("m/data.pkl", root), ("m/data/0", floats(4))];
@@ -131,7 +132,7 @@ fn archives_of_more_than_four_gigabytes_are_read_by_their_wide_numbers() {
     let at = without.windows(4).rposition(|window| window == [1, 0, 24, 0]).unwrap();
     without[at] = 2;
     assert_eq!(refused(&without), "not a PyTorch archive: an entry lacks its zip64 lengths");
-    // The end record's place points at something else.
+    // The end record's offset points at something else.
     let mut moved = file.clone();
     let at = moved.windows(4).rposition(|window| window == b"PK\x06\x07").unwrap();
     moved[at + 8] ^= 1;
@@ -164,7 +165,7 @@ fn entries_that_contradict_themselves_are_refused() {
     assert!(edited(28, &[0xFF, 0xFF]).starts_with("truncated: an entry's name needs byte"));
 }
 
-/// PyTorch's layout of before 1.6 with the given pickles, numbers of elements and storages.
+/// PyTorch's layout from before 1.6 with the given pickles, numbers of elements and storages.
 fn legacy(root: &[u8], keys: &[u8], storages: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.";
     let protocol = pickle(b"M\xe9\x03");

@@ -1,11 +1,12 @@
-//! Opcode by opcode: what each leaves on the stack, by CPython's `pickletools`, and where the machine stops.
+//! Opcode by opcode: the value that each pushes, according to CPython's `pickletools`, and the errors of the
+//! machine.
 
 use super::super::PickleProblem;
 use super::super::globals::{self, Global};
 use super::super::machine::{self, Id, Value, Values};
 use crate::dtype::DType;
 
-/// A value as Python would write it; `?` for what is not kept, `@` before the words of a storage.
+/// A value in Python's notation; `?` for values that are not kept, `@` before the tuple of a storage.
 fn shown(values: &Values<'_>, id: Id) -> String {
     let all = |ids: &[Id]| ids.iter().map(|&id| shown(values, id)).collect::<Vec<_>>().join(", ");
     match values.get(id) {
@@ -28,7 +29,7 @@ fn shown(values: &Values<'_>, id: Id) -> String {
     }
 }
 
-/// Pickles, and what they stand for.
+/// Pickles, and the values that they describe.
 const PICKLES: [(&[u8], &str); 75] = [
     // Numbers.
     (b"N.", "None"),
@@ -98,7 +99,7 @@ const PICKLES: [(&[u8], &str); 75] = [
     (b"K\x01p5\n0g5\n.", "1"),
     (b"K\x01r\x05\0\0\x010j\x05\0\0\x01.", "1"),
     (b"K\x01\x94K\x02\x94h\x01h\0\x86.", "(2, 1)"),
-    // A list that is written down before its members come.
+    // A list that is stored in the memo before its elements are added.
     (b"]q\0K\x01a0h\0.", "[1]"),
     // Classes and calls.
     (b"ctorch\nSize\n.", "<torch.Size>"),
@@ -255,7 +256,7 @@ fn storages_and_number_formats_have_the_names_that_torch_gives_them() {
             assert_eq!(format("numpy", name), None, "{name}");
         }
     }
-    // PyTorch's other formats of eight bits have another bias or no zero with a sign.
+    // PyTorch's other formats of eight bits have another bias or no negative zero.
     for name in ["float8_e4m3fnuz", "float8_e5m2fnuz", "complex64", "qint8"] {
         assert_eq!(format("torch", name), None, "{name}");
     }

@@ -1,4 +1,4 @@
-//! Which tensors a pickle holds, under which names, and which notes stand beside them.
+//! The tensors in a pickle, their names, and the notes beside them.
 
 use super::pickler::{call, dict, global, int, ints, list, number, pickle, storage, text, tuple, view};
 use super::{archive, open, refused};
@@ -33,17 +33,17 @@ fn names_are_the_keys_on_the_way_joined_by_dots() {
 fn a_wrapper_is_no_part_of_the_names() {
     let weights = || dict(&[("w", number(1))]);
     for (value, expected) in [
-        // Beside `state_dict` all is left out.
+        // Everything beside `state_dict` is ignored.
         (dict(&[("state_dict", weights()), ("optimizer", weights())]), &["w"][..]),
-        // The other wrappers only when they hold everything.
+        // The other wrappers count only if they contain everything.
         (dict(&[("model", weights())]), &["w"]),
         (dict(&[("module", weights())]), &["w"]),
         (dict(&[("params", weights())]), &["w"]),
         (dict(&[("model", weights()), ("other", weights())]), &["model.w", "other.w"]),
         (dict(&[("model.diffusion_model.w", number(0))]), &["model.diffusion_model.w"]),
-        // One wrapper is taken off, not two.
+        // Only one wrapper is removed.
         (dict(&[("state_dict", dict(&[("model", weights())]))]), &["model.w"]),
-        // The dot belongs to the wrapper.
+        // The dot is part of the wrapper.
         (dict(&[("models", weights())]), &["models.w"]),
     ] {
         assert_eq!(names(&value), expected);
@@ -69,7 +69,7 @@ fn a_parameter_dictionary_is_looked_into() {
     let container = call("torch.nn.modules.container", "ParameterDict", &[]);
     let built = [&container[..], &state, b"b"].concat();
     assert_eq!(named(&dict(&[("embeddings", built)])), [("embeddings.p".to_owned(), 2.0)]);
-    // The state of anything else is not.
+    // The state of any other object is ignored.
     let other = [&call("argparse", "Namespace", &[])[..], &state, b"b"].concat();
     assert_eq!(names(&dict(&[("args", other), ("w", number(0))])), ["w"]);
 }
@@ -89,7 +89,7 @@ fn a_typed_tensor_has_its_own_number_format() {
     };
     let found = open(&file(&dict(&[("w", typed(global("torch", "float16")))]))).unwrap();
     let tensor = found.tensors().next().unwrap();
-    // Two halves from the second on, counted in halves.
+    // Two halves from the second on; the offset counts halves.
     assert_eq!((tensor.dtype, tensor.bytes), (DType::F16, &[0, 0, 0, 0][..]));
     assert_eq!(tensor.shape, [2]);
     for (format, reason) in [

@@ -1,4 +1,4 @@
-//! Pickles written by hand, piece by piece.
+//! Builds pickles for tests, piece by piece.
 
 /// A text, with the opcode `BINUNICODE`.
 pub(super) fn text(text: &str) -> Vec<u8> {
@@ -25,7 +25,7 @@ pub(super) fn list(members: &[Vec<u8>]) -> Vec<u8> {
     [&b"("[..], &members.concat(), b"l"].concat()
 }
 
-/// A dictionary with keys that are texts.
+/// A dictionary with text keys.
 pub(super) fn dict(pairs: &[(&str, Vec<u8>)]) -> Vec<u8> {
     let pairs: Vec<u8> = pairs.iter().flat_map(|(key, value)| [text(key), value.clone()].concat()).collect();
     [&b"}("[..], &pairs, b"u"].concat()
