@@ -1,4 +1,4 @@
-//! A model → one `.sdq` file.
+//! Conversion of a model to one `.sdq` file.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use sdq_formats::{
 
 use crate::{ComponentSource, ConvertError, ModelSource, Plan, encode};
 
-/// What becomes of one component.
+/// The plan for one component.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Part {
     /// `text_encoder`, `unet` or `vae`.
@@ -30,21 +30,21 @@ pub struct Part {
     pub weights: Vec<PlannedWeight>,
 }
 
-/// What becomes of one weight.
+/// The plan for one weight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedWeight {
-    /// As the model reads it.
+    /// Name, role and shape in which the model reads it.
     pub spec: WeightSpec,
-    /// What it is stored as.
+    /// The type in which it is stored.
     pub weight_type: WeightType,
-    /// How much an error matters in each input channel, see [`encode`].
+    /// The weight of errors in each input channel, see [`encode`].
     pub importance: Option<Vec<f32>>,
 }
 
-/// How far a conversion is.
+/// The progress of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress<'a> {
-    /// Weights written so far, all components counted.
+    /// Weights written so far, in all components.
     pub done: usize,
     /// Weights to write.
     pub total: usize,
@@ -52,26 +52,26 @@ pub struct Progress<'a> {
     pub component: &'a str,
 }
 
-/// What a conversion did.
+/// The result of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Report {
     /// Weight tensors written.
     pub weights: usize,
-    /// Numbers in them.
+    /// Number of their elements.
     pub parameters: usize,
     /// Size of the file.
     pub bytes: u64,
 }
 
-/// Converts `model` as `plan` says to a file at `output`, which appears only when it is whole. `threads` is one per
-/// core where `None`; the file does not depend on it.
+/// Converts `model` according to `plan` to a file at `output`, which appears only when it is complete.
+/// `threads` is one per core if `None`; the file does not depend on it.
 ///
-/// While one tensor is written, the next is encoded, and the sources are hashed beside both.
+/// While one tensor is written, the next is encoded, and the sources are hashed at the same time.
 ///
 /// # Errors
-/// When components, tensors or shapes are missing, surplus or wrong, or there are no weights, all checked before
-/// anything is written; when a value is not finite or too large for its type; when `output` cannot be written; when
-/// `on_progress` breaks off.
+/// When components, tensors or shapes are missing, surplus or wrong, or there are no weights, all checked
+/// before anything is written; when a value is not finite or too large for its type; when `output` cannot be
+/// written; when `on_progress` cancels.
 ///
 /// # Panics
 /// When an importance in the plan has another length than its weight has input channels.
@@ -93,11 +93,12 @@ pub fn convert(
         .map_err(|error| ConvertError::Threads(error.to_string()))?;
     let stopped = AtomicBool::new(false);
     let (hashed, sources) = sync_channel(1);
-    // A worker that has the hashing does no encoding meanwhile: there are never more threads at work than asked for.
+    // The worker that does the hashing encodes nothing in this time, so there are never more busy threads
+    // than requested.
     let report = pool.in_place_scope(|scope| {
         scope.spawn(|_| {
             let sources = model.hash_files(|| !stopped.load(Ordering::Relaxed));
-            // Nobody listens any more after an error.
+            // After an error the receiver is gone.
             let _ = hashed.send(sources);
         });
         let report = encode_and_write(&components, &pool, &mut writer, on_progress);
@@ -112,7 +113,7 @@ pub fn convert(
     Ok(Report { bytes: writer.finish()?, ..report })
 }
 
-/// Whether [`convert`] would find every tensor that `plan` asks of `model`, in its shape, and no others. Reads no weights.
+/// Checks that `model` contains every tensor of `plan` in its shape, and no others. Reads no weights.
 ///
 /// # Errors
 /// When components, tensors or shapes are missing, surplus or wrong, or there are no weights.
@@ -139,7 +140,7 @@ fn matched<'m>(model: &'m ModelSource<'_>, plan: &'m Plan) -> Result<Vec<Matched
     }
 }
 
-/// Writes all weights, one encoded while another is written. The report lacks the size of the file.
+/// Writes all weights, encoding one while another is written. The size of the file is not yet in the report.
 fn encode_and_write(
     components: &[Matched<'_>],
     pool: &ThreadPool,
@@ -147,15 +148,15 @@ fn encode_and_write(
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
     thread::scope(|scope| {
-        // Without room for one to wait in: two tensors in memory are enough.
+        // A channel without capacity, so that no more than two tensors are in memory.
         let (sender, encoded) = sync_channel(0);
         scope.spawn(move || encode_all(components, pool, &sender));
-        // By value: the encoder ends at the next tensor when nobody takes it.
+        // The receiver is passed by value: when it is dropped, the encoder stops at the next tensor.
         write_all(components, encoded, writer, on_progress)
     })
 }
 
-/// Encodes one tensor after the other and hands them on, up to the first error.
+/// Encodes one tensor after the other and sends them, up to the first error.
 fn encode_all(
     components: &[Matched<'_>],
     pool: &ThreadPool,
@@ -240,7 +241,7 @@ fn match_tensors<'m>(model: &'m ModelSource<'_>, part: &'m Part) -> Result<Match
     Ok(Matched { component, part, tensors })
 }
 
-/// A matrix may come as a 1x1 convolution: the same numbers in the same order.
+/// Whether the shapes match. A matrix may be stored as a 1x1 convolution: the same numbers in the same order.
 fn same_shape(spec: &WeightSpec, found: &[usize]) -> bool {
     match spec.role {
         WeightRole::Matrix => {

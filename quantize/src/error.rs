@@ -1,4 +1,4 @@
-//! Why a checkpoint cannot be converted.
+//! Errors of converting a checkpoint.
 
 use std::{io, path::PathBuf};
 
@@ -6,10 +6,10 @@ use sdq_formats::sdq::SdqError;
 
 use crate::EncodeError;
 
-/// Most tensor names that a message lists.
+/// Maximum number of tensor names that a message lists.
 const LISTED: usize = 5;
 
-/// A checkpoint that does not become an `.sdq` file.
+/// Errors of converting a checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum ConvertError {
     /// A file of the model cannot be read.
@@ -17,13 +17,13 @@ pub enum ConvertError {
     Read {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The system's error.
         source: io::Error,
     },
     /// The output cannot be written.
     #[error(transparent)]
     Output(#[from] SdqError),
-    /// A component that the model needs is not in the directory.
+    /// A component that the model needs is missing from the directory.
     #[error("{}: no component `{component}`", path.display())]
     MissingComponent {
         /// The model directory.
@@ -31,7 +31,7 @@ pub enum ConvertError {
         /// `text_encoder`, `unet` or `vae`.
         component: String,
     },
-    /// The directory has a component that nothing would read.
+    /// The directory contains a component that is not used.
     #[error("{}: component `{component}` ({class_name}) is not part of a model that sdq runs", path.display())]
     SurplusComponent {
         /// The model directory.
@@ -41,15 +41,15 @@ pub enum ConvertError {
         /// Its class there.
         class_name: String,
     },
-    /// Tensors that the component's config calls for are not in its files.
+    /// Tensors that the component's config requires are missing from its files.
     #[error("{}: missing {}; the weights do not belong to this config", path.display(), list(tensors))]
     MissingTensors {
         /// The component's folder.
         path: PathBuf,
-        /// Their canonical names, none empty.
+        /// Their canonical names, at least one.
         tensors: Vec<String>,
     },
-    /// Tensors that the component's config does not call for: dropping them could change the picture.
+    /// Tensors that the component's config does not require: ignoring them could change the picture.
     #[error("{}: surplus {}; the weights do not belong to this config", path.display(), list(tensors))]
     SurplusTensors {
         /// The component's folder.
@@ -57,7 +57,7 @@ pub enum ConvertError {
         /// Their names.
         tensors: Vec<String>,
     },
-    /// A tensor has another shape than the component's config calls for.
+    /// A tensor has another shape than the component's config requires.
     #[error("{}: tensor `{tensor}` is {found:?}, expected {expected:?}", path.display())]
     Shape {
         /// The component's folder.
@@ -66,7 +66,7 @@ pub enum ConvertError {
         tensor: String,
         /// Shape in the file.
         found: Vec<usize>,
-        /// Shape by the config.
+        /// Shape according to the config.
         expected: Vec<usize>,
     },
     /// A tensor cannot be read as numbers, or its values cannot be stored: infinite, not a number, or too large for
@@ -75,19 +75,19 @@ pub enum ConvertError {
     Tensor {
         /// The component's folder.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: EncodeError,
     },
-    /// The model has no weights at all, so that there is nothing to convert.
+    /// The model has no weights, so there is nothing to convert.
     #[error("{}: no weights to convert", path.display())]
     Empty {
         /// The model directory.
         path: PathBuf,
     },
-    /// The system gives no threads.
+    /// The system could not start the threads.
     #[error("cannot start worker threads: {0}")]
     Threads(String),
-    /// The caller broke off; nothing was written.
+    /// The caller cancelled; nothing was written.
     #[error("stopped after {done} of {total} tensors; nothing was written")]
     Cancelled {
         /// Tensors converted.

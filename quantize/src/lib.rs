@@ -1,8 +1,8 @@
-//! Conversion of published weights into one `.sdq` file.
+//! Conversion of published weights to one `.sdq` file.
 //!
-//! The converter knows no model: it is given the list of weights that each component reads and holds the checkpoint
-//! to it. [`plan`] gives each weight its type; [`convert`] reads, encodes and writes one tensor after the other, so
-//! memory is bounded by the two largest as they are stored.
+//! The converter is independent of models: it gets the list of weights that each component reads and compares
+//! the checkpoint with it. [`plan`] gives each weight its type; [`convert`] reads, encodes and writes one
+//! tensor after the other, so memory is bounded by the two largest stored tensors.
 #![forbid(unsafe_code)]
 
 mod convert;

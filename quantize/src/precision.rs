@@ -1,4 +1,4 @@
-//! Which type each weight gets.
+//! The choice of a type for each weight.
 
 use std::{fmt, str::FromStr};
 
@@ -7,16 +7,17 @@ use sdq_formats::{Sensitivity, WeightRole, WeightSpec, WeightType, layout, sdq::
 
 use crate::convert::{Part, PlannedWeight};
 
-/// Fewest input features of a matrix that is quantized: one group of q4.
+/// Minimum number of input features of a matrix that is quantized: one group of q4.
 const FEWEST_INPUTS: usize = 32;
 
-/// Fewest output features of a matrix that is quantized: one panel.
+/// Minimum number of output features of a matrix that is quantized: one panel.
 const FEWEST_OUTPUTS: usize = 16;
 
-/// How the weights of a component are stored: one type, or a choice of types by how sensitive each weight is.
+/// How the weights of a component are stored: in one type, or in types chosen by the sensitivity of each
+/// weight.
 ///
-/// Vectors are f32 under every precision. Under those that quantize, weights of [`Sensitivity::Extreme`] and matrices of
-/// fewer than 32 inputs or 16 outputs stay f16. A table is never stored in q4.
+/// Vectors are f32 with every precision. With those that quantize, weights of [`Sensitivity::Extreme`] and
+/// matrices of fewer than 32 inputs or 16 outputs stay f16. A table is never stored in q4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Precision {
     /// f32.
@@ -66,7 +67,7 @@ impl Precision {
     }
 }
 
-/// Whether a matrix is so small that quantizing it would cost more than it saves.
+/// Whether a matrix is so small that quantizing it would not save enough.
 fn is_narrow(spec: &WeightSpec) -> bool {
     let dimensions = layout::matrix_dimensions(spec.role, &spec.shape);
     dimensions.is_some_and(|(n, k)| n < FEWEST_OUTPUTS || k < FEWEST_INPUTS)
@@ -82,7 +83,7 @@ pub struct Rule {
 impl FromStr for Rule {
     type Err = RuleError;
 
-    /// Reads `REGEX=TYPE`, such as `unet\..*\.attn2\.=q8`. The pattern may match anywhere in the name.
+    /// Parses `REGEX=TYPE`, such as `unet\..*\.attn2\.=q8`. The pattern may match anywhere in the name.
     fn from_str(text: &str) -> Result<Rule, RuleError> {
         let Some((pattern, name)) = text.rsplit_once('=') else {
             return Err(RuleError::Form { rule: text.to_owned() });
@@ -92,7 +93,7 @@ impl FromStr for Rule {
             return Err(RuleError::Type { rule: text.to_owned(), found: name.to_owned(), known });
         };
         let pattern = Regex::new(pattern).map_err(|error| {
-            // The last line of several says what is wrong; the others draw where.
+            // The last line of several is the reason; the others show the position.
             let reason =
                 error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
             RuleError::Pattern { rule: text.to_owned(), reason }
@@ -107,7 +108,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A rule that cannot be followed.
+/// Errors of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// There is no `=`.
@@ -116,25 +117,25 @@ pub enum RuleError {
         /// The rule.
         rule: String,
     },
-    /// The type is not one of weights.
+    /// The type is not a weight type.
     #[error("rule `{rule}` has type `{found}`, expected one of {known}")]
     Type {
         /// The rule.
         rule: String,
-        /// Its type.
+        /// The type in the rule.
         found: String,
-        /// Types there are.
+        /// The valid types.
         known: String,
     },
-    /// The pattern is no regular expression.
+    /// The pattern is not a valid regular expression.
     #[error("rule `{rule}` has no regular expression before `=`: {reason}")]
     Pattern {
         /// The rule.
         rule: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
-    /// Nothing has such a name, or only biases, norm scales and shifts, which are always f32.
+    /// The rule matches no weight, or only biases, norm scales and shifts, which are always f32.
     #[error("rule `{rule}` matches no matrix, convolution or table of the model")]
     NoMatch {
         /// The rule.
@@ -157,20 +158,21 @@ pub enum RuleError {
     },
 }
 
-/// What becomes of a model.
+/// The plan of a conversion.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Its components, in file order.
     pub parts: Vec<Part>,
-    /// How types were chosen; `None` where nothing is quantized.
+    /// How types were chosen; `None` if nothing is quantized.
     pub quantization: Option<Quantization>,
 }
 
-/// Gives every weight of every component (name, weights in reading order with their sensitivities, precision) its type:
-/// that of the first of `rules` that matches, else the precision's. Vectors are f32 whatever matches them.
+/// Gives every weight of every component (name, weights in reading order with their sensitivities, precision)
+/// its type: that of the first of `rules` that matches, otherwise that of the precision. Vectors are always
+/// f32.
 ///
 /// # Errors
-/// When a rule matches no weight other than vectors, or one that its type cannot store.
+/// When a rule matches no weight other than vectors, or one that cannot be stored in its type.
 pub fn plan(
     components: impl IntoIterator<Item = (&'static str, Vec<(WeightSpec, Sensitivity)>, Precision)>,
     rules: &[Rule],
@@ -204,7 +206,7 @@ pub fn plan(
     Ok(Plan { parts, quantization })
 }
 
-/// The type by the first rule that matches. Notes in `used` every rule that does.
+/// The type according to the first rule that matches. Marks in `used` every rule that matches.
 fn by_rules(
     component: &str,
     spec: &WeightSpec,
@@ -241,7 +243,7 @@ mod tests {
         WeightSpec::new(name, WeightRole::Matrix, &[64, 64])
     }
 
-    /// Types of one weight under q8, q4 and mixed.
+    /// Types of one weight with q8, q4 and mixed.
     fn types(spec: &WeightSpec, sensitivity: Sensitivity) -> [&'static str; 3] {
         [Precision::Q8, Precision::Q4, Precision::Mixed]
             .map(|precision| precision.weight_type(spec, sensitivity).name())
@@ -319,7 +321,7 @@ mod tests {
         assert_eq!(weight(WeightRole::Conv, &[64, 4, 3, 3]), ["q8", "q4", "q4"]);
         assert_eq!(weight(WeightRole::Conv, &[15, 64, 1, 1]), ["f16"; 3]);
         assert_eq!(weight(WeightRole::Conv, &[16, 32, 1, 1]), ["q8", "q4", "q4"]);
-        // A table has no panels: a row is as wide as it is.
+        // A table has no panels, so any width is allowed.
         assert_eq!(weight(WeightRole::Table, &[1, 1]), ["q8"; 3]);
     }
 
@@ -375,12 +377,12 @@ mod tests {
 
     #[test]
     fn the_rule_that_counts_is_the_first_whatever_the_later_ones_are() {
-        // The later rule could not be followed, but it is never asked; the other way round it is.
+        // The later rule would be invalid, but it never applies; in the other order it does.
         let plan = plan_with(&["embedding=q8", "embedding=q4"], Precision::F16).unwrap();
         assert_eq!(plan.parts[0].weights[3].weight_type, WeightType::Q8);
         let error = plan_with(&["embedding=q4", "embedding=q8"], Precision::F16).unwrap_err();
         assert!(matches!(error, RuleError::NotStored { found: WeightType::Q4, .. }), "{error}");
-        // A rule that never comes first still matches something.
+        // A rule that is never the first to match is still valid.
         assert!(plan_with(&["attn=q8", "attn1=q4"], Precision::F16).is_ok());
     }
 }

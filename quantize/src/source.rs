@@ -39,12 +39,12 @@ pub struct ComponentSource<'m> {
     pub class_name: &'m str,
     /// Its `config.json`, an object.
     pub config: &'m Value,
-    /// Its tensors, by the names that the plan's weights have.
+    /// Its tensors, by the names of the plan's weights.
     pub tensors: BTreeMap<String, TensorView<'m>>,
 }
 
 impl ModelSource<'_> {
-    /// Size and hash of every file. Calls `go_on` every few megabytes; `None` when it returned false.
+    /// Size and hash of every file. Calls `go_on` every few megabytes; `None` if it returned false.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -54,7 +54,7 @@ impl ModelSource<'_> {
 }
 
 fn hash(path: &Path, name: &str, go_on: impl Fn() -> bool) -> Result<Option<Source>, ConvertError> {
-    /// Some milliseconds' worth.
+    /// A read of some milliseconds.
     const STRETCH: usize = 4 << 20;
     let bytes = Bytes::map(path).map_err(|source| ConvertError::Read { path: path.to_path_buf(), source })?;
     let mut hasher = Sha256::new();

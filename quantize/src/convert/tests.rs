@@ -1,4 +1,4 @@
-//! Small models converted in this process: what is written, what is told on the way, and what is refused.
+//! Conversions of small models within this process: the written file, the reported progress, and the errors.
 
 use std::fs;
 use std::path::PathBuf;
@@ -71,7 +71,8 @@ impl Model {
         }
     }
 
-    /// Converts into a folder of its own. The result, and the names of the files that lie in the folder then.
+    /// Converts into a folder of its own. Returns the result, and the names of the files in the folder
+    /// afterwards.
     fn convert(&self, plan: &Plan) -> (Result<Report, ConvertError>, Vec<String>) {
         let folder = tempfile::tempdir().unwrap();
         let output = folder.path().join("m.sdq");
@@ -180,7 +181,7 @@ fn tensors_and_components_must_be_those_of_the_plan() {
     let surplus =
         Model::with(|tensors| tensors.extend([("x", vec![1], bytes([0.0])), ("y", vec![1], bytes([0.0]))]));
     assert_eq!(surplus.refused(&plan()), format!("unet: surplus tensors `x`, `y`; {reason}"));
-    // A misnamed tensor is missing before it is surplus.
+    // A tensor with a wrong name is reported as missing before it is reported as surplus.
     let renamed = Model::with(|tensors| tensors[0].0 = "v");
     assert_eq!(renamed.refused(&plan()), format!("unet: missing tensor `w`; {reason}"));
 
@@ -205,7 +206,7 @@ fn check_says_what_convert_would_without_a_file() {
     let renamed = Model::with(|tensors| tensors[0].0 = "v");
     let error = check(&renamed.source(), &plan()).unwrap_err();
     assert_eq!(error.to_string(), renamed.refused(&plan()));
-    // Values are not looked at.
+    // Values are not checked.
     let infinite = Model::with(|tensors| tensors[1].2 = bytes([f32::INFINITY; 3]));
     assert!(check(&infinite.source(), &plan()).is_ok());
 }

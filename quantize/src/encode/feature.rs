@@ -1,19 +1,19 @@
-//! One output feature's weights for one input, gathered from a row of a checkpoint and brought to a size at which
-//! squares neither overflow nor vanish.
+//! One output feature's weights for one input, gathered from a row of a checkpoint and scaled so that squares
+//! neither overflow nor underflow.
 
 use sdq_formats::layout::columns::{COLUMN_STEP, Columns};
 
-/// Sums run in this many lanes, in an order that is always the same.
+/// Sums use this many lanes, always in the same order.
 pub(super) const LANES: usize = 8;
 
-/// Weights below this are nothing beside any bias or rounding, and their scale would lose digits: a feature with no
-/// larger one is stored as zeros. 2^-100.
+/// Weights below this are negligible beside any bias or rounding, and their scale would lose precision: a
+/// feature with no larger one is stored as zeros. 2^-100.
 const NOTHING: f32 = f32::from_bits((127 - 100) << 23);
 
-/// How well integers and a scale stand for a feature.
+/// The quality of a feature's integers and scale.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fit {
-    /// What the integers are multiplied by.
+    /// The factor of the integers.
     pub(super) scale: f32,
     /// Sum of squared differences from the source.
     pub(super) squared_error: f64,
@@ -21,21 +21,22 @@ pub(super) struct Fit {
     pub(super) squared: f64,
 }
 
-/// A feature's weights for one input: runs in the order of their columns, each padded with zeros to a multiple of
-/// [`COLUMN_STEP`], times a power of two that brings the largest magnitude between 1 and 4. All zero where there is
-/// none.
+/// A feature's weights for one input: runs in the order of their columns, each padded with zeros to a
+/// multiple of [`COLUMN_STEP`], times a power of two that brings the largest magnitude between 1 and 4. All
+/// zero if there is no weight above the threshold.
 #[derive(Debug, Default)]
 pub(super) struct Feature {
     pub(super) values: Vec<f32>,
     /// Largest magnitude in `values`.
     pub(super) largest: f32,
-    /// What `values` times it are the weights: a power of two.
+    /// The factor that turns `values` into the weights: a power of two.
     unit: f32,
     squared: f64,
 }
 
 impl Feature {
-    /// Takes what `row`, all of a feature's weights in the order of a checkpoint, has for `input`.
+    /// Reads the weights for `input` from `row`, which has all of a feature's weights in the order of a
+    /// checkpoint.
     pub(super) fn gather(&mut self, columns: &Columns, input: usize, row: &[f32]) {
         let width = columns.inputs()[input].next_multiple_of(COLUMN_STEP);
         self.values.clear();
@@ -49,7 +50,7 @@ impl Feature {
         self.normalise();
     }
 
-    /// Takes a row of a table.
+    /// Reads a row of a table.
     pub(super) fn take(&mut self, row: &[f32]) {
         self.values.clear();
         self.values.extend_from_slice(row);
@@ -71,7 +72,7 @@ impl Feature {
             (self.largest, self.unit) = (0.0, 1.0);
             return;
         }
-        // The exponent as it stands in the bits; one less than the largest has an inverse that is a normal number.
+        // The biased exponent; it is limited so that its inverse is a normal number.
         let exponent = (largest.to_bits() >> 23).min(253);
         self.unit = f32::from_bits(exponent << 23);
         let inverse = f32::from_bits((254 - exponent) << 23);
@@ -86,13 +87,14 @@ impl Feature {
         self.squared = squared.into_iter().map(f64::from).sum();
     }
 
-    /// The fit at `scale`, which with `squared_error` belongs to `values` as they are here. `most` is the largest
-    /// magnitude that the scale is multiplied by: the product stays finite. At a scale of zero all is lost.
+    /// The fit at `scale`, which like `squared_error` refers to `values` as they are stored here. `most` is
+    /// the largest magnitude that is multiplied by the scale: the product stays finite. At a scale of zero
+    /// everything is lost.
     pub(super) fn fit(&self, scale: f32, squared_error: f32, most: f32) -> Fit {
         if scale == 0.0 {
             return Fit { scale, squared_error: self.squared, squared: self.squared };
         }
-        // The quotient may have been rounded up, and then its product overflows.
+        // The quotient may have been rounded up, and then its product would overflow.
         let limit = (f32::MAX / most).next_down();
         let unit = f64::from(self.unit) * f64::from(self.unit);
         Fit {
@@ -103,7 +105,7 @@ impl Feature {
     }
 }
 
-/// 1.5 * 2^23: floats around it are whole numbers, and their lowest bits count up with them.
+/// 1.5 * 2^23: floats near it are whole numbers, and their lowest bits count them.
 const WHOLE: f32 = 12_582_912.0;
 
 /// Rounds to the nearest integer, ties to even; for magnitudes below 2^22.
@@ -116,26 +118,26 @@ pub(super) fn byte(whole: f32) -> u8 {
     (whole + WHOLE).to_bits() as u8
 }
 
-/// How much an error matters in each of an input's columns.
+/// The weight of errors in each column of an input.
 #[derive(Debug, Default)]
 pub(super) struct Importance {
     /// In the order of [`Feature::values`].
     pub(super) columns: Vec<f32>,
-    /// For two neighbouring columns the second one's share of both: the part of what one of them must give up that is
-    /// cheapest taken from the first.
+    /// For two neighbouring columns, the second one's share of the sum of both: the part of an excess that is
+    /// taken from the first with the least error.
     pub(super) shares: Vec<f32>,
 }
 
 impl Importance {
-    /// The same everywhere.
+    /// Equal weights for all columns.
     pub(super) fn even(columns: usize) -> Importance {
         Importance { columns: vec![1.0; columns], shares: vec![0.5; columns / 2] }
     }
 
-    /// That of every input's columns; `channels` are those of all inputs, even where `None`.
+    /// The weights for every input's columns; `channels` are those of all inputs, equal if `None`.
     ///
     /// # Panics
-    /// When `channels` are there and not as many as the columns have.
+    /// When the number of `channels` is not that of the columns.
     pub(super) fn of_inputs(columns: &Columns, channels: Option<&[f32]>) -> Vec<Importance> {
         if let Some(channels) = channels {
             assert_eq!(channels.len(), columns.channels(), "one importance for each channel");
@@ -147,7 +149,7 @@ impl Importance {
                 Some(channels) => laid_out.extend(&channels[run.first_channel..][..run.channels]),
                 None => laid_out.resize(laid_out.len() + run.channels, 1.0),
             }
-            // Padding is zero and stays zero: whatever its importance, it adds no error.
+            // Padding is zero and stays zero, so it adds no error with any weight.
             laid_out.resize(laid_out.len().next_multiple_of(COLUMN_STEP), 0.0);
         }
         for Importance { columns, shares } in &mut inputs {
@@ -171,7 +173,8 @@ mod tests {
 
     #[test]
     fn a_row_is_gathered_input_by_input_and_tap_by_tap() {
-        // The element of channel c under tap t is 2c + t in the row. Powers of two: their unit is theirs alone.
+        // The element of channel c under tap t is 2c + t in the row. The unit is a power of two, so
+        // multiplication by it is exact.
         let row: Vec<f32> = (0..24).map(|i| (i + 1) as f32).collect();
         let mut feature = Feature::default();
         for (input, channels, width) in [(0, 0..3, 8), (1, 3..12, 16)] {
@@ -213,7 +216,7 @@ mod tests {
         assert_eq!((feature.largest, feature.unit), (1.0, least));
         feature.take(&[least.next_down(), -1e-35]);
         assert_eq!((feature.largest, &feature.values[..]), (0.0, &[0.0; 8][..]));
-        // All of it is lost: the error is the whole.
+        // All of it is lost, so the error equals the sum of squares.
         let fit = feature.fit(0.0, 0.0, 127.0);
         assert!(fit.scale == 0.0 && fit.squared > 0.0 && fit.squared_error == fit.squared, "{fit:?}");
     }

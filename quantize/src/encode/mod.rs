@@ -1,7 +1,7 @@
-//! A tensor becomes a stored weight, block by block, on all threads of the pool that it is called from.
+//! Encodes a tensor as a stored weight, block by block, on all threads of the current pool.
 //!
-//! A block is sixteen rows of the weight's first dimension. No more than one per thread is ever in f32, and a weight's
-//! bytes do not depend on how many threads there are.
+//! A block is sixteen rows of the weight's first dimension. At most one block per thread is in f32 at any
+//! time, and a weight's bytes do not depend on the number of threads.
 
 mod feature;
 mod q4;
@@ -16,7 +16,7 @@ use sdq_formats::{
     tensor::{TensorError, TensorView},
 };
 
-/// Why a tensor cannot be encoded.
+/// Errors of encoding a tensor.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum EncodeError {
     /// Its values cannot be read.
@@ -27,17 +27,17 @@ pub enum EncodeError {
     Values(#[from] LayoutError),
 }
 
-/// Encodes `tensor`, which has the elements of `spec` in its order, as `weight_type`. `relative_error` is set for
-/// quantized types.
+/// Encodes `tensor`, which has the elements of `spec` in its order, as `weight_type`. `relative_error` is set
+/// for quantized types.
 ///
-/// `importance` weights the squared error that a quantizer minimises: for each input channel of a matrix or
-/// convolution how much an error there matters, usually the mean of the squared activation; not negative. Every tap
-/// of a convolution has its channel's. Ignored for other roles and for types that only round.
+/// `importance` weights the squared error that a quantizer minimises: one non-negative number for each input
+/// channel of a matrix or convolution, usually the mean of the squared activation. Every tap of a convolution
+/// uses its channel's. Ignored for other roles and for types that only round.
 ///
 /// # Errors
-/// When the tensor is none of floating-point numbers, when the shape does not fit the role or the role the type, or
-/// when a value is not finite as `weight_type`. Of several such values the first in row-major order is named, roughly:
-/// the first of the first block that has one.
+/// When the tensor is not of floating-point numbers, when the shape does not fit the role or the role the
+/// type, or when a value is not finite as `weight_type`. Of several such values, the error names the first of
+/// the first block that has one.
 ///
 /// # Panics
 /// When `importance` has another length than there are input channels.
@@ -78,7 +78,7 @@ pub fn encode(
     Ok(Encoded { parts: bytes, relative_error: Some(relative_error) })
 }
 
-/// Why [`layout::stored_parts`] has nothing for this weight.
+/// Why [`layout::stored_parts`] returns `None` for this weight.
 fn refusal(spec: &WeightSpec, weight_type: WeightType) -> LayoutError {
     let WeightSpec { name, role, shape, .. } = spec;
     if weight_type.stores(*role) {
@@ -88,26 +88,26 @@ fn refusal(spec: &WeightSpec, weight_type: WeightType) -> LayoutError {
     }
 }
 
-/// What all blocks of a weight share.
+/// Data that all blocks of a weight share.
 struct Encoder<'a> {
     spec: &'a WeightSpec,
     weight_type: WeightType,
-    /// Elements of a row.
+    /// Number of elements of a row.
     row_len: usize,
     kind: Kind,
 }
 
 enum Kind {
-    /// f32 and f16, whatever the role.
+    /// f32 and f16, for any role.
     Rounded,
     /// A table in q8.
     Table,
-    /// A matrix or convolution in q8 or q4, with the weights of its errors for each input.
+    /// A matrix or convolution in q8 or q4, with the error weights of each input.
     Panels { columns: Columns, importance: Vec<Importance> },
 }
 
 impl<'a> Encoder<'a> {
-    /// For weights that [`layout::stored_parts`] knows parts of.
+    /// For weights that [`layout::stored_parts`] supports.
     fn new(spec: &'a WeightSpec, weight_type: WeightType, importance: Option<&[f32]>) -> Encoder<'a> {
         let kind = match (weight_type.is_quantized(), Columns::of(spec)) {
             (false, _) => Kind::Rounded,
@@ -120,31 +120,31 @@ impl<'a> Encoder<'a> {
         Encoder { spec, weight_type, row_len: spec.shape[1..].iter().product(), kind }
     }
 
-    /// Panels that the weight is cut into.
+    /// Number of panels of the weight.
     fn panels(&self) -> usize {
         self.spec.shape[0].div_ceil(PANEL)
     }
 }
 
-/// What a thread reuses from block to block.
+/// Buffers that a thread reuses from block to block.
 #[derive(Default)]
 struct Scratch {
     rows: Vec<f32>,
     feature: feature::Feature,
 }
 
-/// A block's places in the parts of a weight, but for the scales.
+/// The block's ranges in the parts of a weight, except the scales.
 struct Block<'b> {
     index: usize,
     values: &'b mut [u8],
-    /// Empty but in q4.
+    /// Empty except in q4.
     multipliers: &'b mut [u8],
 }
 
 struct Blocks;
 
 impl Blocks {
-    /// Cuts the parts of a weight where one block ends and the next one starts.
+    /// Divides the parts of a weight into those of its blocks.
     fn cut<'b>(spec: &WeightSpec, parts: &'b mut [Vec<u8>]) -> Vec<Block<'b>> {
         let rows = spec.shape[0];
         let count = rows.div_ceil(PANEL);
@@ -165,10 +165,10 @@ impl Blocks {
     }
 }
 
-/// What a block leaves beside the bytes of its elements.
+/// The results for a block, beside the bytes of its elements.
 #[derive(Default)]
 struct Outcome {
-    /// Those of input 0's features, then those of input 1's and so on; a table's rows count as features.
+    /// The scales of input 0's features, then those of input 1's and so on; a table's rows count as features.
     scales: Vec<f32>,
     /// Sum of squared differences from the source.
     squared_error: f64,
@@ -177,14 +177,14 @@ struct Outcome {
 }
 
 impl Outcome {
-    /// Notes the feature or row that was encoded last.
+    /// Adds the feature or row that was encoded last.
     fn add(&mut self, fit: feature::Fit) {
         self.scales.push(fit.scale);
         self.squared_error += fit.squared_error;
         self.squared += fit.squared;
     }
 
-    /// Writes the scales of block `block` to where the layout has them.
+    /// Writes the scales of block `block` to their places in the layout.
     fn store_scales(&self, encoder: &Encoder<'_>, block: usize, bytes: &mut [u8]) {
         let features = PANEL.min(encoder.spec.shape[0] - block * PANEL);
         for (index, scale) in self.scales.iter().enumerate() {

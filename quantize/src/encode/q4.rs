@@ -1,4 +1,4 @@
-//! f32 → q4: a feature's scale by search, each group's multiplier by trial, integers by rounding.
+//! f32 → q4: searches a feature's scale, tries all multipliers of each group, and rounds to integers.
 
 use sdq_formats::layout::{
     columns::{COLUMN_STEP, Columns, GROUP, Run},
@@ -10,23 +10,23 @@ use super::feature::{Feature, Fit, Importance, LANES, byte, round};
 const LOWEST: f32 = Q4_RANGE.0 as f32;
 const HIGHEST: f32 = Q4_RANGE.1 as f32;
 
-/// Scales to try, as multiples of the one at which the largest multiplier reaches the largest weight halfway between
-/// the ends of the range. Negative ones too: the range reaches further on one side.
-/// Among them are those at which the largest weight is met exactly, by 7 and by -8.
+/// Candidate scales, as multiples of the one at which the largest multiplier maps the largest weight halfway
+/// between the ends of the range. Some are negative, because the range is larger on one side. The list
+/// includes those at which 7 and -8 represent the largest weight exactly.
 const FACTORS: [f32; 10] = [1.0, -1.0, 7.5 / 7.0, -7.5 / 8.0, 0.93, 0.86, -0.86, 0.78, -0.78, -7.5 / 7.0];
 
-/// Groups of a feature that its scale is chosen by at most, spread evenly. Which scale is best depends little on which
-/// groups are asked; each of them gets the best multiplier in the end.
+/// Maximum number of evenly spaced groups of a feature by which its scale is chosen. The best scale depends
+/// little on the choice of groups; finally each group gets its best multiplier.
 const SAMPLE: usize = 48;
 
-/// Makes the values of a panel zeros and its multipliers ones.
+/// Sets the values of a panel to zero and its multipliers to one.
 pub(super) fn clear(values: &mut [u8], multipliers: &mut [u8]) {
     let zero = Q4_OFFSET as u8;
     values.fill(zero << 4 | zero);
     multipliers.fill(0x11);
 }
 
-/// Encodes what `feature` holds: output feature `lane` of a panel, its weights for `input`. `importance` is that of
+/// Encodes `feature`: the weights of output feature `lane` of a panel for one input. `importance` is that of
 /// each column of the input. `values` and `multipliers` are a panel's, [cleared](clear).
 pub(super) fn encode_feature(
     columns: &Columns,
@@ -73,7 +73,7 @@ fn run_of(all: &[f32], run: Run, width: usize) -> &[f32] {
     &all[run.tap * width..][..width]
 }
 
-/// The groups of a run with their importance; the last one may be smaller, though never less than a step.
+/// The groups of a run with their importance; the last one may be smaller, but at least one step.
 fn groups<'a>(values: &'a [f32], importance: &'a [f32]) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
     values.chunks(GROUP).zip(importance.chunks(GROUP))
 }
@@ -112,7 +112,8 @@ fn best_multiplier(group: &[f32], importance: &[f32], scale: f32) -> (u8, f32) {
         }
     }
     let largest = largest.into_iter().fold(0.0, f32::max);
-    // One more than what holds every weight on either side of zero: beyond, steps only become coarser.
+    // One more than the multiplier at which the range contains every weight: with larger ones, steps only
+    // become coarser.
     let enough = (largest / (HIGHEST * scale.abs())).min(f32::from(MULTIPLIER_MAX)) as u8 + 2;
     let mut best = (1, f32::INFINITY);
     for multiplier in (1..=enough.min(MULTIPLIER_MAX)).rev() {
@@ -121,7 +122,8 @@ fn best_multiplier(group: &[f32], importance: &[f32], scale: f32) -> (u8, f32) {
         if error < best.1 {
             best = (multiplier, error);
         }
-        // What is more than rounding comes from weights beyond the range, and grows as the range shrinks.
+        // An error that exceeds that of rounding comes from weights outside the range, and grows as the range
+        // shrinks.
         if error - total * step * step / 4.0 > best.1 {
             break;
         }
@@ -142,7 +144,7 @@ fn error_at(group: &[f32], importance: &[f32], step: f32) -> f32 {
     errors.into_iter().sum()
 }
 
-/// The integer that stands for `value`, at the inverse of a step.
+/// The integer for `value`, given the inverse of a step.
 #[inline(always)]
 fn quantize(value: f32, inverse: f32) -> f32 {
     round((value * inverse).clamp(LOWEST, HIGHEST))
@@ -154,9 +156,10 @@ mod tests {
 
     use super::*;
 
-    /// Weighted squared error of a group at a multiplier, each value with the best of all sixteen integers.
+    /// Weighted squared error of a group with a multiplier, using the best of all sixteen integers for each
+    /// value.
     fn least_error(group: &[f32], importance: &[f32], step: f32) -> f64 {
-        // Rust 1.95 compiles the same over a range of i8 wrongly at opt-level 2: it never tries 6.
+        // Rust 1.95 compiles the same code over a range of i8 incorrectly at opt-level 2: it never tries 6.
         let integers: Vec<f64> = (Q4_RANGE.0..=Q4_RANGE.1).map(f64::from).collect();
         let best = |(&value, &importance): (&f32, &f32)| {
             let off = |integer: &f64| f64::from(value) - integer * f64::from(step);
@@ -178,7 +181,7 @@ mod tests {
             scale in prop::sample::select(vec![0.01f32, 0.0667, -0.0667, 0.3, -1.0]),
             small in any::<bool>(),
         ) {
-            // Eight of each, in other sizes: groups are whole steps.
+            // Eight of each, with other magnitudes: groups are whole steps.
             let size = |i: usize| if small { 0.02 + i as f32 * 0.01 } else { 1.0 - i as f32 * 0.1 };
             let eights = |of: fn(&(f32, f32)) -> f32| group.iter().flat_map(|pair| [of(pair); LANES]).collect();
             let (values, importance): (Vec<f32>, Vec<f32>) = (eights(|pair| pair.0), eights(|pair| pair.1));
@@ -206,7 +209,7 @@ mod tests {
             (1.5, 2.0),
         ] {
             assert_eq!(quantize(value, 1.0), expected, "{value}");
-            // A step below zero turns the range over.
+            // A negative step reverses the range.
             assert_eq!(quantize(-value, -1.0), expected, "{value}");
         }
     }
@@ -219,13 +222,13 @@ mod tests {
         assert_eq!(bytes, [0xA1, 0x2D]);
         let (mut values, mut multipliers) = ([7; 3], [7; 2]);
         clear(&mut values, &mut multipliers);
-        // Zero is stored as the offset, a multiplier of one as it is.
+        // Zero is stored as the offset, and a multiplier of one as 1.
         assert_eq!((values, multipliers), ([0x88; 3], [0x11; 2]));
     }
 
     #[test]
     fn the_scale_is_nearly_the_best_there_is() {
-        // Groups of very different sizes, as trained weights have them.
+        // Groups of very different magnitudes, as in trained weights.
         let mut state = 7_u32;
         let mut uniform = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -243,7 +246,7 @@ mod tests {
                 groups.map(|(group, importance)| least_of_all_multipliers(group, importance, scale)).sum()
             };
             let found = error(search(&feature, &importance, values.len()));
-            // Either sign, from steps half as coarse as the largest weight needs to a third coarser.
+            // Both signs, from half as coarse as the largest weight requires to a third coarser.
             let plain = feature.largest / 60.0;
             let scales = (50..=130).flat_map(|percent| [percent as f32 / 100.0, percent as f32 / -100.0]);
             let least = scales.map(|factor| error(plain * factor)).fold(f64::INFINITY, f64::min);

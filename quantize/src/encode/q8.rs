@@ -1,4 +1,4 @@
-//! f32 → q8: the scale of a feature by search, its integers by rounding, neighbours held to the bound of their sum.
+//! f32 → q8: searches the scale of a feature, and rounds to integers while limiting the sums of neighbours.
 
 use sdq_formats::layout::{
     columns::{COLUMN_STEP, Columns},
@@ -10,16 +10,16 @@ use super::feature::{Feature, Fit, Importance, LANES, byte, round};
 const MAX: f32 = Q8_MAX as f32;
 const PAIR: f32 = PAIR_MAX as f32;
 
-/// Scales below the one that reaches the largest weight, as its multiples: the largest weights are clipped for the
-/// sake of all others.
+/// Candidate scales below the one that reaches the largest weight, as multiples of it: clipping the largest
+/// weights reduces the error of all others.
 const SMALLER: [f32; 4] = [0.92, 0.84, 0.76, 0.7];
 
-/// Scales around the one at which no sum of neighbours goes beyond its bound, as its multiples. The best one is
-/// nearly always here: the largest sums give way, for the sake of all others.
+/// Candidate scales around the one at which no sum of neighbours exceeds its bound, as multiples of it. The
+/// best scale is nearly always among them: reducing the largest sums reduces the error of all other weights.
 const PAIRED: [f32; 6] = [1.0, 0.97, 0.94, 0.9, 0.85, 0.8];
 
-/// Encodes what `feature` holds: output feature `lane` of a panel, its weights for `input`. `importance` is that of
-/// each column of the input. The integers go to `panel`, which holds one's values.
+/// Encodes `feature`: the weights of output feature `lane` of a panel for one input. `importance` is that of
+/// each column of the input. The integers are written to `panel`, the values of a panel.
 pub(super) fn encode_feature(
     columns: &Columns,
     input: usize,
@@ -50,7 +50,8 @@ pub(super) fn encode_feature(
     feature.fit(scale, squared_error, most)
 }
 
-/// Encodes a row of a table. Rows are looked up and never multiplied with bytes, so no sum of neighbours is bounded.
+/// Encodes a row of a table. Rows are looked up and never multiplied with bytes, so sums of neighbours are
+/// not bounded.
 pub(super) fn encode_row(row: &[f32], feature: &mut Feature, integers: &mut [u8]) -> Fit {
     feature.take(row);
     let even = Importance::even(feature.values.len());
@@ -64,8 +65,8 @@ pub(super) fn encode_row(row: &[f32], feature: &mut Feature, integers: &mut [u8]
     feature.fit(scale, squared_error, MAX)
 }
 
-/// The candidate scale with the least weighted squared error, and that error. Zero where all values are. `PAIRS`:
-/// whether the sums of neighbours are bounded.
+/// The candidate scale with the least weighted squared error, and that error. Zero if all values are.
+/// `PAIRS`: whether the sums of neighbours are bounded.
 fn search<const PAIRS: bool>(values: &[f32], largest: f32, importance: &Importance) -> (f32, f32) {
     if largest == 0.0 {
         return (0.0, 0.0);
@@ -78,7 +79,7 @@ fn search<const PAIRS: bool>(values: &[f32], largest: f32, importance: &Importan
             best = (scale, error);
         }
     };
-    // The most promising ones first: the others are given up early.
+    // The most promising ones first, so that the others can be rejected early.
     if PAIRS {
         // Up to twice the plain scale.
         let paired = largest_sum(values) / PAIR;
@@ -101,9 +102,9 @@ fn largest_sum(values: &[f32]) -> f32 {
     largest.into_iter().fold(0.0, f32::max)
 }
 
-/// Weighted squared error at a scale; any number from `limit` on where it is not below that.
+/// Weighted squared error at a scale; if it is at least `limit`, any number from `limit` on.
 fn error_at<const PAIRS: bool>(values: &[f32], importance: &Importance, scale: f32, limit: f32) -> f32 {
-    /// Values between two looks at the limit.
+    /// Number of values between checks of the limit.
     const STRETCH: usize = 16 * LANES;
     let inverse = scale.recip();
     let mut errors = [0.0_f32; LANES];
@@ -113,7 +114,7 @@ fn error_at<const PAIRS: bool>(values: &[f32], importance: &Importance, scale: f
     {
         let eights = values.chunks_exact(LANES).zip(columns.chunks_exact(LANES));
         for ((values, importance), shares) in eights.zip(shares.chunks_exact(LANES / 2)) {
-            // First and second ones of four pairs at a time, which becomes vector instructions.
+            // First and second values of four pairs at a time, which the compiler vectorises.
             for pair in 0..LANES / 2 {
                 let [first, second] = [values[2 * pair], values[2 * pair + 1]];
                 let integers = quantize_pair::<PAIRS>([first, second], shares[pair], inverse);
@@ -130,8 +131,8 @@ fn error_at<const PAIRS: bool>(values: &[f32], importance: &Importance, scale: f
     errors.into_iter().sum()
 }
 
-/// The integers for two neighbouring columns: rounded, and where they add up to more than they may, the excess taken
-/// off where it costs the least weighted squared error: `share` of it off the first.
+/// The integers for two neighbouring columns: rounded, and if their sum exceeds its bound, reduced with the
+/// least weighted squared error: `share` of the excess is subtracted from the first.
 #[inline(always)]
 fn quantize_pair<const PAIRS: bool>(pair: [f32; 2], share: f32, inverse: f32) -> [f32; 2] {
     let exact = [pair[0] * inverse, pair[1] * inverse];
@@ -141,9 +142,9 @@ fn quantize_pair<const PAIRS: bool>(pair: [f32; 2], share: f32, inverse: f32) ->
     }
     let sum = rounded[0] + rounded[1];
     let bound = PAIR.copysign(sum);
-    // The point on the line of sums that are just allowed.
+    // The point on the line of the largest allowed sum.
     let first = round(exact[0] - (exact[0] + exact[1] - bound) * share);
-    // Both ends keep their partner within its own range.
+    // At both ends the partner stays within its own range.
     let (low, high) = if sum > 0.0 { (PAIR - MAX, MAX) } else { (-MAX, MAX - PAIR) };
     let first = if first < low { low } else { first };
     let first = if first > high { high } else { first };
@@ -154,7 +155,7 @@ fn quantize_pair<const PAIRS: bool>(pair: [f32; 2], share: f32, inverse: f32) ->
 mod tests {
     use super::*;
 
-    /// The sum of a few sines: values of all sizes, none of them round.
+    /// The sum of a few sines: values of many magnitudes.
     fn values(count: usize) -> Vec<f32> {
         (0..count).map(|i| (i as f32 * 0.7).sin() * 1.3 + (i as f32 * 2.9).sin().powi(5)).collect()
     }
@@ -206,7 +207,7 @@ mod tests {
             let (_, found) = search::<true>(&values, largest, &even);
             assert!(found <= error_at::<true>(&values, &even, largest / MAX, f32::INFINITY), "{count}");
         }
-        // Equal weights: at the plain scale every pair would have to give up a third.
+        // Equal weights: at the plain scale every pair would have to be reduced by a third.
         let (scale, error) = search::<true>(&[1.0; 16], 1.0, &Importance::even(16));
         assert!(error < 1e-6 && (scale - 1.0 / 64.0).abs() < 1e-6, "{scale}: {error}");
     }

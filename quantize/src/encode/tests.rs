@@ -25,7 +25,7 @@ fn encode_weighted(
     encode(spec, weight_type, &tensor, importance)
 }
 
-/// What the kernels compute with.
+/// The values that the kernels compute with.
 fn decode(spec: &WeightSpec, weight_type: WeightType, encoded: &Encoded) -> Vec<f32> {
     let floats = |bytes: &[u8]| -> Vec<f32> {
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
@@ -56,7 +56,7 @@ fn squares(source: &[f32], decoded: &[f32]) -> (f64, f64) {
     })
 }
 
-/// Encodes, and checks what must hold whatever the values are. Returns the decoded values.
+/// Encodes, and checks properties that hold for any values. Returns the decoded values.
 fn check(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Vec<f32> {
     let encoded = encode_values(spec, weight_type, values).unwrap();
     let parts = layout::stored_parts(spec, weight_type).unwrap();
@@ -79,7 +79,7 @@ fn check(spec: &WeightSpec, weight_type: WeightType, values: &[f32]) -> Vec<f32>
     decoded
 }
 
-/// Output features of 16 that need two panels, taps, two inputs, padding in both: the odd shape.
+/// An odd shape: output features that need two panels, taps, two inputs, padding in both.
 fn joined() -> WeightSpec {
     WeightSpec { inputs: vec![35, 6], ..WeightSpec::new("w", WeightRole::Conv, &[18, 41, 3, 1]) }
 }
@@ -89,7 +89,7 @@ const KINDS: [WeightType; 2] = [WeightType::Q8, WeightType::Q4];
 /// The largest error that plain rounding at the scale of the largest weight makes, relative to that weight.
 fn step(weight_type: WeightType) -> f32 {
     match weight_type {
-        // A scale at which no pair is too large is up to twice the plain one.
+        // The scale at which no pair is too large is at most twice the plain one.
         WeightType::Q8 => 1.0 / 127.0,
         _ => 1.0 / 7.5,
     }
@@ -208,7 +208,7 @@ fn bytes_do_not_depend_on_threads() {
     }
 }
 
-/// Noise in the shape of trained weights: near normal.
+/// Noise distributed like trained weights: nearly normal.
 fn noise(count: usize, seed: u32) -> Vec<f32> {
     let mut state = seed;
     let mut uniform = || {
@@ -248,8 +248,8 @@ proptest! {
             let values = noise(spec.shape.iter().product());
             for weight_type in KINDS {
                 let decoded = check(&spec, weight_type, &values);
-                // No worse than half a step at the largest weight, where pairs may double the step and the search
-                // may trade the largest for the others.
+                // The error is at most half a step at the largest weight; pairs may double the step, and the
+                // search may accept a larger error of the largest weight to reduce the others.
                 let row = spec.shape[1..].iter().product();
                 for (values, decoded) in values.chunks(row).zip(decoded.chunks(row)) {
                     let largest = values.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
