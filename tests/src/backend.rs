@@ -1,4 +1,4 @@
-//! A backend for tests: the CPU's, with a hook at each call that a test wants to see or to change.
+//! A backend for tests: the CPU's, with a hook for each call that a test observes or changes.
 
 use std::{
     fmt::Debug,
@@ -13,18 +13,18 @@ use sdq_engine::{
 };
 use sdq_formats::WeightSpec;
 
-/// What a test does when the backend is called. Everything else is the CPU's.
+/// The test's side of calls to the backend. Everything else is the CPU's.
 pub trait Hooks: Debug + Send + Sync + 'static {
     /// Called before a graph of `component` is compiled.
     ///
     /// # Errors
-    /// The one that compiling is to fail with.
+    /// The error that compiling returns.
     fn compile(&self, component: &str) -> Result<(), Error>;
 
     /// Called before a run of the graph that was compiled as number `index`, counted from 0.
     ///
     /// # Errors
-    /// The one that the run is to fail with.
+    /// The error that the run returns.
     fn run(&self, index: usize) -> Result<(), Error>;
 
     /// As [`Backend::memory_left`].
@@ -43,7 +43,7 @@ pub struct Hooked<H> {
 }
 
 impl<H: Hooks> Hooked<H> {
-    /// On `cpu`, under another name.
+    /// Wraps `cpu`, with another description.
     pub fn new(cpu: CpuBackend, description: &'static str, hooks: Arc<H>) -> Hooked<H> {
         Hooked { cpu, description, hooks, compiled: Mutex::new(0) }
     }

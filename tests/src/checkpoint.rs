@@ -1,6 +1,7 @@
-//! Diffusers directories to damage: copies of the golden ones, and their safetensors files as tables to edit.
+//! Diffusers directories for tests to change: copies of the golden ones, and their safetensors files as
+//! editable tables.
 //!
-//! Reads and writes safetensors by itself, without the reader under test: that one would refuse to write nonsense.
+//! Reads and writes safetensors without the reader under test, which would refuse to write malformed files.
 
 use std::{
     fs,
@@ -39,10 +40,10 @@ impl ModelCopy {
         self.folder.path().join(name)
     }
 
-    /// Passes the JSON object in the file `name` through `edit`.
+    /// Applies `edit` to the JSON object in the file `name`.
     ///
     /// # Panics
-    /// When the file is no JSON object.
+    /// When the file is not a JSON object.
     pub fn edit_json(&self, name: &str, edit: impl FnOnce(&mut Map<String, Value>)) {
         let path = self.file(name);
         let text = fs::read_to_string(&path).expect("the config is readable");
@@ -52,7 +53,7 @@ impl ModelCopy {
         fs::write(path, Value::Object(config).to_string()).expect("the copy is writable");
     }
 
-    /// Passes the tensors of the safetensors file `name` through `edit`.
+    /// Applies `edit` to the tensors of the safetensors file `name`.
     ///
     /// # Panics
     /// When the file is not safetensors.
@@ -77,12 +78,12 @@ fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// One tensor as the file states it; nothing makes the parts agree.
+/// One tensor of a file; its parts may contradict each other.
 #[derive(Clone, Debug)]
 pub struct RawTensor {
     /// Name in the file.
     pub name: String,
-    /// Number format as safetensors writes it: `F32`, `F16`, `I64`…
+    /// Number format in safetensors' notation: `F32`, `F16`, `I64`…
     pub dtype: String,
     /// Sizes, slowest first.
     pub shape: Vec<usize>,

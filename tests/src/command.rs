@@ -1,4 +1,4 @@
-//! Running the `sdq` command and judging how it failed.
+//! Runs the `sdq` command and checks its errors.
 
 use std::{
     ffi::OsStr,
@@ -6,7 +6,7 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
 };
 
-/// What a command left.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Outcome {
     /// Exit code.
@@ -17,7 +17,8 @@ pub struct Outcome {
     pub errors: String,
 }
 
-/// On the processor unless the arguments say otherwise, whatever else the machine has: results are compared bit by bit.
+/// Uses the processor unless the arguments say otherwise, even if there is a device: results are compared bit
+/// by bit.
 fn command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command {
     let mut command = Command::new(binary);
     command.args(args).current_dir(folder).env("SDQ_BACKEND", "cpu");
@@ -32,7 +33,7 @@ pub fn run<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome 
     outcome(command(binary, folder, args))
 }
 
-/// As [`run`], with what is remembered of devices kept in `folder` too.
+/// As [`run`], with the cache for devices in `folder` too.
 ///
 /// # Panics
 /// As [`run`].
@@ -49,12 +50,12 @@ fn outcome(mut command: Command) -> Outcome {
     Outcome { code, output: text(output.stdout), errors: text(output.stderr) }
 }
 
-/// A command that goes on while a test looks on, and is killed with it.
+/// A command that runs in the background of a test, and is killed with it.
 #[derive(Debug)]
 pub struct Running(Child);
 
 impl Running {
-    /// Starts `binary` with `args` in `folder`, both outputs thrown away.
+    /// Starts `binary` with `args` in `folder`; both outputs are discarded.
     ///
     /// # Panics
     /// When it cannot be started.
@@ -64,10 +65,10 @@ impl Running {
         Running(command.spawn().expect("the command starts"))
     }
 
-    /// How it ended, if it has.
+    /// Its exit status, if it has ended.
     ///
     /// # Panics
-    /// When the system does not tell.
+    /// When the system does not report it.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.0.try_wait().expect("the system knows its children")
     }
@@ -82,11 +83,11 @@ impl Drop for Running {
 }
 
 impl Outcome {
-    /// Asserts that the command failed with `code`, wrote nothing to standard output, and said why in one line which
-    /// holds all of `words`.
+    /// Asserts that the command failed with `code`, wrote nothing to standard output, and gave the reason in
+    /// one line that contains all of `words`.
     ///
     /// # Panics
-    /// When it did otherwise.
+    /// Otherwise.
     pub fn assert_failed(&self, code: i32, words: &[&str]) {
         let Outcome { errors, output, .. } = self;
         assert_eq!(self.code, code, "exit code; standard error:\n{errors}");

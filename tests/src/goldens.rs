@@ -1,4 +1,5 @@
-//! Goldens as `goldens/record.py` writes them: `manifest.json` lists the cases, `goldens.safetensors` their tensors.
+//! Goldens in the format of `goldens/record.py`: `manifest.json` lists the cases, `goldens.safetensors` their
+//! tensors.
 
 use std::path::{Path, PathBuf};
 
@@ -25,7 +26,7 @@ pub struct Tokens {
     pub ids: Vec<u32>,
 }
 
-/// A case that has no settings, or none that the tests read.
+/// A case without settings, or with none that the tests read.
 #[derive(Debug, Deserialize)]
 #[expect(missing_docs, reason = "the manifest's own keys")]
 pub struct Case {
@@ -66,7 +67,7 @@ pub struct EndToEnd {
     pub guidance_rescale: f32,
     pub image_guidance_scale: Option<f32>,
     pub strength: Option<f64>,
-    /// The pipeline, where cases of several stand in one list.
+    /// The pipeline, if one list contains cases of several.
     pub model: Option<String>,
     pub cache: Option<String>,
 }
@@ -142,7 +143,7 @@ pub struct Manifest {
 /// The goldens of one pipeline.
 #[derive(Debug)]
 pub struct Goldens {
-    /// What was recorded.
+    /// The recorded cases.
     pub manifest: Manifest,
     tensors: SafetensorsFile,
 }

@@ -1,5 +1,5 @@
-//! What the tests that cross crates share: goldens saved from diffusers, measures of error with their tolerances,
-//! models converted for the occasion, and checkpoints to damage.
+//! Code that tests of several crates share: goldens saved from diffusers, measures of error with their
+//! tolerances, converted models, and checkpoints to damage.
 #![forbid(unsafe_code)]
 
 pub mod backend;

@@ -1,23 +1,24 @@
-//! Measures of error, and how much of it is allowed.
+//! Measures of error, and their tolerances.
 
 pub use sdq_engine::metrics::{psnr, relative_error};
 
-/// Text states, U-Net outputs and the encoder's moments, from equal inputs ([`relative_error`]). Both sides compute
-/// in f32 and add in other orders; 2e-6 was the most seen.
+/// Text states, U-Net outputs and the encoder's moments, from equal inputs ([`relative_error`]). Both sides
+/// compute in f32 and add in different orders; the largest measured error was 2e-6.
 pub const STAGE_ERROR: f64 = 1e-5;
 
-/// Latents of a whole run from the seed alone ([`relative_error`]). Weights off by 1e-6 move them by up to 3e-4 in
-/// the tiny pipelines (20 guided steps), so a mistake of one per mille in any stage shows.
+/// Latents of a whole run from the seed alone ([`relative_error`]). Errors of 1e-6 in weights change them by
+/// up to 3e-4 in the tiny pipelines (20 guided steps), so an error of one per mille in any stage is detected.
 pub const LATENT_ERROR: f64 = 1e-3;
 
-/// The same where weights of an f32 checkpoint are stored as f16: each is off by up to 2^-11, 500 times more than
-/// above, and a run adds that up.
+/// The same where weights of an f32 checkpoint are stored as f16: each has an error of up to 2^-11, 500 times
+/// more than above, which accumulates over a run.
 pub const ROUNDED_LATENT_ERROR: f64 = 0.2;
 
-/// Pictures of the tiny pipelines, in decibels ([`psnr`]). 45 dB is one unit of 255 off at every third value.
+/// Pictures of the tiny pipelines, in decibels ([`psnr`]). 45 dB is an error of one unit of 255 in every
+/// third value.
 pub const PICTURE_DB: f64 = 45.0;
 
-/// Pictures of the trained model, in decibels: sharp edges react more to rounding than noise does.
+/// Pictures of the trained model, in decibels: sharp edges are more sensitive to rounding than noise.
 pub const TRAINED_PICTURE_DB: f64 = 40.0;
 
 /// Decoder from equal latents, in decibels: only values that round differently may differ, and by one.
@@ -31,17 +32,17 @@ pub struct Table {
 }
 
 impl Table {
-    /// `value` must be at most `limit`.
+    /// Checks that `value` is at most `limit`.
     pub fn at_most(&mut self, case: &str, value: f64, limit: f64) {
         self.row(case, value <= limit, format!("{value:.1e}, at most {limit:.0e}"));
     }
 
-    /// `value` must be at least `limit`.
+    /// Checks that `value` is at least `limit`.
     pub fn at_least(&mut self, case: &str, value: f64, limit: f64) {
         self.row(case, value >= limit, format!("{value:.1} dB, at least {limit:.0}"));
     }
 
-    /// `found` must equal `expected`.
+    /// Checks that `found` equals `expected`.
     pub fn equal<T: PartialEq + std::fmt::Debug>(&mut self, case: &str, found: &T, expected: &T) {
         let fits = found == expected;
         let details =
@@ -54,7 +55,7 @@ impl Table {
         self.rows.push(format!("{} {case}: {details}", if fits { "ok  " } else { "FAIL" }));
     }
 
-    /// Prints the table; `cargo test -- --nocapture` shows what was measured.
+    /// Prints the table; `cargo test -- --nocapture` shows the measured values.
     ///
     /// # Panics
     /// When a row failed, or when there is none.

@@ -1,4 +1,4 @@
-//! Golden pipelines as `.sdq` files, converted by the command line as a user would.
+//! Golden pipelines as `.sdq` files, converted with the command line.
 
 use std::{
     ffi::OsString,
@@ -28,7 +28,7 @@ impl Model {
     /// Converts the golden pipeline `name`.
     ///
     /// # Panics
-    /// When the conversion fails; the reason stands on standard error.
+    /// When the conversion fails; standard error has the reason.
     pub fn convert(name: &str, weight_type: WeightType) -> Model {
         Model::convert_folder(&goldens::folder(name).join("model"), weight_type)
     }
@@ -36,7 +36,7 @@ impl Model {
     /// Converts a diffusers directory.
     ///
     /// # Panics
-    /// When the conversion fails; the reason stands on standard error.
+    /// When the conversion fails; standard error has the reason.
     pub fn convert_folder(source: &Path, weight_type: WeightType) -> Model {
         Model::convert_with(source, &["--type", weight_type.name()])
     }
@@ -44,7 +44,7 @@ impl Model {
     /// Converts a diffusers directory with these flags.
     ///
     /// # Panics
-    /// When the conversion fails; the reason stands on standard error.
+    /// When the conversion fails; standard error has the reason.
     pub fn convert_with(source: &Path, flags: &[&str]) -> Model {
         let model = Model { folder: TempDir::new().expect("the temporary folder is writable") };
         let mut args: Vec<OsString> = ["sdq", "convert", "-o"].map(Into::into).to_vec();
@@ -54,12 +54,12 @@ impl Model {
         model
     }
 
-    /// Where the file lies.
+    /// The path of the file.
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("model.sdq")
     }
 
-    /// The model, ready to draw with this many threads.
+    /// Opens the model with this many threads.
     ///
     /// # Panics
     /// When it cannot be opened.
@@ -67,7 +67,7 @@ impl Model {
         self.open_with(&PipelineOptions { threads: NonZeroUsize::new(threads), ..PipelineOptions::default() })
     }
 
-    /// The model, ready to draw.
+    /// Opens the model.
     ///
     /// # Panics
     /// When it cannot be opened.

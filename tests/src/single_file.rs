@@ -1,4 +1,4 @@
-//! Single files as they are published: whole lists of names and shapes, as sparse files without weights.
+//! Single files in their published form: complete lists of names and shapes, as sparse files without weights.
 
 use std::{
     fs::{self, File},
@@ -15,7 +15,8 @@ use tempfile::TempDir;
 
 use crate::goldens;
 
-/// A tensor of a published file: its name, shape, and the weights that it holds, as `unet.conv_in.weight`.
+/// A tensor of a published file: its name, shape, and the weights that it contains, such as
+/// `unet.conv_in.weight`.
 pub type Row = (String, Vec<usize>, Vec<String>);
 
 /// The tensors of the published file of `family`: `sd15`, `sd21` or `sdxl`, see `goldens/layouts.py`.
@@ -28,7 +29,7 @@ pub fn rows(family: &str) -> Vec<Row> {
     serde_json::from_str(&text).expect("the list has rows")
 }
 
-/// A safetensors file with these tensors in f16, all zero and taking no room on the disk.
+/// Writes a safetensors file with these tensors in f16, all zero, which takes no space on the disk.
 fn write_sparse(path: &Path, rows: &[Row]) {
     let (mut header, mut end) = (Map::new(), 0);
     for (name, shape, _) in rows {
@@ -44,7 +45,7 @@ fn write_sparse(path: &Path, rows: &[Row]) {
     file.set_len((head.len() + end) as u64).expect("the file system has sparse files");
 }
 
-/// Such a file, removed when dropped.
+/// A sparse file, removed when dropped.
 #[derive(Debug)]
 pub struct Published {
     folder: TempDir,
@@ -61,30 +62,30 @@ impl Published {
         published
     }
 
-    /// The folder that it is alone in.
+    /// The folder that contains only this file.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Where it lies.
+    /// Its path.
     pub fn file(&self) -> PathBuf {
         self.folder.path().join("model.safetensors")
     }
 
-    /// The model in it.
+    /// Opens the file as a model.
     ///
     /// # Panics
-    /// When it is none.
+    /// When it is not a model.
     pub fn open(&self) -> PublishedModel {
         let files = ModelFiles { model: Some(self.file()), ..ModelFiles::default() };
         PublishedModel::open(&files).unwrap_or_else(|error| panic!("{error}"))
     }
 }
 
-/// What the model's configs and texts say.
+/// The structure of the model, from its configs and texts.
 ///
 /// # Panics
-/// When they do not go together.
+/// When they are inconsistent.
 pub fn described(model: &PublishedModel) -> Model {
     let config = |name: &str| model.component(name).map(|component| component.config());
     let text =

@@ -1,4 +1,5 @@
-//! Vulkan devices for tests. With `SDQ_VK_REQUIRE` set, a machine without one fails instead of passing for nothing.
+//! Vulkan devices for tests. With `SDQ_VK_REQUIRE` set, a test fails on a machine without one instead of
+//! passing without effect.
 
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use sdq_engine::{
     },
 };
 
-/// A device with its best kernels short of matrices, or `None` where there is none.
+/// A device with its best kernels except those of the matrix tier, or `None` if there is none.
 ///
 /// # Panics
 /// When there is none and `SDQ_VK_REQUIRE` is set.

@@ -1,4 +1,5 @@
-//! What products read while a model draws, against the same computed from what is known outside.
+//! Statistics of the inputs of products while a model draws, compared with the same statistics computed from
+//! known tensors.
 
 use std::ops::ControlFlow;
 
@@ -7,7 +8,7 @@ use sdq_formats::{WeightRole, WeightType, sdq::SdqFile};
 use sdq_schedulers::NoiseSource as _;
 use sdq_tests::{goldens, models::Model};
 
-/// DDIM starts from plain noise and hands the latents to the U-Net unscaled.
+/// DDIM starts from plain noise and passes the latents to the U-Net unscaled.
 fn request(seed: u64) -> Request {
     Request {
         prompt: "a cat".to_owned(),
@@ -43,7 +44,8 @@ fn assert_close(found: Option<&[f32]>, expected: &[f64]) {
     }
 }
 
-/// The U-Net's first convolution reads the latents of every step, the decoder's first the ones that a run ends with.
+/// The U-Net's first convolution reads the latents of every step, the decoder's first one the final latents
+/// of a run.
 #[test]
 fn moments_are_those_of_what_is_read() {
     let pipeline = Model::convert("sd1", WeightType::F32).open(2);

@@ -18,7 +18,7 @@ fn generate(folder: &Path, output: &str, flags: &[&str]) -> Outcome {
     command::run(SDQ, folder, &[&args, flags].concat())
 }
 
-/// A picture's pixels: its recipe may differ.
+/// The pixels of a picture, to be compared independently of its recipe.
 fn pixels(path: &Path) -> Vec<u8> {
     let mut reader =
         png::Decoder::new(std::io::BufReader::new(fs::File::open(path).unwrap())).read_info().unwrap();
@@ -83,7 +83,8 @@ fn a_lora_changes_the_picture_and_is_noted_in_it() {
         (&"ink.safetensors".into(), &0.5.into())
     );
 
-    // The recipe draws the same again, with the LoRA beside it, and says so when it is another.
+    // The recipe draws the same picture again with the LoRA, and fails with a message if the LoRA is another
+    // one.
     let again = || command::run(SDQ, folder.path(), &["generate", "--from", "tag.png", "-o", "again.png"]);
     let outcome = again();
     assert!(outcome.code == 0 && !outcome.errors.contains("warning"), "{}", outcome.errors);
@@ -94,7 +95,7 @@ fn a_lora_changes_the_picture_and_is_noted_in_it() {
     assert_eq!(pixels(&at("again.png")), pixels(&at("plain.png")));
     write_lora(&at("ink.safetensors"));
 
-    // The same again, from a plan on.
+    // The same again, starting from a plan.
     let plan = ["plan", "a red apple", "--lora", "ink.safetensors", "--json"];
     let plan: Value = serde_json::from_str(&command::run(SDQ, folder.path(), &plan).output).unwrap();
     assert!(plan["peak"].as_u64().unwrap() > 0);
@@ -138,7 +139,7 @@ fn a_word_is_read_where_it_stands_and_missed_where_it_does_not() {
     let values: Vec<f32> = (0..width).map(|i| ((i * 5) % 17) as f32 / 8.0 - 1.0).collect();
     write_f32(&folder.path().join("apple.safetensors"), &[("emb_params", &[1, width], &values)]);
     assert_eq!(generate(folder.path(), "plain.png", &[]).code, 0);
-    // The word is the file's name, and in the prompt.
+    // The word is the file's name, and occurs in the prompt.
     let outcome = generate(folder.path(), "word.png", &["--embedding", "apple.safetensors"]);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
     assert!(outcome.errors.contains("`apple` stands for 1 vectors"), "{}", outcome.errors);

@@ -1,5 +1,5 @@
-//! The denoising loop takes all its memory in its first step: no allocation on any thread between the second step and
-//! the last.
+//! The denoising loop allocates all its memory in its first step: no thread allocates between the second step
+//! and the last.
 #![expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
 
 use std::{
@@ -56,7 +56,7 @@ impl NoiseSource for Wave {
     }
 }
 
-/// What a scheduler allocates from its second step on.
+/// Number of allocations of a scheduler from its second step on.
 fn of_scheduler(name: &str, config: &str) -> usize {
     let config = SchedulerConfig::from_json(config).unwrap();
     let mut scheduler = create(name, &config, 12).unwrap();
@@ -75,7 +75,7 @@ fn of_scheduler(name: &str, config: &str) -> usize {
     ALLOCATIONS.load(Ordering::Relaxed) - before
 }
 
-/// What a run allocates between the end of its second step and the end of its last.
+/// Number of allocations of a run between the end of its second step and the end of its last.
 fn of_run(pipeline: &Pipeline, request: &Request) -> usize {
     let (mut before, mut after) = (0, 0);
     pipeline
@@ -95,7 +95,8 @@ fn of_run(pipeline: &Pipeline, request: &Request) -> usize {
     after - before
 }
 
-/// One test: beside a second one, or the harness that tells of it, it would count what is not its own.
+/// A single test: with a second one, or with the output of the test harness, it would count foreign
+/// allocations.
 #[test]
 fn steps_allocate_nothing() {
     scheduler_steps();
@@ -120,7 +121,7 @@ fn denoising_steps() {
         let request = plain.clone().scheduler(entry.name);
         table.equal(&format!("a run with {}", entry.name), &of_run(&pipeline, &request), &0);
     }
-    // On a device too: what is submitted was recorded before.
+    // The same on a device: everything that is submitted has been recorded before.
     if let Some(device) = vulkan::device() {
         let pipeline =
             Model::convert_folder(&demo_model(), WeightType::Q8).open_with(&vulkan::options(&device));

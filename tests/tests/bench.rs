@@ -1,5 +1,5 @@
-//! Predicted times, and `sdq bench` and `sdq plan` from outside. How near predictions come is measured where the machine is
-//! quiet, not here; what must hold anywhere is how they grow.
+//! Predicted times, and the commands `sdq bench` and `sdq plan`. The accuracy of predictions is measured on
+//! quiet machines, not here; these tests check properties that hold on any machine, such as how times grow.
 
 use std::path::Path;
 
@@ -37,14 +37,14 @@ fn predictions_grow_with_steps_pictures_and_the_work_of_strips() {
     assert!(five.step > 2.0 * one.step, "four pictures at once take longer than one");
     assert!((five.vae_decoder / one.vae_decoder - 5.0).abs() < 1e-9);
 
-    // Without guidance half of the products are left.
+    // Without guidance half of the products remain.
     let unguided = predict(&pipeline, &Request { guidance_scale: Some(1.0), ..request.clone() });
     assert!((0.4..0.8).contains(&(unguided.step / one.step)), "{} of {}", unguided.step, one.step);
 
     let large = Request { width: Some(256), height: Some(256), ..request };
     let whole = predict(&pipeline, &large);
     let plan = pipeline.plan(&large).unwrap();
-    // What the process holds already, other tests' memory too, stays whatever is cut.
+    // Memory that the process already holds, including that of other tests, cannot be reduced.
     let open = plan.phases[0].bytes;
     let bounded = pipeline.with_max_memory(Some(open + (plan.peak() - open) * 2 / 3));
     assert!(!bounded.plan(&large).unwrap().decoding.strips.is_empty(), "the decoder is cut");

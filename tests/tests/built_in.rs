@@ -19,7 +19,7 @@ fn the_built_in_file_is_the_conversion_of_the_demo_model() {
     assert!(same, "demo/model.sdq is stale; run `sdq convert demo/model -o demo/model.sdq --type f16`");
 }
 
-/// Without `-m`, the command line draws with it, at the size that the model's file states.
+/// Without `-m`, the command line draws with it, at the default size of the model's file.
 #[test]
 fn the_command_line_draws_with_it() {
     let folder = TempDir::new().unwrap();

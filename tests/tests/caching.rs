@@ -1,4 +1,5 @@
-//! Step caching: what it draws, against diffusers with the same caches, and that nothing but the request decides it.
+//! Step caching: compared with diffusers using the same caches, and independent of everything but the
+//! request.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -11,7 +12,7 @@ use sdq_tests::{
 };
 use tempfile::TempDir;
 
-/// Both kinds, the first with the depths of more than one level.
+/// Both kinds, the first one with several depths.
 const KINDS: [Caching; 3] = [
     Caching::Deep { every: 3, skip: 0 },
     Caching::Deep { every: 2, skip: 2 },
@@ -46,7 +47,7 @@ fn caches_give_what_diffusers_gives_with_them() {
         let expected = goldens.tensor(&case.case, "latents");
         table.at_most(&label, relative_error(found.latents.values(), expected.values()), LATENT_ERROR);
         table.at_least(&label, psnr(&found.pictures[0].rgb, &goldens.picture(&case.case).1), PICTURE_DB);
-        // What a run without caches draws is something else: the case would notice one that is not used.
+        // Without caches the result differs, so the case would detect a cache that is not used.
         let full = generate(pipeline, &request.caching(Caching::None));
         let distance = relative_error(full.latents.values(), expected.values());
         table.at_most(
@@ -58,7 +59,8 @@ fn caches_give_what_diffusers_gives_with_them() {
     table.finish();
 }
 
-/// Neither the pictures drawn beside it nor memory that makes branches of guidance take turns change a picture.
+/// A picture depends neither on others in its batch nor on a memory limit that makes branches of guidance
+/// take turns.
 #[test]
 fn a_cached_picture_depends_on_its_request_alone() {
     let pipeline = Model::convert("sd1", WeightType::F16).open(2);
@@ -78,8 +80,8 @@ fn a_cached_picture_depends_on_its_request_alone() {
     }
 }
 
-/// From every evaluation, bit for bit, also under another limit: the caches are made again from what a full evaluation
-/// read.
+/// Resumes at every evaluation, bit for bit, even with another memory limit: the caches are recomputed from
+/// the input of the last full evaluation.
 #[test]
 fn a_cached_run_goes_on_from_every_step() {
     let pipeline = Model::convert("old", WeightType::F16).open(2);
@@ -87,7 +89,7 @@ fn a_cached_run_goes_on_from_every_step() {
     let picture = Picture { width: 32, height: 32, rgb };
     let plain = Request::new("a red apple").size(32, 32).steps(7).seed(3);
     let requests = [
-        // Two evaluations a step.
+        // Two evaluations per step.
         plain.clone().scheduler("heun"),
         plain.clone().scheduler("dpm_multistep").count(3),
         // Starts in the middle of the schedule.
@@ -121,7 +123,7 @@ fn a_cached_run_goes_on_from_every_step() {
     }
 }
 
-/// The deepest layers are dearest; a picture that has no guidance has none to cache.
+/// The deepest layers are the most expensive; without guidance there is none to cache.
 #[test]
 fn caches_that_cannot_be_are_refused_and_idle_ones_change_nothing() {
     let refused = |model: &str, caching, word: &str| {
@@ -137,7 +139,7 @@ fn caches_that_cannot_be_are_refused_and_idle_ones_change_nothing() {
         refused("old", Caching::Deep { every, skip: 0 }, "at least 2");
         refused("old", Caching::Guidance { every }, "at least 2");
     }
-    // Two levels of one layer: four skips, and the middle below the last.
+    // Two levels of one layer: four skips, with only the middle below the last.
     refused("old", Caching::Deep { every: 2, skip: 4 }, "up to 3");
     refused("old", Caching::Deep { every: 2, skip: usize::MAX }, "up to 3");
 

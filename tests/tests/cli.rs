@@ -1,4 +1,4 @@
-//! The command line from outside: exit codes, one-line errors, files, JSON.
+//! The command line: exit codes, one-line errors, files, JSON.
 
 use std::{
     fs::{self, File},
@@ -29,7 +29,7 @@ impl Studio {
         Studio { folder: TempDir::new().unwrap(), model: Model::convert("fp16", WeightType::F16) }
     }
 
-    /// `sdq generate -m MODEL ARGS…`, a small picture of few steps unless `args` say otherwise.
+    /// `sdq generate -m MODEL ARGS…`, by default a small picture of few steps.
     fn generate(&self, args: &[&str]) -> Outcome {
         let model = self.model.path();
         let mut all = vec!["generate", "-m", model.to_str().unwrap()];
@@ -137,7 +137,7 @@ fn files_that_are_no_model_are_named() {
     assert_eq!(studio.files().len(), contents.len());
 }
 
-/// Opening a model reads no weight, so a flipped bit in one is found where it is asked for.
+/// Opening a model reads no weights, so a flipped bit in one is only found by `--verify`.
 #[test]
 fn info_verify_finds_a_damaged_weight() {
     let studio = Studio::new();
@@ -221,7 +221,8 @@ fn json_output_parses_and_names_every_file() {
     serde_json::from_str::<Value>(&info.output).unwrap();
 }
 
-/// The picture and the latents on disk are those of diffusers: nothing is lost between the engine and the files.
+/// The picture and the latents on disk are those of diffusers: nothing is lost between the engine and the
+/// files.
 #[test]
 fn files_hold_what_diffusers_draws() {
     let studio = Studio::new();

@@ -1,4 +1,4 @@
-//! The command line where pictures go in, and come out in other formats than PNG.
+//! The command line with start pictures, and with output formats other than PNG.
 
 use std::{
     fs,
@@ -38,7 +38,8 @@ fn gradient(width: usize, height: usize) -> Picture {
     Picture { width, height, rgb }
 }
 
-/// Through files and flags as through the library: what diffusers makes of the same picture and mask.
+/// Files and flags give the same result as the library, which is that of diffusers for the same picture and
+/// mask.
 #[test]
 fn a_job_from_files_gives_what_diffusers_gives() {
     let (folder, goldens) = (TempDir::new().unwrap(), Goldens::load("jobs"));
@@ -62,7 +63,8 @@ fn a_job_from_files_gives_what_diffusers_gives() {
     assert!(psnr(&found.rgb, &expected) >= PICTURE_DB);
 }
 
-/// A picture to start from may have any size: it gives its own, cut to what can be drawn, or is scaled to the one asked for.
+/// A start picture may have any size: it sets the size of the result, cropped to a size that can be drawn, or
+/// is scaled to the requested size.
 #[test]
 fn pictures_of_any_size_and_format_can_be_started_from() {
     let (folder, model) = (TempDir::new().unwrap(), Model::convert("fp16", WeightType::F16));
@@ -113,7 +115,7 @@ fn what_cannot_be_started_from_is_named() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing was written");
 }
 
-/// A preview is a readable picture while the run goes on, and gone when the picture is there.
+/// A preview is a readable picture during the run, and is removed when the picture is finished.
 #[test]
 fn previews_are_there_while_it_is_drawn() {
     let (folder, model) = (TempDir::new().unwrap(), Model::convert("fp16", WeightType::F16));

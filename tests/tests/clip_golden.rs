@@ -1,4 +1,4 @@
-//! Tokenizer and text encoder against diffusers.
+//! Tokenizer and text encoder compared with diffusers.
 
 use sdq_formats::WeightType;
 use sdq_tests::{
@@ -7,8 +7,8 @@ use sdq_tests::{
     models::{Model, demo_model},
 };
 
-/// Accents, emoji, contractions, odd spaces, special tokens inside the prompt, prompts far too long: the ids are
-/// exactly those of the model's own tokenizer.
+/// Accents, emoji, contractions, unusual spaces, special tokens inside the prompt, prompts far too long: the
+/// ids are exactly those of the model's own tokenizer.
 #[test]
 fn token_ids_equal_those_of_diffusers() {
     let mut table = Table::default();
@@ -41,7 +41,7 @@ fn text_states_are_those_of_diffusers() {
     table.finish();
 }
 
-/// Guidance encodes two prompts in one batch; each must come out as it does alone.
+/// Guidance encodes two prompts in one batch; each must give the same result as alone.
 #[test]
 fn prompts_of_one_batch_do_not_touch_each_other() {
     let pipeline = Model::convert("sd1", WeightType::F32).open(2);

@@ -1,4 +1,4 @@
-//! The vocabulary that single files are given is CLIP's, to the letter and to the id.
+//! The vocabulary that is added to single files is exactly CLIP's, letters and ids.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use sdq_tests::{
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-/// As `goldens/clip_vocabulary.py` writes it.
+/// The format of `goldens/clip_vocabulary.py`.
 #[derive(Deserialize)]
 struct Golden {
     sha256: std::collections::BTreeMap<String, String>,

@@ -1,4 +1,5 @@
-//! `sdq convert`: what it keeps, and what it refuses with one clear line and nothing left behind.
+//! `sdq convert`: valid input is converted exactly, and invalid input fails with one clear line and without
+//! leftover files.
 
 use std::{fs, path::Path};
 
@@ -22,7 +23,8 @@ fn convert(model: &Path, output: &Path) -> Outcome {
     command::run(SDQ, model.parent().unwrap(), &args)
 }
 
-/// Converting `model` must fail with exit code 1, say why in one line with all of `words`, and leave no file.
+/// Asserts that converting `model` fails with exit code 1, gives the reason in one line that contains all of
+/// `words`, and leaves no file.
 fn assert_refused(model: &Path, words: &[&str]) {
     let folder = TempDir::new().unwrap();
     convert(model, &folder.path().join("out.sdq")).assert_failed(1, words);
@@ -30,7 +32,8 @@ fn assert_refused(model: &Path, words: &[&str]) {
     assert!(left.is_empty(), "left behind: {left:?}");
 }
 
-/// A copy of `sd1` with the tensors of `file` edited must be refused, and its component named.
+/// Asserts that a copy of `sd1` with the tensors of `file` edited is refused, and that the error names its
+/// component.
 fn assert_tensors_refused(file: &str, words: &[&str], edit: impl FnOnce(&mut Vec<RawTensor>)) {
     let copy = ModelCopy::of("sd1");
     copy.edit_tensors(file, edit);
@@ -38,7 +41,7 @@ fn assert_tensors_refused(file: &str, words: &[&str], edit: impl FnOnce(&mut Vec
     assert_refused(copy.path(), &[&[component], words].concat());
 }
 
-/// A copy of `sd1` with `key` of the JSON `file` set must be refused.
+/// Asserts that a copy of `sd1` with `key` of the JSON `file` set is refused.
 fn assert_config_refused(file: &str, key: &str, value: Value, words: &[&str]) {
     let copy = ModelCopy::of("sd1");
     copy.edit_json(file, |config| {
@@ -188,7 +191,7 @@ fn refuses_a_directory_that_lacks_a_part() {
     for part in ["model_index.json", "unet/config.json", "vae/config.json", UNET, "tokenizer/merges.txt"] {
         let copy = ModelCopy::of("sd1");
         fs::remove_file(copy.file(part)).unwrap();
-        // Any of the accepted variants may be named, so only the folder or the bare name is asked for.
+        // The error may name any of the accepted variants, so only the folder or the bare name is required.
         assert_refused(copy.path(), &[part.split(['/', '.']).next().unwrap()]);
     }
 }
@@ -247,8 +250,8 @@ fn the_same_model_converts_to_the_same_bytes() {
     }
 }
 
-/// Old attention names, the `text_model.` prefix, a variant in the file name and shards say where a weight is found,
-/// never what it is.
+/// Old attention names, the `text_model.` prefix, a variant in the file name and shards affect where a weight
+/// is found, but not its values.
 #[test]
 fn names_and_files_do_not_change_the_weights() {
     let original = Model::convert("sd1", WeightType::F32);

@@ -1,5 +1,5 @@
-//! A scheduler from outside the workspace (`examples/custom-scheduler`), found by name and run by the same loop as the
-//! built-in ones.
+//! A scheduler from outside the workspace (`examples/custom-scheduler`), found by name and run by the same
+//! loop as the built-in ones.
 
 #[path = "../../examples/custom-scheduler/src/adams_bashforth.rs"]
 mod adams_bashforth;
@@ -24,10 +24,11 @@ impl NoiseSource for NoNoise {
 /// Standard deviation s of the toy data.
 const DEVIATION: f64 = 0.5;
 
-/// Largest error over a run of `steps` steps, relative to where the exact path from the same start ends.
+/// Largest error over a run of `steps` steps, relative to the end point of the exact path from the same
+/// start.
 ///
-/// For normal data the best prediction of ε from x at level σ is σ · x / (s² + σ²), and so the path of dx/dσ = ε is
-/// x(σ) ∝ √(s² + σ²).
+/// For normal data the best prediction of ε from x at level σ is σ · x / (s² + σ²), and so the path of dx/dσ
+/// = ε is x(σ) ∝ √(s² + σ²).
 fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
     let config = SchedulerConfig::from_json(
         r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#,
@@ -39,7 +40,7 @@ fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
     for step_index in 0..scheduler.timesteps().len() {
         let mut model_input = latents.clone();
         scheduler.scale_model_input(&mut model_input, step_index)?;
-        // A real model knows σ from the timestep; this one asks what noise alone looks like.
+        // A real model knows σ from the timestep; this one derives it from pure noise.
         let mut sigma = [0.0];
         scheduler.add_noise(&[0.0], &[1.0], step_index, &mut sigma)?;
         let sigma = f64::from(sigma[0]);
@@ -56,10 +57,11 @@ fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
     Ok(errors.fold(0.0, f64::max))
 }
 
-/// The "model" is the best possible one for normal data, so that the error of a run is known: second order beats first.
+/// The "model" is the best possible one for normal data, so the error of a run is known: second order has a
+/// smaller one than first.
 #[test]
 fn it_registers_and_beats_euler() {
-    // Whichever test comes first registers it.
+    // The first of the tests registers it.
     let _ = adams_bashforth::register();
     for steps in [20, 80] {
         let (euler, adams_bashforth) =
@@ -69,10 +71,10 @@ fn it_registers_and_beats_euler() {
     assert!(adams_bashforth::register().is_err(), "a name is taken once");
 }
 
-/// It draws with the built-in model, and its history makes its runs resumable.
+/// It draws with the built-in model, and its runs can be resumed from its history.
 #[test]
 fn it_draws_and_resumes() {
-    // Whichever test comes first has registered it.
+    // The first of the tests registers it.
     let _ = adams_bashforth::register();
     let pipeline = Model::convert("old", WeightType::F16).open(2);
     let request = Request::new("a red apple").size(16, 16).steps(6).scheduler("ab2");

@@ -1,4 +1,4 @@
-//! Choosing a device from the command line: what is listed, what is refused, and what `sdq doctor` leaves.
+//! Choice of a device on the command line: the list, the errors, and the effect of `sdq doctor`.
 
 use std::fs;
 
@@ -53,7 +53,7 @@ fn devices_that_cannot_be_are_named() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left behind");
 }
 
-/// What was found wrong is not used again; what was found right is.
+/// Kernels that were found wrong are not used again; correct ones are.
 #[test]
 fn the_doctors_word_is_kept() {
     let Ok(devices) = vulkan::devices() else { return };

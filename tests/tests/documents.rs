@@ -1,4 +1,4 @@
-//! The documents name files that exist.
+//! Checks that files named in the documentation exist.
 
 use std::path::Path;
 

@@ -5,7 +5,7 @@ use sdq_formats::{WeightType, checkpoint::Checkpoint};
 use sdq_tests::{checkpoint::write_f32, goldens, models::Model};
 use tempfile::TempDir;
 
-/// A vector that is a row of the vocabulary reads as that token does.
+/// A vector that equals a row of the vocabulary has the same effect as that token.
 #[test]
 fn a_word_reads_as_the_tokens_whose_vectors_it_has() {
     let model = Model::convert("sd1", WeightType::F32);
@@ -28,7 +28,7 @@ fn a_word_reads_as_the_tokens_whose_vectors_it_has() {
     let with = pipeline.with_word("ripe-fruit", &inversion.vectors).unwrap();
     for syntax in [PromptSyntax::Plain, PromptSyntax::Weighted] {
         let reading = PromptReading { syntax, clip_skip: None };
-        // The words whose first two tokens these are end after them.
+        // The words that begin with these two tokens end after them.
         let found = with.encode_prompts_as(&["a ripe-fruit"], reading).unwrap().text_states;
         let tokens = pipeline.encode_prompts(&["a red apple"]).unwrap().text_states;
         assert_eq!(found.values()[..4 * width], tokens.values()[..4 * width], "{syntax:?}");

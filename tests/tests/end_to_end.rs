@@ -1,4 +1,5 @@
-//! Whole runs from the seed alone against diffusers: prompt → tokens → text states → loop → latents → picture.
+//! Whole runs from the seed alone, compared with diffusers: prompt → tokens → text states → loop → latents →
+//! picture.
 
 use std::ops::ControlFlow;
 
@@ -47,20 +48,20 @@ fn old_draws_what_diffusers_draws() {
     compare("old", &Model::convert("old", WeightType::F32).open(2), LATENT_ERROR, PICTURE_DB);
 }
 
-/// The model that ships with sdq, in the type in which it ships.
+/// The model that is distributed with sdq, in its distributed type.
 #[test]
 fn the_trained_model_draws_what_diffusers_draws() {
     let model = Model::convert_folder(&demo_model(), WeightType::F16);
     compare("trained", &model.open(2), LATENT_ERROR, TRAINED_PICTURE_DB);
 }
 
-/// Weights that were f16 in the checkpoint lose nothing in an f16 file.
+/// Weights that are f16 in the checkpoint are stored exactly in an f16 file.
 #[test]
 fn fp16_stored_as_f16_is_as_exact() {
     compare("fp16", &Model::convert("fp16", WeightType::F16).open(2), LATENT_ERROR, PICTURE_DB);
 }
 
-/// Rounding f32 weights to f16 moves the picture a little and breaks nothing.
+/// Rounding f32 weights to f16 changes the picture only a little.
 #[test]
 fn f32_checkpoints_survive_rounding_to_f16() {
     for name in ["sd1", "old"] {
@@ -81,7 +82,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// A picture of a series has the next seed, so it can be drawn again alone.
+/// Each picture of a series has the next seed, so it can be drawn again alone.
 #[test]
 fn each_picture_of_a_series_can_be_drawn_alone() {
     let pipeline = Model::convert("fp16", WeightType::F16).open(2);

@@ -1,4 +1,4 @@
-//! `sdq eval`: one version of a model against another.
+//! `sdq eval`: compares one version of a model with another.
 
 use std::{fs::File, io::BufReader, path::Path};
 
@@ -44,7 +44,7 @@ fn a_model_is_equal_to_itself() {
     }
 }
 
-/// The reference comes from the directory, in f32; rounding its weights to f16 is seen everywhere, and is small.
+/// The reference is the directory, in f32; rounding its weights to f16 has a small effect on every measure.
 #[test]
 fn rounded_weights_differ_a_little() {
     let model = Model::convert("sd1", WeightType::F16);
@@ -64,7 +64,8 @@ fn rounded_weights_differ_a_little() {
     };
     for row in rows {
         within(&row["text_states"], 1e-6, 1e-2);
-        // Weights are off by up to 5e-4, and guidance of 7.5 weighs the errors of both halves up to sixteenfold.
+        // Weights have errors of up to 5e-4, and guidance of 7.5 amplifies the errors of both halves up to
+        // sixteenfold.
         row["noise_pred"].as_array().unwrap().iter().for_each(|step| within(step, 1e-6, 3e-2));
         within(&row["psnr"], 25.0, 100.0);
         within(&row["ssim"], 0.5, 1.0);
@@ -102,7 +103,7 @@ fn wrong_usage_is_named_in_one_line() {
     }
 }
 
-/// Calibration changes which integers stand for the weights, and the file says so.
+/// Calibration changes the integers of the weights, and the file's manifest records it.
 #[test]
 fn a_calibrated_file_says_so_and_draws() {
     let folder = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! A device that fails in the middle of a run: the picture is finished on the processor, and it is the same.
+//! A device that fails during a run: the processor finishes the picture, with the same result.
 
 use std::{
     num::NonZeroUsize,
@@ -27,7 +27,7 @@ struct Failing {
     /// Runs, or compilations, until it fails.
     left: AtomicUsize,
     fails_to_compile: bool,
-    /// Bytes that graphs may take.
+    /// Bytes that graphs may allocate.
     memory: Option<u64>,
 }
 
@@ -40,7 +40,7 @@ impl Failing {
         self.left.load(Ordering::Relaxed)
     }
 
-    /// Counts down; fails at zero, and from then on always.
+    /// Counts down; fails at zero and ever after.
     fn attempt(&self) -> Result<(), Error> {
         let counted =
             self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
@@ -81,13 +81,13 @@ fn generate(pipeline: &Pipeline, request: &Request) -> Generated {
     pipeline.generate(request, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// What came of a run.
+/// The result of a run.
 struct Drawn {
     generated: Generated,
     said: Vec<String>,
-    /// What later runs would use.
+    /// The backend that later runs would use.
     backend: String,
-    /// Runs, or compilations, that the device did not fail at and was not asked for.
+    /// The number of runs, or compilations, left when the run was finished.
     left: usize,
 }
 
@@ -107,7 +107,7 @@ fn whenever_a_device_is_lost_the_picture_is_finished() {
         let request = Request::new("a fox").steps(4).seed(3).caching(caching);
         let expected = generate(&model.open(2), &request);
         let lost = |left: usize| draw(&model, &request, Failing::new(VulkanError::DeviceLost, left));
-        // Text encoder, time biases, prompt, four steps, decoder at least.
+        // At least text encoder, time biases, prompt, four steps, decoder.
         let runs = 100 - lost(100).left;
         assert!(runs >= 8, "{runs} runs");
         for left in 0..=runs {
@@ -134,13 +134,13 @@ fn what_a_device_has_no_memory_for_runs_on_the_processor_and_the_rest_does_not()
     for left in 0..=graphs {
         let Drawn { generated, said, backend, .. } = out_of_memory(left);
         assert_eq!(generated.pictures, expected.pictures, "no memory after {left} graphs");
-        // Each graph that does not fit is told of; the device stays in use.
+        // A notice is shown for each graph that does not fit; the device stays in use.
         assert_eq!(said.len(), graphs - left, "{said:?}");
         assert!(backend.starts_with("a device"), "{backend}");
     }
 }
 
-/// One run that does not fit does not cost the device the next one.
+/// A run that does not fit does not prevent the next one from using the device.
 #[test]
 fn a_run_that_does_not_fit_goes_to_the_processor_and_a_smaller_one_does_not() {
     let model = Model::convert("sd1", WeightType::Q8);

@@ -1,4 +1,4 @@
-//! Families beside Stable Diffusion 1 against diffusers, stage by stage and from the seed alone.
+//! Families other than Stable Diffusion 1 compared with diffusers, stage by stage and from the seed alone.
 
 use std::ops::ControlFlow;
 
@@ -10,7 +10,7 @@ use sdq_tests::{
     models::Model,
 };
 
-/// The guidance scale that `families.py` tells to U-Nets that are told one, when it records them alone.
+/// The guidance scale with which `families.py` records single evaluations of distilled U-Nets.
 const TOLD_GUIDANCE_SCALE: f32 = 4.2;
 
 #[test]
@@ -80,7 +80,7 @@ fn the_tiny_autoencoder_is_that_of_diffusers() {
     table.finish();
 }
 
-/// The engine's request for this case, with the picture and the mask that it starts from.
+/// The engine's request for this case, with its start picture and mask.
 fn request(goldens: &Goldens, case: &EndToEnd) -> Request {
     let request = Request { strength: case.strength, ..case.request() };
     if !goldens.has(&case.case, "init_image") {
@@ -113,7 +113,7 @@ fn runs_from_the_seed_alone_end_where_those_of_diffusers_do() {
     table.finish();
 }
 
-/// What the batch's rows are told must go to the right picture and branch.
+/// The conditioning of each row of the batch must reach the right picture and branch.
 #[test]
 fn pictures_of_a_batch_do_not_touch_each_other() {
     for name in ["sdxl", "refiner", "inpaint", "pix2pix"] {
@@ -130,14 +130,14 @@ fn pictures_of_a_batch_do_not_touch_each_other() {
     }
 }
 
-/// With the least memory that does, branches of guidance take turns and the decoder works in strips: the picture is the
-/// same bit for bit, so each branch is given its own text states, time biases and picture in its turn.
+/// With the minimal memory, branches of guidance take turns and the decoder works in strips. The picture is
+/// bit-identical, so each branch gets its own text states, time biases and picture in its turn.
 #[test]
 fn the_least_memory_draws_the_same_picture() {
     for name in ["sd2", "sdxl", "refiner", "pix2pix", "inpaint"] {
         let pipeline = Model::convert(name, WeightType::F32).open(2);
         let goldens = Goldens::load(name);
-        // Large enough for the halves of a batch to matter.
+        // Large enough for the two halves of a batch to matter.
         let (width, height) = (192, 128);
         let mut request = request(&goldens, &goldens.manifest.end_to_end[1]).size(width, height).steps(4);
         if let Some(image) = &mut request.init_image {
@@ -165,7 +165,7 @@ fn the_least_memory_draws_the_same_picture() {
     }
 }
 
-/// What a model needs and what it cannot use, by the name of the request's field.
+/// Missing and unusable inputs are reported by the name of the request's field.
 #[test]
 fn models_that_need_a_picture_say_so() {
     let picture = Picture { width: 64, height: 64, rgb: vec![90; 64 * 64 * 3] };
@@ -183,15 +183,15 @@ fn models_that_need_a_picture_say_so() {
     }
 }
 
-/// Equal prompts give equal branches, which are evaluated once; but for models that read something else in place of an
-/// empty negative prompt, or a score beside it.
+/// Equal prompts give equal branches, which are evaluated once, except in models that replace an empty
+/// negative prompt or add a score to it.
 #[test]
 fn branches_that_differ_are_evaluated_apart() {
     for (name, prompt, prompts) in [
         ("sd2", "x", 1),
         ("sd2", "", 1),
         ("sdxl", "x", 1),
-        // Zeros stand for the empty negative prompt, and not for the empty prompt.
+        // Zeros replace the empty negative prompt, but not the empty prompt.
         ("sdxl", "", 2),
         ("refiner", "x", 2),
     ] {
@@ -203,7 +203,7 @@ fn branches_that_differ_are_evaluated_apart() {
     }
 }
 
-/// Rounding to bytes and back changes a picture a little, in every family and layer.
+/// Rounding to bytes and back changes a picture only a little, in every family and layer.
 #[test]
 fn every_family_can_be_quantized() {
     for name in FAMILIES {

@@ -1,4 +1,4 @@
-//! `sdq convert` with a size or an error instead of types.
+//! `sdq convert` with a target size or error instead of types.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
 
-/// `sdq convert -o fit.sdq ARGS…` of a tiny model, judged by one picture.
+/// `sdq convert -o fit.sdq ARGS…` for a tiny model, measured with one picture.
 fn convert(folder: &TempDir, args: &[&str]) -> Outcome {
     let source = goldens::folder("sd1").join("model");
     fs::write(folder.path().join("prompts.txt"), "a cat").unwrap();
@@ -21,7 +21,7 @@ fn convert(folder: &TempDir, args: &[&str]) -> Outcome {
     command::run(SDQ, folder.path(), &[&common[..], args].concat())
 }
 
-/// How many weights of `fit.sdq` have this type.
+/// The number of weights of `fit.sdq` with this type.
 fn count(folder: &TempDir, weight_type: WeightType) -> usize {
     let file = SdqFile::open(folder.path().join("fit.sdq")).unwrap();
     let weights = file.components().flat_map(|component| component.weights());

@@ -1,4 +1,4 @@
-//! GGUF files hold, to the bit, what the reference implementation decodes them to.
+//! Values of GGUF files are bit-identical to those that the reference implementation decodes.
 
 use std::path::Path;
 
@@ -26,7 +26,7 @@ fn every_number_format_is_decoded_to_the_bit() {
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             let (found, expected) = (tensor.to_f32().unwrap(), expected.to_f32().unwrap());
             assert_eq!(bits(&found), bits(&expected), "{}", tensor.name);
-            // From anywhere in a block to anywhere in another.
+            // Ranges that begin and end anywhere within blocks.
             for (first, len) in [(0, 1), (3, 8), (7, expected.len() - 7), (expected.len() - 1, 1)] {
                 let mut part = vec![0.0; len];
                 tensor.read_f32(first, &mut part).unwrap();

@@ -1,4 +1,4 @@
-//! Ctrl-C: exit code 130, a run that can be resumed and no half-written file, early and late, once and twice.
+//! Ctrl-C: exit code 130, a run that can be resumed and no incomplete file, early and late, once and twice.
 #![cfg(unix)]
 
 use std::{
@@ -15,10 +15,10 @@ use sdq_tests::models::Model;
 use tempfile::TempDir;
 
 const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
-/// As shells report SIGINT.
+/// The exit code by which shells report SIGINT.
 const INTERRUPTED: i32 = 130;
 
-/// A run that takes minutes, started with some signals ignored as `nohup` and shells do.
+/// Starts a run that takes minutes, with some signals ignored as under `nohup` and in shells.
 fn start(folder: &Path, args: &[&str], ignored: &str) -> Child {
     let mut shell = Command::new("sh");
     shell.args(["-c", &format!("trap '' {ignored} QUIT; exec \"$@\""), "sh", SDQ]).args(args);
@@ -31,7 +31,7 @@ fn send(run: &Child, signal: &str) {
     assert!(sent.is_ok());
 }
 
-/// Starts a run and sends it SIGINT `times`, `after` some time each.
+/// Starts a run and sends it SIGINT `times` times, each after the time `after`.
 fn interrupt(folder: &Path, args: &[&str], after: Duration, times: usize) -> ExitStatus {
     let mut run = start(folder, args, "");
     for _ in 0..times {
@@ -65,13 +65,13 @@ fn an_interrupted_run_leaves_what_resume_needs_and_says_130() {
                 assert_eq!(left, ["sdq.png.sdq-run"], "after {milliseconds} ms");
                 SavedRun::open(&folder.path().join("sdq.png.sdq-run")).unwrap();
             }
-            // The second one may come before the run is saved.
+            // The second one may arrive before the run is saved.
             _ => assert!(left.iter().all(|name| name == "sdq.png.sdq-run"), "left behind: {left:?}"),
         }
     }
 }
 
-/// Every signal that asks for the end saves the run, whichever others are ignored. SIGHUP is left alone under `nohup`.
+/// Every termination signal saves the run, even if others are ignored. SIGHUP stays ignored under `nohup`.
 #[test]
 fn each_signal_is_handled_by_itself() {
     let model = Model::convert("fp16", WeightType::F16);
@@ -96,7 +96,7 @@ fn each_signal_is_handled_by_itself() {
         }
         send(&run, signal);
         if !ends {
-            // A run that stops saves itself once more; this one goes on doing so.
+            // A run that stops saves itself once more; this one continues to save.
             let modified = || fs::metadata(&saved).unwrap().modified().unwrap();
             let (mut last, mut times) = (modified(), 0);
             while times < 4 {

@@ -1,4 +1,5 @@
-//! Image to image, inpainting, variations and batches, from picture and seed alone, against diffusers where it has them.
+//! Image to image, inpainting, variations and batches, from picture and seed alone, compared with diffusers
+//! where it supports them.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -43,7 +44,7 @@ fn jobs_give_what_diffusers_gives() {
     table.finish();
 }
 
-/// Pictures that are evaluated together share nothing but weights: each is the one that its seed gives alone.
+/// Pictures that are evaluated together share only the weights: each is the one that its seed gives alone.
 #[test]
 fn a_batch_draws_what_its_pictures_would_be_alone() {
     let goldens = Goldens::load("jobs");
@@ -59,7 +60,8 @@ fn a_batch_draws_what_its_pictures_would_be_alone() {
     }
 }
 
-/// From nothing of it to all of it, and a series that counts the variation's seed and not the picture's.
+/// From no influence of the second seed to full influence, and a series that advances the variation's seed
+/// and not the picture's.
 #[test]
 fn a_variation_leads_from_one_seed_to_another() {
     let pipeline = convert("sd1").open(2);
@@ -77,7 +79,7 @@ fn a_variation_leads_from_one_seed_to_another() {
     assert_eq!(series[series.len() / 2..], second);
 }
 
-/// Schedulers with two evaluations a step start at the noise level of the step that a scheduler with one starts at.
+/// Schedulers with two evaluations per step start at the noise level of the same step as those with one.
 #[test]
 fn two_evaluations_a_step_start_where_one_does() {
     let pipeline = convert("sd1").open(1);
@@ -105,12 +107,12 @@ fn two_evaluations_a_step_start_where_one_does() {
     }
 }
 
-/// Inpainting keeps what it is told to keep, whatever the prompt asks for, and draws the rest.
+/// Inpainting preserves the kept part with any prompt, and draws the rest.
 #[test]
 fn what_the_mask_leaves_is_kept() {
     let pipeline = convert("sd1").open(2);
     let image = Picture { width: 64, height: 64, rgb: (0..64 * 64 * 3).map(|v| (v % 251) as u8).collect() };
-    // The right half, from the value that counts as drawn on.
+    // The right half is redrawn; the values are those on both sides of the threshold.
     let values = (0..64 * 64).map(|pixel| if pixel % 64 < 32 { 127 } else { 128 }).collect();
     let request = Request::new("a fox").steps(3).seed(1).init_image(image);
     let request = request.mask(Mask { width: 64, height: 64, values });

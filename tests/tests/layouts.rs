@@ -1,5 +1,5 @@
-//! Single files of the published models, by their whole lists of names and shapes: every weight is found where it lies,
-//! and nothing is left over.
+//! Single files of the published models, with their complete lists of names and shapes: every weight is
+//! found, and no tensor is left over.
 
 use std::{collections::BTreeMap, fs};
 
@@ -21,7 +21,7 @@ use sdq_tests::{
 
 const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
 
-/// The weights that the model reads, `unet.conv_in.weight` and so on, with their tensors.
+/// The weights that the model reads, such as `unet.conv_in.weight`, with their tensors.
 fn weights(model: &PublishedModel) -> BTreeMap<String, TensorView<'_>> {
     fn of(component: &PublishedComponent) -> impl Iterator<Item = (String, TensorView<'_>)> {
         let tensors = component.tensors().unwrap().into_iter();
@@ -40,7 +40,7 @@ fn every_weight_of_the_published_models_is_found_where_it_lies() {
         let source = Checkpoint::open(published.file()).unwrap();
         let places: BTreeMap<String, usize> =
             source.tensors().map(|tensor| (tensor.name.clone(), tensor.bytes.as_ptr().addr())).collect();
-        // Both maps are of the same file; where it lies in memory differs.
+        // Both maps are of the same file; only its address in memory differs.
         let (first, _, _) = &rows[0];
         let shift = |address: usize| address.wrapping_sub(places[first]);
         let own_first = weights["unet.conv_in.weight"].bytes.as_ptr().addr();
@@ -86,7 +86,7 @@ fn a_dry_run_accepts_them_and_writes_nothing() {
     }
 }
 
-/// What the published directories of these models say in their configs, where that changes the picture.
+/// The keys in the configs of the published directories of these models that affect the picture.
 #[test]
 fn configs_are_those_of_the_published_directories() {
     let heads = |family: &str| {
@@ -136,7 +136,8 @@ fn markers_tell_velocity_from_noise() {
     assert_eq!(training("sdxl", Some("ztsnr")), (Prediction::Epsilon, Certainty::Family, true));
 }
 
-/// U-Nets without a middle, with unequal layers, with transformers of no blocks: every structure of the goldens.
+/// U-Nets without a middle, with unequal layers, with transformers without blocks: every structure of the
+/// goldens.
 #[test]
 fn every_structure_is_the_same_in_both_conventions() {
     for name in TINY.into_iter().chain(FAMILIES) {

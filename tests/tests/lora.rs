@@ -1,4 +1,4 @@
-//! LoRAs that run beside a model draw what the same model draws with the products merged into its weights.
+//! LoRAs as low-rank branches draw the same pictures as the model with the products merged into its weights.
 
 use std::{ops::ControlFlow, path::Path};
 
@@ -20,24 +20,24 @@ use sdq_tests::{
 };
 use tempfile::TempDir;
 
-/// How near a branch comes to merged weights, both in f32.
+/// Tolerance between a branch and merged weights, both in f32.
 const SAME: f64 = 1e-4;
 const RANK: usize = 2;
 
-/// How a file of LoRAs names its tensors.
+/// The names of tensors in a LoRA file.
 #[derive(Clone, Copy, Debug)]
 enum Style {
-    /// kohya's trainers.
+    /// Those of kohya's trainers.
     Kohya,
-    /// The same, the U-Net under the names of the original code.
+    /// The same, with the U-Net's names of the original code.
     KohyaOriginal,
-    /// peft's, as diffusers saves them.
+    /// Those of peft, as diffusers saves them.
     Peft,
-    /// diffusers' before peft.
+    /// Those of diffusers before peft.
     Processors,
 }
 
-/// A product of low rank for one layer.
+/// A low-rank product for one layer.
 struct Product {
     component: &'static str,
     spec: WeightSpec,
@@ -56,7 +56,7 @@ impl Product {
         Product { component, spec: spec.clone(), down, up }
     }
 
-    /// What merging adds to the weight, in its order.
+    /// The term that merging adds to the weight, in its order.
     fn delta(&self, scale: f32) -> Vec<f32> {
         let inputs = self.down.len() / RANK;
         let element = |index: usize| {
@@ -206,7 +206,7 @@ fn a_branch_is_what_merging_is_under_every_naming() {
             if matches!(style, Style::Processors) { &["unet"] } else { &["unet", "text_encoder"] };
         let mut products = products(&pipeline, components, 1);
         if matches!(style, Style::Processors) {
-            // Attention processors have no other layers.
+            // Attention processors cover only these layers.
             products.retain(|product| product.spec.name.contains(".attn"));
         }
         write(&path, &products, style, alpha, &structure(&pipeline));
@@ -242,7 +242,8 @@ fn several_add_up_and_none_is_none() {
     assert_eq!(none.values(), latents(&pipeline).values());
 }
 
-/// The branch is in floats whatever the model's weights are: it loses nothing to their rounding, and costs it nothing.
+/// The branch is in floats for any type of the model's weights: it has no rounding error, and does not affect
+/// the weights.
 #[test]
 fn on_a_quantized_model_a_branch_is_as_near_as_quantizing_again() {
     let exact = Model::convert("sd1", WeightType::F32).open(2);
@@ -329,7 +330,7 @@ fn what_does_not_fit_is_refused() {
     }
 }
 
-/// A file that is something else is told by what it is.
+/// The error for a file that is not a LoRA names its kind.
 #[test]
 fn files_that_are_no_loras_are_named() {
     let model = Model::convert("sd1", WeightType::F32);
@@ -352,7 +353,7 @@ fn files_that_are_no_loras_are_named() {
     }
 }
 
-/// Every tensor of a file is used or said to be left out; what is wrong with one names the user's file.
+/// Every tensor of a file is used or reported as left out; an error about one names the user's file.
 #[test]
 fn every_tensor_of_a_file_is_accounted_for() {
     let model = Model::convert("sd1", WeightType::F32);
@@ -363,7 +364,7 @@ fn every_tensor_of_a_file_is_accounted_for() {
     write(&plain, &products, Style::Kohya, 4.0, &structure(&pipeline));
     let expected = latents(&adapted(&pipeline, &[(&plain, 1.0)]));
 
-    // Alphas of any number type, and adapters' names in the names of tensors.
+    // Alphas of any number type, and names of adapters in the names of tensors.
     let copy = folder.path().join("copy.safetensors");
     for (dtype, four) in [
         ("I64", 4_i64.to_le_bytes().to_vec()),
@@ -384,7 +385,7 @@ fn every_tensor_of_a_file_is_accounted_for() {
         assert_eq!(found.values(), expected.values(), "{dtype}");
     }
 
-    // Words that come with it, and tensors that nothing is known of.
+    // Words that come with the LoRA, and unknown tensors.
     let mut tensors = tensors_of(&plain);
     let vector = |name: &str, values: &[f32]| RawTensor {
         name: name.to_owned(),
@@ -419,7 +420,7 @@ fn every_tensor_of_a_file_is_accounted_for() {
     let states = |pipeline: &Pipeline| pipeline.encode_prompts(&["a my toy"]).unwrap().text_states;
     assert_ne!(states(&bundled).values(), states(&pipeline).values());
 
-    // The file and the tensor are named, and not the temporary file that branches are prepared in.
+    // The error names the file and the tensor, and not the temporary file with the prepared branches.
     let tensor = tensors.iter_mut().find(|tensor| tensor.name.ends_with("lora_up.weight")).unwrap();
     tensor.bytes[..4].copy_from_slice(&f32::NAN.to_le_bytes());
     let name = tensor.name.clone();

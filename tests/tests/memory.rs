@@ -1,5 +1,5 @@
-//! What `plan` says against what the system counts: every case runs in a process of its own, whose anonymous memory is
-//! sampled while it draws.
+//! The memory plan compared with the system's numbers: every case runs in a process of its own, whose
+//! anonymous memory is sampled while it draws.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -22,25 +22,25 @@ use sdq_tests::{
     models::{Model, demo_model},
 };
 
-/// By how much the plan may miss.
+/// Tolerance of the plan.
 const TOLERANCE: f64 = 0.05;
 
-/// Names of the environment variables that make the test a child.
+/// Environment variables that make the test a child process.
 const MODEL: &str = "SDQ_MEMORY_MODEL";
 const CASE: &str = "SDQ_MEMORY_CASE";
 
-/// Width, height and number of the pictures, how much may be taken (0 is the least that does, 1 all that is of use), whether
-/// they start from a picture, and the skip below which the network is cached.
+/// Width, height and number of the pictures, the memory limit (from 0, the minimum, to 1, all that is
+/// useful), whether they start from a picture, and the skip below which the network is cached.
 type Case = (usize, usize, usize, f64, bool, Option<usize>);
 
-/// `RssAnon` of this process in bytes, as the engine counts what it holds.
+/// `RssAnon` of this process in bytes, as the engine measures it.
 fn anonymous() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// Looks at this process's memory a thousand times a second.
+/// Samples this process's memory a thousand times a second.
 struct Sampler {
     peak: Arc<AtomicU64>,
     done: Arc<AtomicBool>,
@@ -60,7 +60,7 @@ impl Sampler {
         Sampler { peak, done, thread: Some(thread) }
     }
 
-    /// The most since the last call.
+    /// The maximum since the last call.
     fn take(&self) -> u64 {
         self.peak.fetch_max(anonymous(), Ordering::Relaxed);
         self.peak.swap(0, Ordering::Relaxed)
@@ -88,15 +88,15 @@ fn request((width, height, count, _, from_picture, skip): Case) -> Request {
     }
 }
 
-/// Draws one case and prints, for each phase, what was planned and what was seen. Not a test of its own: run by the one
-/// below, in a process that holds nothing else.
+/// Draws one case and prints the planned and the measured memory of each phase. Not a test of its own: the
+/// test below runs it in a process that does nothing else.
 #[test]
 fn child() {
     let (Ok(model), Ok(case)) = (env::var(MODEL), env::var(CASE)) else { return };
     let case: Case = serde_json::from_str(&case).unwrap();
     let options = PipelineOptions { threads: NonZeroUsize::new(2), ..PipelineOptions::default() };
     let sampler = Sampler::start();
-    // The sampler's own first steps are not the engine's.
+    // Memory of the sampler's own start must not count as the engine's.
     thread::sleep(Duration::from_millis(20));
     let pipeline = Pipeline::open(model.as_ref(), &options).unwrap();
     let at_once = pipeline.plan(&request(case)).unwrap();
@@ -127,7 +127,7 @@ fn child() {
     println!("RESULT {}", serde_json::json!([planned, seen]));
 }
 
-/// The smallest limit that does.
+/// The smallest limit with which the case runs.
 fn needed(pipeline: &Pipeline, case: Case) -> u64 {
     match pipeline.with_max_memory(Some(1)).plan(&request(case)) {
         Err(Error::DoesNotFit { needed, .. }) => needed,

@@ -1,4 +1,4 @@
-//! A model some of whose weights come from another file of it.
+//! A model with some weights from another file of the same model.
 
 use std::{collections::HashSet, ops::ControlFlow};
 
@@ -45,7 +45,7 @@ fn another_model_is_no_overlay() {
     assert!(matches!(refused, Err(Error::Mismatch { .. })));
 }
 
-/// A probe sees a changed component and only that one.
+/// A probe detects a change of a component, and only of that one.
 #[test]
 fn a_probe_measures_the_component_that_changed() {
     let [f32s, q8s] = [WeightType::F32, WeightType::Q8].map(|t| Model::convert("sd1", t).open(2));

@@ -1,4 +1,4 @@
-//! Checkpoints that `torch.save` wrote hold, bit for bit, what it was given.
+//! Checkpoints that `torch.save` wrote contain exactly the values that were saved.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -32,7 +32,7 @@ fn what_stands_beside_the_tensors_can_be_asked_for() {
     assert_eq!(open("zip").note("global_step"), None);
 }
 
-/// Cuts and damages of files that torch wrote: an error or other values, never a panic.
+/// Truncated and damaged files of torch give an error or other values, never a panic.
 #[test]
 fn damaged_files_do_not_panic() {
     for name in ["zip", "legacy", "embedding"] {

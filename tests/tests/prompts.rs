@@ -1,4 +1,4 @@
-//! Prompts with weights, of any length, and with blocks left out, against what the web UI's reading makes of them.
+//! Prompts with weights, of any length, and with blocks left out, compared with the web UI's interpretation.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use sdq_tests::{
 };
 use serde::Deserialize;
 
-/// As `goldens/prompts.py` writes it.
+/// The format of `goldens/prompts.py`.
 #[derive(Deserialize)]
 struct Case {
     case: String,
@@ -20,7 +20,7 @@ struct Case {
     clip_skip: Option<usize>,
 }
 
-/// Every so many tokens are kept in the goldens.
+/// The goldens contain every fifth token.
 const KEPT: usize = 5;
 
 #[test]
@@ -41,7 +41,7 @@ fn text_states_are_those_of_the_web_ui() {
             let states = expected.tensor(&format!("{case}.text_states")).unwrap().to_f32().unwrap();
             assert_eq!(kept.len(), states.len(), "{name} {prompt:.40}");
             let label = format!("{name} {clip_skip:?} {prompt:.40}");
-            // A mean near zero, by which states are scaled, is known less well than they are.
+            // The states are scaled by a mean near zero, whose relative error is larger than theirs.
             let weighted = prompt.contains(['(', '[']);
             let limit = if weighted { 100.0 * STAGE_ERROR } else { STAGE_ERROR };
             table.at_most(&label, relative_error(&kept, &states), limit);

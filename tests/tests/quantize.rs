@@ -1,4 +1,4 @@
-//! `sdq convert` to quantized types: what gets which, what the file says of it, and what is refused.
+//! `sdq convert` to quantized types: the type of each weight, the file's manifest, and errors.
 
 use std::{fs, path::Path};
 
@@ -104,8 +104,8 @@ fn rules_that_cannot_be_followed_are_usage_errors() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// A conversion that the system kills in the middle leaves its temporary file, the next one takes it away; one whose
-/// disk is full fails and leaves nothing.
+/// A conversion that the system kills leaves its temporary file, which the next one removes; one whose disk
+/// is full fails and leaves nothing.
 #[cfg(unix)]
 #[test]
 fn nothing_stays_behind_of_a_killed_conversion_or_a_full_disk() {

@@ -1,4 +1,5 @@
-//! Quantized models, whole: how far their pictures are from f32, and that nothing but the integers decides them.
+//! Whole quantized models: the difference of their pictures from f32, and their independence of everything
+//! but the integers.
 
 use std::{fs, ops::ControlFlow, path::Path, process::Command};
 
@@ -18,7 +19,7 @@ fn generate(pipeline: &Pipeline, request: &Request) -> Generated {
     pipeline.generate(request, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// `count` of the judged prompts, spread over the list, with their seeds.
+/// `count` of the evaluation prompts, spread over the list, with their seeds.
 fn requests(count: usize) -> Vec<Request> {
     let text = fs::read_to_string(demo_model().with_file_name("prompts.json")).unwrap();
     let prompts: Vec<Value> = serde_json::from_str(&text).unwrap();
@@ -31,8 +32,8 @@ fn requests(count: usize) -> Vec<Request> {
     picked.map(request).collect()
 }
 
-/// Median PSNR of the trained model's pictures against f32, 20 steps, same seeds. The goals are those of the project;
-/// `docs/quantization.md` has the measured values over 32 prompts.
+/// Median PSNR of the trained model's pictures compared with f32, 20 steps, same seeds. The thresholds are
+/// the project's goals; `docs/quantization.md` has the measured values over 32 prompts.
 #[test]
 fn pictures_of_the_trained_model_keep_their_distance() {
     let requests = requests(12);
@@ -48,14 +49,14 @@ fn pictures_of_the_trained_model_keep_their_distance() {
         decibels.sort_by(f64::total_cmp);
         let median = decibels[decibels.len() / 2];
         assert!(median >= goal, "{recipe}: {median:.1} dB, at least {goal}");
-        // Quantized weights do draw something else: were they f32, nothing above would be proven.
+        // Quantized weights must give other pictures: if they were f32, the checks above would prove nothing.
         assert!(median < 70.0, "{recipe}: {median:.1} dB");
     }
 }
 
-/// Shapes that the trained model does not have: widths that no block or group divides, odd sizes of latents, joined
-/// inputs of every width. One evaluation of the U-Net against diffusers; their weights
-/// are random and amplify; 3.8e-2 to 6.3e-2 were seen.
+/// Shapes that the trained model does not have: widths that are not multiples of a block or group, odd sizes
+/// of latents, concatenated inputs of every width. One evaluation of the U-Net is compared with diffusers;
+/// the weights are random and amplify errors; 3.8e-2 to 6.3e-2 were measured.
 #[test]
 fn q8_follows_diffusers_through_every_tiny_unet() {
     let mut table = Table::default();
@@ -91,8 +92,8 @@ fn pictures_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// Sums of integers are the same everywhere; sums in single precision round otherwise, and where one does, an activation
-/// can become the next byte. 51 dB were seen.
+/// Sums of integers are the same everywhere. Sums in single precision round differently, and then an
+/// activation can round to the next byte. 51 dB were measured.
 #[test]
 fn instruction_sets_draw_the_same_picture() {
     let model = Model::convert_with(&demo_model(), &["--type", "mixed"]);
@@ -122,7 +123,7 @@ fn pixels(path: &Path) -> Vec<u8> {
     pixels
 }
 
-/// A flipped bit anywhere in the header or the table of contents is an error, whatever it would have said.
+/// A flipped bit anywhere in the header or the table of contents is an error.
 #[test]
 fn a_flipped_bit_is_noticed() {
     let model = Model::convert("fp16", WeightType::Q4);
@@ -131,7 +132,7 @@ fn a_flipped_bit_is_noticed() {
     let open = |bytes: &[u8]| SdqFile::from_bytes(Bytes::copy_of(bytes), Path::new("flipped"));
     open(&file).unwrap();
     let mut flipped = file.clone();
-    // Every bit of the header, and a prime apart in the table.
+    // Every bit of the header, and every 1009th in the table.
     for bit in (0..64 * 8).chain((table * 8..file.len() * 8).step_by(1009)) {
         flipped[bit / 8] ^= 1 << (bit % 8);
         assert!(open(&flipped).is_err(), "bit {bit}");

@@ -1,4 +1,5 @@
-//! Recipes in pictures: what `--from` draws again, what it says it cannot, and what is shown of those of other programs.
+//! Recipes in pictures: `--from` repeats the run or reports what it cannot repeat, and recipes of other
+//! programs are shown.
 
 use std::{fs, path::Path};
 
@@ -29,7 +30,7 @@ fn write(path: &Path, keyword: &str, text: &str) {
     picture::write(path, &picture, &[(keyword, text)]).unwrap();
 }
 
-/// Everything that a recipe holds counts: with any of it missing the picture is another.
+/// Every field of a recipe matters: without any of them the picture differs.
 #[test]
 fn a_recipe_draws_its_picture_again() {
     let folder = TempDir::new().unwrap();
@@ -74,7 +75,7 @@ fn a_recipe_draws_its_picture_again() {
     assert_eq!(info(&folder, "c.webp"), recipe);
     assert!(recipe["fingerprint"].is_string() && recipe["weights"]["unet"] == "f16", "{recipe}");
 
-    // A flag goes before the recipe, each alone.
+    // A flag takes precedence over the recipe, each alone.
     for (flag, key) in [
         (&["a pear"][..], "prompt"),
         (&["--negative-prompt", "x"], "negative_prompt"),
@@ -100,12 +101,12 @@ fn a_recipe_draws_its_picture_again() {
         assert_ne!(changed.shift_remove(key), recipe.shift_remove(key), "{flag:?}");
         assert_eq!(changed, recipe, "{flag:?}");
     }
-    // Options of the recipe's scheduler are not another's.
+    // Options of the recipe's scheduler do not apply to another one.
     let other = sdq(&folder, &["generate", "--from", "a.png", "-o", "d.png", "--scheduler", "euler-a"]);
     assert_eq!(other.code, 0, "{}", other.errors);
     assert_eq!(info(&folder, "d.png")["scheduler_options"], json!({}));
 
-    // What the process itself holds differs a little from run to run.
+    // The memory of the process itself differs slightly from run to run.
     let peak = |args: &[&str]| {
         let plan = sdq(&folder, &[&["plan"], args, &["--json"]].concat()).output;
         serde_json::from_str::<Value>(&plan).unwrap()["peak"].as_f64().unwrap()

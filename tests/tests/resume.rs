@@ -1,4 +1,4 @@
-//! Runs that are stopped and finished: the pictures are those of a run that nothing stopped.
+//! Runs that are stopped and resumed: the pictures are those of an uninterrupted run.
 
 use std::{
     fs,
@@ -32,7 +32,7 @@ fn resume(pipeline: &Pipeline, path: &Path) -> Generated {
     pipeline.resume(&saved, &mut |_| ControlFlow::Continue(())).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Runs `request` and saves it whenever it can be saved, each time to a file of its own.
+/// Runs `request` and saves it whenever possible, each time to a new file.
 fn save_everywhere(pipeline: &Pipeline, request: &Request, folder: &Path) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     let observer = &mut |event: Event<'_>| {
@@ -55,8 +55,8 @@ fn assert_equal(found: &Generated, expected: &Generated, what: &str) {
     assert_eq!(found.pictures, expected.pictures, "pictures: {what}");
 }
 
-/// From every step of every scheduler, bit for bit: what a scheduler remembers and what the generator is about to draw
-/// are in the file.
+/// Resumes every scheduler at every step, bit for bit: the file contains the state of the scheduler and of
+/// the generator.
 #[test]
 fn every_scheduler_goes_on_from_every_step() {
     let pipeline = Model::convert("old", WeightType::F16).open(2);
@@ -72,7 +72,7 @@ fn every_scheduler_goes_on_from_every_step() {
     }
 }
 
-/// Jobs, variations and series: pictures finished, in work and not yet begun.
+/// Jobs, variations and series: pictures finished, in progress and not yet begun.
 #[test]
 fn every_job_goes_on_from_every_step() {
     let goldens = Goldens::load("jobs");
@@ -92,7 +92,7 @@ fn every_job_goes_on_from_every_step() {
     }
 }
 
-/// A run that a release before version 3 saved, of the built-in model.
+/// A run of the built-in model that a release before version 3 saved.
 #[test]
 fn runs_of_version_2_go_on() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/version-2.sdq-run");
@@ -112,7 +112,7 @@ fn runs_of_version_2_go_on() {
         .caching(Caching::Deep { every: 2, skip: 0 });
     assert_eq!(*SavedRun::open(&path).unwrap().request(), request);
     let pipeline = sdq::model::open(None, &PipelineOptions::default()).unwrap();
-    // The first steps were another machine's, which may round otherwise.
+    // The first steps were computed on another machine, which may round differently.
     let (found, expected) = (resume(&pipeline, &path), generate(&pipeline, &request));
     let error = relative_error(found.latents.values(), expected.latents.values());
     println!("{error:e} from the whole run");
@@ -134,14 +134,14 @@ fn what_is_no_run_of_the_model_is_refused() {
     };
     refused(try_resume(&Model::convert("old", WeightType::F32).open(1), &path), "model");
     refused(try_resume(&pipeline, &folder.path().join("none")), "none");
-    // Any file that ends early is refused; none panics.
+    // A truncated file is refused without a panic.
     let bytes = fs::read(&path).unwrap();
     let cut = folder.path().join("cut.sdq-run");
     for len in (0..bytes.len()).step_by(97) {
         fs::write(&cut, &bytes[..len]).unwrap();
         assert!(matches!(try_resume(&pipeline, &cut), Err(Error::SavedRun { .. })), "{len} bytes");
     }
-    // One that lies about itself is refused too: a picture that is not there, a step past the end, another size.
+    // Inconsistent files are refused too: a missing picture, a step past the end, another size.
     for (from, to, word) in [
         ("\\\"finished\\\":0", "\\\"finished\\\":1", "of 1 pictures"),
         ("\\\"step\\\":1", "\\\"step\\\":9", "step"),
@@ -161,7 +161,8 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
     [&bytes[..at], to, &bytes[at + from.len()..]].concat()
 }
 
-/// Killed without warning at any moment, over and over, a run ends with the pictures it would have drawn.
+/// A run that is killed without warning at any moment, repeatedly, ends with the same pictures as an
+/// uninterrupted one.
 #[test]
 fn killed_runs_are_finished_by_resume() {
     let model = Model::convert("fp16", WeightType::F16);
@@ -180,13 +181,13 @@ fn killed_runs_are_finished_by_resume() {
     let mut kills = 0;
     for attempt in 0_u32.. {
         assert!(attempt < 200, "does not get on");
-        // Once there is something to resume, only that is done.
+        // Once there is a saved run, it is only resumed.
         let arguments = match saved.exists() {
             true => vec!["resume", saved.to_str().unwrap(), "--save-every", "0"],
             false => first.clone(),
         };
         let mut run = Running::start(SDQ, folder.path(), &arguments);
-        // Moments all over a run, by the golden ratio; later ones come further, so that it ends.
+        // Moments spread over a run by the golden ratio; later ones come later in the run, so that it ends.
         let share = f64::from(attempt + 1) * 0.618_034 % 1.0;
         thread::sleep(
             whole.mul_f64(0.05 + 0.3 * share).max(Duration::from_millis(20))
@@ -209,7 +210,7 @@ fn killed_runs_are_finished_by_resume() {
     assert!(!saved.exists(), "a finished run leaves nothing to resume");
 }
 
-/// Saving serves the run; it never ends it. A name that no picture can have ends it before the first step.
+/// A failure to save does not end a run. A name that no picture can have ends it before the first step.
 #[test]
 fn a_run_that_cannot_be_saved_is_drawn() {
     let folder = TempDir::new().unwrap();
@@ -217,7 +218,7 @@ fn a_run_that_cannot_be_saved_is_drawn() {
         let arguments = ["generate", "a cat", "--steps", "3", "--save-every", "0", "-o", name];
         command::run(SDQ, folder.path(), &arguments)
     };
-    // Long enough for the file beside it to have no name.
+    // So long that the name of the saved run would exceed the limit.
     let long = format!("{}.png", "a".repeat(245));
     let outcome = draw(&long);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
@@ -227,7 +228,7 @@ fn a_run_that_cannot_be_saved_is_drawn() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
-/// Names need not be text.
+/// File names need not be text.
 #[cfg(unix)]
 #[test]
 fn a_run_in_a_folder_whose_name_is_not_utf8_is_resumed() {
@@ -249,7 +250,7 @@ fn a_run_in_a_folder_whose_name_is_not_utf8_is_resumed() {
     assert!(folder.join("a.png").is_file() && !saved.exists());
 }
 
-/// Ctrl-C saves the run and says how to go on; a finished run leaves nothing of it.
+/// Ctrl-C saves the run and prints how to resume it; a finished run leaves no saved run.
 #[test]
 fn saving_is_heard_of_when_it_matters() {
     let folder = TempDir::new().unwrap();

@@ -1,4 +1,4 @@
-//! Noise from a seed against `torch.randn` (`goldens/rng.py`).
+//! Noise from a seed compared with `torch.randn` (`goldens/rng.py`).
 
 use std::path::Path;
 
@@ -29,8 +29,8 @@ fn fnv1a(values: &[f32]) -> String {
     format!("{hash:016x}")
 }
 
-/// Draws of 16 and more agree to the last bit on every machine. Shorter ones go through the C library's `f64`
-/// functions, as PyTorch's do: another library may round one the other way.
+/// Draws of 16 and more values are bit-identical on every machine. Shorter ones use the C library's `f64`
+/// functions, as PyTorch's do: another library may round differently.
 #[test]
 fn draws_are_those_of_torch() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/rng/draws.json");

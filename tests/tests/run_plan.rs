@@ -1,4 +1,5 @@
-//! A run does what its plan says: the same graphs, compiled and run as often. And what is kept is not compiled again.
+//! A run follows its plan: the same graphs are compiled and run, equally often. Graphs that are kept are not
+//! compiled again.
 
 use std::{
     ops::ControlFlow,
@@ -47,7 +48,7 @@ impl Hooks for Log {
     }
 
     fn run(&self, index: usize) -> Result<(), Error> {
-        // A graph that is kept may have been compiled before the entries that are there.
+        // A kept graph may have been compiled before the current entries.
         if let Some(index) = index.checked_sub(self.taken.load(Ordering::Relaxed)) {
             self.entries()[index].1 += 1;
         }
@@ -99,7 +100,7 @@ fn cases(name: &str) -> Vec<(Request, Vec<EncodedPicture>)> {
     }
 }
 
-/// The planned graphs as the log counts them: one entry for each compilation.
+/// The planned graphs in the form of the log: one entry for each compilation.
 fn expected(pipeline: &Pipeline, request: &Request) -> Vec<(String, usize)> {
     let plan = pipeline.plan(request).unwrap();
     let graphs = pipeline.planned_graphs(&plan).into_iter();
@@ -120,7 +121,7 @@ fn a_run_compiles_and_runs_what_its_plan_says() {
         let model = Model::convert(name, WeightType::F16);
         let (pipeline, log) = open(&model);
         for (request, encodes) in cases(name) {
-            // Memory decides how a run is cut: all branches together, and one after the other.
+            // The memory limit decides how a run is cut: all branches together, and one after the other.
             let least = match pipeline.with_max_memory(Some(1)).plan(&request) {
                 Err(Error::DoesNotFit { needed, .. }) => needed,
                 other => panic!("one byte is enough: {other:?}"),
@@ -173,7 +174,8 @@ fn a_second_picture_of_the_same_size_compiles_nothing() {
     let kept = draw(&pipeline, &second, None, &mut compiled);
     assert_eq!((kept.pictures, kept.latents), (alone[1].pictures.clone(), alone[1].latents.clone()));
     assert_eq!(log.take(), []);
-    // Another prompt and another scheduler are no other graphs; another size is, and the old graphs go.
+    // Another prompt or scheduler uses the same graphs; another size needs others, and the old ones are
+    // dropped.
     draw(&pipeline, &first.clone().scheduler("euler"), None, &mut compiled);
     assert_eq!(log.take(), []);
     let count = compiled.count();

@@ -1,4 +1,4 @@
-//! Schedulers against trajectories saved from diffusers (`goldens/schedulers.py`).
+//! Schedulers compared with trajectories saved from diffusers (`goldens/schedulers.py`).
 
 use std::path::Path;
 
@@ -6,13 +6,14 @@ use sdq_schedulers::{NoiseSchedule, NoiseSource, Scheduler, SchedulerConfig, cre
 use serde::Deserialize;
 use serde_json::Value;
 
-/// What errors of nearly all runs stay below at every step, relative to the largest of the latents there: diffusers ran
-/// in double precision and rounded latents between steps, as ours are.
+/// Bound of the errors of nearly all runs at every step, relative to the largest of the latents there:
+/// diffusers ran in double precision and rounded latents between steps, as this code does.
 const TOLERANCE: f64 = 1e-5;
 
-/// How many runs may stray further. What they remember is rounded to `f32`, and the formula for a model, which no
-/// training has made smooth, makes more of it: up to `REMEMBERED`, and more yet where one step goes down the levels
-/// more than `FAR` times, as from σ = 20,000 with cosine betas. It shrinks the latents and keeps the error of the large.
+/// The number of runs whose error may be larger. Their history is rounded to `f32`, and the formula that
+/// replaces the model, which is not smooth like a trained one, amplifies this: up to `REMEMBERED`, and more
+/// if one step reduces the noise level more than `FAR` times, as from σ = 20,000 with cosine betas. Such a
+/// step shrinks the latents but keeps the error of the large ones.
 const STRAYING: usize = 16;
 const REMEMBERED: f64 = 3e-5;
 const FAR: f64 = 20.0;
@@ -29,8 +30,8 @@ fn tolerance(scheduler: &dyn Scheduler) -> f64 {
     REMEMBERED * f64::max(1.0, largest / FAR)
 }
 
-/// Timesteps that belong to sigmas rather than the other way round hang on logarithms in single precision, whose last
-/// digits are another's in numpy.
+/// Timesteps that are computed from sigmas depend on logarithms in single precision, whose last digits differ
+/// in numpy.
 const TIMESTEP_TOLERANCE: f64 = 2e-4;
 
 /// Length of the latents; every third value is in the files.
@@ -42,13 +43,13 @@ struct Trajectory {
     config: Value,
     steps: usize,
     eta: Option<f64>,
-    /// Step that the run starts at.
+    /// The step at which the run starts.
     begin: usize,
     timesteps: Vec<f64>,
     init_noise_sigma: f64,
     added_noise: Vec<f64>,
     noise_draws: Vec<usize>,
-    /// After each step that is recorded.
+    /// The latents after each recorded step.
     latents: Vec<Option<Vec<f64>>>,
 }
 
@@ -66,7 +67,7 @@ fn golden<T: for<'de> Deserialize<'de>>(name: &str) -> Vec<T> {
     serde_json::from_str(&text).unwrap()
 }
 
-/// Noise, start and model as `goldens/schedulers.py` has them.
+/// Noise, start and model as in `goldens/schedulers.py`.
 fn formula_noise(draw: i32) -> Vec<f32> {
     (0..COUNT).map(|i| ((0.7 + 1.3 * f64::from(draw) + 2.1 * i as f64).sin() * 2f64.sqrt()) as f32).collect()
 }
@@ -94,11 +95,11 @@ fn relative_error(found: &[f32], expected: &[f64]) -> f64 {
     differences.fold(0.0, |worst, difference| if difference <= worst { worst } else { difference }) / size
 }
 
-/// Follows one run, and says how far the latents strayed at most, or what is wrong.
+/// Follows one run, and returns the largest error of the latents, or a description of the problem.
 fn follow(name: &str, case: &Trajectory) -> Result<f64, String> {
     let mut config: SchedulerConfig =
         serde_json::from_value(case.config.clone()).map_err(|error| error.to_string())?;
-    // The class's own default; pipelines pass 0, and so do we.
+    // The class's own default; pipelines pass 0, and so does this crate.
     let eta = case.eta.or((name == "tcd").then_some(0.3));
     if let Some(eta) = eta {
         config.set("eta", eta.into()).map_err(|error| error.to_string())?;
@@ -147,7 +148,7 @@ fn follow(name: &str, case: &Trajectory) -> Result<f64, String> {
 }
 
 fn check_timesteps(found: &[f64], expected: &[f64]) -> Result<(), String> {
-    // Nine digits tell any two f32 apart, and a timestep is exact in f32.
+    // Nine digits distinguish any two f32, and a timestep is exact in f32.
     let expected: Vec<f64> = expected.iter().map(|timestep| f64::from(*timestep as f32)).collect();
     let near = |(found, expected): (&f64, &f64)| {
         let whole = expected.fract() == 0.0 && found.fract() == 0.0;
@@ -187,13 +188,14 @@ fn schedulers_follow_diffusers() {
     assert!(failures.is_empty(), "{} runs differ:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The tables that everything else is computed from, to the last bit: an error there would be blamed on a scheduler.
+/// The tables from which everything else is computed, bit for bit: an error there would be attributed to a
+/// scheduler.
 #[test]
 fn noise_schedules_are_those_of_diffusers() {
     for table in golden::<NoiseScheduleTable>("noise_schedules") {
         let schedule = NoiseSchedule::new(&table.config).unwrap();
         let found: Vec<f64> = table.indices.iter().map(|&t| schedule.alphas_cumprod()[t]).collect();
-        // PyTorch takes the square roots for rescaling from MKL, which rounds some of them the other way.
+        // PyTorch computes the square roots for rescaling with MKL, which rounds some of them differently.
         let tolerance = if table.config.rescale_betas_zero_snr { 1e-6 } else { 0.0 };
         for ((&found, &expected), timestep) in found.iter().zip(&table.alphas_cumprod).zip(&table.indices) {
             let expected = f64::from(expected as f32);

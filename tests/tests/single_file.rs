@@ -1,4 +1,5 @@
-//! Single files of tiny models, written by diffusers' own scripts, draw what diffusers draws with the directory.
+//! Single files of tiny models, written by diffusers' own scripts, draw the same pictures as the directory in
+//! diffusers.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -20,14 +21,14 @@ use tempfile::TempDir;
 
 const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
 
-/// A file of each family; what the families differ in is read off its names and shapes.
+/// A file of each family; the differences between families are derived from its names and shapes.
 const MODELS: [&str; 3] = ["single_sd1", "single_sd2", "single_sdxl"];
 
 fn file(model: &str) -> PathBuf {
     goldens::folder(model).join("model.safetensors")
 }
 
-/// Converts the single file of `model` with its tokenizer, which no such file has in it.
+/// Converts the single file of `model` with its tokenizer, which such files do not contain.
 fn convert(model: &str, flags: &[&str]) -> Model {
     let tokenizer = goldens::folder(model).join("tokenizer");
     let tokenizer = tokenizer.to_str().expect("the path is UTF-8");
@@ -53,7 +54,7 @@ fn pictures_are_those_that_diffusers_draws_with_the_directory() {
     table.finish();
 }
 
-/// Every weight of the file at `found` is stored as in that at `expected`.
+/// Asserts that every weight of the file `found` is stored as in `expected`.
 fn assert_same_weights(found: &Path, expected: &Path, label: &str) {
     let (found, expected) = (SdqFile::open(found).unwrap(), SdqFile::open(expected).unwrap());
     let mut compared = 0;
@@ -97,7 +98,8 @@ fn parts_given_one_by_one_become_the_same_weights() {
     assert_same_weights(&output, &convert("single_sd1", &[]).path(), "parts");
 }
 
-/// A copy of the golden pipeline `name` whose U-Net and text encoders are in one file, under the names of the original code.
+/// A copy of the golden pipeline `name` whose U-Net and text encoders are in one file, with the names of the
+/// original code.
 fn packed(name: &str, folder: &Path) -> PathBuf {
     let copy = ModelCopy::of(name);
     let mut tensors: Vec<RawTensor> = Vec::new();
@@ -136,7 +138,7 @@ fn every_family_in_one_file_becomes_what_its_directory_does() {
         let packed = packed(name, folder.path());
         let source = goldens::folder(name).join("model");
         let part = |part: &str| source.join(part).to_str().unwrap().to_owned();
-        // Tokenizers of several models are alike here.
+        // The tokenizers of all these models are the same.
         let tokenizer =
             ["tokenizer", "tokenizer_2"].into_iter().find(|folder| source.join(folder).exists()).unwrap();
         let (vae, tokenizer, configs) = (part("vae"), part(tokenizer), source.to_str().unwrap().to_owned());
@@ -205,7 +207,7 @@ fn says_what_is_missing_and_what_a_file_is_instead() {
     refused(&edm, &["EDM"]);
 }
 
-/// TAESD as its author has it: two files, layers numbered from 0 in each, the decoder's first without weights.
+/// TAESD in its author's form: two files with layers numbered from 0, the decoder's first without weights.
 #[test]
 fn taesd_comes_as_two_files_too() {
     let copy = ModelCopy::of("sdxs");
@@ -235,8 +237,8 @@ fn taesd_comes_as_two_files_too() {
     }
 }
 
-/// The built-in model was trained to predict velocity. `sd1` has random weights but for its last layer, which is fitted to
-/// predict noise.
+/// The built-in model was trained to predict velocity. `sd1` has random weights except its last layer, which
+/// is fitted to predict noise.
 #[test]
 fn who_predicts_noise_gives_it_back() {
     let trained = Model::convert_folder(&demo_model(), WeightType::F16).open(2).noise_likeness().unwrap();

@@ -1,4 +1,5 @@
-//! Pictures that are decoded strip by strip for want of memory are those that are decoded at once.
+//! Pictures that are decoded strip by strip for lack of memory are the same as those that are decoded at
+//! once.
 
 use sdq_engine::{Error, Picture, Pipeline, Tensor, rng::TorchCpuGenerator};
 use sdq_formats::WeightType;
@@ -9,7 +10,7 @@ use sdq_tests::{
     models::{Model, demo_model},
 };
 
-/// Standard normal latents, which no picture is as restless as.
+/// Standard normal latents, which vary more than those of any picture.
 fn latents(height: usize, width: usize) -> Tensor {
     let mut values = vec![0.0; 4 * height * width];
     TorchCpuGenerator::new(7).fill_standard_normal(&mut values);
@@ -20,7 +21,7 @@ fn decode(pipeline: &Pipeline, latents: &Tensor) -> Picture {
     pipeline.decode_latents(latents).unwrap_or_else(|error| panic!("{error}")).remove(0)
 }
 
-/// The smallest limit that does.
+/// The smallest limit with which decoding runs.
 fn needed(pipeline: &Pipeline, latents: &Tensor) -> u64 {
     match pipeline.with_max_memory(Some(1)).decode_latents(latents) {
         Err(Error::DoesNotFit { needed, .. }) => needed,
@@ -28,7 +29,7 @@ fn needed(pipeline: &Pipeline, latents: &Tensor) -> u64 {
     }
 }
 
-/// Not a bit differs, so there are no seams to look for.
+/// The results are bit-identical, so there are no seams.
 #[test]
 fn strips_change_nothing() {
     let mut table = Table::default();

@@ -1,5 +1,5 @@
-//! One evaluation of the U-Net against diffusers: two prompts in a batch, square and non-square latents, and 9x13,
-//! where an upsampling has to be told its size.
+//! One evaluation of the U-Net compared with diffusers: two prompts in a batch, square and non-square
+//! latents, and 9x13, where an upsampling needs an explicit size.
 
 use sdq_engine::{Tensor, pipeline::Conditioning};
 use sdq_formats::WeightType;

@@ -1,4 +1,4 @@
-//! CONTRIBUTING.md lists every file that holds unsafe code, and no other.
+//! Checks that CONTRIBUTING.md lists exactly the files that contain unsafe code.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,7 @@ fn listed(text: &str, heading: &str) -> BTreeSet<String> {
     items.map(|item| item.split('`').next().expect("a split has a first part").to_owned()).collect()
 }
 
-/// The Rust files below `folder`, build outputs left out.
+/// The Rust files below `folder`, without build outputs.
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -27,7 +27,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Whether a line of code, not of comment, has the keyword.
+/// Whether a line of code, not of comment, contains the keyword.
 fn holds_unsafe(text: &str) -> bool {
     let keyword = ["un", "safe"].concat();
     let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());

@@ -1,4 +1,4 @@
-//! The autoencoder against diffusers, non-square sizes included.
+//! The autoencoder compared with diffusers, including non-square sizes.
 
 use sdq_engine::Tensor;
 use sdq_formats::WeightType;
@@ -52,7 +52,7 @@ fn decoded_pictures_are_those_of_diffusers() {
     table.finish();
 }
 
-/// Latents as the denoising loop leaves them.
+/// Latents scaled as at the end of the denoising loop.
 fn scaled(latents: &Tensor, name: &str) -> Tensor {
     let factor = scaling_factor(name);
     let values = latents.values().iter().map(|value| value * factor).collect();

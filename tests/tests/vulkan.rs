@@ -1,5 +1,5 @@
-//! Whole runs on a Vulkan device against the processor and against diffusers. What kernels compute one by one is held
-//! against the processor in the engine's own tests.
+//! Whole runs on a Vulkan device, compared with the processor and with diffusers. The engine's own tests
+//! compare single kernels with the processor.
 
 use std::{collections::BTreeMap, ops::ControlFlow};
 
@@ -16,11 +16,11 @@ use sdq_tests::{
     vulkan,
 };
 
-/// What the eye sees no difference at.
+/// PSNR at which pictures look the same.
 const SAME_PICTURE_DB: f64 = 45.0;
 
-/// Relative error of latents after whole runs. Sums are taken in another order than on the processor, and the random
-/// networks of the goldens amplify that up to ten thousand times in twenty steps.
+/// Relative error of latents after whole runs. The order of sums differs from the processor's, and the random
+/// networks of the goldens amplify the difference up to ten thousand times in twenty steps.
 const DEVICE_LATENT_ERROR: f64 = 5e-3;
 
 fn generate(pipeline: &Pipeline, request: &Request) -> Generated {
@@ -74,7 +74,7 @@ fn tiny_models_draw_what_diffusers_draws() {
     nothing_was_found_invalid();
 }
 
-/// The encoder, masks, and kept tensors that some steps do without.
+/// The encoder, masks, and kept tensors with which some steps leave out nodes.
 #[test]
 fn jobs_and_caches_give_what_diffusers_gives() {
     let Some(device) = vulkan::device() else { return };
@@ -102,7 +102,7 @@ fn jobs_and_caches_give_what_diffusers_gives() {
     nothing_was_found_invalid();
 }
 
-/// Norms over strips are summed as those over the whole are, but for the order.
+/// Norms over strips are summed like those over the whole picture, except for the order.
 #[test]
 fn a_picture_that_does_not_fit_is_decoded_in_strips() {
     let Some(device) = vulkan::device() else { return };
@@ -122,7 +122,7 @@ fn a_picture_that_does_not_fit_is_decoded_in_strips() {
     nothing_was_found_invalid();
 }
 
-/// Calibration looks at what products read, and `sdq bench --profile` at every node.
+/// Calibration observes the inputs of products, and `sdq bench --profile` every node.
 #[test]
 fn runs_that_are_watched_see_what_the_processors_runs_see() {
     let Some(device) = vulkan::device() else { return };
@@ -150,7 +150,7 @@ fn runs_that_are_watched_see_what_the_processors_runs_see() {
     nothing_was_found_invalid();
 }
 
-/// Two halves of guidance taken in turns keep what they share apart.
+/// Halves of guidance that take turns keep their shared tensors apart.
 #[test]
 fn branches_that_take_turns_are_those_that_do_not() {
     let Some(device) = vulkan::device() else { return };

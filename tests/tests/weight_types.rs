@@ -1,4 +1,5 @@
-//! The type that every precision gives to every weight of every family: a file converted again is the same file.
+//! The type of every weight of every family with every precision: converting a model again gives the same
+//! file.
 
 use sdq_engine::published::{ModelFiles, PublishedModel};
 use sdq_quantize::{Plan, Precision};
@@ -9,7 +10,7 @@ use sdq_tests::{
 };
 use sha2::{Digest as _, Sha256};
 
-/// The start of the hash over all weights, one line for each component, name and type, under q8, q4 and mixed.
+/// The start of the hash over all weights, one line for each component, name and type, with q8, q4 and mixed.
 const TYPES: [(&str, [&str; 3]); 15] = [
     ("sd1", ["2e97caa8", "aab65002", "d27d57f4"]),
     ("fp16", ["ebde8b00", "7494c63f", "8053fa33"]),

@@ -1,4 +1,4 @@
-//! The `sdq` command under another name: cargo hands a test the path of its own package's binaries only.
+//! The `sdq` command under another name: cargo gives a test only the paths of its own package's binaries.
 
 use std::process::ExitCode;
 
