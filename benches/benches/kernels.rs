@@ -1,8 +1,9 @@
-//! The CPU kernels at sizes of SD1.5 (64x64 latents, a batch of 2 for guidance), of SDXL (128x128 latents) and of the
-//! built-in model.
+//! The CPU kernels at sizes of SD1.5 (64x64 latents, a batch of 2 for guidance), of SDXL (128x128 latents)
+//! and of the built-in model.
 //!
-//! `cargo bench -p sdq-benches --bench kernels -- conv` measures the convolutions. After criterion's own figures each
-//! line ends in the best time as a share of the limit beside it: bare multiply-adds for products, copying for the rest.
+//! `cargo bench -p sdq-benches --bench kernels -- conv` measures the convolutions. After criterion's own
+//! figures, each line ends with the best time as a share of a limit of the machine: bare multiply-adds for
+//! products, copying for other kernels.
 
 use std::{
     num::NonZeroUsize,
@@ -26,7 +27,7 @@ use sdq_engine::backend::cpu::{
 use sdq_engine::backend::row_layout::RowLayout;
 use sdq_formats::layout::columns::Columns;
 
-/// What a kernel is held against.
+/// The limit with which a kernel is compared.
 #[derive(Clone, Copy)]
 enum Limit {
     /// Multiply-adds in registers; work is counted in them.
@@ -77,7 +78,7 @@ fn bench(
     }
 }
 
-/// Half-precision weights of a matrix `[n, k]`, as converted models have them.
+/// Half-precision weights of a matrix `[n, k]`, as in converted models.
 fn weights(n: usize, k: usize) -> Vec<f16> {
     noise(n.div_ceil(16) * 16 * k).into_iter().map(f16::from_f32).collect()
 }
@@ -183,8 +184,8 @@ impl Quantized {
     }
 }
 
-/// Products with integers at the sizes of their twins in floats: `[batch, size, in channels, out channels]` of 3x3
-/// convolutions, `[m, k, n]` of linear layers. Quantizing the left operand is measured apart.
+/// Products with integers at the sizes of those in floats: `[batch, size, in channels, out channels]` of 3x3
+/// convolutions, `[m, k, n]` of linear layers. Quantizing the left operand is measured separately.
 fn integers(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("integers");
     for [batch, size, in_channels, n] in [
@@ -248,8 +249,9 @@ fn integers(criterion: &mut Criterion) {
     }
 }
 
-/// How a convolution with integers grows with the batch, with the picture (64x64 latents and those of 256x256 pixels) and
-/// with threads. What is printed last is the time in proportion to that of the first line's work on one thread.
+/// How the time of a convolution with integers grows with the batch, with the picture (64x64 latents and
+/// those of 256x256 pixels) and with threads. The last number is the time relative to that of the first
+/// line's work on one thread.
 fn scaling(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("scaling");
     group

@@ -1,9 +1,10 @@
-//! Text encoder, guided U-Net step, VAE decoder and whole pictures, of the built-in model and of the file that
-//! `SDQ_BENCH_MODEL` names.
+//! Text encoder, guided U-Net step, VAE decoder and whole pictures, of the built-in model and of the file in
+//! `SDQ_BENCH_MODEL`.
 //!
-//! `SDQ_BENCH_MODEL=sd15.sdq cargo bench -p sdq-benches --bench parts` (the `synthetic` program of this package writes
-//! such a file, `sdq convert` one with integers). After criterion's own figures each line ends in the best time as a
-//! share of what its multiply-adds of integers and of floats take in registers, measured in turn with it.
+//! `SDQ_BENCH_MODEL=sd15.sdq cargo bench -p sdq-benches --bench parts` (the `synthetic` program of this
+//! package writes such a file, `sdq convert` one with integers). After criterion's own figures, each line
+//! ends with the best time as a share of the time that its multiply-adds of integers and of floats need in
+//! registers, measured in turn with it.
 
 use std::{
     ops::ControlFlow,
@@ -21,10 +22,10 @@ use sdq_engine::{
     pipeline::Part,
 };
 
-/// Steps of a whole picture: enough that a step counts, few enough to wait for.
+/// Steps of a whole picture: enough for steps to matter, and few for a short measurement.
 const STEPS: usize = 2;
 
-/// Weights are read in place, so the built-in file has to lie as it would when mapped.
+/// Weights are read in place, so the built-in file must be aligned like a mapped one.
 #[repr(C, align(64))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 

@@ -1,4 +1,5 @@
-//! Models of published shapes with random weights: size, speed and memory do not depend on what weights say.
+//! Models of published shapes with random weights: size, speed and memory do not depend on the values of
+//! weights.
 
 use std::{collections::HashMap, fs, path::Path};
 
@@ -40,7 +41,7 @@ impl Shape {
     }
 }
 
-/// Writes a model of a published shape to `path`. Its tokenizer knows bytes and no words.
+/// Writes a model of a published shape to `path`. Its vocabulary contains bytes and no words.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -71,8 +72,8 @@ pub fn write(shape: Shape, path: &Path, weight_type: WeightType) -> anyhow::Resu
     Ok(())
 }
 
-/// Writes the same model as a diffusers directory with weights in f16, which is what `sdq convert` reads: 2.13 GB for
-/// SD1.5, 2.58 GB for SD2.1, 6.94 GB for SDXL.
+/// Writes the same model as a diffusers directory with weights in f16, the input of `sdq convert`: 2.13 GB
+/// for SD1.5, 2.58 GB for SD2.1, 6.94 GB for SDXL.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -106,7 +107,7 @@ pub fn write_checkpoint(shape: Shape, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// All that a model has but its weights.
+/// Everything in a model except its weights.
 struct Description {
     texts: Vec<(String, String)>,
     configs: HashMap<&'static str, Value>,
@@ -143,11 +144,11 @@ pub fn weights(shape: Shape) -> anyhow::Result<Vec<(&'static str, Vec<WeightSpec
     Ok(Description::new(shape).model()?.weights())
 }
 
-/// Marsaglia's xorshift64*; good enough for weights that nobody looks at.
+/// Marsaglia's xorshift64*; good enough for meaningless weights.
 struct Random(u64);
 
 impl Random {
-    /// Close to normal (the sum of four uniforms), standard deviation 1.
+    /// Approximately normal (the sum of four uniforms), standard deviation 1.
     fn normal(&mut self) -> f32 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
@@ -158,7 +159,8 @@ impl Random {
         (uniform(0) + uniform(16) + uniform(32) + uniform(48)) * 3.0_f32.sqrt()
     }
 
-    /// Norm scales of one, products that keep the size of what they are given, one weight in 4096 far out.
+    /// Norm scales of one, products that keep the magnitude of their input, and one weight in 4096 far from
+    /// the others.
     fn weight(&mut self, spec: &WeightSpec) -> Vec<f32> {
         let elements = spec.shape.iter().product();
         if spec.role == WeightRole::Vector {
@@ -280,7 +282,7 @@ mod tests {
 
     use super::*;
 
-    /// What a whole file of weights takes, without its texts and table (about a megabyte), in megabytes.
+    /// Size of all weights in a file, without its texts and table (about a megabyte), in megabytes.
     fn megabytes(precision: Precision) -> f64 {
         let weights = Description::new(Shape::Sd15).model().unwrap().rated_weights().into_iter();
         let weights = weights.map(|(component, weights)| (component, weights, precision));

@@ -1,4 +1,4 @@
-//! Any bytes as a GGUF file: an error or tensors that can be read, never a panic.
+//! Reads any bytes as a GGUF file: the result is an error or readable tensors, never a panic.
 #![no_main]
 
 use std::path::Path;

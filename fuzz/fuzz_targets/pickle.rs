@@ -1,5 +1,5 @@
-//! Any bytes as a pickled checkpoint, and as the pickle in an archive that is otherwise in order: an error or tensors that
-//! can be read, never a panic.
+//! Reads any bytes as a pickled checkpoint, and as the pickle in an otherwise valid archive: the result is an
+//! error or readable tensors, never a panic.
 #![no_main]
 
 use std::path::Path;
@@ -22,7 +22,7 @@ fn read(file: &[u8]) {
     }
 }
 
-/// A zip archive of stored entries, with the checksums that a mutation would spoil.
+/// A zip archive of uncompressed entries, with valid checksums, which a mutation would break.
 fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut file, mut directory) = (Vec::new(), Vec::new());
     for (name, bytes) in entries {

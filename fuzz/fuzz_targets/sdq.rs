@@ -1,7 +1,7 @@
-//! Any bytes as an `.sdq` file: an error or weights that can be read, never a panic.
+//! Reads any bytes as an `.sdq` file: the result is an error or readable weights, never a panic.
 //!
-//! A mutation nearly always breaks a checksum and would end there. So the input is read twice: as it is, and as
-//! `[u16 table length][first section][table]` of a file whose header, lengths and checksums are set right.
+//! A mutation nearly always breaks a checksum and would end there. So the input is read twice: unchanged, and
+//! as `[u16 table length][first section][table]` of a file with valid header, lengths and checksums.
 #![no_main]
 
 use std::path::Path;
@@ -19,7 +19,7 @@ fuzz_target!(|data: &[u8]| {
     }
 });
 
-/// The first section of a file starts here.
+/// Start of the first section of a file.
 const SECTION: usize = 65536;
 
 fn sealed(rest: &[u8], table_len: usize) -> Vec<u8> {

@@ -1,6 +1,7 @@
-//! Any names and shapes as a model in one file: an error or components whose tensors can be read, never a panic.
+//! Reads any names and shapes as a model in one file: the result is an error or components with readable
+//! tensors, never a panic.
 //!
-//! A line of the input is a tensor: its name, and a digit or letter for each dimension.
+//! Each line of the input is a tensor: its name, and a digit or letter for each dimension.
 #![no_main]
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ fuzz_target!(|data: &[u8]| {
     for line in text.lines().take(400) {
         let (name, sizes) = line.split_once(' ').unwrap_or((line, ""));
         let name: String = name.chars().filter(|c| c.is_ascii_graphic() && !matches!(c, '"' | '\\')).collect();
-        // Beside a side of zero, another may be of any length.
+        // With a dimension of zero, another may have any length.
         let size = |n: u32| if n == 35 { usize::MAX / 2 } else { n as usize };
         let shape: Vec<usize> = sizes.chars().filter_map(|c| c.to_digit(36)).take(4).map(size).collect();
         let elements = shape.iter().try_fold(2, |product: usize, &size| product.checked_mul(size));
@@ -36,7 +37,7 @@ fuzz_target!(|data: &[u8]| {
     let file = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &vec![0; end]].concat();
     let path = PathBuf::from(format!("/dev/shm/sdq-fuzz-{}.safetensors", std::process::id()));
     fs::write(&path, file).expect("the memory disk is writable");
-    // Making the standard vocabulary takes longer than all the rest.
+    // Building the standard vocabulary takes longer than everything else.
     let tokenizer = PathBuf::from("/dev/shm/sdq-fuzz-tokenizer");
     if !tokenizer.exists() {
         fs::create_dir_all(&tokenizer).expect("the memory disk is writable");

@@ -1,8 +1,9 @@
-//! What a run takes before its first step: `cargo run --release -p sdq-benches --bin start -- FILE.sdq [ROUNDS]`.
+//! The time of a run before its first step:
+//! `cargo run --release -p sdq-benches --bin start -- FILE.sdq [ROUNDS]`.
 //!
-//! Each round is a process of its own, timed from before it is started: until the prompt has been read, until the first step
-//! is done, and until the second is. What the text encoder and a step take by themselves is measured in the same process
-//! afterwards.
+//! Each round is a process of its own. Its time is measured from before its start: until the prompt has been
+//! encoded, until the first step is done, and until the second is. The times of the text encoder and of a
+//! step alone are measured in the same process afterwards.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -16,9 +17,9 @@ use anyhow::{Context as _, ensure};
 use sdq_engine::{Event, Pipeline, PipelineOptions, Request, pipeline::Part};
 
 const USAGE: &str = "usage: start FILE.sdq [ROUNDS]";
-/// What the first step waits for beside the prompts, and what it takes more than others.
+/// The time before the first step without the prompts, and the additional time of the first step.
 const REST: &str = "beside prompts and step";
-/// The first argument of the process that is timed.
+/// The first argument of the measured process.
 const TIMED: &str = "--timed";
 
 fn main() -> anyhow::Result<()> {
@@ -31,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
-/// Milliseconds of each round, least, median and most.
+/// Milliseconds of each round: minimum, median and maximum.
 fn measure(model: &str, rounds: usize) -> anyhow::Result<()> {
     let mut columns: Vec<(String, Vec<f64>)> = Vec::new();
     for _ in 0..rounds {
@@ -57,7 +58,7 @@ fn measure(model: &str, rounds: usize) -> anyhow::Result<()> {
             let column = columns.iter().find(|(column, _)| column == name);
             column.and_then(|(_, values)| values.last().copied()).context("the run said too little")
         };
-        // Guidance reads two prompts.
+        // Guidance encodes two prompts.
         let own = 2.0 * last("text encoder alone")? + last("step alone")?;
         let rest = last("first step done")? - own;
         match columns.iter_mut().find(|(column, _)| column == REST) {
@@ -73,7 +74,7 @@ fn measure(model: &str, rounds: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Two steps, told as they happen; then what parts take alone.
+/// Two steps, reported as they happen; then the times of single parts.
 fn draw(model: &Path) -> anyhow::Result<()> {
     let pipeline = Pipeline::open(model, &PipelineOptions::default())?;
     println!("open");

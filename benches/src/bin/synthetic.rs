@@ -1,6 +1,7 @@
-//! Random models of published shapes, `sd15`, `sd21` or `sdxl`, to measure with:
+//! Writes random models of published shapes, `sd15`, `sd21` or `sdxl`, for measurements:
 //! - `cargo run --release -p sdq-benches --bin synthetic -- sd15 FILE.sdq [f16|f32]` writes an `.sdq` file,
-//! - `cargo run --release -p sdq-benches --bin synthetic -- sd15 --checkpoint FOLDER` a diffusers directory in f16.
+//! - `cargo run --release -p sdq-benches --bin synthetic -- sd15 --checkpoint FOLDER` a diffusers directory
+//!   in f16.
 
 use std::path::Path;
 
