@@ -1,32 +1,33 @@
-//! Textual inversions: vectors that stand for a word. Gal et al. 2022, arXiv:2208.01618.
+//! Textual inversions: vectors that represent a word. Gal et al. 2022, arXiv:2208.01618.
 //!
-//! Trainers store them as `string_to_param`, as `emb_params`, for SDXL as `clip_l` and `clip_g`, or under the word itself.
+//! Trainers store them as `string_to_param`, as `emb_params`, for SDXL as `clip_l` and `clip_g`, or under the
+//! word itself.
 
 use sdq_formats::checkpoint::Checkpoint;
 use sdq_formats::tensor::{TensorError, TensorView};
 
-/// The vectors of a word, and the word if the file says it.
+/// The vectors of a word, and the word if the file contains it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextualInversion {
-    /// How the file calls it, where its one tensor is called so. Other files go by their own names.
+    /// The word, if the only tensor is named after it. Otherwise the file's name is the word.
     pub word: Option<String>,
-    /// For each text encoder that it is made for, `[vectors, width]`, row-major.
+    /// For each text encoder that it was made for, `[vectors, width]`, row-major.
     pub vectors: Vec<WordVectors>,
 }
 
 /// Vectors for one text encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WordVectors {
-    /// Values of a vector.
+    /// Size of a vector.
     pub width: usize,
     /// All vectors, one after the other.
     pub values: Vec<f32>,
 }
 
-/// A file that is no textual inversion.
+/// Errors of reading a textual inversion.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum EmbeddingError {
-    /// No tensor of it is one that trainers write.
+    /// The file contains no tensor with a name that trainers use.
     #[error(
         "no textual inversion: expected `emb_params`, `string_to_param`, `clip_l` with `clip_g`, or one tensor under a word; found {tensors} tensors, the first is `{first}`"
     )]
@@ -36,20 +37,20 @@ pub enum EmbeddingError {
         /// Name of the first.
         first: String,
     },
-    /// A tensor has not the shape of vectors.
+    /// The shape of a tensor is not that of vectors.
     #[error("tensor `{tensor}` is {found:?}, expected up to {limit} vectors of one width")]
     Shape {
         /// The tensor.
         tensor: String,
         /// Its shape.
         found: Vec<usize>,
-        /// Most vectors of a word.
+        /// Maximum number of vectors of a word.
         limit: usize,
     },
     /// A tensor's values cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// A value is no finite number.
+    /// A value is not a finite number.
     #[error("tensor `{tensor}` holds {value}, expected finite numbers")]
     NotFinite {
         /// The tensor.
@@ -59,19 +60,19 @@ pub enum EmbeddingError {
     },
 }
 
-/// Most vectors of a word: as many as a prompt has room for.
+/// Maximum number of vectors of a word: the number of tokens in a prompt.
 const MAX_VECTORS: usize = 75;
 
 impl TextualInversion {
-    /// The vectors in `checkpoint`.
+    /// Reads the vectors in `checkpoint`.
     ///
     /// # Errors
-    /// When it holds something else, or values that are not finite.
+    /// When it contains something else, or values that are not finite.
     pub fn read(checkpoint: &Checkpoint) -> Result<TextualInversion, EmbeddingError> {
         TextualInversion::of_tensors(&checkpoint.tensors().collect::<Vec<_>>())
     }
 
-    /// The vectors in `tensors`.
+    /// Reads the vectors in `tensors`.
     ///
     /// # Errors
     /// As [`read`](TextualInversion::read).

@@ -1,4 +1,4 @@
-//! The networks in a checkpoint, found by the names and shapes of its tensors.
+//! Finds the networks in a checkpoint by the names and shapes of its tensors.
 
 use serde_json::Value;
 
@@ -15,19 +15,19 @@ pub(crate) struct Found {
     pub(crate) unet: Option<FoundUNet>,
     pub(crate) vae: Option<FoundVae>,
     pub(crate) text_encoders: Vec<TextEncoder>,
-    /// Tensors of no part, by why they are left out.
+    /// Tensors that belong to no part, with the reason for which they are left out.
     pub(crate) skipped: Vec<(Skipped, String)>,
 }
 
 /// A U-Net among a checkpoint's tensors.
 pub(crate) struct FoundUNet {
-    /// What the names of its tensors begin with.
+    /// Prefix of its tensors' names.
     prefix: String,
     pub(super) unet: UNet,
 }
 
 impl FoundUNet {
-    /// As a component that is described elsewhere.
+    /// The component, to be described by another config.
     pub(crate) fn renamed(&self, names: &Names) -> Component {
         let modules = self.unet.structure.modules();
         let renames = renames(names, &self.prefix, |name| modules.to_diffusers(name));
@@ -48,7 +48,7 @@ impl FoundUNet {
 
 /// An autoencoder among a checkpoint's tensors.
 pub(crate) struct FoundVae {
-    /// What the names of its tensors begin with.
+    /// Prefix of its tensors' names.
     prefix: String,
     vae: Vae,
 }
@@ -66,7 +66,7 @@ impl FoundVae {
         }
     }
 
-    /// As a component. `scaling_factor` is what latents are multiplied by, unless the network has its own.
+    /// The component. `scaling_factor` is the factor of latents, unless the network has its own.
     pub(crate) fn component(&self, names: &Names, scaling_factor: f64) -> Component {
         let (class_name, config, renames) = match &self.vae {
             Vae::Kl(vae) => {
@@ -83,8 +83,8 @@ impl FoundVae {
     }
 }
 
-/// Every tensor whose name begins with `prefix`, but for what only training needs; what is behind the prefix becomes
-/// `to_diffusers` of it.
+/// Renames every tensor with the prefix `prefix`, except those that only training needs; the rest of the name
+/// is passed through `to_diffusers`.
 fn renames(names: &Names, prefix: &str, to_diffusers: impl Fn(&str) -> String) -> Vec<Rename> {
     let rename = |source: &str| match Skipped::of(source) {
         Skipped::Unknown => Rename::new(source, &to_diffusers(&source[prefix.len()..]), Piece::Whole),
@@ -96,11 +96,11 @@ fn renames(names: &Names, prefix: &str, to_diffusers: impl Fn(&str) -> String) -
 /// Why a tensor of a checkpoint is not part of the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Skipped {
-    /// A running mean of the weights, kept for training on.
+    /// A running mean of the weights, for further training.
     Ema,
     /// The noise schedule, or the state of training.
     Training,
-    /// Of no part that is known.
+    /// A tensor of an unknown part.
     Unknown,
 }
 
@@ -139,15 +139,15 @@ impl Skipped {
 }
 
 impl Found {
-    /// The parts whose tensors are among `names`.
+    /// Finds the parts of a model among `names`.
     ///
     /// # Errors
-    /// When a part is there but lacks tensors, or when there is none at all.
+    /// When a part lacks tensors, or when there is no part at all.
     pub(crate) fn of(names: &Names) -> Result<Found, LayoutProblem> {
         let mut found = Found::default();
         let starts = |end: &'static str| names.iter().filter_map(move |name| name.strip_suffix(end));
         let unets = starts("input_blocks.0.0.weight").chain(starts("down_blocks.0.resnets.0.conv1.weight"));
-        // The others of these are a ControlNet's, and the encoders of autoencoders.
+        // Other prefixes of these belong to a ControlNet, and to the encoders of autoencoders.
         if let Some(prefix) =
             unets.into_iter().find(|start| *start != "control_model." && !start.ends_with("coder."))
         {
@@ -189,13 +189,13 @@ impl Found {
     }
 }
 
-/// Nothing of a model: says what the names look like.
+/// The error for a file without any part of a model.
 fn nothing(names: &Names) -> LayoutProblem {
     let first = names.iter().next().unwrap_or("none").to_owned();
     LayoutProblem::Nothing { tensors: names.iter().count(), first, hint: hint(names) }
 }
 
-/// What a file is that is no model.
+/// The kind of a file that is not a model.
 fn hint(names: &Names) -> Option<&'static str> {
     let any = |part: &str| names.iter().any(|name| name.contains(part));
     if any("lora_down") || any("lora_A") || any(".lora.down") || any("hada_w1") || any("lokr_w1") {

@@ -1,4 +1,5 @@
-//! The families of models: which networks and settings make up SD1, SD2, SDXL and its refiner, and what tells them apart.
+//! The families of models: the networks and settings of SD1, SD2, SDXL and its refiner, and how they are
+//! distinguished.
 
 mod found;
 mod model_index;
@@ -18,7 +19,7 @@ use crate::models::{
     naming::{Component, LayoutProblem, Names, unknown},
 };
 
-/// A family of models: those that share what their files do not tell.
+/// A family of models, which have the same values of properties that are not in their files.
 ///
 /// | | text states | activation | heads | scheduler | latents are scaled by |
 /// |---|---|---|---|---|---|
@@ -29,16 +30,16 @@ use crate::models::{
 pub enum Family {
     /// Projections around transformers are 1x1 convolutions.
     Sd1,
-    /// They are matrices.
+    /// Projections around transformers are matrices.
     Sd2,
     /// A pooled prompt and sizes are added to the timestep.
     Sdxl,
-    /// The same, with one text encoder and an aesthetic score.
+    /// As SDXL, with one text encoder and an aesthetic score.
     SdxlRefiner,
 }
 
 impl Family {
-    /// Its name for people.
+    /// Its name for display.
     pub fn name(self) -> &'static str {
         match self {
             Family::Sd1 => "SD1",
@@ -52,7 +53,7 @@ impl Family {
         matches!(self, Family::Sdxl | Family::SdxlRefiner)
     }
 
-    /// Sides of the latents that the published models were trained with.
+    /// Height and width of the latents that the published models were trained with.
     pub(crate) fn latent_size(self, prediction: Prediction) -> usize {
         match self {
             Family::Sd1 => 64,
@@ -67,7 +68,7 @@ impl Family {
     }
 }
 
-/// What a U-Net predicts.
+/// The quantity that a U-Net predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Prediction {
     /// The noise.
@@ -92,32 +93,34 @@ impl Prediction {
 /// How the prediction is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Certainty {
-    /// The caller said so.
+    /// The caller chose it.
     Given,
-    /// The file says so: a marker tensor or a note.
+    /// The file contains it: a marker tensor or metadata.
     Marked,
-    /// All models of the family do.
+    /// It is the same for all models of the family.
     Family,
-    /// An evaluation showed it.
+    /// It was determined by an evaluation.
     Measured,
-    /// The family has both kinds and the file does not tell.
+    /// The family has both kinds and the file does not say which.
     Guess,
 }
 
-/// What a model predicts, and how that is known.
+/// The prediction of a model, and how it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Training {
-    /// What the U-Net predicts.
+    /// The quantity that the U-Net predicts.
     pub prediction: Prediction,
-    /// How that is known.
+    /// How it is known.
     pub certainty: Certainty,
-    /// Whether the last step of its schedule is noise alone: Lin et al. 2023, arXiv:2305.08891, section 3.1.
+    /// Whether the last step of the noise schedule is pure noise: Lin et al. 2023, arXiv:2305.08891, section
+    /// 3.1.
     pub zero_snr: bool,
 }
 
 impl Training {
-    /// What a file says by the tensors `v_pred` and `ztsnr`, and under the keys that `note` looks up; else what its
-    /// family does. Of SD2 there are both: the models of 768 pixels predict velocity, those of 512 noise.
+    /// Reads the tensors `v_pred` and `ztsnr`, and the metadata under the keys that `note` looks up;
+    /// otherwise uses the family's default. SD2 has both kinds: the models of 768 pixels predict velocity,
+    /// those of 512 noise.
     pub(crate) fn of(
         unet: &FoundUNet,
         vae: &FoundVae,
@@ -143,7 +146,7 @@ impl Training {
             _ => {}
         }
         match family {
-            // How long the published 512-base-ema.ckpt was trained.
+            // The number of training steps of the published 512-base-ema.ckpt.
             Family::Sd2 if note("global_step").as_deref() == Some("875000") => {
                 known(Prediction::Epsilon, Certainty::Marked)
             }
@@ -155,7 +158,7 @@ impl Training {
     }
 }
 
-/// The parts that make up a model, each with the names of the checkpoint that has it.
+/// The parts of a model, each with the names of its checkpoint.
 pub(crate) struct Parts<'a> {
     pub(crate) unet: (&'a Names, &'a FoundUNet),
     pub(crate) vae: (&'a Names, &'a FoundVae),
@@ -163,7 +166,8 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// By what is added to the timestep's embedding, how transformers project, and how many text encoders there are.
+    /// The family, by the additional conditioning, the projections of transformers, and the number of text
+    /// encoders.
     pub(crate) fn family(&self) -> Family {
         let unet = &self.unet.1.unet;
         match (unet.added_inputs, self.text_encoders.len()) {
@@ -205,7 +209,7 @@ impl Parts<'_> {
         Ok(components)
     }
 
-    /// The diffusers pipeline that draws with such a model.
+    /// The diffusers pipeline class of such a model.
     pub(crate) fn class_name(&self, family: Family) -> Result<&'static str, LayoutProblem> {
         let (inputs, latents) = (self.unet.1.unet.in_channels, self.vae.1.latent_channels());
         let reads = |extra: ExtraInput| inputs == extra.input_channels(latents);
@@ -228,8 +232,8 @@ impl Parts<'_> {
         })
     }
 
-    /// `model_index.json` and the configs of scheduler and tokenizers. The vocabulary is the standard one, so that no
-    /// tokenizer has files of its own.
+    /// `model_index.json` and the configs of scheduler and tokenizers. The vocabulary is the standard one, so
+    /// tokenizers have no files of their own.
     pub(crate) fn texts(
         &self,
         family: Family,
@@ -262,16 +266,16 @@ impl Parts<'_> {
     }
 }
 
-/// The text that says how the model is sampled.
+/// The embedded text with the scheduler's config.
 pub(crate) const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
-/// OpenCLIP fills a prompt up with the token 0, which is written `!`; CLIP with the end token.
+/// OpenCLIP pads prompts with the token 0, which is written `!`; CLIP with the end token.
 fn tokenizer_config(open_clip: bool) -> Value {
     let padding = if open_clip { "!" } else { "<|endoftext|>" };
     json!({ "tokenizer_class": "CLIPTokenizer", "pad_token": padding })
 }
 
-/// As in the published models of the family.
+/// The config of the published models of the family.
 fn scheduler_config(family: Family, training: &Training, pipeline: &str) -> Value {
     let mut config = json!({
         "_class_name": match family {

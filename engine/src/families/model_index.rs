@@ -1,23 +1,24 @@
-//! What a model's `model_index.json` says of how its parts work together.
+//! A model's `model_index.json`, which defines how its parts work together.
 
 use sdq_schedulers::{SchedulerConfig, SchedulerError};
 use serde_json::{Map, Value};
 
 use crate::{Error, models::clip::transformer::Layer};
 
-/// How a diffusers pipeline class uses its networks. The classes of one kind differ in what they are given, a prompt
-/// alone or a picture too, and that is decided by each request.
+/// How a diffusers pipeline class uses its networks. Classes of one kind differ in their inputs, a prompt
+/// alone or a picture too, which depends on the request here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Class {
     name: &'static str,
-    /// SDXL's joins the penultimate states of two text encoders, and normalises latents where the VAE has statistics.
+    /// SDXL's pipelines concatenate the penultimate states of two text encoders, and normalise latents if the
+    /// VAE has statistics.
     layer: Layer,
     /// Guidance has a third branch, without the picture.
     image_guidance: bool,
     correction: Correction,
 }
 
-/// What a pipeline changes in the scheduler config that it loads.
+/// The change that a pipeline applies to the scheduler config that it loads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Correction {
     /// Nothing.
@@ -51,13 +52,13 @@ const CLASSES: [Class; 9] = [
     Class::sdxl("StableDiffusionXLInpaintPipeline"),
 ];
 
-/// The facts of `model_index.json` that change a picture.
+/// The properties in `model_index.json` that affect a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelIndex {
     class: Class,
-    /// Whether an empty negative prompt stands for zeros instead of being encoded.
+    /// Whether an empty negative prompt is replaced by zeros instead of being encoded.
     pub force_zeros_for_empty_prompt: bool,
-    /// Whether the U-Net is told how much the picture should please, in place of its target size (SDXL's refiner).
+    /// Whether the U-Net reads an aesthetic score instead of the target size (SDXL's refiner).
     pub requires_aesthetics_score: bool,
     /// Names of the text encoders that have a projection.
     projections: Vec<String>,
@@ -67,7 +68,7 @@ impl ModelIndex {
     /// Reads a `model_index.json`; a file converted without one is a `StableDiffusionPipeline`.
     ///
     /// # Errors
-    /// When it is no index, or that of a pipeline which sdq does not run.
+    /// When it is not an index, or that of an unsupported pipeline.
     pub fn from_text(text: Option<&str>) -> Result<ModelIndex, Error> {
         let error = |key: &str, found: String, expected: String| Error::Config {
             component: "model_index",
@@ -111,7 +112,7 @@ impl ModelIndex {
         }
     }
 
-    /// Which states of the text encoders the U-Net reads.
+    /// The states of the text encoders that the U-Net reads.
     pub fn layer(&self) -> Layer {
         self.class.layer
     }
@@ -121,15 +122,15 @@ impl ModelIndex {
         self.class.image_guidance
     }
 
-    /// Whether latents are normalised by the VAE's statistics, where it has them.
+    /// Whether latents are normalised with the VAE's statistics, if it has them.
     pub fn normalises_latents(&self) -> bool {
         self.class.layer == Layer::Penultimate
     }
 
-    /// The scheduler config that the pipeline makes of the model's own.
+    /// The scheduler config after the pipeline's changes to the model's own.
     ///
     /// # Errors
-    /// None that a config which was read could cause.
+    /// None for a config that has been read before.
     pub fn corrected(&self, mut config: SchedulerConfig) -> Result<SchedulerConfig, SchedulerError> {
         match self.class.correction {
             Correction::None => {}
@@ -176,7 +177,7 @@ mod tests {
         assert!(base.force_zeros_for_empty_prompt, "SDXL's default");
     }
 
-    /// As the constructors of diffusers' pipelines do it, each in its own way.
+    /// The changes that the constructors of diffusers' pipelines make.
     #[test]
     fn pipelines_correct_their_scheduler() {
         let json = r#"{"_class_name": "PNDMScheduler", "steps_offset": 0, "clip_sample": true}"#;

@@ -1,10 +1,12 @@
-//! Facts about the parts of a pipeline that readers of published files share with the engine.
+//! Properties of the parts of a pipeline, shared by readers of published files and the engine.
 
-/// The text encoders of a pipeline, in the order in which a prompt passes them, each with the folder of its tokenizer.
+/// The text encoders of a pipeline, in the order in which a prompt is encoded, each with the folder of its
+/// tokenizer.
 pub(crate) const TEXT_ENCODERS: [(&str, &str); 2] =
     [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
 
-/// Components that every pipeline has, each under one of these names: SDXL's refiner has the second text encoder alone.
+/// Components of every pipeline, each with its possible names: SDXL's refiner has only the second text
+/// encoder.
 pub(crate) const REQUIRED: [&[&str]; 5] = [
     &[TEXT_ENCODERS[0].0, TEXT_ENCODERS[1].0],
     &["unet"],
@@ -13,23 +15,23 @@ pub(crate) const REQUIRED: [&[&str]; 5] = [
     &["scheduler"],
 ];
 
-/// The folder of the tokenizer that the text encoder `component` reads; `None` for other components.
+/// The folder of the text encoder `component`'s tokenizer; `None` for other components.
 pub(crate) fn tokenizer_of(component: &str) -> Option<&'static str> {
     TEXT_ENCODERS.iter().find(|(encoder, _)| *encoder == component).map(|(_, tokenizer)| *tokenizer)
 }
 
-/// How many numbers SDXL's U-Net reads beside the pooled prompt: original height and width, top and left of the crop, and
-/// target height and width or, in the refiner, an aesthetic score.
+/// The number of SDXL's additional inputs beside the pooled prompt: original height and width, top and left
+/// of the crop, and target height and width or, in the refiner, an aesthetic score.
 pub(crate) fn added_numbers(aesthetic_score: bool) -> usize {
     if aesthetic_score { 5 } else { 6 }
 }
 
-/// Channels of the U-Net's input that come after the latents'.
+/// Channels of the U-Net's input after those of the latents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtraInput {
     /// There are none.
     None,
-    /// A mask, one where the picture is to be painted anew, and the latents of the picture without that part: inpainting
+    /// A mask, one where the picture is redrawn, and the latents of the picture without that part: inpainting
     /// models. Rombach et al. 2022, section 4.5.
     MaskedPicture,
     /// The latents of the picture to edit: instruct-pix2pix. Brooks et al. 2022, arXiv:2211.09800, section 3.2.
@@ -37,7 +39,7 @@ pub enum ExtraInput {
 }
 
 impl ExtraInput {
-    /// Channels of the U-Net's whole input beside latents of `latent_channels`.
+    /// Number of channels of the U-Net's whole input, for latents of `latent_channels`.
     pub(crate) fn input_channels(self, latent_channels: usize) -> usize {
         match self {
             ExtraInput::None => latent_channels,

@@ -1,4 +1,4 @@
-//! A model from files: one with everything in it, or one for each part.
+//! Assembles a model from files: one file with all parts, or one for each part.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,7 +28,7 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Opens a file, a folder with a component in it, or files that are one checkpoint together.
+    /// Opens a file, a folder with a component, or files that together are one checkpoint.
     fn open(paths: &[PathBuf]) -> Result<Loaded, PublishedError> {
         let path = paths[0].clone();
         if let Some(missing) = paths.iter().find(|path| !path.exists()) {
@@ -50,7 +50,7 @@ impl Loaded {
         let names = Names::of(&checkpoint);
         let layout = |problem| PublishedError::Layout { path: path.clone(), problem };
         let found = Found::of(&names).map_err(layout)?;
-        // Beside a file of another name it may be anything's.
+        // For a file of another name, the config next to it may belong to something else.
         let file = &files[0];
         let is_component =
             file.file_name().is_some_and(|name| WEIGHT_FILES.iter().any(|known| name == *known));
@@ -88,7 +88,7 @@ impl Loaded {
         PublishedError::Layout { path: self.path.clone(), problem }
     }
 
-    /// `component`, whose tensors are among these, with the config beside it if there is one.
+    /// `component`, whose tensors are in this checkpoint, with the config next to it if there is one.
     fn component(&self, component: Component) -> Result<PublishedComponent, PublishedError> {
         let component = PublishedComponent::renamed(&self.path, component, Arc::clone(&self.checkpoint))?;
         match &self.config {
@@ -98,7 +98,7 @@ impl Loaded {
     }
 }
 
-/// Opens the model that `files` name, none of them a diffusers directory.
+/// Opens the model in `files`, none of which is a diffusers directory.
 pub(super) fn open(files: &ModelFiles) -> Result<PublishedModel, PublishedError> {
     let load = |path: &Option<PathBuf>| path.clone().map(|path| Loaded::open(&[path])).transpose();
     let base = load(&files.model)?;
@@ -160,8 +160,8 @@ pub(super) fn open(files: &ModelFiles) -> Result<PublishedModel, PublishedError>
     Ok(model)
 }
 
-/// Opens the autoencoder in `paths` as a model of that component alone. `scaling_factor` is what the latents are multiplied
-/// by that it is given, unless it has its own.
+/// Opens the autoencoder in `paths` as a model with only this component. `scaling_factor` is the factor of
+/// latents, unless the autoencoder has its own.
 pub(super) fn open_vae(paths: &[PathBuf], scaling_factor: f64) -> Result<PublishedModel, PublishedError> {
     let loaded = Loaded::open(paths)?;
     let component = loaded.vae()?.1.component(&loaded.names, scaling_factor);
@@ -173,7 +173,7 @@ pub(super) fn open_vae(paths: &[PathBuf], scaling_factor: f64) -> Result<Publish
 /// A text encoder with the checkpoint that it comes from.
 type From<'a> = (&'a Loaded, (&'a Names, &'a TextEncoder));
 
-/// The text encoders of `base`, with those of `own` in their places.
+/// The text encoders of `base`, replaced by those of `own` where there are any.
 fn text_encoders<'a>(
     base: Option<&'a Loaded>,
     own: &'a [Option<Loaded>; 2],
@@ -193,7 +193,7 @@ fn text_encoders<'a>(
     Ok(encoders)
 }
 
-/// `component` with the config that the folder `configs` has for it.
+/// `component` with its config in the folder `configs`, if there is one.
 fn with_configs(
     component: PublishedComponent,
     configs: Option<&Path>,
@@ -205,8 +205,9 @@ fn with_configs(
     }
 }
 
-/// What `files` name in place of the component `name` of a diffusers directory, which lies in `folder`; `None` where
-/// they name nothing. The directory's config describes it, unless there is one beside it or it is of another class.
+/// The replacement in `files` for the component `name` of a diffusers directory, which is in `folder`; `None`
+/// if there is none. The directory's config describes it, unless the replacement has its own or is of another
+/// class.
 pub(super) fn replacement(
     name: &str,
     folder: &Path,

@@ -1,16 +1,16 @@
-//! `sdq.json`: what a diffusers directory has no place for, namely which settings suit the model.
+//! `sdq.json`: recommended settings of a model, for which a diffusers directory has no place.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// The optional file `sdq.json` at the top of a model directory. Every field may be left out, and unknown ones are
-/// ignored: who trains a model may note more than its settings there.
+/// The optional file `sdq.json` at the top of a model directory. All fields are optional, and unknown ones
+/// are ignored: authors of a model may store other data there.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct ModelCard {
-    /// Name of the model, for people.
+    /// Name of the model, for display.
     pub name: Option<String>,
-    /// What it draws.
+    /// Description of the pictures that it draws.
     pub description: Option<String>,
     /// Licence of the weights, an SPDX identifier or a short statement.
     pub license: Option<String>,
@@ -27,7 +27,7 @@ pub struct ModelCard {
 }
 
 impl ModelCard {
-    /// The settings that are given, as the manifest's `defaults`.
+    /// The given settings, in the form of the manifest's `defaults`.
     pub fn defaults(&self) -> Value {
         let mut defaults = Map::new();
         let mut add = |key: &str, value: Option<Value>| {

@@ -1,20 +1,21 @@
-//! CLIP's byte-pair vocabulary, which single files do not have in them: all published models read the same one.
+//! CLIP's byte-pair vocabulary, which single files do not contain: all published models use the same one.
 //!
-//! It comes from the crate `instant-clip-tokenizer`, which carries it without giving it away: its tokens are decoded one
-//! by one, and each merge is found as the two parts that the merges before it make of its bytes.
+//! It is extracted from the crate `instant-clip-tokenizer`, which contains it without giving access to it:
+//! its tokens are decoded one by one, and each merge is found by splitting its bytes with the merges before
+//! it.
 
 use std::collections::HashMap;
 
 use instant_clip_tokenizer::{Token, Tokenizer};
 
-/// Ids of single bytes: 256 inside of a word, and the same ending one.
+/// Ids of single bytes: 256 inside a word, and the same at the end of one.
 const BYTES: u16 = 256;
-/// What ends a word, in the vocabulary's files.
+/// The mark for the end of a word in the vocabulary's files.
 const END_OF_WORD: &str = "</w>";
 /// The tokens around a prompt, in order of their ids.
 const SPECIAL: [&str; 2] = ["<|startoftext|>", "<|endoftext|>"];
 
-/// `vocab.json` and `merges.txt` of CLIP's tokenizer, as transformers has them.
+/// `vocab.json` and `merges.txt` of CLIP's tokenizer, as in transformers.
 pub(super) fn files() -> [(&'static str, String); 2] {
     let tokenizer = Tokenizer::new();
     let letters = letters();
@@ -53,7 +54,7 @@ pub(super) fn files() -> [(&'static str, String); 2] {
     [("vocab.json", vocabulary.to_string()), ("merges.txt", lines.join("\n"))]
 }
 
-/// Each byte as a printable character: GPT-2's table (Radford et al. 2019), which the vocabulary's files are written in.
+/// The printable character of each byte: GPT-2's table (Radford et al. 2019), used in the vocabulary's files.
 fn letters() -> Vec<char> {
     let is_printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF);
     let mut others = (256..).filter_map(char::from_u32);
@@ -66,8 +67,8 @@ fn letters() -> Vec<char> {
 
 /// The bytes of token `id`, and whether it ends a word.
 ///
-/// The crate decodes to text and replaces what is no UTF-8; tokens that begin or end inside of a character are decoded
-/// between bytes that complete it.
+/// The crate decodes to text and replaces invalid UTF-8; tokens that begin or end inside a character are
+/// decoded between bytes that complete it.
 fn decoded(tokenizer: &Tokenizer, id_of_byte: &HashMap<u8, u16>, id: u16) -> (Vec<u8>, bool) {
     const BEFORE: [&[u8]; 7] =
         [&[], &[0xC3], &[0xE2], &[0xF1], &[0xE2, 0x80], &[0xF1, 0x80], &[0xF1, 0x80, 0x80]];
@@ -78,7 +79,7 @@ fn decoded(tokenizer: &Tokenizer, id_of_byte: &HashMap<u8, u16>, id: u16) -> (Ve
             |bytes: &[u8]| bytes.iter().filter_map(|byte| token(id_of_byte[byte])).collect::<Vec<_>>();
         tokenizer.decode([bytes(before), token(id).into_iter().collect(), bytes(after)].concat())
     };
-    // A token that ends a word decodes with a space behind.
+    // A token that ends a word is decoded with a space after it.
     let ends_word = between(&[], &[]).ends_with(' ');
     let mut after: Vec<Vec<u8>> = vec![Vec::new()];
     if !ends_word {
@@ -95,13 +96,13 @@ fn decoded(tokenizer: &Tokenizer, id_of_byte: &HashMap<u8, u16>, id: u16) -> (Ve
             }
         }
     }
-    // What no surroundings complete is the replacement character itself.
+    // A token that no surrounding bytes complete is the replacement character itself.
     let text = between(&[], &[]);
     (text.trim_end_matches(' ').as_bytes().to_vec(), ends_word)
 }
 
-/// Joins neighbours as `merges` say, the earliest merge first, until none applies. Sennrich et al. 2016,
-/// arXiv:1508.07909, algorithm 1.
+/// Joins neighbours according to `merges`, the earliest merge first, until none applies. Sennrich et al.
+/// 2016, arXiv:1508.07909, algorithm 1.
 fn merge(parts: &mut Vec<u16>, merges: &HashMap<(u16, u16), u16>) {
     let next = |parts: &[u16]| {
         let pairs = parts.windows(2).enumerate();
@@ -116,8 +117,8 @@ fn merge(parts: &mut Vec<u16>, merges: &HashMap<(u16, u16), u16>) {
 mod tests {
     use super::*;
 
-    /// Of the files that transformers has for `openai/clip-vit-large-patch14`, made from OpenAI's own
-    /// `bpe_simple_vocab_16e6.txt` by OpenAI's recipe; see `tests/goldens/clip_vocabulary.py`.
+    /// Number of tokens in the files of transformers for `openai/clip-vit-large-patch14`, made from OpenAI's
+    /// own `bpe_simple_vocab_16e6.txt` with OpenAI's recipe; see `tests/goldens/clip_vocabulary.py`.
     const TOKENS: usize = 49_408;
 
     #[test]

@@ -14,7 +14,7 @@ use sdq_formats::checkpoint::Checkpoint;
 use sdq_formats::dtype::DType;
 use sdq_formats::tensor::TensorView;
 
-/// A component with weights: `text_encoder`, `unet`, `vae` and whatever else the pipeline lists.
+/// A component with weights: `text_encoder`, `unet`, `vae` and any others that the pipeline lists.
 #[derive(Debug)]
 pub struct PublishedComponent {
     path: PathBuf,
@@ -26,16 +26,16 @@ pub struct PublishedComponent {
     place: Place,
 }
 
-/// Where the weights are in the checkpoint.
+/// The location of the weights in the checkpoint.
 #[derive(Debug)]
 enum Place {
-    /// Under diffusers' names, today's or older ones; nothing else is in the checkpoint.
+    /// With diffusers' names, current or older; the checkpoint contains nothing else.
     Diffusers,
-    /// Under other names, or among others' tensors.
+    /// With other names, or among tensors of other components.
     Renamed(Vec<Renamed>),
 }
 
-/// A weight under another name, or a part of a tensor.
+/// A weight with another name, or a part of a tensor.
 #[derive(Debug)]
 struct Renamed {
     source: String,
@@ -43,7 +43,7 @@ struct Renamed {
     piece: Cut,
 }
 
-/// As [`Piece`], with what cannot be had without copying.
+/// As [`Piece`], with the data of parts that need a copy.
 #[derive(Debug)]
 enum Cut {
     Whole,
@@ -51,7 +51,7 @@ enum Cut {
         first: usize,
         count: usize,
     },
-    /// Elements in f32, which holds those of all formats but F64 as they are.
+    /// Elements in f32, which is exact for all formats except F64.
     Copied {
         shape: Vec<usize>,
         bytes: Vec<u8>,
@@ -59,7 +59,7 @@ enum Cut {
 }
 
 impl PublishedComponent {
-    /// The component in a folder of its own: `config.json` and weights under diffusers' names.
+    /// Opens the component in a folder of its own: `config.json` and weights with diffusers' names.
     pub(super) fn open_folder(
         path: &Path,
         name: &str,
@@ -79,7 +79,7 @@ impl PublishedComponent {
         })
     }
 
-    /// A component whose weights lie in `checkpoint` where `renames` say.
+    /// A component with its weights in `checkpoint`, at the locations in `renames`.
     pub(super) fn renamed(
         path: &Path,
         component: crate::models::naming::Component,
@@ -107,30 +107,30 @@ impl PublishedComponent {
         })
     }
 
-    /// The same weights, described by the JSON object in the file at `path`.
+    /// The same weights, with the JSON object in the file at `path` as their config.
     pub(super) fn with_config(self, path: PathBuf) -> Result<PublishedComponent, PublishedError> {
         let config = read_json_object(&path)?;
         Ok(PublishedComponent { config, config_file: Some(path), ..self })
     }
 
-    /// Notes another default size of the latents, unless a file says what it is.
+    /// Sets the default size of the latents, unless a config file sets it.
     pub(super) fn set_latent_size(&mut self, size: usize) {
         if self.config_file.is_none() {
             self.config["sample_size"] = size.into();
         }
     }
 
-    /// The file that its config was read from, if one was.
+    /// The file from which its config was read, if any.
     pub(super) fn config_file(&self) -> Option<&Path> {
         self.config_file.as_deref()
     }
 
-    /// Its name in `model_index.json`, and its directory's.
+    /// Its name in `model_index.json`, which is also that of its directory.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Its class in `model_index.json`: `UNet2DConditionModel`.
+    /// Its class in `model_index.json`, such as `UNet2DConditionModel`.
     pub fn class_name(&self) -> &str {
         &self.class_name
     }
@@ -145,12 +145,13 @@ impl PublishedComponent {
         &self.config
     }
 
-    /// The checkpoint that has its weights, under the names of its files.
+    /// The checkpoint with its weights, with the names in its files.
     pub fn checkpoint(&self) -> &Arc<Checkpoint> {
         &self.checkpoint
     }
 
-    /// Its weights by canonical name, see [`super::canonical_name`]. Tensors that no model reads are among them.
+    /// Its weights by canonical name, see [`super::canonical_name`]. They include tensors that no model
+    /// reads.
     ///
     /// # Errors
     /// When two tensors have the same canonical name.
@@ -169,7 +170,7 @@ impl PublishedComponent {
         Ok(tensors)
     }
 
-    /// Its tensors under diffusers' names, each with its own name.
+    /// Its tensors with diffusers' names, each with its own name.
     fn named_tensors(&self) -> Vec<(String, TensorView<'_>)> {
         let views = self.checkpoint.tensors();
         let renames = match &self.place {
@@ -196,7 +197,7 @@ impl PublishedComponent {
     }
 }
 
-/// Checks that `piece` can be had of `tensor`, and copies it where it has to be.
+/// Checks that `piece` can be taken from `tensor`, and copies it if necessary.
 fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
     let error = |expected: &str| LayoutProblem::Shape {
         tensor: tensor.name.clone(),
@@ -209,7 +210,7 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
             let rows = tensor.shape.first().copied().unwrap_or(0);
             let row =
                 tensor.shape.iter().skip(1).try_fold(1usize, |product, &size| product.checked_mul(size));
-            // A row begins where a block does.
+            // A row begins at the start of a block.
             let whole = row.and_then(|row| tensor.dtype.bytes(row)).is_some();
             match rows > 0 && rows.is_multiple_of(3) && whole {
                 true => Ok(Cut::Rows { first: part * (rows / 3), count: rows / 3 }),
@@ -218,7 +219,7 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
         }
         Piece::Transposed => {
             let values = tensor.to_f32().map_err(LayoutProblem::Values)?;
-            // Without elements, one side may be of any length.
+            // If there are no elements, a dimension may have any length.
             let [rows, columns] = tensor.shape[..] else { return Err(error("a matrix")) };
             if values.is_empty() {
                 return Err(error("a matrix with elements"));
@@ -230,9 +231,9 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
     }
 }
 
-/// Names of weight files, the preferred first: whole before half precision, one file before shards, safetensors before
-/// pickles. diffusers and transformers differ in the stem, and have put the variant on either side of
-/// `safetensors.index` over time.
+/// Names of weight files in order of preference: full before half precision, one file before shards,
+/// safetensors before pickles. diffusers and transformers use different stems, and have put the variant on
+/// either side of `safetensors.index` over time.
 pub(super) const WEIGHT_FILES: [&str; 16] = [
     "diffusion_pytorch_model.safetensors",
     "model.safetensors",

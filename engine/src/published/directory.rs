@@ -1,4 +1,4 @@
-//! A model as diffusers saves it: a directory with `model_index.json` and one folder per component.
+//! A model in the format of diffusers: a directory with `model_index.json` and one folder per component.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,18 +13,18 @@ use super::{ModelFiles, PublishedModel};
 use crate::families::{REQUIRED, SCHEDULER};
 use sdq_formats::names::{is_relative_path, json_reason, quote};
 
-/// Components that do not take part in making a picture: a filter for finished pictures, and its preprocessing.
+/// Components that do not affect the picture: a filter for finished pictures, and its preprocessing.
 const IGNORED: [&str; 2] = ["safety_checker", "feature_extractor"];
 
-/// The tokenizer's files that are kept where present: its vocabulary, and how it is used.
+/// The tokenizer's files that are kept if they exist: its vocabulary and its settings.
 const VOCABULARY_FILES: [&str; 4] = ["vocab.json", "merges.txt", "tokenizer.json", "added_tokens.json"];
 const TOKENIZER_CONFIGS: [&str; 2] = ["tokenizer_config.json", "special_tokens_map.json"];
 
-/// Opens the directory at `path`. Components for which `files` name others are left out and those others put in.
+/// Opens the directory at `path`. Components for which `files` has replacements are replaced.
 ///
 /// # Errors
-/// When it is no diffusers directory, when a component, config, tokenizer or weight file is missing or malformed, or
-/// when the weights are there only in a form that is not read.
+/// When it is not a diffusers directory, when a component, config, tokenizer or weight file is missing or
+/// malformed, or when the weights exist only in an unsupported format.
 pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, PublishedError> {
     let index_path = find_index(path)?;
     let index = read_json_object(&index_path)?;
@@ -49,8 +49,8 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
         } else if name.starts_with("tokenizer") {
             model.read_tokenizer(files.tokenizer.as_deref().unwrap_or(&path.join(name)), name)?;
         } else if name == "scheduler" {
-            // Kept as it is: Python writes a bare `-Infinity` into some of these, which is no JSON, and whoever builds
-            // the scheduler reads it.
+            // Kept as text: Python writes a bare `-Infinity` into some of these, which is not JSON, and the
+            // scheduler's reader accepts it.
             model.read_text_file(SCHEDULER, &path.join(SCHEDULER))?;
         } else {
             let folder = path.join(name);
@@ -76,7 +76,7 @@ impl PublishedModel {
         Ok(())
     }
 
-    /// Those of its files that say which token has which id.
+    /// Reads the files of the vocabulary.
     pub(super) fn read_vocabulary(&mut self, folder: &Path, name: &str) -> Result<(), PublishedError> {
         let has = |file: &str| folder.join(file).exists();
         if !(has("tokenizer.json") || has("vocab.json") && has("merges.txt")) {
@@ -126,7 +126,7 @@ impl PublishedModel {
         Ok(())
     }
 
-    /// Keeps the text of the file at `path` under `name`; what was there under that name is replaced.
+    /// Keeps the text of the file at `path` under `name`, replacing any other text of that name.
     pub(super) fn read_text_file(&mut self, name: &str, path: &Path) -> Result<(), PublishedError> {
         let text = read_text(path)?;
         self.keep_text(name, path, text);
@@ -146,8 +146,9 @@ fn find_index(path: &Path) -> Result<PathBuf, PublishedError> {
     if index.exists() { Ok(index) } else { Err(PublishedError::NotAModel { path: path.to_path_buf() }) }
 }
 
-/// Names and classes of the components that are present: entries `"unet": ["diffusers", "UNet2DConditionModel"]`.
-/// Absent ones are `[null, null]`; other keys are settings of the pipeline.
+/// Names and classes of the components that are present: entries such as
+/// `"unet": ["diffusers", "UNet2DConditionModel"]`. Absent ones are `[null, null]`; other keys are settings
+/// of the pipeline.
 fn listed_components(index: &Value) -> Vec<(String, String)> {
     let entries = index.as_object().into_iter().flatten();
     entries

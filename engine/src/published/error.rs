@@ -1,4 +1,4 @@
-//! Everything that can be wrong with a published model.
+//! Errors of reading published models.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,43 +7,43 @@ use crate::models::naming::LayoutProblem;
 use sdq_formats::checkpoint::CheckpointError;
 use sdq_formats::text_file::TextFileError;
 
-/// A published model that cannot be read.
+/// Errors of reading a published model.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishedError {
-    /// Nothing is there.
+    /// The path does not exist.
     #[error("{}: no such file or directory", path.display())]
     NotFound {
         /// The path.
         path: PathBuf,
     },
-    /// The system refused to read.
+    /// The operating system could not read the file.
     #[error("{}: {source}", path.display())]
     Io {
         /// The path.
         path: PathBuf,
-        /// Its reason.
+        /// The system's error.
         source: io::Error,
     },
-    /// A directory without a model.
+    /// The directory contains no model.
     #[error("{}: no model_index.json in it, so it is not a diffusers directory", path.display())]
     NotAModel {
         /// The path.
         path: PathBuf,
     },
-    /// A text file that cannot be read.
+    /// A text file cannot be read.
     #[error("{}: {problem}", path.display())]
     Text {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: TextFileError,
     },
-    /// A JSON file that does not hold what it should.
+    /// A JSON file does not have the expected content.
     #[error("{}: not valid: {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// The pipeline lacks a component that every Stable Diffusion model has.
@@ -59,44 +59,44 @@ pub enum PublishedError {
     MissingFile {
         /// The file, or the directory where there are several possibilities.
         path: PathBuf,
-        /// What should be there.
+        /// The expected file.
         expected: String,
     },
     /// The weights cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Names and shapes in a checkpoint are not those of a model.
+    /// Names and shapes in a checkpoint do not match a model.
     #[error("{}: {problem}", path.display())]
     Layout {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: LayoutProblem,
     },
-    /// A file lacks a part of the model.
+    /// A part of the model is missing in a file.
     #[error("{}: no {part} in it; give one with `{flag} FILE`", path.display())]
     MissingPart {
         /// The file.
         path: PathBuf,
-        /// What is missing.
+        /// The missing part.
         part: &'static str,
-        /// The flag of `sdq convert` that brings it.
+        /// The flag of `sdq convert` that adds it.
         flag: &'static str,
     },
-    /// A file does not have the part that was asked of it.
+    /// A file does not contain the part that it was given for.
     #[error("{}: expected {part}, found {found}", path.display())]
     OtherPart {
         /// The file.
         path: PathBuf,
-        /// What it should be.
+        /// The expected part.
         part: &'static str,
-        /// What it is.
+        /// Its actual content.
         found: String,
     },
-    /// Nothing was given to read.
+    /// No files were given.
     #[error("no model given; expected a file, a directory, or at least `--unet FILE`")]
     NoModel,
-    /// Two tensors of a component turn out to be the same one under an old and a new name.
+    /// Two tensors of a component have the same canonical name, one with an old and one with a new name.
     #[error("{}: tensors `{first}` and `{second}` are both `{canonical}`", path.display())]
     SameTensor {
         /// The component's directory.
@@ -105,7 +105,7 @@ pub enum PublishedError {
         first: String,
         /// The second.
         second: String,
-        /// The name that both stand for.
+        /// Their canonical name.
         canonical: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Reading the small files of a model directory.
+//! Reads the small files of a model directory.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use super::error::PublishedError;
 use sdq_formats::names::json_reason;
 use sdq_formats::text_file;
 
-/// Longest text file that is read. The largest in use, SDXL's `tokenizer.json`, has four megabytes.
+/// Maximum length of a text file. The largest in use, SDXL's `tokenizer.json`, has four megabytes.
 const MAX_TEXT_LEN: u64 = 64 * 1024 * 1024;
 
-/// Longest JSON file that is parsed.
+/// Maximum length of a JSON file.
 const MAX_CONFIG_LEN: u64 = 1024 * 1024;
 
-/// The text of a file that must be there.
+/// The text of a required file.
 pub(super) fn read_text(path: &Path) -> Result<String, PublishedError> {
     text_file::read(path, MAX_TEXT_LEN)
         .map_err(|problem| PublishedError::Text { path: path.to_path_buf(), problem })
 }
 
-/// The JSON object in a file that must be there.
+/// The JSON object in a required file.
 pub(super) fn read_json_object(path: &Path) -> Result<Value, PublishedError> {
     let text = text_file::read(path, MAX_CONFIG_LEN)
         .map_err(|problem| PublishedError::Text { path: path.to_path_buf(), problem })?;

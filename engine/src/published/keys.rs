@@ -1,16 +1,16 @@
-//! One name per tensor, whichever library version saved the checkpoint.
+//! Canonical names of tensors, independent of the library version that saved the checkpoint.
 //!
-//! - transformers before version 5 puts `text_model.` before the names of a text encoder, version 5 does not. Ours
-//!   have it: `text_model.encoder.layers.0.self_attn.q_proj.weight`.
-//! - diffusers before 0.15 calls the projections of the VAE's attention `query`, `key`, `value` and `proj_attn`. Ours
-//!   are today's `to_q`, `to_k`, `to_v` and `to_out.0`. Some converters leave them as 1x1 convolutions; ours are
-//!   matrices.
+//! - transformers before version 5 puts `text_model.` before the names of a text encoder, version 5 does not.
+//!   Canonical names have it: `text_model.encoder.layers.0.self_attn.q_proj.weight`.
+//! - diffusers before 0.15 calls the projections of the VAE's attention `query`, `key`, `value` and
+//!   `proj_attn`. Canonical names are the current `to_q`, `to_k`, `to_v` and `to_out.0`. Some converters
+//!   store them as 1x1 convolutions; here they are matrices.
 
 use std::borrow::Cow;
 
 use sdq_formats::tensor::TensorView;
 
-/// The name in our words of the tensor `name` of `component`; `None` for what is stored but not a weight.
+/// The canonical name of the tensor `name` of `component`; `None` for tensors that are not weights.
 pub fn canonical_name<'n>(component: &str, name: &'n str) -> Option<Cow<'n, str>> {
     if component.starts_with("text_encoder") {
         text_encoder_name(name)
@@ -23,7 +23,7 @@ pub fn canonical_name<'n>(component: &str, name: &'n str) -> Option<Cow<'n, str>
 
 fn text_encoder_name(name: &str) -> Option<Cow<'_, str>> {
     let inner = name.strip_prefix("text_model.").unwrap_or(name);
-    // The numbers 0, 1, 2, …, saved as a buffer by transformers before 4.31.
+    // The numbers 0, 1, 2, …, which transformers before 4.31 saved as a buffer.
     if inner == "embeddings.position_ids" {
         return None;
     }
@@ -52,7 +52,7 @@ fn vae_name(name: &str) -> Cow<'_, str> {
     Cow::Borrowed(name)
 }
 
-/// Gives `tensor` of `component` its canonical name and shape; `None` for what is stored but not a weight.
+/// Gives `tensor` of `component` its canonical name and shape; `None` for tensors that are not weights.
 pub(super) fn canonical_tensor<'a>(component: &str, mut tensor: TensorView<'a>) -> Option<TensorView<'a>> {
     tensor.name = canonical_name(component, &tensor.name)?.into_owned();
     let is_projection = component == "vae"
@@ -81,7 +81,7 @@ mod tests {
             name("embeddings.token_embedding.weight").unwrap(),
             "text_model.embeddings.token_embedding.weight"
         );
-        // The projection stands beside the text model, not in it.
+        // The projection is next to the text model, not in it.
         assert_eq!(name("text_projection.weight").unwrap(), "text_projection.weight");
         assert_eq!(name("text_model.embeddings.position_ids"), None);
         assert_eq!(name("embeddings.position_ids"), None);

@@ -1,7 +1,7 @@
-//! A model as its makers publish it: a diffusers directory, one file with everything in it, or files for each of its parts.
+//! A model in a published form: a diffusers directory, one file with all parts, or files for each part.
 //!
-//! However it lies on disk, it comes out as diffusers would have it: components with configs and weights under
-//! canonical names, and a few texts. Nothing above this module knows the difference.
+//! All forms are read as if diffusers had saved them: components with configs and weights under canonical
+//! names, and a few texts. Code outside this module is independent of the form.
 
 mod assemble;
 mod card;
@@ -24,29 +24,29 @@ use std::path::{Path, PathBuf};
 use crate::families::{Certainty, Family, Prediction, SCHEDULER, Skipped, Training, with_prediction};
 use sdq_formats::sdq::Manifest;
 
-/// Where the parts of a model are.
+/// The files of the parts of a model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelFiles {
-    /// A diffusers directory, or a file with several parts. What is given below takes the place of its parts.
+    /// A diffusers directory, or a file with several parts. The other fields replace some of its parts.
     pub model: Option<PathBuf>,
     /// A file with a U-Net, or a folder with one and its `config.json`.
     pub unet: Option<PathBuf>,
-    /// The same of the autoencoder; TAESD comes as two files.
+    /// The same for the autoencoder; TAESD consists of two files.
     pub vae: Vec<PathBuf>,
-    /// The same of the text encoder.
+    /// The same for the text encoder.
     pub text_encoder: Option<PathBuf>,
-    /// The same of SDXL's second text encoder.
+    /// The same for SDXL's second text encoder.
     pub text_encoder_2: Option<PathBuf>,
-    /// A folder with a tokenizer's vocabulary. Which token fills a prompt up is decided by the family.
+    /// A folder with a tokenizer's vocabulary. The padding token depends on the family.
     pub tokenizer: Option<PathBuf>,
-    /// A folder with configs as in a diffusers directory, `unet/config.json` and so on. Those that are there count
-    /// instead of what is read off the weights.
+    /// A folder with configs as in a diffusers directory, `unet/config.json` and so on. They take precedence
+    /// over configs derived from the weights.
     pub configs: Option<PathBuf>,
-    /// What the U-Net predicts, where the files do not say it or say it wrongly.
+    /// The prediction of the U-Net, where the files do not contain it or contain a wrong one.
     pub prediction: Option<Prediction>,
 }
 
-/// An open model: configs and texts read, weights mapped and their headers checked.
+/// An open model: configs and texts have been read, weights are mapped and their headers checked.
 #[derive(Debug)]
 pub struct PublishedModel {
     path: PathBuf,
@@ -54,7 +54,7 @@ pub struct PublishedModel {
     components: Vec<PublishedComponent>,
     texts: Vec<(String, String)>,
     card: ModelCard,
-    /// All files that were used, by the names that are noted of them: paths inside a directory, else file names.
+    /// All files that were used, by their recorded names: paths within a directory, otherwise file names.
     files: BTreeMap<String, PathBuf>,
     family: Option<Family>,
     training: Option<Training>,
@@ -62,10 +62,11 @@ pub struct PublishedModel {
 }
 
 impl PublishedModel {
-    /// Opens the model that is where `files` say.
+    /// Opens the model in `files`.
     ///
     /// # Errors
-    /// When a part, config, tokenizer or weight file is missing or malformed, or when the parts do not make a model.
+    /// When a part, config, tokenizer or weight file is missing or malformed, or when the parts do not form a
+    /// model.
     pub fn open(files: &ModelFiles) -> Result<PublishedModel, PublishedError> {
         let mut model = match &files.model {
             Some(path) if path.is_dir() => directory::open(path, files)?,
@@ -78,8 +79,8 @@ impl PublishedModel {
         Ok(model)
     }
 
-    /// Opens an autoencoder by itself, to take the place of another model's: a file or folder with a KL autoencoder or TAESD,
-    /// or TAESD's two files. `scaling_factor` is the other model's.
+    /// Opens only an autoencoder, to replace another model's: a file or folder with a KL autoencoder or
+    /// TAESD, or TAESD's two files. `scaling_factor` is the other model's.
     ///
     /// # Errors
     /// When there is no autoencoder in `paths`, or it cannot be read.
@@ -105,7 +106,7 @@ impl PublishedModel {
         }
     }
 
-    /// Adds a component and notes its files, by their paths inside of `root` where they are there.
+    /// Adds a component and records its files, by their paths within `root` if they are there.
     fn add_component(&mut self, component: PublishedComponent, root: Option<&Path>) {
         let checkpoint = component.checkpoint();
         let weights = checkpoint.files().iter().map(|file| file.path()).chain(checkpoint.index());
@@ -118,8 +119,8 @@ impl PublishedModel {
         self.components.push(component);
     }
 
-    /// Makes the U-Net predict `prediction`, whatever the scheduler's config said, at the size that such models of its family
-    /// were trained with.
+    /// Sets the U-Net's prediction, overriding the scheduler's config, and the latent size with which such
+    /// models of its family were trained.
     pub fn set_prediction(&mut self, prediction: Prediction, certainty: Certainty) {
         for (_, text) in self.texts.iter_mut().filter(|(name, _)| name == SCHEDULER) {
             if let Some(changed) = with_prediction(text, prediction) {
@@ -140,7 +141,7 @@ impl PublishedModel {
         &self.path
     }
 
-    /// The pipeline's class: `StableDiffusionPipeline`.
+    /// The pipeline's class, such as `StableDiffusionPipeline`.
     pub fn class_name(&self) -> &str {
         &self.class_name
     }
@@ -161,33 +162,33 @@ impl PublishedModel {
         &self.texts
     }
 
-    /// The family that it was found to be of; `None` for directories, which say all by themselves.
+    /// The detected family; `None` for directories, whose files contain all properties.
     pub fn family(&self) -> Option<Family> {
         self.family
     }
 
-    /// What it predicts and how that is known; `None` for directories.
+    /// The model's prediction and how it is known; `None` for directories.
     pub fn training(&self) -> Option<Training> {
         self.training
     }
 
-    /// Tensors in its files that are not part of it, and why.
+    /// Tensors in its files that are not part of the model, and why.
     pub fn skipped(&self) -> &[(Skipped, String)] {
         &self.skipped
     }
 
-    /// The contents of `sdq.json`; empty where there is none.
+    /// The contents of `sdq.json`; empty if there is none.
     pub fn card(&self) -> &ModelCard {
         &self.card
     }
 
-    /// All files that were used, by the names that are noted of them: paths inside a directory, else file names.
+    /// All files that were used, by their recorded names: paths within a directory, otherwise file names.
     pub fn files(&self) -> &BTreeMap<String, PathBuf> {
         &self.files
     }
 
     /// The manifest of an `.sdq` file made from this model by `converter` (program and version). The name
-    /// defaults to the directory's or the file's. `sources` is empty: hashing the files takes its time.
+    /// defaults to the directory's or the file's. `sources` is empty, because hashing the files takes long.
     pub fn manifest(&self, converter: &str) -> Manifest {
         Manifest {
             name: self.card.name.clone().unwrap_or_else(|| self.folder_name()),
@@ -202,7 +203,7 @@ impl PublishedModel {
     }
 
     fn folder_name(&self) -> String {
-        // `.` and `..` have no name of their own.
+        // `.` and `..` have no file name.
         let absolute = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let name = if absolute.is_dir() { absolute.file_name() } else { absolute.file_stem() };
         name.map_or_else(|| "model".to_owned(), |name| name.to_string_lossy().into_owned())

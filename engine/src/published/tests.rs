@@ -1,4 +1,4 @@
-//! A small model directory, and everything that can be wrong with one.
+//! A small model directory, and every possible fault of one.
 
 use std::fs;
 
@@ -17,7 +17,7 @@ fn open(path: &Path) -> Result<PublishedModel, PublishedError> {
 struct Model(TempDir);
 
 impl Model {
-    /// A directory with the least that a pipeline has.
+    /// A directory with the minimum that a pipeline needs.
     fn new() -> Model {
         let model = Model(tempfile::tempdir().unwrap());
         model.put(
@@ -86,7 +86,7 @@ impl Model {
         open(self.0.path()).unwrap()
     }
 
-    /// The error, with the folder's own path taken out.
+    /// The error, without the folder's own path.
     fn error(&self) -> String {
         let error = open(self.0.path()).unwrap_err().to_string();
         error.replace(&format!("{}/", self.0.path().display()), "")
@@ -286,7 +286,8 @@ fn rejects_a_card_with_mistakes() {
     assert_eq!(model.error(), "sdq.json: not valid: not an object");
 }
 
-/// A file of one layer each, with a size of zero and another beyond all memory: refused, not computed with.
+/// A file of one layer each, with a dimension of zero and another beyond any memory: refused without using
+/// the size.
 #[test]
 fn sizes_beyond_all_memory_are_refused() {
     let huge = usize::MAX / 2;
@@ -321,7 +322,7 @@ fn sizes_beyond_all_memory_are_refused() {
             })
             .collect();
         safetensors::write(&path, &views, &[]).unwrap();
-        // Whatever comes of it, it comes at once; sizes are held against what can be run when the configs are read.
+        // It must return at once; sizes are checked when the configs are read.
         let _ = open(&path)
             .map(|model| model.components().iter().map(|c| c.tensors().unwrap().len()).sum::<usize>());
     }

@@ -1,33 +1,34 @@
-//! What diffusers notes beside a LoRA: the settings of its adapters, where alphas have no tensors of their own.
+//! The adapter settings that diffusers stores in a LoRA's metadata, for files whose alphas are not tensors.
 
 use serde_json::Value;
 
 use super::error::LoraError;
 use sdq_formats::checkpoint::Checkpoint;
 
-/// Key of the note.
+/// Key of the metadata.
 const KEY: &str = "lora_adapter_metadata";
 
-/// The settings of a LoRA's adapters, each under the component's name: `unet.lora_alpha`.
+/// The settings of a LoRA's adapters, with the component's name as prefix: `unet.lora_alpha`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Adapters(Value);
 
 impl Adapters {
-    /// Those that `checkpoint` notes; none where it notes nothing.
+    /// The settings in the metadata of `checkpoint`; empty if it has none.
     pub(super) fn of(checkpoint: &Checkpoint) -> Result<Adapters, LoraError> {
         let Some(text) = checkpoint.note(KEY) else { return Ok(Adapters::default()) };
         let settings = serde_json::from_str(&text).map_err(|error| LoraError::Adapter(error.to_string()))?;
         Ok(Adapters(settings))
     }
 
-    /// What the branch of `module` of `component` is multiplied by, given its rank: `alpha / rank`, or with rank-stabilised
-    /// scaling `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv:2312.03732). 1 where nothing is noted.
+    /// The factor of the branch of `module` of `component`, given its rank: `alpha / rank`, or with
+    /// rank-stabilised scaling `alpha / sqrt(rank)` (Kalajdzievski 2023, arXiv:2312.03732). 1 if there are no
+    /// settings.
     pub(super) fn scale(&self, component: &str, module: &str, rank: usize) -> Result<f32, LoraError> {
         let setting = |key: &str| &self.0[format!("{component}.{key}")];
         if setting("use_dora") == true {
             return Err(LoraError::Kind { tensor: KEY.to_owned(), kind: "DoRA" });
         }
-        // A pattern names the end of a module's name.
+        // A pattern is the end of a module's name.
         let patterns = setting("alpha_pattern").as_object();
         let own = patterns.into_iter().flatten().find(|(pattern, _)| {
             module

@@ -1,4 +1,4 @@
-//! What can be wrong with a LoRA.
+//! Errors of reading a LoRA.
 
 use sdq_formats::tensor::TensorError;
 
@@ -7,7 +7,7 @@ use crate::adapters::textual_inversion::EmbeddingError;
 /// A LoRA that cannot be applied.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LoraError {
-    /// A kind of adapter that is not a product of two small matrices.
+    /// The file is a kind of adapter that is not a product of two small matrices.
     #[error("`{tensor}` makes it a {kind}, which is not applied; LoRA and LoCon are")]
     Kind {
         /// The first such tensor.
@@ -15,15 +15,15 @@ pub enum LoraError {
         /// Its kind.
         kind: &'static str,
     },
-    /// A module has one half of its product.
+    /// Only one half of a module's product is in the file.
     #[error("module `{module}` has no `{part}`")]
     Half {
         /// The module, by its name in the file.
         module: String,
-        /// What is missing.
+        /// The missing part.
         part: &'static str,
     },
-    /// A tensor has another shape than the layer that it is for.
+    /// The shape of a tensor does not fit its layer.
     #[error(
         "tensor `{tensor}` is {found:?}, expected {expected} beside a layer of {layer:?}; is it for another model?"
     )]
@@ -32,12 +32,12 @@ pub enum LoraError {
         tensor: String,
         /// Its shape.
         found: Vec<usize>,
-        /// What it should be.
+        /// The expected shape.
         expected: String,
         /// Shape of the layer's weight.
         layer: Vec<usize>,
     },
-    /// The strength of a module is no number.
+    /// The alpha of a module is not a finite number.
     #[error("`{tensor}` is {found}, expected a finite number")]
     Alpha {
         /// The tensor.
@@ -45,18 +45,18 @@ pub enum LoraError {
         /// Its value.
         found: f32,
     },
-    /// What is noted of its adapters cannot be read.
+    /// The adapter settings in the metadata cannot be read.
     #[error("its `lora_adapter_metadata` is not valid: {0}")]
     Adapter(String),
     /// A tensor's values cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// Two tensors say the same of a module.
+    /// Two tensors define the same part of a module.
     #[error("module `{module}` has two tensors for its {part}, the second is `{tensor}`")]
     Twice {
         /// The module, by its name in the file.
         module: String,
-        /// What is there twice.
+        /// The part that is defined twice.
         part: &'static str,
         /// The second tensor.
         tensor: String,
@@ -74,20 +74,20 @@ pub enum LoraError {
     Word {
         /// The word.
         word: String,
-        /// What is wrong with it.
+        /// The problem.
         error: EmbeddingError,
     },
     /// No tensor of the file belongs to a LoRA.
     #[error("it is not a LoRA: {0}")]
     Other(String),
-    /// None of its modules is in the model.
+    /// The model has none of the LoRA's modules.
     #[error("none of its {modules} modules is in the model, the first is `{first}`; it is for {family}")]
     Nothing {
-        /// Modules in the file.
+        /// Number of modules in the file.
         modules: usize,
         /// Name of the first.
         first: String,
-        /// What the names look like.
+        /// The family of models that the names and shapes suggest.
         family: &'static str,
     },
 }

@@ -1,8 +1,9 @@
-//! Low-rank adaptations of a model: Hu et al. 2021, arXiv:2106.09685, and for convolutions LyCORIS' LoCon (Yeh et al.
-//! 2023, arXiv:2309.14859, section 3).
+//! Low-rank adaptations of a model: Hu et al. 2021, arXiv:2106.09685, and for convolutions LyCORIS' LoCon
+//! (Yeh et al. 2023, arXiv:2309.14859, section 3).
 //!
-//! A LoRA adds `strength · alpha / rank · up(down(x))` to what a layer makes of `x`. The layer's own weight stays as it is:
-//! the product runs beside it, so a quantized model is adapted without being quantized again.
+//! A LoRA adds `strength · alpha / rank · up(down(x))` to the output of a layer for `x`. The layer's own
+//! weight is not changed: the product runs beside it, so a quantized model is adapted without being quantized
+//! again.
 
 mod adapter;
 mod error;
@@ -34,7 +35,7 @@ pub struct Lora<'c> {
     left_out: Vec<String>,
 }
 
-/// What is added to one layer.
+/// The low-rank branch of one layer.
 #[derive(Debug)]
 struct Branch<'c> {
     component: String,
@@ -64,11 +65,11 @@ struct Module<'c> {
 }
 
 impl<'c> Lora<'c> {
-    /// Matches the tensors of `checkpoint` with the weights of a model, which `targets` has by component.
+    /// Matches the tensors of `checkpoint` with the weights of a model, listed by component in `targets`.
     ///
     /// # Errors
-    /// When it is another kind of adapter, when none of its modules is in the model, or when a module does not fit its
-    /// layer.
+    /// When it is another kind of adapter, when none of its modules is in the model, or when a module does
+    /// not fit its layer.
     pub fn new(
         checkpoint: &'c Checkpoint,
         targets: &[(&str, Vec<WeightSpec>)],
@@ -94,22 +95,22 @@ impl<'c> Lora<'c> {
         }
     }
 
-    /// Layers that it is applied to.
+    /// Number of layers that it is applied to.
     pub fn applied(&self) -> usize {
         self.branches.len()
     }
 
-    /// Layers that it was made for.
+    /// Number of layers that it was made for.
     pub fn modules(&self) -> usize {
         self.modules
     }
 
-    /// Names of those that the model does not have.
+    /// Names of the modules that the model does not have.
     pub fn unmatched(&self) -> &[String] {
         &self.unmatched
     }
 
-    /// Words that come with it, and the vectors that stand for them.
+    /// Words that come with it, and the vectors that represent them.
     pub fn words(&self) -> &[(String, TextualInversion)] {
         &self.words
     }
@@ -120,7 +121,8 @@ impl<'c> Lora<'c> {
     }
 }
 
-/// Writes the branches of several LoRAs, each with its strength, to a file that [`branch_names`] finds them in.
+/// Writes the branches of several LoRAs, each with its strength, to a file, under the names of
+/// [`branch_names`].
 ///
 /// # Errors
 /// When the file cannot be written, or a value is not finite.
@@ -158,7 +160,7 @@ pub fn write(loras: &[(Lora<'_>, f32)], output: &Path) -> Result<(), LoraWriteEr
     Ok(())
 }
 
-/// Branches that cannot be written.
+/// Errors of writing branches.
 #[derive(Debug, thiserror::Error)]
 pub enum LoraWriteError {
     /// The file cannot be written.
@@ -167,9 +169,9 @@ pub enum LoraWriteError {
     /// A tensor of a LoRA cannot be used.
     #[error("LoRA {lora}: {error}")]
     Lora {
-        /// Its place in the list, from 0.
+        /// Its index in the list.
         lora: usize,
-        /// What is wrong with it.
+        /// The problem.
         error: LoraError,
     },
 }
@@ -186,7 +188,7 @@ impl Product<'_> {
     }
 }
 
-/// All tensors of a file, each in one of these.
+/// All tensors of a file, by category.
 #[derive(Default)]
 struct Content<'c> {
     modules: BTreeMap<String, Module<'c>>,
@@ -230,7 +232,7 @@ fn content(checkpoint: &Checkpoint) -> Result<Content<'_>, LoraError> {
     Ok(content)
 }
 
-/// What a file without modules is.
+/// A description of a file without modules.
 fn what_else(checkpoint: &Checkpoint) -> String {
     if TextualInversion::read(checkpoint).is_ok() {
         return "it is a textual inversion, which --embedding takes".to_owned();
@@ -245,7 +247,7 @@ fn what_else(checkpoint: &Checkpoint) -> String {
     }
 }
 
-/// The number that `tensor` holds, of any type.
+/// The number in `tensor`, of any type.
 fn number(tensor: &TensorView<'_>) -> Result<f32, LoraError> {
     let signed = matches!(tensor.dtype, DType::I64 | DType::I32 | DType::I16 | DType::I8);
     let unsigned = matches!(tensor.dtype, DType::U64 | DType::U32 | DType::U16 | DType::U8);
@@ -260,7 +262,7 @@ fn number(tensor: &TensorView<'_>) -> Result<f32, LoraError> {
     Ok(if signed { i64::from_le_bytes(wide) as f32 } else { u64::from_le_bytes(wide) as f32 })
 }
 
-/// The branch of `module`, called `name`, beside the layer with the weight `spec`.
+/// The branch of `module`, called `name`, for the layer with the weight `spec`.
 fn branch<'c>(
     component: &str,
     spec: &WeightSpec,
@@ -276,7 +278,7 @@ fn branch<'c>(
     let window = &spec.shape[2..];
     let product = |tensor: TensorView<'c>, shape: Vec<usize>| fitted(tensor, shape, &spec.shape);
     let (down, mid) = match module.mid {
-        // The window is that of the part in between, where there is one.
+        // If there is a convolution in between, the window belongs to it.
         Some(mid) => {
             let mid = product(mid, [&[rank, rank], window].concat())?;
             (product(down, vec![rank, inputs])?, Some(mid))
@@ -297,7 +299,7 @@ fn branch<'c>(
     Ok(Branch { component: component.to_owned(), weight: spec.name.clone(), down, mid, up, scale })
 }
 
-/// `tensor` as a product of `shape`, if that is its shape but for sides of one at the end.
+/// `tensor` with `shape`, if its own shape differs only in dimensions of one at the end.
 fn fitted<'c>(tensor: TensorView<'c>, shape: Vec<usize>, layer: &[usize]) -> Result<Product<'c>, LoraError> {
     let (own, rest) = tensor.shape.split_at(tensor.shape.len().min(shape.len()));
     if own == shape && rest.iter().all(|&side| side == 1) && !shape.contains(&0) {
@@ -309,7 +311,7 @@ fn fitted<'c>(tensor: TensorView<'c>, shape: Vec<usize>, layer: &[usize]) -> Res
     Err(LoraError::Shape { tensor: tensor.name, found, expected, layer })
 }
 
-/// What a LoRA is for by its names and widths.
+/// The family of models that the names and widths of a LoRA suggest.
 fn family(checkpoint: &Checkpoint) -> &'static str {
     let width = |width: usize| {
         checkpoint.tensors().any(|tensor| {

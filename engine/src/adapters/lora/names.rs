@@ -1,9 +1,10 @@
 //! The many names of a layer's LoRA.
 //!
-//! kohya's trainers write `lora_unet_down_blocks_0_attentions_0_…_to_q.lora_down.weight`, where an underscore may be a dot;
-//! for SDXL under the names of Stability's code, `lora_unet_input_blocks_4_1_…`. diffusers and peft write
-//! `unet.down_blocks.0.….to_q.lora_A.weight`, and before them `….attn1.processor.to_q_lora.down.weight`. So names are not
-//! parsed: every layer of the model is asked what it could be called.
+//! kohya's trainers write `lora_unet_down_blocks_0_attentions_0_…_to_q.lora_down.weight`, where an underscore
+//! may represent a dot; for SDXL with the names of Stability's code, `lora_unet_input_blocks_4_1_…`.
+//! diffusers and peft write `unet.down_blocks.0.….to_q.lora_A.weight`, and before them
+//! `….attn1.processor.to_q_lora.down.weight`. So names are not parsed: for every layer of the model, all its
+//! possible names are looked up.
 
 use std::collections::HashMap;
 
@@ -13,7 +14,7 @@ use crate::models::{
 };
 use sdq_formats::{WeightRole, WeightSpec};
 
-/// A half of a product, or what goes with it.
+/// A half of a product, or a tensor that belongs to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     /// From the layer's input to the rank.
@@ -41,7 +42,7 @@ const ENDINGS: [(&str, Part); 12] = [
     ("_lora.up.weight", Part::Up),
 ];
 
-/// Starts of the last part of a name that make an adapter something else.
+/// Prefixes of a name's last part that identify another kind of adapter.
 const OTHER_KINDS: [(&str, &str); 12] = [
     (".dora_scale", "DoRA"),
     (".on_input", "IA3"),
@@ -57,7 +58,7 @@ const OTHER_KINDS: [(&str, &str); 12] = [
     (".set_weight", "replacement of weights"),
 ];
 
-/// Ends of names that do so.
+/// Suffixes of names that identify another kind of adapter.
 const OTHER_ENDINGS: [(&str, &str); 8] = [
     (".lora_A.bias", "LoRA with biases"),
     (".lora_B.bias", "LoRA with biases"),
@@ -69,27 +70,27 @@ const OTHER_ENDINGS: [(&str, &str); 8] = [
     (".b2.weight", "GLoRA"),
 ];
 
-/// Words anywhere in a name that do so.
+/// Parts of names that identify another kind of adapter.
 const OTHER_WORDS: [(&str, &str); 2] =
     [(".lora_magnitude_vector", "DoRA"), (".lora_embedding_", "LoRA of token embeddings")];
 
-/// Start of the names of embeddings that come with a LoRA.
+/// Prefix of the names of embeddings that come with a LoRA.
 const BUNDLED: &str = "bundle_emb.";
-/// How the rest of such a name can go on after the word.
+/// Possible parts of such a name after the word.
 const BUNDLED_PARTS: [&str; 4] = ["emb_params", "clip_l", "clip_g", "string_to_param."];
 
-/// The module that the tensor `name` belongs to, and what it is there.
+/// The module of the tensor `name`, and its part of the module.
 pub(super) fn split(name: &str) -> Option<(&str, Part)> {
     let known = ENDINGS.iter().find_map(|(ending, part)| Some((name.strip_suffix(ending)?, *part)));
     known.or_else(|| {
-        // peft puts the adapter's name in between, such as `default`.
+        // peft inserts the adapter's name here, such as `default`.
         let (module, _adapter) = name.strip_suffix(".weight")?.rsplit_once('.')?;
         let half = |ending, part| Some((module.strip_suffix(ending)?, part));
         half(".lora_A", Part::Down).or_else(|| half(".lora_B", Part::Up))
     })
 }
 
-/// The word that the tensor `name` of a bundled embedding stands for, and the rest of its name.
+/// The word of the bundled embedding with the tensor `name`, and the rest of the name.
 pub(super) fn bundled(name: &str) -> Option<(&str, &str)> {
     let rest = name.strip_prefix(BUNDLED)?;
     let part = BUNDLED_PARTS.iter().find_map(|part| {
@@ -99,7 +100,7 @@ pub(super) fn bundled(name: &str) -> Option<(&str, &str)> {
     Some((&rest[..part - 1], &rest[part..]))
 }
 
-/// What kind of adapter the tensor `name` makes it, if not one that is applied.
+/// The kind of adapter that the tensor `name` identifies, if it is not supported.
 pub(super) fn other_kind(name: &str) -> Option<&'static str> {
     let last = name.rfind('.').map_or("", |at| &name[at..]);
     let starts = OTHER_KINDS.iter().filter(|(start, _)| last.starts_with(start));
@@ -108,7 +109,7 @@ pub(super) fn other_kind(name: &str) -> Option<&'static str> {
     starts.chain(ends).chain(words).map(|(_, kind)| *kind).next()
 }
 
-/// Whether the tensor `name` is a weight of a model.
+/// Whether the tensor `name` is the weight of a model.
 pub(super) fn is_of_a_model(name: &str) -> bool {
     const STARTS: [&str; 12] = [
         "model.diffusion_model.",
@@ -127,7 +128,7 @@ pub(super) fn is_of_a_model(name: &str) -> bool {
     STARTS.iter().any(|start| name.starts_with(start))
 }
 
-/// A name with everything taken out in which spellings differ.
+/// A name without the characters in which spellings differ.
 pub(super) fn plain(module: &str) -> String {
     let module = module.strip_prefix("base_model.model.").unwrap_or(module);
     let module = module.strip_prefix("lora_").unwrap_or(module);
@@ -158,14 +159,15 @@ pub(super) fn layers<'t>(targets: &'t [(&'t str, Vec<WeightSpec>)]) -> HashMap<S
 
 fn unet_modules(specs: &[WeightSpec]) -> ModuleNames {
     let names: Names = specs.iter().map(|spec| (spec.name.clone(), spec.shape.clone())).collect();
-    // A U-Net of a structure that single files cannot have has no names there.
+    // A U-Net with a structure that single files cannot have has no names there.
     UNetStructure::of(&names, "").map(|structure| structure.modules()).unwrap_or_default()
 }
 
 /// The plain names of a module.
 fn names(component: &str, module: &str, modules: &ModuleNames) -> Vec<String> {
     let own = plain(module);
-    // The projection is the first of two modules, of which the other drops values in training; some count it, some do not.
+    // The projection is the first of two modules, of which the other is the dropout of training; some tools
+    // count it, some do not.
     let spellings = [Some(own.clone()), own.strip_suffix("_to_out_0").map(|start| format!("{start}_to_out"))];
     let spellings: Vec<String> = spellings.into_iter().flatten().collect();
     let with = |prefixes: &[&str], names: &[String]| -> Vec<String> {
@@ -177,7 +179,7 @@ fn names(component: &str, module: &str, modules: &ModuleNames) -> Vec<String> {
             [with(&["unet_", ""], &spellings), with(&["unet_", "diffusion_model_"], &[original])].concat()
         }
         _ => {
-            // transformers 5 left this part of the names out.
+            // transformers 5 omits this part of the names.
             let short = own.strip_prefix("text_model_").map(str::to_owned);
             let spellings: Vec<String> = std::iter::once(own).chain(short).collect();
             match component {
