@@ -1,9 +1,9 @@
-//! The Beta(0.6, 0.6) distribution, from which `use_beta_sigmas` draws its levels.
+//! The Beta(0.6, 0.6) distribution, from which `use_beta_sigmas` takes its noise levels.
 
 /// Both parameters of the distribution.
 const SHAPE: f64 = 0.6;
 
-/// The value below which a share of 0 ≤ `probability` ≤ 1 of the distribution lies.
+/// The quantile of the distribution at 0 ≤ `probability` ≤ 1.
 ///
 /// Bisection of the cumulative distribution until two neighbouring `f64` are left.
 pub(crate) fn quantile(probability: f64) -> f64 {
@@ -11,7 +11,7 @@ pub(crate) fn quantile(probability: f64) -> f64 {
         return 0.0;
     }
     if probability > 0.5 {
-        // The distribution is symmetric, and precision is to be had near 0.
+        // The distribution is symmetric, and the precision is higher near 0.
         return 1.0 - quantile(1.0 - probability);
     }
     let (mut below, mut above) = (0.0, 0.5);
@@ -62,7 +62,7 @@ mod tests {
         assert_eq!((quantile(0.0), quantile(1.0)), (0.0, 1.0));
     }
 
-    /// The series ends where its normalization says.
+    /// Checks the series with its normalization: half of the distribution is below 1/2.
     #[test]
     fn half_lies_below_the_middle() {
         assert!((cumulative(0.5) - 0.5).abs() < 1e-14);

@@ -1,4 +1,4 @@
-//! A model's `scheduler_config.json`: what was trained, and the settings that schedulers read from it.
+//! A model's `scheduler_config.json`: the noise levels of its training, and settings of schedulers.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use crate::noise_schedule::BetaSchedule;
 use crate::prediction::PredictionType;
 use crate::timesteps::TimestepSpacing;
 
-/// The largest `num_train_timesteps` accepted: a bound on what a file can make us allocate.
+/// The maximum of `num_train_timesteps`: it bounds the memory that a file can make this crate allocate.
 const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
 
-/// Keys that some diffusers scheduler writes into `scheduler_config.json` and that have no field of their own here.
-/// Each is read, or refused, by the schedulers it concerns and means nothing to the others.
+/// Keys of diffusers schedulers' `scheduler_config.json` that have no field of their own here. Each is used
+/// or refused by the schedulers that know it, and has no effect on the others.
 const OTHER_KEYS: [&str; 43] = [
     "algorithm_type",
     "clip_sample",
@@ -61,9 +61,9 @@ const OTHER_KEYS: [&str; 43] = [
     "max_shift",
 ];
 
-/// How a model was trained and how its makers want it sampled: a diffusers `scheduler_config.json`.
+/// How a model was trained and how its authors recommend to sample it: a diffusers `scheduler_config.json`.
 ///
-/// Any scheduler can be built from any class's file, as with diffusers' `from_config`: keys that it lacks take the
+/// Any scheduler can be built from any class's file, as with diffusers' `from_config`: missing keys have the
 /// default of the scheduler being built. Command-line options edit the config before a scheduler is built
 /// ([`SchedulerEntry::configure`](crate::SchedulerEntry::configure)).
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -77,21 +77,21 @@ pub struct SchedulerConfig {
     pub beta_start: Option<f64>,
     /// Last β, in (0, 1). The default depends on the scheduler, 0.02 for most.
     pub beta_end: Option<f64>,
-    /// How β runs from start to end. The default depends on the scheduler, linear for most.
+    /// How β changes from start to end. The default depends on the scheduler, linear for most.
     pub beta_schedule: Option<BetaSchedule>,
-    /// Every β, in place of the schedule.
+    /// Every β, instead of the schedule.
     pub trained_betas: Option<Vec<f64>>,
-    /// What the model predicts. Default ε.
+    /// The quantity that the model predicts. Default ε.
     pub prediction_type: PredictionType,
-    /// How inference timesteps are spread. The default depends on the scheduler.
+    /// How inference timesteps are distributed. The default depends on the scheduler.
     pub timestep_spacing: Option<TimestepSpacing>,
-    /// Added to each timestep under leading spacing. Default 0.
+    /// Added to each timestep with leading spacing. Default 0.
     pub steps_offset: usize,
     /// Whether the β are rescaled so that the last timestep is pure noise. Default false.
     pub rescale_betas_zero_snr: bool,
     /// The keys that only some schedulers read.
     other: BTreeMap<String, Value>,
-    /// The scheduler whose preset has been applied: options given later have precedence over it.
+    /// The scheduler whose preset has been applied: options that are set later take precedence over it.
     pub(crate) preset_of: Option<String>,
 }
 
@@ -117,7 +117,8 @@ impl Default for SchedulerConfig {
 impl TryFrom<Map<String, Value>> for SchedulerConfig {
     type Error = SchedulerError;
 
-    /// Takes over every key. Those starting with `_` are diffusers' notes to itself, `_class_name` excepted.
+    /// Reads every key. Those starting with `_` are internal notes of diffusers and are ignored, except
+    /// `_class_name`.
     fn try_from(map: Map<String, Value>) -> Result<Self, SchedulerError> {
         let mut config = SchedulerConfig::default();
         for (key, value) in map {
@@ -151,22 +152,24 @@ const FIELDS: [&str; 9] = [
 impl SchedulerConfig {
     /// Parses the text of a `scheduler_config.json`.
     ///
-    /// Accepts the bare `NaN` and `Infinity` that Python writes (diffusers has `"lambda_min_clipped": -Infinity` in
-    /// the files of DPM-Solver): no error unless the scheduler reads that key.
+    /// Accepts a bare `NaN` and `Infinity` as written by Python (diffusers has
+    /// `"lambda_min_clipped": -Infinity` in the files of DPM-Solver); it is an error only if the scheduler
+    /// reads that key.
     ///
     /// # Errors
-    /// If the text is no JSON object, a key is unknown, or a value has the wrong type or is out of range.
+    /// If the text is not a JSON object, a key is unknown, or a value has the wrong type or is out of range.
     pub fn from_json(json: &str) -> Result<Self, SchedulerError> {
         let map: Map<String, Value> = serde_json::from_str(&quote_non_finite(json))
             .map_err(|error| SchedulerError::NotJson { reason: error.to_string() })?;
         Self::try_from(map)
     }
 
-    /// Sets `key`, under its name in `scheduler_config.json`, to `value`. Null removes a key that may be absent.
+    /// Sets `key`, with its name in `scheduler_config.json`, to `value`. Null removes a key that may be
+    /// absent.
     ///
     /// # Errors
-    /// If the value has the wrong type or is out of range. Keys without a field here are kept as they are, for the
-    /// scheduler that reads them.
+    /// If the value has the wrong type or is out of range. Keys without a field are stored without a check,
+    /// for the scheduler that reads them.
     pub fn set(&mut self, key: &str, value: Value) -> Result<(), SchedulerError> {
         match key {
             "num_train_timesteps" => {
@@ -186,11 +189,12 @@ impl SchedulerConfig {
         Ok(())
     }
 
-    /// The config that diffusers' `StableDiffusionPipeline` makes of this one when it loads a model: it sets
-    /// `steps_offset` to 1 and turns `clip_sample` off, whatever the file says.
+    /// The config after the changes of diffusers' `StableDiffusionPipeline` at loading: it always sets
+    /// `steps_offset` to 1 and turns `clip_sample` off.
     ///
-    /// A file whose class does not clip and that says nothing of `clip_sample` stays silent: like diffusers'
-    /// `DDIMScheduler.from_config(pipe.scheduler.config)`, a scheduler built from it takes its own default.
+    /// If the file's class does not clip and the file has no `clip_sample`, the key stays absent: as with
+    /// diffusers' `DDIMScheduler.from_config(pipe.scheduler.config)`, a scheduler built from it uses its own
+    /// default.
     #[must_use]
     pub fn as_stable_diffusion_loads_it(mut self) -> Self {
         self.steps_offset = 1;
@@ -201,8 +205,8 @@ impl SchedulerConfig {
         self
     }
 
-    /// This config with the betas of `start`, `end` and `schedule` where it names none: some diffusers classes have
-    /// other defaults than most.
+    /// This config with the betas of `start`, `end` and `schedule` where it has none: some diffusers classes
+    /// have other defaults than most.
     pub(crate) fn or_betas(&self, start: f64, end: f64, schedule: BetaSchedule) -> Self {
         let mut config = self.clone();
         config.beta_start.get_or_insert(start);
@@ -227,7 +231,7 @@ impl SchedulerConfig {
         self.other.get(key).map(|value| number(key, value)).transpose()
     }
 
-    /// A key without a field of its own, as one of the words in `names`.
+    /// A key without a field of its own, as one of the values in `names`.
     ///
     /// # Errors
     /// If it is not one of them.
@@ -235,18 +239,18 @@ impl SchedulerConfig {
         self.other.get(key).map(|value| one_of(key, value, names)).transpose()
     }
 
-    /// A key without a field of its own, as a whole number from `min` to `max`.
+    /// A key without a field of its own, as an integer from `min` to `max`.
     ///
     /// # Errors
-    /// If it is none.
+    /// If it is not.
     pub fn whole(&self, key: &str, min: u64, max: u64) -> Result<Option<usize>, SchedulerError> {
         self.other.get(key).map(|value| whole(key, value, min, max)).transpose()
     }
 
-    /// A key without a field of its own, as a list of whole numbers.
+    /// A key without a field of its own, as a list of integers.
     ///
     /// # Errors
-    /// If it is none.
+    /// If it is not.
     pub fn whole_numbers(&self, key: &str) -> Result<Option<Vec<usize>>, SchedulerError> {
         let Some(value) = self.other.get(key) else { return Ok(None) };
         let values = value.as_array().ok_or_else(|| invalid(key, "a list of whole numbers", value))?;
@@ -267,7 +271,7 @@ impl SchedulerConfig {
         }
     }
 
-    /// Refuses `rescale_betas_zero_snr` for a scheduler whose diffusers class has no such option.
+    /// Refuses `rescale_betas_zero_snr` for a scheduler whose diffusers class does not have this option.
     pub(crate) fn refuse_zero_snr(&self, scheduler: &str) -> Result<(), SchedulerError> {
         match self.rescale_betas_zero_snr {
             false => Ok(()),
@@ -307,12 +311,13 @@ impl SchedulerConfig {
     }
 }
 
-/// Reads an option's text from a command line: a JSON value where it is one (`0.5`, `true`), else a word.
+/// Parses an option's text from a command line: as JSON if it is valid (`0.5`, `true`), otherwise as a
+/// string.
 pub fn value_from_text(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_owned()))
 }
 
-/// The word of `words` that is most like `word`, if any is near enough to be meant.
+/// The word of `words` that is most similar to `word`, if any is similar enough.
 pub(crate) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     words
         .into_iter()
@@ -322,7 +327,7 @@ pub(crate) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) 
         .map(|(_, candidate)| candidate)
 }
 
-/// The meaning of a word among `names`.
+/// The value of a word among `names`.
 pub(crate) fn one_of<T: Copy>(key: &str, value: &Value, names: &[(&str, T)]) -> Result<T, SchedulerError> {
     value
         .as_str()
@@ -378,7 +383,7 @@ pub(crate) fn invalid(
     found: impl std::fmt::Display,
 ) -> SchedulerError {
     let mut found = found.to_string();
-    // A list or an object could be any length; the message is one line.
+    // A list or an object could have any length, and the message is one line.
     if let Some((end, _)) = found.char_indices().nth(60) {
         found.truncate(end);
         found.push('…');
@@ -386,7 +391,7 @@ pub(crate) fn invalid(
     SchedulerError::InvalidValue { key: key.to_owned(), expected: expected.into(), found }
 }
 
-/// Puts quotes around `NaN`, `Infinity` and `-Infinity` outside of strings, so that JSON parsers take them.
+/// Puts quotes around `NaN`, `Infinity` and `-Infinity` outside strings, so that JSON parsers accept them.
 fn quote_non_finite(json: &str) -> String {
     const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
     let mut quoted = String::with_capacity(json.len());
@@ -470,7 +475,7 @@ mod tests {
         ] {
             match SchedulerConfig::from_json(&format!("{{\"{key}\": {value}}}")) {
                 Err(SchedulerError::InvalidValue { key: named, .. }) => assert_eq!(named, key),
-                // 1e999 is no JSON number.
+                // 1e999 is not a valid JSON number here.
                 Err(SchedulerError::NotJson { .. }) => assert_eq!(value, "1e999"),
                 other => panic!("{key} = {value}: {other:?}"),
             }
@@ -503,7 +508,7 @@ mod tests {
         }
     }
 
-    /// DPM-Solver's files have it; strings that merely look like it stay as they are.
+    /// DPM-Solver's files contain it; strings that only look similar are not changed.
     #[test]
     fn takes_the_infinities_that_python_writes() {
         let json = r#"{"lambda_min_clipped": -Infinity, "_note": "a \"NaN\\", "_more": [NaN, Infinity]}"#;
@@ -535,14 +540,14 @@ mod tests {
         assert_eq!(config, SchedulerConfig::default());
     }
 
-    /// What `pipe.scheduler.config` says after `StableDiffusionPipeline.from_pretrained`.
+    /// The content of `pipe.scheduler.config` after `StableDiffusionPipeline.from_pretrained`.
     #[test]
     fn stable_diffusion_shifts_steps_and_does_not_clip() {
         for (json, limit) in [
             (r#"{"_class_name": "DDIMScheduler"}"#, Limit::None),
             (r#"{"_class_name": "DDIMScheduler", "clip_sample": true, "steps_offset": 0}"#, Limit::None),
             (r#"{"_class_name": "PNDMScheduler", "clip_sample": true}"#, Limit::None),
-            // Nothing to turn off, so a scheduler that clips by default will.
+            // There is nothing to turn off, so a scheduler that clips by default will clip.
             (r#"{"_class_name": "PNDMScheduler"}"#, Limit::Clip(1.0)),
         ] {
             let config = SchedulerConfig::from_json(json).unwrap().as_stable_diffusion_loads_it();

@@ -9,7 +9,7 @@ use crate::sigma_schedule::align_your_steps_timesteps;
 use crate::timesteps::{TimestepSpacing, whole_timesteps};
 use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
-/// The predicted x_0 is noised again, by the predicted ε and, for eta > 0, by fresh noise:
+/// Noise is added to the predicted x_0 again: the predicted ε and, for eta > 0, fresh noise:
 ///
 /// ```text
 /// x_prev = √ᾱ_prev · x_0 + √(1 - ᾱ_prev - σ_t²) · ε + σ_t · noise                  (eq. 12)
@@ -38,8 +38,9 @@ pub(crate) fn build(
 
     let alphas_cumprod = schedule.alphas_cumprod();
     let final_alpha_prod = if set_alpha_to_one { 1.0 } else { alphas_cumprod[0] };
-    // The next level is always one leading step on, also under other spacings, as in diffusers. Timesteps of Align
-    // Your Steps, which diffusers does not know here, follow one another.
+    // The next level is always one leading step further, even with other spacings, as in diffusers. The
+    // timesteps of Align Your Steps, which diffusers does not support here, are used as they follow each
+    // other.
     let stride = config.num_train_timesteps / num_inference_steps;
     let step = |(step_index, &timestep): (usize, &usize)| {
         let next =
@@ -111,11 +112,11 @@ mod tests {
         }
     }
 
-    /// Section 5 of the paper: eta = 1 is DDPM. Two formulas that share nothing must agree.
+    /// Section 5 of the paper: eta = 1 is DDPM. Two independent formulas must agree.
     #[test]
     fn eta_1_is_ddpm() {
         for prediction_type in ["epsilon", "v_prediction", "sample"] {
-            // Clipping would tell them apart: DDIM keeps the ε of the unclipped x_0.
+            // With clipping they would differ: DDIM uses the ε of the unclipped x_0.
             let mut config = config(r#"{"clip_sample": false}"#);
             config.set("prediction_type", prediction_type.into()).unwrap();
             let mut ddpm = create("ddpm", &config, 10).unwrap();

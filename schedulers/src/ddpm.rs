@@ -10,7 +10,7 @@ use crate::sigma_schedule::ALIGN_YOUR_STEPS_KEY;
 use crate::timesteps::{TimestepSpacing, whole_timesteps};
 use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
-/// Which variance a step adds (section 3.2 of the paper); both choices gave it similar pictures.
+/// The variance that a step adds (section 3.2 of the paper, where both choices gave similar pictures).
 #[derive(Clone, Copy)]
 enum Variance {
     /// β̃_t, the variance of q(x_{t-1} | x_t, x_0).
@@ -21,20 +21,20 @@ enum Variance {
 
 const VARIANCES: [(&str, Variance); 3] = [
     ("fixed_small", Variance::Small),
-    // The same by way of a logarithm.
+    // The same, computed with a logarithm.
     ("fixed_small_log", Variance::Small),
     ("fixed_large", Variance::Large),
 ];
 
-/// Algorithm 2 over `num_inference_steps` timesteps: x_{t-1} is drawn from N(μ̃(x_t, x_0), σ_t² I), with the predicted
-/// x_0 and
+/// Algorithm 2 over `num_inference_steps` timesteps: x_{t-1} is drawn from N(μ̃(x_t, x_0), σ_t² I), with the
+/// predicted x_0 and
 ///
 /// ```text
 /// μ̃ = √ᾱ_prev β_t / (1 - ᾱ_t) · x_0 + √α_t (1 - ᾱ_prev) / (1 - ᾱ_t) · x_t        (eq. 7)
 /// β̃_t = (1 - ᾱ_prev) / (1 - ᾱ_t) · β_t                                           (eq. 7)
 /// ```
 ///
-/// where α_t = ᾱ_t / ᾱ_prev and β_t = 1 - α_t span the timesteps that are skipped. No noise is drawn at t = 0.
+/// where α_t = ᾱ_t / ᾱ_prev and β_t = 1 - α_t include the skipped timesteps. No noise is drawn at t = 0.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -54,7 +54,7 @@ pub(crate) fn build(
         let beta = 1.0 - alpha;
         let small_variance = (1.0 - alpha_prod_prev) / (1.0 - alpha_prod) * beta;
         let noise_variance = match variance {
-            // diffusers keeps it above 0 for the sake of its logarithm.
+            // diffusers keeps it above 0, because it takes its logarithm.
             Variance::Small => small_variance.max(1e-20),
             Variance::Large => beta,
         };
@@ -85,7 +85,7 @@ mod tests {
         SchedulerConfig::from_json(json).unwrap()
     }
 
-    /// The learned variances need a second half of the model's output; `fixed_large_log` is NaN in diffusers.
+    /// Learned variances need a second half of the model's output; `fixed_large_log` is NaN in diffusers.
     #[test]
     fn refuses_what_it_does_not_implement() {
         for (json, key) in [
@@ -97,7 +97,7 @@ mod tests {
             let error = build(&config(json), 10).err().unwrap().to_string();
             assert!(error.contains(key), "{error}");
         }
-        // What a DPM-Solver file says of it.
+        // The value in DPM-Solver's files.
         assert!(build(&config(r#"{"variance_type": null}"#), 10).is_ok());
     }
 

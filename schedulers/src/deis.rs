@@ -7,8 +7,8 @@ use crate::history::{Combination, HistoryScheduler, HistoryStep, alpha_sigma};
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
-/// In ρ = σ_t / α the ODE is d(x / α) / dρ = ε. Over a step ε is the polynomial in log ρ through the predictions
-/// m_0, m_1, … of this step and those before (section 3.3):
+/// With ρ = σ_t / α the ODE is d(x / α) / dρ = ε. In each step ε is approximated by the polynomial in log ρ
+/// through the predictions m_0, m_1, … of this step and those before (section 3.3):
 ///
 /// ```text
 /// x_next = α_next (x / α + Σ m_j ∫ L_j(log ρ) dρ)
@@ -21,7 +21,7 @@ pub(crate) fn build(
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
     refuse_flow("deis", config)?;
     config.refuse_zero_snr("deis")?;
-    // diffusers takes those of its other classes for its own.
+    // diffusers accepts the values of its other classes and uses its own.
     config.choice("algorithm_type", &[("deis", ()), ("dpmsolver", ()), ("dpmsolver++", ())])?;
     config
         .choice("solver_type", &[("logrho", ()), ("midpoint", ()), ("heun", ()), ("bh1", ()), ("bh2", ())])?;
@@ -79,7 +79,7 @@ fn lagrange_integral(nodes: &[f64], place: usize, from: f64, to: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Against the midpoint rule, which knows no antiderivative.
+    /// Compares with the midpoint rule, which needs no antiderivative.
     #[test]
     fn integrals_are_those_of_the_polynomials() {
         let (from, to) = (4.0_f64, 2.5_f64);

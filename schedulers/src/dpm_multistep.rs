@@ -10,8 +10,9 @@ use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 const SCHEDULES: &[&str] =
     &["use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas"];
 
-/// An exponential integrator with derivatives by λ = log(α / σ_t) from the predictions m_0, m_1, m_2 of this step and
-/// the two before (arXiv:2211.01095, algorithm 2; the third order and its D1, D2 as in the authors' code):
+/// An exponential integrator with derivatives with respect to λ = log(α / σ_t), computed from the predictions
+/// m_0, m_1, m_2 of this step and the two before (arXiv:2211.01095, algorithm 2; the third order and its D1,
+/// D2 as in the authors' code):
 ///
 /// ```text
 /// r_0 = h_0 / h, r_1 = h_1 / h
@@ -20,7 +21,8 @@ const SCHEDULES: &[&str] =
 ///                D1 = D1_0 + r_0 / (r_0 + r_1) · (D1_0 - D1_1), D2 = (D1_0 - D1_1) / (r_0 + r_1)
 /// ```
 ///
-/// The first steps of a run are of lower order, and so are the last of a run that ends without noise or is short.
+/// The first steps of a run are of lower order, and so are the last of a run that ends without noise or is
+/// short.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -33,7 +35,7 @@ pub(crate) fn build(
     let rules = LevelRules {
         schedules: SCHEDULES,
         karras_reads_ends: true,
-        // diffusers truncates the timesteps of a cosine schedule.
+        // diffusers truncates the timesteps of a cosine schedule instead of rounding them.
         karras_rounds: config.beta_schedule != Some(BetaSchedule::SquaredCosCapV2),
     };
     let levels = SigmaLevels::whole(config, num_inference_steps, config.lambda_min_clipped()?, rules)?;
@@ -68,13 +70,13 @@ pub(crate) fn build(
     Ok(Box::new(HistoryScheduler::new(evaluations, config.prediction_type, limit, 1.0, Box::new(plan))))
 }
 
-/// Where a scheduler of variance-preserving latents asks its model.
+/// The evaluations of a scheduler of variance-preserving latents.
 pub(crate) fn variance_preserving(levels: &SigmaLevels) -> Vec<Evaluation> {
     let at = |(&timestep, &sigma): (&f64, &f64)| Evaluation::variance_preserving(timestep, sigma);
     levels.timesteps.iter().zip(&levels.sigmas).map(at).collect()
 }
 
-/// This step's prediction and those remembered, latest first.
+/// This step's prediction and the remembered ones, latest first.
 pub(crate) fn predictions(converted: Combination, remembered: usize) -> Vec<Combination> {
     std::iter::once(converted).chain((0..remembered).map(Combination::remembered)).collect()
 }

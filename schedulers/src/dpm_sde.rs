@@ -8,18 +8,19 @@ use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
-/// An ancestral step from σ to the level √(σ σ_next) between, then the whole ancestral step from the start with the
-/// x_0 predicted there:
+/// An ancestral step from σ to the intermediate level √(σ σ_next), then the whole ancestral step from the
+/// start with the x_0 predicted there:
 ///
 /// ```text
 /// x_to = σ_down / σ · x + (1 - σ_down / σ) · x_0 + σ_up · noise
 /// ```
 ///
-/// The last step, to σ = 0, goes straight to x_0. The noise of both is of one Brownian path, σ its time: the noise of
-/// the whole step is that of its first half, remembered, and fresh noise, weighted by the roots of their shares.
+/// The last step, to σ = 0, goes directly to x_0. Both noises belong to one Brownian path with time σ: the
+/// noise of the whole step is the weighted sum of the remembered noise of its first half and of fresh noise,
+/// where the weights are the square roots of their shares.
 ///
-/// diffusers draws that path from a Brownian tree with a seed of its own; here it comes from the run's generator, two
-/// draws a step, so pictures differ from those of diffusers as those of two seeds do.
+/// diffusers draws that path from a Brownian tree with a seed of its own; here it comes from the run's
+/// generator, two draws per step, so pictures differ from those of diffusers as for another seed.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,

@@ -8,9 +8,9 @@ use crate::history::{Combination, HistoryScheduler, HistoryStep};
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError, TimestepSpacing};
 
-/// A block of order k starts at a level s and asks the model at k levels, each step starting again from the latents
-/// at s (arXiv:2206.00927, algorithms 1 and 2; arXiv:2211.01095, algorithm 1), with the predictions m_2 (at s), m_1
-/// and m_0 (the latest):
+/// A block of order k starts at a level s and evaluates the model at k levels; each step starts again from
+/// the latents at s (arXiv:2206.00927, algorithms 1 and 2; arXiv:2211.01095, algorithm 1), with the
+/// predictions m_2 (at s), m_1 and m_0 (the latest):
 ///
 /// ```text
 /// second order:  D1 = (m_0 - m_1) / r_0
@@ -32,7 +32,7 @@ pub(crate) fn build(
         return Err(invalid("thresholding", "false with `algorithm_type` = dpmsolver", true));
     }
     let rules = LevelRules { schedules: SCHEDULES, karras_reads_ends: true, karras_rounds: true };
-    // diffusers' class knows no other spacing.
+    // diffusers' class supports no other spacing.
     let mut linear = config.clone();
     linear.timestep_spacing = Some(TimestepSpacing::Linspace);
     let levels = SigmaLevels::whole(&linear, num_inference_steps, config.lambda_min_clipped()?, rules)?;
@@ -45,16 +45,17 @@ pub(crate) fn build(
     let mut evaluations = variance_preserving(&levels);
     evaluations.iter_mut().for_each(|at| at.draws_noise = solver.draws_noise());
     let sigmas: Vec<f64> = levels.sigmas.iter().copied().chain([end]).collect();
-    // The latents at the start of the block are remembered first, then the predictions.
+    // First the latents at the start of the block are remembered, then the predictions.
     let plan = move |step_index: usize, remembered: usize| {
         let predicted = remembered.saturating_sub(1);
-        // There is no prediction without latents, and one of them at least if the order allows.
+        // Predictions are only remembered together with latents, and there is at least one of them if the
+        // order allows it.
         if predicted > step_index.min(solver.order - 1)
             || remembered > 0 && (step_index == 0 || predicted == 0 && solver.order > 1)
         {
             return None;
         }
-        // A run that starts inside a block has fewer predictions than it wants.
+        // A run that starts inside a block has fewer predictions than the order requires.
         let order = orders[step_index].min(predicted + 1);
         let start = match order {
             1 => Combination { latents: 1.0, ..Combination::default() },
@@ -74,7 +75,7 @@ pub(crate) fn build(
 /// The order of each step: blocks of 1, 2, … up to the solver's, the last of them shortened.
 fn orders(solver: Solver, steps: usize, lower_order_final: bool) -> Vec<usize> {
     let mut orders: Vec<usize> = (0..steps).map(|step| step % solver.order + 1).collect();
-    // A run of whole blocks ends with a last step of its own.
+    // If the number of steps is a multiple of the order, the run ends with a separate last step.
     if lower_order_final && solver.order > 1 && steps.is_multiple_of(solver.order) {
         orders[steps - 1] = 1;
     }
@@ -84,7 +85,8 @@ fn orders(solver: Solver, steps: usize, lower_order_final: bool) -> Vec<usize> {
     orders
 }
 
-/// From the level of the block's start to the last of `sigmas`; `known` are the predictions, latest first.
+/// The step from the level of the block's start to the last of `sigmas`; `known` are the predictions, latest
+/// first.
 fn step(
     solver: Solver,
     sigmas: &[f64],
@@ -99,7 +101,7 @@ fn step(
     next.add(weights.latents, start);
     next.add(weights.d0, &known[order - 1]);
     let h = lambda(to) - lambda(from);
-    // The prediction so many steps before this one, and how far from the start it lies.
+    // The distance of an earlier prediction from the start, as a share of the step.
     let share = |back: usize| (lambda(sigmas[last - 1 - back]) - lambda(from)) / h;
     let mut add_difference = |back: usize, weight: f64| {
         let weight = weight / share(back);

@@ -1,13 +1,13 @@
-//! What the DPM-Solvers share: one step of an exponential integrator from one level to another.
+//! The common part of the DPM-Solvers: one step of an exponential integrator from one level to another.
 //!
-//! Lu et al. 2022, "DPM-Solver", arXiv:2206.00927 (noise prediction) and "DPM-Solver++", arXiv:2211.01095 (data
-//! prediction, and the SDE solvers of its appendix).
+//! Lu et al. 2022, "DPM-Solver", arXiv:2206.00927 (noise prediction) and "DPM-Solver++", arXiv:2211.01095
+//! (data prediction, and the SDE solvers of its appendix).
 
 use crate::config::{SchedulerConfig, invalid};
 use crate::history::{Combination, alpha_sigma};
 use crate::{PredictionType, SchedulerError};
 
-/// Which equation is solved, and in which prediction.
+/// The equation that is solved, and the prediction in which it is formulated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Algorithm {
     /// The ODE in noise prediction.
@@ -27,11 +27,11 @@ const ALGORITHMS: [(&str, Algorithm); 5] = [
     ("dpmsolver", Algorithm::Noise),
     ("sde-dpmsolver++", Algorithm::DataSde),
     ("sde-dpmsolver", Algorithm::NoiseSde),
-    // As diffusers reads the config of another class, if that says where it ends.
+    // diffusers interprets the configs of another class in this way, if they define the end of the run.
     (DEIS, Algorithm::Data),
 ];
 
-/// How the second derivative is taken up: by the difference alone, or by its integral.
+/// How the second derivative is included: as the difference alone, or as its integral.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum SolverType {
     Midpoint,
@@ -41,13 +41,13 @@ pub(crate) enum SolverType {
 const SOLVER_TYPES: [(&str, SolverType); 5] = [
     ("midpoint", SolverType::Midpoint),
     ("heun", SolverType::Heun),
-    // As diffusers reads the configs of other classes.
+    // diffusers interprets the configs of other classes in this way.
     ("logrho", SolverType::Midpoint),
     ("bh1", SolverType::Midpoint),
     ("bh2", SolverType::Midpoint),
 ];
 
-/// The settings that the two DPM-Solvers have in common.
+/// The common settings of the two DPM-Solvers.
 #[derive(Clone, Copy)]
 pub(crate) struct Solver {
     pub(crate) algorithm: Algorithm,
@@ -84,7 +84,7 @@ impl Solver {
         matches!(self.algorithm, Algorithm::DataSde | Algorithm::NoiseSde)
     }
 
-    /// What the model's answer is converted to: x_0, or ε.
+    /// The quantity to which the model's output is converted: x_0, or ε.
     pub(crate) fn converted(self, sigma: f64) -> Combination {
         match self.algorithm {
             Algorithm::Data | Algorithm::DataSde => Combination { original: 1.0, ..Combination::default() },
@@ -113,13 +113,13 @@ pub(crate) fn ends_at_zero(config: &SchedulerConfig) -> Result<bool, SchedulerEr
     Ok(ends.unwrap_or(true))
 }
 
-/// Refuses what is for models of flows.
+/// Refuses options of flow-matching models.
 pub(crate) fn refuse_flow(scheduler: &str, config: &SchedulerConfig) -> Result<(), SchedulerError> {
     config.refuse_unless(scheduler, "use_flow_sigmas", false)?;
     config.refuse_unless(scheduler, "use_dynamic_shifting", false)
 }
 
-/// Refuses models that predict x_0 where diffusers' class does.
+/// Refuses models that predict x_0 if diffusers' class does.
 pub(crate) fn refuse_sample(scheduler: &str, config: &SchedulerConfig) -> Result<(), SchedulerError> {
     match config.prediction_type {
         PredictionType::Sample => Err(SchedulerError::Unsupported {
@@ -137,24 +137,25 @@ pub(crate) fn lambda(sigma: f64) -> f64 {
     -sigma.ln()
 }
 
-/// The weights of one step with h = λ_to - λ_from, for derivatives D0 (the prediction itself), D1 and D2 by λ.
+/// The weights of one step with h = λ_to - λ_from, for derivatives D0 (the prediction itself), D1 and D2 with
+/// respect to λ.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weights {
     pub(crate) latents: f64,
     pub(crate) d0: f64,
-    /// Of D1 by the midpoint rule.
+    /// Weight of D1 with the midpoint rule.
     pub(crate) d1_midpoint: f64,
-    /// Of D1, integrated.
+    /// Weight of D1, integrated.
     pub(crate) d1: f64,
     pub(crate) d2: f64,
     pub(crate) noise: f64,
 }
 
 impl Weights {
-    /// From the level `from` to the level `to`, sigmas relative to the signal.
+    /// The step from the level `from` to the level `to`, sigmas relative to the signal.
     pub(crate) fn new(algorithm: Algorithm, from: f64, to: f64) -> Self {
         if from == to {
-            // h = 0: nothing changes, where the quotients below have no value.
+            // h = 0: nothing changes, and the quotients below would be undefined.
             return Weights { latents: 1.0, d0: 0.0, d1_midpoint: 0.0, d1: 0.0, d2: 0.0, noise: 0.0 };
         }
         let (alpha_to, sigma_to) = alpha_sigma(to);
@@ -201,7 +202,7 @@ impl Weights {
                     d0: -2.0 * sigma_to * growth,
                     d1_midpoint: -sigma_to * growth,
                     d1: -2.0 * sigma_to * (growth / h - 1.0),
-                    // diffusers has no third order here.
+                    // diffusers has no third order for this algorithm.
                     d2: f64::NAN,
                     noise: sigma_to * (2.0 * h).exp_m1().sqrt(),
                 }
@@ -209,7 +210,7 @@ impl Weights {
         }
     }
 
-    /// Of D1 as `solver_type` takes it up.
+    /// The weight of D1 for `solver_type`.
     pub(crate) fn first_derivative(self, solver_type: SolverType) -> f64 {
         match solver_type {
             SolverType::Midpoint => self.d1_midpoint,

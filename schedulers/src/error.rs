@@ -1,27 +1,27 @@
-//! What can go wrong, in one line each.
+//! Errors of this crate; each message is one line.
 
 use thiserror::Error;
 
-/// What can be wrong with a scheduler's config, its name, or a call.
+/// Errors of a scheduler's config, its name, or a call.
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum SchedulerError {
     /// The config is not a JSON object.
     #[error("scheduler config is not a JSON object: {reason}")]
     NotJson {
-        /// What the JSON parser says, with line and column.
+        /// The message of the JSON parser, with line and column.
         reason: String,
     },
-    /// A value of the wrong type or out of range.
+    /// The value has the wrong type or is out of range.
     #[error("scheduler config: `{key}` is {found}, expected {expected}")]
     InvalidValue {
         /// The config key.
         key: String,
-        /// What would be accepted.
+        /// The accepted values.
         expected: String,
         /// The value as JSON.
         found: String,
     },
-    /// A valid value that this scheduler does not implement and that would change the picture.
+    /// The value is valid but not implemented by this scheduler, and would change the picture.
     #[error("scheduler `{scheduler}` does not support `{key}` = {value}; {advice}")]
     Unsupported {
         /// Name of the scheduler.
@@ -33,66 +33,66 @@ pub enum SchedulerError {
         /// What to do instead.
         advice: String,
     },
-    /// A key that no scheduler knows, so its effect is unknown.
+    /// No scheduler knows the key, so its effect is unknown.
     #[error("scheduler config: unknown key `{key}` = {value}{}", did_you_mean(.suggestion))]
     UnknownKey {
         /// The config key.
         key: String,
         /// The value as JSON.
         value: String,
-        /// The nearest key that is known.
+        /// The most similar known key.
         suggestion: Option<String>,
     },
-    /// An option that the chosen scheduler does not read.
+    /// The chosen scheduler does not have the option.
     #[error("scheduler `{scheduler}` has no option `{option}`; its options are: {options}")]
     UnknownOption {
         /// Name of the scheduler.
         scheduler: String,
-        /// The option asked for.
+        /// The option.
         option: String,
-        /// The options it has.
+        /// The options of the scheduler.
         options: String,
     },
     /// No scheduler of that name is registered.
     #[error("unknown scheduler `{name}`{}; known: {known}", did_you_mean(.suggestion))]
     UnknownScheduler {
-        /// The name asked for.
+        /// The name.
         name: String,
-        /// The nearest registered name.
+        /// The most similar registered name.
         suggestion: Option<String>,
         /// All registered names.
         known: String,
     },
-    /// A scheduler of that name or alias is registered already.
+    /// A scheduler of that name or alias is already registered.
     #[error("a scheduler called `{name}` is registered already")]
     DuplicateName {
         /// The name or alias.
         name: String,
     },
-    /// A step count outside what the model was trained for.
+    /// The step count is outside the range that the model's training allows.
     #[error("{found} inference steps, expected 1 to {max} (`num_train_timesteps`)")]
     StepCount {
-        /// The step count asked for.
+        /// The step count.
         found: usize,
         /// Number of training timesteps.
         max: usize,
     },
-    /// A timestep past the end of the training clock.
+    /// A timestep is past the end of training.
     #[error(
         "{num_inference_steps} steps with `steps_offset` {steps_offset} reach timestep {timestep}, past the last \
          training timestep {last}; use fewer steps"
     )]
     TimestepOutOfRange {
-        /// The offending timestep.
+        /// The timestep.
         timestep: usize,
-        /// The last timestep there is.
+        /// The last timestep of training.
         last: usize,
-        /// The step count asked for.
+        /// The step count.
         num_inference_steps: usize,
         /// The config's offset.
         steps_offset: usize,
     },
-    /// A call with a step that the schedule does not have.
+    /// The schedule does not have the step of a call.
     #[error("step index {found}, expected less than {steps}")]
     StepIndex {
         /// The index given.
@@ -100,27 +100,27 @@ pub enum SchedulerError {
         /// The number of steps.
         steps: usize,
     },
-    /// A call with slices of different lengths.
+    /// The slices of a call have different lengths.
     #[error("{what} has {found} values, expected {expected}")]
     Length {
-        /// Which argument.
+        /// The argument.
         what: &'static str,
         /// Its length.
         found: usize,
         /// The length of the others.
         expected: usize,
     },
-    /// A run cannot be continued from what was kept of it.
+    /// A run cannot be resumed from its saved state.
     #[error(
         "before step {step_index} the scheduler remembers {found}, expected {expected}; a run of this scheduler cannot \
          start there, and one that is continued needs its own history (a start from a picture: try another scheduler)"
     )]
     History {
-        /// The step to continue with.
+        /// The step at which it resumes.
         step_index: usize,
-        /// What was kept.
+        /// Description of the saved state.
         found: String,
-        /// What this scheduler could have kept.
+        /// Description of the states that this scheduler can have.
         expected: String,
     },
 }

@@ -26,7 +26,7 @@ pub(crate) fn build(
     })))
 }
 
-/// The scheduler whose step from one sigma to the next, at last to `end`, is what `step` says.
+/// A scheduler whose steps from one sigma to the next, and at last to `end`, are computed by `step`.
 pub(crate) fn linear_scheduler(
     levels: SigmaLevels,
     end: f64,
@@ -75,7 +75,7 @@ mod tests {
         }
     }
 
-    /// Steps are exact where the derivative is constant: with ε predicted rightly, from σ to any other level.
+    /// Steps are exact for a constant derivative: with correctly predicted ε, from σ to any other level.
     #[test]
     fn a_step_follows_constant_noise_exactly() {
         let (original, noise, sigma, sigma_next) = (0.25, -1.5, 14.6, 3.2);

@@ -1,5 +1,6 @@
-//! Euler's method with ancestral sampling: each step overshoots, then adds fresh noise. The sampler of that name in
-//! k-diffusion (Crowson 2022, `sample_euler_ancestral`), on the levels of Karras et al. 2022, arXiv:2206.00364.
+//! Euler's method with ancestral sampling: each step goes past the next level, then adds fresh noise. The
+//! sampler of that name in k-diffusion (Crowson 2022, `sample_euler_ancestral`), on the levels of Karras et
+//! al. 2022, arXiv:2206.00364.
 
 use crate::euler::{euler_step, linear_scheduler};
 use crate::linear::LinearStep;
@@ -12,12 +13,12 @@ use crate::{Scheduler, SchedulerConfig, SchedulerError};
 /// σ_up² = σ_next² (σ² - σ_next²) / σ²
 /// ```
 ///
-/// Noise is drawn at each step, at the last one (σ_up = 0) too, as in diffusers.
+/// Noise is drawn at each step, even at the last one (σ_up = 0), as in diffusers.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    // diffusers' class knows no schedule but that of training.
+    // diffusers' class supports only the schedule of training.
     let rules = LevelRules { schedules: &[], karras_reads_ends: true, karras_rounds: false };
     let levels = SigmaLevels::fractional(config, num_inference_steps, rules)?;
     Ok(Box::new(linear_scheduler(levels, 0.0, |sigma, sigma_next| {
@@ -46,7 +47,7 @@ mod tests {
         }
     }
 
-    /// If all that is left is noise, it has the next level's deviation: old noise and fresh noise add up to σ_next².
+    /// Pure noise has the next level's deviation after a step: old and fresh noise add up to σ_next².
     #[test]
     fn deviations_add_up_to_the_next_level() {
         let config = SchedulerConfig::default();
@@ -58,7 +59,7 @@ mod tests {
         };
         let levels = [0, 1, 2, 3, 4].map(&mut level);
         for step_index in 0..4 {
-            // x_0 = 0 and ε = 1, rightly predicted; then fresh noise alone.
+            // x_0 = 0 and ε = 1, correctly predicted; then fresh noise alone.
             let (mut old, mut fresh) = ([levels[step_index]], [0.0]);
             scheduler.step(&[1.0], step_index, &mut old, &mut Constant(0.0)).unwrap();
             scheduler.step(&[0.0], step_index, &mut fresh, &mut Constant(1.0)).unwrap();

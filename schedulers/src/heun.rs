@@ -6,8 +6,8 @@ use crate::lms::derivative;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
-/// An Euler step from σ to σ_next, then the same step again with the mean of the derivatives at both ends. The last
-/// step, to σ = 0, has no second derivative.
+/// An Euler step from σ to σ_next, then the same step again with the mean of the derivatives at both ends.
+/// The last step, to σ = 0, has no second derivative.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -46,7 +46,7 @@ pub(crate) fn build(
     Ok(Box::new(HistoryScheduler::new(evaluations, kind, limit, sigma_max, Box::new(plan)).with_order(2)))
 }
 
-/// Evaluations at the levels and at one after each but the last.
+/// The evaluations at the levels, and an intermediate one after each level but the last.
 pub(crate) fn with_between(levels: &SigmaLevels, between: Vec<Evaluation>) -> Vec<Evaluation> {
     let mut between = between.into_iter();
     let at = |(&timestep, &sigma): (&f64, &f64)| Evaluation::at_sigma(timestep, sigma);

@@ -1,5 +1,5 @@
-//! Schedulers that remember: what each step remembers and what the next latents are made of, as tables of
-//! coefficients, and the one loop that applies them.
+//! Schedulers with a history: tables of coefficients for the next latents and the remembered values of each
+//! step, and the only loop that applies them.
 
 use crate::error::SchedulerError;
 use crate::limit::{Limit, Originals};
@@ -7,7 +7,7 @@ use crate::noise_schedule::{check_length, mix, scale};
 use crate::prediction::PredictionType;
 use crate::{NoiseSource, Scheduler, check_history};
 
-/// A weighted sum of what is at hand in a step.
+/// A weighted sum of the values that are available in a step.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Combination {
     /// Weight of the predicted clean latents (x_0), limited.
@@ -18,19 +18,19 @@ pub struct Combination {
     pub output: f64,
     /// Weight of fresh noise.
     pub noise: f64,
-    /// Weights of what is remembered, in its order; those that are missing are 0.
+    /// Weights of the remembered values, in their order; missing weights are 0.
     pub remembered: Vec<f64>,
 }
 
 impl Combination {
-    /// What is remembered at `place` alone.
+    /// The remembered value at `place` alone.
     pub fn remembered(place: usize) -> Self {
         let mut remembered = vec![0.0; place + 1];
         remembered[place] = 1.0;
         Combination { remembered, ..Combination::default() }
     }
 
-    /// Adds `weight` to what is remembered at `place`.
+    /// Adds `weight` to that of the remembered value at `place`.
     pub fn add_remembered(&mut self, place: usize, weight: f64) {
         if self.remembered.len() <= place {
             self.remembered.resize(place + 1, 0.0);
@@ -50,25 +50,25 @@ impl Combination {
     }
 }
 
-/// One step of a scheduler that remembers.
+/// One step of a scheduler with a history.
 #[derive(Clone, Debug, PartialEq)]
 pub struct HistoryStep {
     /// The next latents.
     pub next: Combination,
-    /// What is remembered for the steps that follow.
+    /// The values that are remembered for later steps.
     pub remember: Vec<Combination>,
 }
 
-/// Where the model is asked, and what its answer means there.
+/// An evaluation of the model, and how its output is interpreted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
-    /// On the training clock, exact in `f32`.
+    /// In training timesteps, exact in `f32`.
     pub timestep: f64,
-    /// How latents there are made of clean ones and noise: signal · x_0 + noise level · ε.
+    /// How latents at this evaluation consist of clean ones and noise: signal · x_0 + noise level · ε.
     pub signal_and_noise: (f64, f64),
-    /// The same of latents that [`Scheduler::add_noise`] makes here; nearly always equal.
+    /// The same for latents that [`Scheduler::add_noise`] returns for this step; almost always equal.
     pub noised: (f64, f64),
-    /// What the model's input is multiplied by.
+    /// The factor of the model's input.
     pub input_scale: f64,
     /// Whether the step draws noise.
     pub draws_noise: bool,
@@ -81,7 +81,7 @@ impl Evaluation {
         prediction_type.original_sample(signal, noise_level)
     }
 
-    /// Latents are x_0 + σ · ε, and the model was trained on latents of unit variance.
+    /// For latents x_0 + σ · ε, where the model was trained on latents of unit variance.
     pub(crate) fn at_sigma(timestep: f64, sigma: f64) -> Self {
         Evaluation {
             timestep,
@@ -92,7 +92,7 @@ impl Evaluation {
         }
     }
 
-    /// Latents are α · x_0 + σ_t · ε with α² + σ_t² = 1 and `sigma` = σ_t / α.
+    /// For latents α · x_0 + σ_t · ε with α² + σ_t² = 1 and `sigma` = σ_t / α.
     pub(crate) fn variance_preserving(timestep: f64, sigma: f64) -> Self {
         let signal_and_noise = alpha_sigma(sigma);
         Evaluation {
@@ -105,19 +105,20 @@ impl Evaluation {
     }
 }
 
-/// (α, σ_t) of the variance-preserving latents whose noise is `sigma` times their signal.
+/// (α, σ_t) of variance-preserving latents whose noise is `sigma` times their signal.
 pub(crate) fn alpha_sigma(sigma: f64) -> (f64, f64) {
     let alpha = 1.0 / sigma.hypot(1.0);
     (alpha, sigma * alpha)
 }
 
-/// The step at `step_index` if so many vectors are remembered; `None` if no run remembers so many there.
+/// The step at `step_index` with the given number of remembered vectors; `None` if no run remembers this
+/// number there.
 pub type PlanStep = Box<dyn Fn(usize, usize) -> Option<HistoryStep> + Send>;
 
-/// A scheduler whose steps are linear in the latents, the (limited) prediction, fresh noise and what earlier steps
-/// remembered.
+/// A scheduler whose steps are linear in the latents, the (limited) prediction, fresh noise and the values
+/// that earlier steps remembered.
 ///
-/// Each value is computed in `f64` and rounded to `f32` once per step; what is remembered is `f32`.
+/// Each value is computed in `f64` and rounded to `f32` once per step; remembered values are `f32`.
 pub struct HistoryScheduler {
     timesteps: Vec<f64>,
     evaluations: Vec<Evaluation>,
@@ -126,14 +127,14 @@ pub struct HistoryScheduler {
     init_noise_sigma: f64,
     order: usize,
     plan: PlanStep,
-    /// The steps of this run, from its first one; none before it begins.
+    /// The steps of this run, from its first one; empty before it begins.
     run: Vec<HistoryStep>,
     first_index: usize,
-    /// The step that comes next.
+    /// The next step.
     next_index: usize,
-    /// So many vectors of `history` are remembered.
+    /// The number of vectors of `history` that are in use.
     remembered: usize,
-    /// As many vectors as the run ever remembers, and room for those that replace them.
+    /// The maximum number of vectors that the run remembers, and buffers for their replacements.
     history: Vec<Vec<f32>>,
     new_history: Vec<Vec<f32>>,
     next_latents: Vec<f32>,
@@ -141,7 +142,8 @@ pub struct HistoryScheduler {
 }
 
 impl HistoryScheduler {
-    /// A scheduler that asks a model that predicts `prediction_type` at `evaluations` and steps as `plan` says.
+    /// A scheduler for a model that predicts `prediction_type`, with the given `evaluations` and the steps of
+    /// `plan`.
     pub fn new(
         evaluations: Vec<Evaluation>,
         prediction_type: PredictionType,
@@ -168,7 +170,7 @@ impl HistoryScheduler {
         }
     }
 
-    /// With `order` evaluations of the model per inference step.
+    /// Sets the number of evaluations of the model per inference step.
     #[must_use]
     pub fn with_order(mut self, order: usize) -> Self {
         self.order = order;
@@ -204,7 +206,7 @@ impl HistoryScheduler {
         }
     }
 
-    /// Takes the memory for latents of this length.
+    /// Allocates memory for latents of this length.
     fn make_room(&mut self, latents: usize) {
         let most = self.run.iter().map(|step| step.remember.len()).max().unwrap_or(0).max(self.remembered);
         for vectors in [&mut self.history, &mut self.new_history] {
@@ -216,7 +218,7 @@ impl HistoryScheduler {
     }
 }
 
-/// What is at hand in a step, each as long as the latents.
+/// The values that are available in a step, each as long as the latents.
 struct Terms<'a> {
     original: &'a [f64],
     latents: &'a [f32],

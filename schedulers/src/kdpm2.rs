@@ -1,5 +1,6 @@
-//! Second-order steps with a look at a level between, after DPM-Solver-2. The sampler `sample_dpm_2` of k-diffusion
-//! (Crowson 2022), after Lu et al. 2022, arXiv:2206.00927, algorithm 1, and Karras et al. 2022, arXiv:2206.00364.
+//! Second-order steps with an evaluation at an intermediate level, after DPM-Solver-2. The sampler
+//! `sample_dpm_2` of k-diffusion (Crowson 2022), after Lu et al. 2022, arXiv:2206.00927, algorithm 1, and
+//! Karras et al. 2022, arXiv:2206.00364.
 
 use crate::dpm_solver::refuse_sample;
 use crate::heun::with_between;
@@ -8,8 +9,8 @@ use crate::lms::derivative;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
-/// An Euler step from σ to the level √(σ σ_next) between, then the whole step from the start with the derivative found
-/// there. The last step, to σ = 0, is Euler's.
+/// An Euler step from σ to the intermediate level √(σ σ_next), then the whole step from the start with the
+/// derivative at that level. The last step, to σ = 0, is Euler's.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -20,7 +21,7 @@ pub(crate) fn build(
     let levels = SigmaLevels::fractional(config, num_inference_steps, RULES)?;
     let between: Vec<f64> = levels.sigmas.windows(2).map(|pair| (pair[0] * pair[1]).sqrt()).collect();
     let asked = between.iter().zip(&levels.sigmas[1..]).map(|(&sigma, &sigma_next)| Evaluation {
-        // Not of the level between: so diffusers noises what inpainting keeps.
+        // Not of the intermediate level: this is how diffusers adds noise to the part that inpainting keeps.
         noised: (1.0, sigma_next),
         ..Evaluation::at_sigma(levels.timestep_of(sigma), sigma)
     });
@@ -36,8 +37,8 @@ pub(crate) fn build(
 pub(crate) const RULES: LevelRules =
     LevelRules { schedules: SCHEDULES, karras_reads_ends: true, karras_rounds: true };
 
-/// The steps by way of the levels `between`: from `sigmas[i]` to the first that `goal` makes of it and the next, with
-/// noise of the second.
+/// The steps with the intermediate levels `between`: from `sigmas[i]` to the first value that `goal` returns
+/// for it and the next level, with noise of the second value.
 pub(crate) fn midpoint_plan(
     sigmas: Vec<f64>,
     between: Vec<f64>,

@@ -1,4 +1,4 @@
-//! Second-order steps with a look at a level between, and fresh noise after each. The sampler
+//! Second-order steps with an evaluation at an intermediate level, and fresh noise after each. The sampler
 //! `sample_dpm_2_ancestral` of k-diffusion (Crowson 2022).
 
 use crate::dpm_solver::refuse_sample;
@@ -9,8 +9,9 @@ use crate::kdpm2::{RULES, midpoint_plan};
 use crate::sigma_schedule::SigmaLevels;
 use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
-/// As [`kdpm2`](crate::kdpm2) by way of the level √(σ σ_down), to σ_down, then fresh noise of deviation σ_up, both those of
-/// [`euler_ancestral`](crate::euler_ancestral). Noise is drawn once per inference step but the last.
+/// As [`kdpm2`](crate::kdpm2) with the intermediate level √(σ σ_down), to σ_down, then fresh noise of
+/// deviation σ_up, both as in [`euler_ancestral`](crate::euler_ancestral). Noise is drawn once per inference
+/// step except the last.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,

@@ -11,8 +11,9 @@ use crate::{BetaSchedule, Limit, NoiseSchedule, Scheduler, SchedulerConfig, Sche
 /// Standard deviation of the data, as in the boundary condition of Song et al. 2023, arXiv:2303.01469, section 3.
 const SIGMA_DATA: f64 = 0.5;
 
-/// Each step guesses the end of the path, f = c_skip(t) · x + c_out(t) · x_0, and noises it again to the next level:
-/// √ᾱ_next · f + √(1 - ᾱ_next) · noise. The last guess is the result. With s = `timestep_scaling` · t:
+/// Each step estimates the end of the path, f = c_skip(t) · x + c_out(t) · x_0, and adds noise up to the next
+/// level: √ᾱ_next · f + √(1 - ᾱ_next) · noise. The last estimate is the result. With s = `timestep_scaling` ·
+/// t:
 ///
 /// ```text
 /// c_skip = σ_data² / (s² + σ_data²),  c_out = s / √(s² + σ_data²)
@@ -53,11 +54,11 @@ pub(crate) fn build(
     Ok(Box::new(LinearScheduler::new(timesteps, steps, 1.0, limit)))
 }
 
-/// The timesteps of a distilled model: of the `original_inference_steps` (default 50) that it was distilled from,
-/// `num_inference_steps` evenly, from the noisiest on.
+/// The timesteps of a distilled model: `num_inference_steps` evenly spaced ones, from the noisiest on, of the
+/// `original_inference_steps` (default 50) that it was distilled from.
 ///
 /// # Errors
-/// If there are more of them than of training, or fewer than asked for.
+/// If there are more of these than in training, or fewer than requested.
 pub(crate) fn distilled_timesteps(
     config: &SchedulerConfig,
     num_inference_steps: usize,

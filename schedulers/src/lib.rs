@@ -1,8 +1,8 @@
-//! Diffusion schedulers: which noise levels a run visits, and how one prediction of the model moves the latents
-//! from one level to the next.
+//! Diffusion schedulers: the noise levels of a run, and the step of the latents from one level to the next,
+//! given a prediction of the model.
 //!
-//! Plain arithmetic over slices. Nothing here knows a tensor, a model or a file: latents may have any shape as
-//! long as every slice of a call has the same length and the same order of elements.
+//! Plain arithmetic on slices, independent of tensors, models and files: latents may have any shape as long
+//! as every slice of a call has the same length and the same order of elements.
 //!
 //! ```
 //! use sdq_schedulers::{NoiseSource, SchedulerConfig, create};
@@ -27,9 +27,10 @@
 //! # Ok::<(), sdq_schedulers::SchedulerError>(())
 //! ```
 //!
-//! A scheduler whose step is linear in `latents`, `noise_pred` and fresh noise is a table of coefficients: its file
-//! computes them from its paper's formulas and [`LinearScheduler`] applies them; [`HistoryScheduler`] does so where a
-//! step is linear in what earlier steps remembered, too. Others implement [`Scheduler`].
+//! A scheduler whose step is linear in `latents`, `noise_pred` and fresh noise is a table of coefficients:
+//! its file computes them from its paper's formulas and [`LinearScheduler`] applies them;
+//! [`HistoryScheduler`] does the same for steps that are also linear in values that earlier steps remembered.
+//! Others implement [`Scheduler`].
 #![forbid(unsafe_code)]
 
 mod beta;
@@ -77,39 +78,41 @@ pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use prediction::PredictionType;
 pub use timesteps::{TimestepSpacing, fractional_timesteps, whole_timesteps};
 
-/// Where schedulers get their randomness.
+/// A source of random numbers for schedulers.
 pub trait NoiseSource {
     /// Fills `out` with independent draws from the standard normal distribution.
     ///
-    /// One call is one draw of a whole tensor: a generator may produce other numbers for two calls of half the
-    /// length (PyTorch's does).
+    /// One call is one draw of a whole tensor: two calls of half the length may give other numbers (with
+    /// PyTorch's generator they do).
     fn fill_standard_normal(&mut self, out: &mut [f32]);
 }
 
-/// The reverse process, cut into a fixed number of steps.
+/// The reverse process, divided into a fixed number of steps.
 ///
-/// Built ready to use from a [`SchedulerConfig`] and a number of inference steps, for one run. `step_index` counts
-/// evaluations of the model from 0 (most noise) upwards; a run may start later: image to image starts at the step
-/// whose noise level [`Scheduler::add_noise`] reached. A step that does not follow the one before starts a new run.
+/// Built for one run from a [`SchedulerConfig`] and a number of inference steps. `step_index` counts
+/// evaluations of the model from 0 (most noise) upwards; a run may start later: image to image starts at the
+/// step up to whose noise level [`Scheduler::add_noise`] added noise. A step that does not follow the one
+/// before starts a new run.
 pub trait Scheduler: Send {
-    /// Times the model is asked about, one per evaluation, on the training clock (`0.0` is the least noisy of the
-    /// training steps). Fractional where levels fall between two training steps; always exact in `f32`.
+    /// The timesteps of the model's evaluations, in training timesteps (`0.0` is the least noisy). Fractional
+    /// if a level is between two training timesteps; always exact in `f32`.
     ///
-    /// Their number is that of the inference steps for most schedulers. Those of second order
-    /// ([`Scheduler::order`]) have nearly twice as many, and PNDM has more for its start.
+    /// For most schedulers there are as many as inference steps. Those of second order ([`Scheduler::order`])
+    /// have nearly twice as many, and PNDM has additional ones at its start.
     fn timesteps(&self) -> &[f64];
 
-    /// Evaluations of the model per inference step: 1, or 2 for methods that look at a level between (Heun).
+    /// Evaluations of the model per inference step: 1, or 2 for methods with an intermediate evaluation
+    /// (Heun).
     ///
     /// Image to image with k of n inference steps left starts at `step_index` (n - k) · `order`.
     fn order(&self) -> usize {
         1
     }
 
-    /// Standard deviation of the latents at the start: a run starts from this times standard normal noise.
+    /// Standard deviation of the latents at the start: a run starts from standard normal noise times this.
     fn init_noise_sigma(&self) -> f64;
 
-    /// Scales `latents` in place to what the model was trained to see at `step_index`.
+    /// Scales `latents` in place to the range that the model was trained with at `step_index`.
     ///
     /// # Errors
     /// If there is no such step.
@@ -117,13 +120,13 @@ pub trait Scheduler: Send {
 
     /// Moves `latents` in place from the noise level of `step_index` to that of the next step.
     ///
-    /// `noise_pred` is the model's answer, whatever the prediction type, guidance applied. Draws
-    /// [`Scheduler::noise_draws`] times `latents.len()` normals from `noise`. sdq's own schedulers take all the memory that
-    /// they need in the first step of a run.
+    /// `noise_pred` is the model's output for any prediction type, with guidance. Draws
+    /// [`Scheduler::noise_draws`] times `latents.len()` normal values from `noise`. sdq's own schedulers
+    /// allocate all their memory in the first step of a run.
     ///
     /// # Errors
-    /// If there is no such step, the lengths differ, or what was [restored](Scheduler::restore) has another length;
-    /// `latents` is then unchanged.
+    /// If there is no such step, the lengths differ, or the [restored](Scheduler::restore) state has another
+    /// length; `latents` is then unchanged.
     fn step(
         &mut self,
         noise_pred: &[f32],
@@ -132,11 +135,11 @@ pub trait Scheduler: Send {
         noise: &mut dyn NoiseSource,
     ) -> Result<(), SchedulerError>;
 
-    /// How many times [`Scheduler::step`] draws noise for all latents at `step_index`.
+    /// The number of times that [`Scheduler::step`] draws noise for all latents at `step_index`.
     fn noise_draws(&self, step_index: usize) -> usize;
 
-    /// The forward process: writes to `out` what `original` (x_0) looks like at the noise level of `step_index`
-    /// with the standard normal `noise`, in the scaling that [`Scheduler::step`] takes.
+    /// The forward process: writes to `out` the latents `original` (x_0) with the standard normal `noise` at
+    /// the noise level of `step_index`, in the scaling of [`Scheduler::step`].
     ///
     /// # Errors
     /// If there is no such step or the lengths differ.
@@ -148,8 +151,8 @@ pub trait Scheduler: Send {
         out: &mut [f32],
     ) -> Result<(), SchedulerError>;
 
-    /// Writes to `out` the clean latents (x_0) that the model's answer `noise_pred` means, given the `latents` that
-    /// [`Scheduler::step`] would take at `step_index`: what a preview of the run shows.
+    /// Writes to `out` the clean latents (x_0) according to the model's output `noise_pred`, given the
+    /// `latents` that [`Scheduler::step`] would take at `step_index`. Previews show them.
     ///
     /// # Errors
     /// If there is no such step or the lengths differ.
@@ -161,34 +164,35 @@ pub trait Scheduler: Send {
         out: &mut [f32],
     ) -> Result<(), SchedulerError>;
 
-    /// What is remembered from the steps taken so far, each vector as long as the latents. Empty for most.
+    /// The state that is remembered from earlier steps; each vector is as long as the latents. Empty for
+    /// most.
     fn history(&self) -> Vec<Vec<f32>> {
         Vec::new()
     }
 
-    /// Continues a run that was stopped before `step_index` with the [`Scheduler::history`] of that moment, by a
-    /// scheduler built from the same config and step count: what follows is the same bit for bit.
+    /// Resumes a run that was stopped before `step_index` with the [`Scheduler::history`] of that moment, by
+    /// a scheduler built from the same config and step count: all further steps are bit-identical.
     ///
     /// # Errors
-    /// If `step_index` is past the end, or no run can have such a history there. That the vectors are as long as the
-    /// latents is checked by the next step.
+    /// If `step_index` is past the end, or no run can have such a history there. The next step checks that
+    /// the vectors are as long as the latents.
     fn restore(&mut self, step_index: usize, history: Vec<Vec<f32>>) -> Result<(), SchedulerError> {
         check_history(step_index, self.timesteps().len(), &history, 0..=0)
     }
 }
 
-/// Checks what a scheduler is given to continue from: that the run has `step_index`, and that `history` is
+/// Checks the state from which a scheduler resumes: that the run has `step_index`, and that `history` is
 /// `expected` vectors of one length.
 ///
 /// # Errors
-/// [`SchedulerError::StepIndex`] or [`SchedulerError::History`] if not.
+/// [`SchedulerError::StepIndex`] or [`SchedulerError::History`] otherwise.
 pub fn check_history(
     step_index: usize,
     steps: usize,
     history: &[Vec<f32>],
     expected: std::ops::RangeInclusive<usize>,
 ) -> Result<(), SchedulerError> {
-    // A run that is stopped after its last step is complete, and may be continued with nothing.
+    // A run that is stopped after its last step is complete, and can be resumed with no steps left.
     if step_index > steps {
         return Err(SchedulerError::StepIndex { found: step_index, steps: steps.saturating_add(1) });
     }

@@ -1,20 +1,20 @@
-//! How far predicted clean latents may go.
+//! Limits for the predicted clean latents.
 
 use crate::SchedulerError;
 use crate::config::{SchedulerConfig, invalid};
 use crate::noise_schedule::check_length;
 
-/// What is done with predicted clean latents (x_0) that leave the range in which data lies.
+/// The treatment of predicted clean latents (x_0) outside the range of the data.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
-    /// Nothing, as latent diffusion wants it.
+    /// No limit, as in latent diffusion.
     None,
     /// Clipped to ± this.
     Clip(f64),
-    /// Dynamic thresholding (Saharia et al. 2022, Imagen, arXiv:2205.11487, section 2.3): clipped to ± the quantile
-    /// of all absolute values in one picture, itself clipped to 1 to `max`, and divided by it.
+    /// Dynamic thresholding (Saharia et al. 2022, Imagen, arXiv:2205.11487, section 2.3): clipped to ± the
+    /// quantile of all absolute values in one picture, itself clipped to 1 to `max`, and then divided by it.
     Threshold {
-        /// Share of the absolute values that lie below the quantile, 0 to 1.
+        /// Share of the absolute values below the quantile, 0 to 1.
         ratio: f64,
         /// Largest threshold.
         max: f64,
@@ -22,9 +22,9 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// What `config` asks for: `thresholding` (`dynamic_thresholding_ratio`, default 0.995, and `sample_max_value`,
-    /// default 1), or else `clip_sample` and `clip_sample_range` (default 1). `clips` is the default of `clip_sample`;
-    /// `None` for schedulers that have no such option.
+    /// The limit in `config`: `thresholding` (`dynamic_thresholding_ratio`, default 0.995, and
+    /// `sample_max_value`, default 1), or else `clip_sample` and `clip_sample_range` (default 1). `clips` is
+    /// the default of `clip_sample`; `None` for schedulers that do not have this option.
     ///
     /// # Errors
     /// If a value has the wrong type or is out of range.
@@ -40,7 +40,8 @@ impl Limit {
         clips.map_or(Ok(Limit::None), |default| Self::clip(config, default))
     }
 
-    /// What `config` asks for of a scheduler that clips, by `default` or not, and knows no thresholding.
+    /// The limit in `config` for a scheduler that clips, by `default` or not, and does not support
+    /// thresholding.
     pub(crate) fn clip(config: &SchedulerConfig, default: bool) -> Result<Self, SchedulerError> {
         match config.flag("clip_sample")?.unwrap_or(default) {
             true => Ok(Limit::Clip(positive(config, "clip_sample_range")?)),
@@ -48,7 +49,8 @@ impl Limit {
         }
     }
 
-    /// Limits `original`, all predicted clean latents of one picture, in place. `sizes` is room to sort them in.
+    /// Limits `original`, all predicted clean latents of one picture, in place. `sizes` is a buffer for
+    /// sorting them.
     fn apply(self, original: &mut [f64], sizes: &mut Vec<f64>) {
         match self {
             Limit::None => {}
@@ -67,7 +69,7 @@ impl Limit {
     }
 }
 
-/// Predicts clean latents and limits them, in memory that it keeps from call to call.
+/// Predicts clean latents and limits them, with buffers that are kept between calls.
 #[derive(Clone, Debug)]
 pub(crate) struct Originals {
     limit: Limit,
@@ -136,7 +138,7 @@ mod tests {
         assert_eq!(limited(threshold, values.clone()), [-1.0, 0.2, 0.8, -0.1, 0.4]);
         let held = Limit::Threshold { ratio: 0.875, max: 2.0 };
         assert_eq!(limited(held, values), [-1.0, 0.25, 1.0, -0.125, 0.5]);
-        // Never below 1: what fits is left alone.
+        // Never below 1: values within the range are not changed.
         assert_eq!(limited(Limit::Threshold { ratio: 0.5, max: 9.0 }, vec![0.5, -0.75]), [0.5, -0.75]);
         assert_eq!(limited(threshold, Vec::new()), Vec::<f64>::new());
     }

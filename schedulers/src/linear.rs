@@ -1,11 +1,11 @@
-//! Schedulers whose steps are linear: a table of coefficients and the one loop that applies them.
+//! Schedulers with linear steps: a table of coefficients and the only loop that applies them.
 
 use crate::error::SchedulerError;
 use crate::limit::{Limit, Originals};
 use crate::noise_schedule::{check_length, mix, scale};
 use crate::{NoiseSource, Scheduler};
 
-/// One step from noise level to noise level, linear but for the limit of the predicted clean latents:
+/// One step from noise level to noise level, linear except for the limit of the predicted clean latents:
 ///
 /// ```text
 /// original = limit(original_from_latents · latents + original_from_output · noise_pred)
@@ -19,22 +19,23 @@ pub struct LinearStep {
     pub original_from_output: f64,
     /// Share of the predicted clean latents in the next latents.
     pub from_original: f64,
-    /// Share of the current latents in the next latents, besides the above.
+    /// Share of the current latents in the next latents, in addition to the above.
     pub from_latents: f64,
-    /// Share of the model's output in the next latents, besides the above.
+    /// Share of the model's output in the next latents, in addition to the above.
     pub from_output: f64,
     /// Standard deviation of the fresh noise; `None` draws none (a draw of deviation 0 still advances the generator).
     pub noise_std: Option<f64>,
-    /// How latents at the start of this step are made of clean ones and noise: signal · x_0 + noise level · ε.
+    /// How latents at the start of this step consist of clean ones and noise: signal · x_0 + noise level · ε.
     pub signal_and_noise: (f64, f64),
-    /// What the model's input is multiplied by.
+    /// The factor of the model's input.
     pub input_scale: f64,
 }
 
-/// A scheduler whose steps are [`LinearStep`]s, known in full once the number of steps is.
+/// A scheduler whose steps are [`LinearStep`]s, which are computed as soon as the number of steps is known.
 ///
-/// Each value is computed in `f64` and rounded to `f32` once per step. diffusers rounds after each operation, which
-/// differs by some 1e-6 of the latents' size over a run; the cost of `f64` is lost beside a model evaluation.
+/// Each value is computed in `f64` and rounded to `f32` once per step. diffusers rounds after each operation,
+/// which differs by some 1e-6 of the latents' size over a run; the cost of `f64` is negligible beside a model
+/// evaluation.
 #[derive(Clone, Debug)]
 pub struct LinearScheduler {
     timesteps: Vec<f64>,
@@ -52,7 +53,7 @@ impl LinearStep {
 }
 
 impl LinearScheduler {
-    /// A scheduler of `steps`, one for each of `timesteps`, that holds predicted clean latents to `limit`.
+    /// A scheduler with `steps`, one for each of `timesteps`, that limits predicted clean latents to `limit`.
     ///
     /// # Panics
     /// If `timesteps` and `steps` differ in length.
@@ -170,7 +171,7 @@ mod tests {
         assert_eq!(latents, [-20.0 + 0.5 + 1.0 + 50.0, 20.0 + 1.5 + 1.0 + 50.0]);
     }
 
-    /// Clipping is of the predicted original alone.
+    /// Only the predicted original is clipped.
     #[test]
     fn clips_the_predicted_original() {
         let mut latents = [1.0, 3.0, 2.5];

@@ -5,14 +5,14 @@ use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
-/// Derivatives that a step looks back on, its own among them.
+/// Number of derivatives that a step uses, including its own.
 const ORDER: usize = 4;
 
 /// dx/dσ is the polynomial through the derivatives d = (x - x_0) / σ of this step and up to three before:
 /// x_next = x + Σ d_j ∫ L_j(τ) dτ with the Lagrange polynomials L_j.
 ///
-/// A run that starts late has the weights of the order that it would have had, as in diffusers: its first three steps
-/// miss what the absent derivatives would have added.
+/// A run that starts late uses the weights of its usual order, as in diffusers: its first three steps lack
+/// the terms of the missing derivatives.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -41,7 +41,7 @@ pub(crate) fn build(
     Ok(Box::new(HistoryScheduler::new(evaluations, kind, Limit::None, sigma_max, Box::new(plan))))
 }
 
-/// Where a scheduler on the levels x_0 + σ · ε asks its model, once at each.
+/// The evaluations of a scheduler on the levels x_0 + σ · ε, one at each level.
 fn at_sigmas(levels: &SigmaLevels) -> Vec<Evaluation> {
     let at = |(&timestep, &sigma): (&f64, &f64)| Evaluation::at_sigma(timestep, sigma);
     levels.timesteps.iter().zip(&levels.sigmas).map(at).collect()

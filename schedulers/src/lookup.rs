@@ -1,4 +1,4 @@
-//! Schedulers by name. A crate outside this workspace adds its own with one [`register`] call.
+//! Finds schedulers by name. A crate outside this workspace adds its own with one [`register`] call.
 
 use std::sync::{PoisonError, RwLock};
 
@@ -12,36 +12,36 @@ use crate::{Scheduler, SchedulerConfig, SchedulerError};
 pub struct SchedulerOption {
     /// Key in the scheduler config.
     pub key: &'static str,
-    /// Values it takes, and the default.
+    /// Accepted values, and the default.
     pub values: &'static str,
 }
 
 /// Builds a scheduler for a number of inference steps.
 pub type BuildScheduler = fn(&SchedulerConfig, usize) -> Result<Box<dyn Scheduler>, SchedulerError>;
 
-/// A name under which a scheduler is known with certain settings.
+/// A name for a scheduler with certain settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preset {
-    /// Written like a scheduler's.
+    /// In the same form as a scheduler's.
     pub name: &'static str,
-    /// Config keys and their values as text. Options that a user gives have precedence.
+    /// Config keys and their values as text. Options of the user take precedence.
     pub config: &'static [(&'static str, &'static str)],
 }
 
-/// A scheduler: what it is called and how it is built.
+/// A scheduler: its names and how it is built.
 #[derive(Clone, Copy, Debug)]
 pub struct SchedulerEntry {
     /// Lowercase, words joined by `-`.
     pub name: &'static str,
-    /// Other names, written like `name`.
+    /// Other names, in the form of `name`.
     pub aliases: &'static [&'static str],
     /// Names for it with certain settings.
     pub presets: &'static [Preset],
-    /// One line that says what it is and when to use it.
+    /// One line that describes it and when to use it.
     pub summary: &'static str,
     /// The config keys it reads.
     pub options: &'static [&'static [SchedulerOption]],
-    /// diffusers classes whose configs it is the best choice for.
+    /// diffusers classes for whose configs it is the best choice.
     pub classes: &'static [&'static str],
     /// Builds it for a number of inference steps.
     pub build: BuildScheduler,
@@ -51,12 +51,12 @@ pub struct SchedulerEntry {
 
 static ADDED: RwLock<Vec<SchedulerEntry>> = RwLock::new(Vec::new());
 
-/// Adds a scheduler, for this process. Call it before handing control to the command line or the engine.
+/// Adds a scheduler for this process. Call it before starting the command line or the engine.
 ///
 /// # Errors
-/// If its name or an alias is taken.
+/// If its name or an alias is already in use.
 pub fn register(entry: SchedulerEntry) -> Result<(), SchedulerError> {
-    // A panic elsewhere cannot leave the list half changed: `push` is the only write.
+    // A panic in another thread cannot leave the list half changed: `push` is the only write.
     let mut added = ADDED.write().unwrap_or_else(PoisonError::into_inner);
     if let Some(name) =
         entry.names().find(|name| BUILT_IN.iter().chain(added.iter()).any(|other| other.is_called(name)))
@@ -67,17 +67,17 @@ pub fn register(entry: SchedulerEntry) -> Result<(), SchedulerError> {
     Ok(())
 }
 
-/// Every scheduler there is: the built-in ones, then the registered ones in their order.
+/// All schedulers: the built-in ones, then the registered ones in their order.
 pub fn schedulers() -> Vec<SchedulerEntry> {
     let added = ADDED.read().unwrap_or_else(PoisonError::into_inner);
     BUILT_IN.iter().chain(added.iter()).copied().collect()
 }
 
-/// The scheduler called `name`, with the settings that belong to the name if it is that of a preset. Case does not
-/// matter, `_` and a space are as good as `-`, and `++` as `pp`.
+/// The scheduler called `name`, with the settings of the preset if it is the name of one. Case does not
+/// matter; `_` and a space are equivalent to `-`, and `++` to `pp`.
 ///
 /// # Errors
-/// If there is none; the error suggests the nearest.
+/// If there is none; the error suggests the most similar name.
 pub fn find(name: &str) -> Result<SchedulerEntry, SchedulerError> {
     let schedulers = schedulers();
     schedulers.iter().find_map(|entry| entry.called(name)).ok_or_else(|| {
@@ -91,7 +91,8 @@ pub fn find(name: &str) -> Result<SchedulerEntry, SchedulerError> {
     })
 }
 
-/// The scheduler called `name`, ready for `num_inference_steps` steps of a model trained as `config` says.
+/// The scheduler called `name`, ready for `num_inference_steps` steps of a model that was trained according
+/// to `config`.
 ///
 /// # Errors
 /// If there is none, or it refuses the config or the number of steps.
@@ -104,15 +105,15 @@ pub fn create(
     (entry.build)(&entry.with_preset(config)?, num_inference_steps)
 }
 
-/// Name of the scheduler that suits a model whose config was written for the diffusers class `class`: that class, or
-/// the nearest to it that exists here. `None` for classes of another kind of model, such as flow matching.
+/// Name of the scheduler for a model whose config was written for the diffusers class `class`: that class, or
+/// the closest one that exists here. `None` for classes of another kind of model, such as flow matching.
 pub fn default_for_class(class: &str) -> Option<&'static str> {
-    // The latest first, so that a crate that adds the class itself takes over from a mere neighbour.
+    // The latest first, so that a crate that adds the class itself takes precedence over a similar scheduler.
     schedulers().iter().rev().find(|entry| entry.classes.contains(&class)).map(|entry| entry.name)
 }
 
 impl SchedulerEntry {
-    /// `config` with `overrides` applied, pairs of an option's key and its value as text.
+    /// `config` with `overrides`, pairs of an option's key and its value as text.
     ///
     /// # Errors
     /// If this scheduler has no such option, or the value has the wrong type or is out of range.
@@ -132,7 +133,7 @@ impl SchedulerEntry {
                 });
             }
             if key.starts_with("beta_") {
-                // The model's own table would hide any schedule asked for.
+                // The model's own table would take precedence over the requested schedule.
                 config.trained_betas = None;
             }
             config.set(key, value_from_text(value))?;
@@ -140,19 +141,20 @@ impl SchedulerEntry {
         Ok(config)
     }
 
-    /// The config keys it reads, those of its own first.
+    /// The config keys that it reads, its own ones first.
     pub fn all_options(&self) -> impl Iterator<Item = &'static SchedulerOption> + use<> {
         self.options.iter().flat_map(|group| group.iter())
     }
 
-    /// `config` with the settings of the preset that it was found by. Once: options given since have precedence.
+    /// `config` with the settings of the preset by which it was found. They are applied only once: options
+    /// that were set later take precedence.
     fn with_preset(&self, config: &SchedulerConfig) -> Result<SchedulerConfig, SchedulerError> {
         let mut config = config.clone();
         if !self.preset.is_empty() && config.preset_of.as_deref() != Some(self.name) {
             for (key, value) in self.preset {
                 config.set(key, value_from_text(value))?;
             }
-            // A preset with a schedule of its own is meant instead of the file's.
+            // A preset with a schedule replaces the one of the file.
             if self.preset.iter().any(|(key, _)| SCHEDULES.contains(key)) {
                 let others = SCHEDULES.iter().filter(|key| self.preset.iter().all(|(own, _)| own != *key));
                 others.into_iter().try_for_each(|key| config.set(key, false.into()))?;
@@ -162,7 +164,7 @@ impl SchedulerEntry {
         Ok(config)
     }
 
-    /// Every name that it goes by.
+    /// All its names.
     fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         let presets = self.presets.iter().map(|preset| preset.name);
         std::iter::once(self.name).chain(self.aliases.iter().copied()).chain(presets)
@@ -172,7 +174,7 @@ impl SchedulerEntry {
         self.names().any(|own| normalized(own) == normalized(name))
     }
 
-    /// Itself, or itself with the preset of that name, under that name.
+    /// The entry itself, or with the preset of that name, if it has that name.
     fn called(&self, name: &str) -> Option<SchedulerEntry> {
         let preset = self.presets.iter().find(|preset| normalized(preset.name) == normalized(name));
         match preset {
@@ -226,7 +228,7 @@ mod tests {
         );
     }
 
-    /// No name belongs to two, and every preset can be built.
+    /// No two schedulers share a name, and every preset can be built.
     #[test]
     fn names_are_unique_and_presets_build() {
         let mut names: Vec<String> =
@@ -245,7 +247,8 @@ mod tests {
         }
     }
 
-    /// A preset's settings hold against the file's, and the user's against both, however often they are applied.
+    /// A preset's settings take precedence over the file's, and the user's over both, however often they are
+    /// applied.
     #[test]
     fn a_preset_gives_way_to_options() {
         let file =
@@ -325,7 +328,7 @@ mod tests {
         assert!(matches!(not_its_own, SchedulerError::UnknownOption { .. }), "{not_its_own}");
     }
 
-    /// An option that no file may have would be an oversight in one of the two lists.
+    /// Every option must be a key that files may contain; otherwise one of the two lists is incomplete.
     #[test]
     fn every_option_is_a_key_that_files_may_have() {
         for option in BUILT_IN.iter().flat_map(SchedulerEntry::all_options) {

@@ -3,7 +3,7 @@
 use crate::SchedulerError;
 use crate::config::{SchedulerConfig, invalid, one_of};
 
-/// How β_t runs over the training timesteps.
+/// How β_t changes over the training timesteps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BetaSchedule {
     /// Evenly from `beta_start` to `beta_end` (Ho et al. 2020).
@@ -26,22 +26,23 @@ impl BetaSchedule {
     }
 }
 
-/// The noise levels of training: how much of x_0 and how much noise is in x_t, for each timestep t.
+/// The noise levels of training: the shares of x_0 and of noise in x_t, for each timestep t.
 ///
-/// Models are trained on tables that PyTorch computes in `f32`, so β and 1 − β are rounded to `f32` where PyTorch
-/// rounds them, the cumulative product runs in `f64` and is rounded at its end, as PyTorch's does: the tables are
-/// its tables, bit for bit (libm's cosine aside). All that is derived from them is computed in `f64`: 1 − ᾱ, for one,
-/// loses three digits in `f32` near t = 0.
+/// Models are trained on tables that PyTorch computes in `f32`, so β and 1 − β are rounded to `f32` where
+/// PyTorch rounds them, the cumulative product is computed in `f64` and rounded at its end, as in PyTorch:
+/// the tables are bit-identical to PyTorch's (except for libm's cosine). Everything that is derived from them
+/// is computed in `f64`: 1 − ᾱ, for example, loses three digits in `f32` near t = 0.
 #[derive(Clone, Debug)]
 pub struct NoiseSchedule {
     alphas_cumprod: Vec<f64>,
 }
 
 impl NoiseSchedule {
-    /// The tables that `config` describes.
+    /// The tables for `config`.
     ///
     /// # Errors
-    /// If there is no timestep, `trained_betas` is not one β for each, or one has no signal or no noise to divide by.
+    /// If there is no timestep, `trained_betas` is not one β for each, or one has no signal or no noise to
+    /// divide by.
     pub fn new(config: &SchedulerConfig) -> Result<Self, SchedulerError> {
         if config.num_train_timesteps == 0 {
             return Err(invalid("num_train_timesteps", "1 or more", 0));
@@ -51,7 +52,7 @@ impl NoiseSchedule {
             betas = rescale_zero_terminal_snr(&betas);
         }
         let alphas_cumprod = cumulative_product(&betas);
-        // Rescaling ends at 0 on purpose, and only there.
+        // Rescaling ends at 0 on purpose, and only at the last level.
         let levels = &alphas_cumprod[..alphas_cumprod.len() - usize::from(config.rescale_betas_zero_snr)];
         let usable = |alpha_prod: &f64| 0.0 < *alpha_prod && *alpha_prod < 1.0;
         let unusable = levels.iter().position(|alpha_prod| !usable(alpha_prod));
@@ -63,8 +64,8 @@ impl NoiseSchedule {
         Ok(NoiseSchedule { alphas_cumprod })
     }
 
-    /// For schedulers that work on sigmas: as [`NoiseSchedule::new`], but where zero terminal SNR would make the last
-    /// sigma infinite, ᾱ ends at the smallest positive `f16`, as in diffusers.
+    /// For schedulers that use sigmas: as [`NoiseSchedule::new`], but if zero terminal SNR would make the
+    /// last sigma infinite, ᾱ ends at the smallest positive `f16`, as in diffusers.
     ///
     /// # Errors
     /// As [`NoiseSchedule::new`].
@@ -104,8 +105,8 @@ impl NoiseSchedule {
         sigma_at(below) + fraction * (sigma_at(above) - sigma_at(below))
     }
 
-    /// The forward process q(x_t | x_0) = N(√ᾱ_t · x_0, (1 − ᾱ_t) · I) (Ho et al. 2020, eq. 4; algorithm 1, line 5):
-    /// writes √ᾱ_t · `original` + √(1 − ᾱ_t) · `noise` to `out`. `timestep` is on the training clock.
+    /// The forward process q(x_t | x_0) = N(√ᾱ_t · x_0, (1 − ᾱ_t) · I) (Ho et al. 2020, eq. 4; algorithm 1,
+    /// line 5): writes √ᾱ_t · `original` + √(1 − ᾱ_t) · `noise` to `out`. `timestep` is a training timestep.
     ///
     /// # Errors
     /// If there is no such timestep or the lengths differ.
@@ -176,7 +177,8 @@ fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, SchedulerError> {
     })
 }
 
-/// `torch.linspace` in `f32`: from both ends towards the middle, each value rounded once (fused multiply-add).
+/// `torch.linspace` in `f32`: from both ends towards the middle, each value rounded once (fused
+/// multiply-add).
 fn torch_linspace(start: f64, end: f64, count: usize) -> Vec<f32> {
     let (start, end) = (start as f32, end as f32);
     if count == 1 {
@@ -206,8 +208,9 @@ fn cumulative_product(betas: &[f32]) -> Vec<f64> {
         .collect()
 }
 
-/// β rescaled so that √ᾱ ends at 0 and starts where it did (Lin et al. 2023, arXiv:2305.08891, algorithm 1), rounded
-/// to `f32` after each operation as diffusers does: near the end, differences of nearly equal √ᾱ amplify rounding.
+/// β rescaled so that √ᾱ ends at 0 and starts at its original value (Lin et al. 2023, arXiv:2305.08891,
+/// algorithm 1), rounded to `f32` after each operation as diffusers does: near the end, differences of nearly
+/// equal √ᾱ amplify rounding.
 fn rescale_zero_terminal_snr(betas: &[f32]) -> Vec<f32> {
     let mut signal: Vec<f32> = cumulative_product(betas).iter().map(|alpha| (*alpha as f32).sqrt()).collect();
     let (Some(&first), Some(&last)) = (signal.first(), signal.last()) else { return Vec::new() };
@@ -257,7 +260,7 @@ mod tests {
             for ((out, original), noise) in out.into_iter().zip(original).zip(noise) {
                 let exact =
                     alpha_prod.sqrt() * f64::from(original) + (1.0 - alpha_prod).sqrt() * f64::from(noise);
-                // The tables are rounded to f32 as PyTorch rounds them; 1 - alpha_prod feels it most at t = 0.
+                // The tables are rounded to f32 like PyTorch's; 1 - alpha_prod is affected most at t = 0.
                 assert!((f64::from(out) - exact).abs() < 3e-6, "timestep {timestep}: {out} {exact}");
             }
         }
@@ -281,7 +284,7 @@ mod tests {
         let (at_10, at_11) = (schedule.sigma(10.0), schedule.sigma(11.0));
         assert!((schedule.sigma(10.25) - (0.75 * at_10 + 0.25 * at_11)).abs() < 1e-15);
         assert_eq!(schedule.sigma(1001.0), schedule.sigma(999.0));
-        // The well-known ends of Stable Diffusion's range.
+        // The known ends of Stable Diffusion's range.
         assert!((schedule.sigma(0.0) - 0.0292).abs() < 1e-4);
         assert!((schedule.sigma(999.0) - 14.6146).abs() < 1e-3);
     }

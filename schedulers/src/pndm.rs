@@ -11,7 +11,7 @@ use crate::{
     Limit, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerError, TimestepSpacing,
 };
 
-/// Steps with a Runge–Kutta start, which has four evaluations each.
+/// Steps of a Runge–Kutta start, with four evaluations each.
 const RUNGE_KUTTA_STEPS: usize = 3;
 
 struct Pndm {
@@ -21,13 +21,13 @@ struct Pndm {
     timesteps: Vec<usize>,
     /// Training timesteps in one inference step.
     stride: usize,
-    /// Evaluations at the start that are Runge–Kutta's.
+    /// Evaluations of the Runge–Kutta start.
     start: usize,
 }
 
-/// Adams–Bashforth's weights for the answers of the model so far, e' = (55 e_0 - 59 e_1 + 37 e_2 - 9 e_3) / 24 and its
-/// lower orders, then the transfer of eq. 11. The first answers come from Runge–Kutta's method (three steps of four
-/// evaluations), or, with `skip_prk_steps`, from one step of Heun's.
+/// Adams–Bashforth's weights for the outputs of the model so far, e' = (55 e_0 - 59 e_1 + 37 e_2 - 9 e_3) /
+/// 24 and its lower orders, then the transfer of eq. 11. The first outputs come from Runge–Kutta's method
+/// (three steps of four evaluations), or, with `skip_prk_steps`, from one step of Heun's.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -74,13 +74,13 @@ pub(crate) fn build(
     Ok(Box::new(HistoryScheduler::new(evaluations, kind, Limit::None, 1.0, Box::new(plan))))
 }
 
-/// The second timestep twice: Heun's step asks at its end.
+/// The second timestep occurs twice: Heun's step evaluates at its end.
 fn linear_multistep_timesteps(spaced: &[usize]) -> Vec<usize> {
     let repeated = spaced.iter().skip(1).take(1);
     spaced.iter().take(2).chain(repeated).chain(spaced.iter().skip(2)).copied().collect()
 }
 
-/// Each Runge–Kutta step asks at its start, twice in its middle, and at its end.
+/// Each Runge–Kutta step evaluates at its start, twice in its middle, and at its end.
 fn runge_kutta_timesteps(spaced: &[usize], half: usize) -> Vec<usize> {
     let block = |pair: &[usize]| [pair[0], pair[1] + half, pair[1] + half, pair[1]];
     let start = spaced.windows(2).take(RUNGE_KUTTA_STEPS).flat_map(block);
@@ -96,8 +96,8 @@ impl Pndm {
         }
     }
 
-    /// Within a step the latents at its start and the weighted sum of its answers are remembered, before the answers
-    /// at the starts so far.
+    /// Within a step, the latents at its start and the weighted sum of its outputs are remembered, followed
+    /// by the outputs at the starts so far.
     fn runge_kutta(&self, step_index: usize, remembered: usize) -> Option<HistoryStep> {
         let (block, stage) = (step_index / 4, step_index % 4);
         let within = if stage == 0 { 0 } else { 2 };
@@ -126,8 +126,9 @@ impl Pndm {
         Some(HistoryStep { next, remember })
     }
 
-    /// Remembered are the latents at the start of the last step and up to three answers, latest first; after the second
-    /// evaluation, which goes over the first step again, the answer alone. So the number tells how far a run is.
+    /// The latents at the start of the last step and up to three outputs are remembered, latest first; after
+    /// the second evaluation, which repeats the first step, only the output. So their number identifies the
+    /// progress of a run.
     fn linear_multistep(&self, step_index: usize, remembered: usize) -> Option<HistoryStep> {
         let timestep = self.timesteps[step_index];
         let output = Combination { output: 1.0, ..Combination::default() };
@@ -146,7 +147,7 @@ impl Pndm {
         let earlier = match remembered {
             0 if self.start == 0 => Vec::new(),
             1 if self.start == 0 => vec![Combination::remembered(0)],
-            // Runge-Kutta's start leaves three answers.
+            // The Runge–Kutta start leaves three outputs.
             3 if started => (0..3).map(Combination::remembered).collect(),
             3 if self.start == 0 => (1..3).map(Combination::remembered).collect(),
             4 if !started => (1..4).map(Combination::remembered).collect(),

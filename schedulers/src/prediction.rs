@@ -1,10 +1,10 @@
-//! What a model's output means: from its prediction to x_0 and to ε.
+//! Interpretation of a model's output: from its prediction to x_0 and to ε.
 
 use crate::config::{SchedulerConfig, one_of};
 use crate::error::SchedulerError;
 use crate::noise_schedule::NoiseSchedule;
 
-/// What the model was trained to predict from noisy latents x = signal · x_0 + noise_level · ε.
+/// The quantity that the model was trained to predict from noisy latents x = signal · x_0 + noise_level · ε.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PredictionType {
     /// The noise ε.
@@ -26,12 +26,15 @@ impl PredictionType {
         one_of(key, value, &Self::NAMES)
     }
 
-    /// Coefficients (a, b) of x_0 = a · latents + b · output, for latents x = `signal` · x_0 + `noise_level` · ε.
+    /// Coefficients (a, b) of x_0 = a · latents + b · output, for latents x = `signal` · x_0 + `noise_level`
+    /// · ε.
     ///
-    /// `signal`² + `noise_level`² is 1 for variance-preserving schedulers (DDPM, DDIM); `signal` is 1 for those that
-    /// work on sigmas. The velocity is always that of the variance-preserving scaling, which the model saw.
+    /// `signal`² + `noise_level`² is 1 for variance-preserving schedulers (DDPM, DDIM); `signal` is 1 for
+    /// those that use sigmas. The velocity is always that of the variance-preserving scaling, which was used
+    /// in training.
     ///
-    /// Infinite for [`PredictionType::Epsilon`] where `signal` is 0: pure noise says nothing about x_0.
+    /// Infinite for [`PredictionType::Epsilon`] if `signal` is 0: pure noise contains no information about
+    /// x_0.
     pub fn original_sample(self, signal: f64, noise_level: f64) -> (f64, f64) {
         match self {
             PredictionType::Epsilon => (1.0 / signal, -noise_level / signal),
@@ -43,7 +46,7 @@ impl PredictionType {
         }
     }
 
-    /// Coefficients (a, b) of ε = a · latents + b · output, under the same conventions.
+    /// Coefficients (a, b) of ε = a · latents + b · output, with the same conventions.
     pub fn noise(self, signal: f64, noise_level: f64) -> (f64, f64) {
         match self {
             PredictionType::Epsilon => (0.0, 1.0),
@@ -79,7 +82,7 @@ pub(crate) fn refuse_pure_noise(
 mod tests {
     use super::*;
 
-    /// Whatever the model predicts, a perfect prediction gives back x_0 and ε, in both scalings.
+    /// For any prediction type and in both scalings, a perfect prediction gives x_0 and ε.
     #[test]
     fn perfect_predictions_give_back_original_and_noise() {
         let (original, noise) = (0.7, -1.3);

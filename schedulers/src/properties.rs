@@ -1,4 +1,4 @@
-//! What must hold of every scheduler there is, whatever its formula: a new one is covered by its registry entry.
+//! Properties that must hold for every scheduler: a new one is covered as soon as it is in the registry.
 
 use crate::{
     NoiseSource, PredictionType, Scheduler, SchedulerConfig, SchedulerEntry, SchedulerError, TimestepSpacing,
@@ -16,7 +16,7 @@ impl NoiseSource for Wave {
     }
 }
 
-/// Every scheduler under every spacing, prediction type and sigma schedule that it takes, for `steps`.
+/// Every scheduler with every spacing, prediction type and sigma schedule that it supports, for `steps`.
 fn each(steps: usize, mut check: impl FnMut(&str, &SchedulerConfig, &str)) {
     let schedules = ["none", "use_karras_sigmas", "use_exponential_sigmas", "use_align_your_steps"];
     let mut checked = 0;
@@ -33,7 +33,8 @@ fn each(steps: usize, mut check: impl FnMut(&str, &SchedulerConfig, &str)) {
                     Ok(_) => {
                         check(entry.name, &config, &format!("{}, {spacing}, {kind}, {schedule}", entry.name))
                     }
-                    // Some of diffusers' classes know no models that predict x_0; nothing else is refused here.
+                    // Some of diffusers' classes do not support models that predict x_0; nothing else is
+                    // refused here.
                     Err(error) => {
                         assert!(error.to_string().contains("`prediction_type` = sample"), "{error}");
                     }
@@ -60,7 +61,7 @@ fn config(entry: &SchedulerEntry, spacing: &str, kind: &str, schedule: &str) -> 
         "use_align_your_steps" => set(schedule, "sd1".into()),
         _ => set(schedule, true.into()),
     }
-    // A formula of its own for the steps that draw noise.
+    // The steps that draw noise have a formula of their own.
     if entry.name == "dpm-multistep" && spacing == "trailing" {
         set("algorithm_type", "sde-dpmsolver++".into());
     }
@@ -76,14 +77,15 @@ fn level(name: &str, scheduler: &dyn Scheduler, step_index: usize) -> (f64, f64)
         (f64::from(signal[0]), f64::from(noise_level[0]))
     };
     let (signal, noise_level) = noised(step_index);
-    // Halfway it noises to the step's end, as diffusers does, and not to where the latents are.
+    // At the intermediate evaluation it adds noise up to the step's end, as in diffusers, and not up to the
+    // level of the latents.
     match name == "kdpm2" && step_index % 2 == 1 {
         true => (signal, (noised(step_index - 1).1 * noise_level).sqrt()),
         false => (signal, noise_level),
     }
 }
 
-/// What a model that knows x_0 says of `latents`.
+/// The output of a model that knows x_0, for `latents`.
 fn perfect_answer(
     config: &SchedulerConfig,
     (signal, noise_level): (f64, f64),
@@ -104,24 +106,24 @@ fn perfect_answer(
     answer
 }
 
-/// A model that knows x_0 leads every scheduler there, from any step on, whatever it is asked to predict, and shows it
-/// in every preview.
+/// With a model that knows x_0, every scheduler ends at x_0, from any step on and for any prediction type,
+/// and every preview shows x_0.
 #[test]
 fn a_perfect_model_ends_at_the_original() {
     for (steps, start) in [(1, 0), (2, 0), (20, 0), (20, 13)] {
         each(steps, |name, config, label| {
-            // Started late, one misses what earlier derivatives would have added, the other takes its first step twice
-            // without a timestep to do it in, as in diffusers.
+            // When started late, the first lacks the terms of earlier derivatives, and the second repeats its
+            // first step without a timestep for it, as in diffusers.
             if ["lms", "pndm"].contains(&name) && start > 0 {
                 return;
             }
-            // It averages velocities of different levels and takes every stride for that of leading spacing, as
-            // diffusers does, which is not exact for any model.
+            // It averages velocities of different levels and assumes strides of leading spacing, as in
+            // diffusers, which is not exact for any model.
             let is_leading = config.timestep_spacing == Some(TimestepSpacing::Leading);
             if name == "pndm" && (config.prediction_type != PredictionType::Epsilon || !is_leading) {
                 return;
             }
-            // With a schedule of its own it ends at its last level, which is the first of a single step.
+            // With a schedule of its own it ends at its last level, which for a single step is the first.
             if name == "deis" && steps == 1 {
                 return;
             }
@@ -152,7 +154,7 @@ fn a_perfect_model_ends_at_the_original() {
     }
 }
 
-/// The model's input has unit variance if latents and noise have, whatever the scaling of the latents.
+/// The model's input has unit variance if latents and noise have, for any scaling of the latents.
 #[test]
 fn the_model_sees_unit_variance() {
     each(7, |name, config, label| {
@@ -169,7 +171,7 @@ fn the_model_sees_unit_variance() {
     });
 }
 
-/// Takes the steps from `first` on with a model that is a formula; latents after each.
+/// Runs the steps from `first` on with a formula as the model; returns the latents after each.
 fn run(
     scheduler: &mut dyn Scheduler,
     first: usize,
@@ -188,7 +190,7 @@ fn run(
     latents
 }
 
-/// A run that is stopped before any step and continued by another scheduler ends the same, bit for bit; also one that
+/// A run that is stopped before any step and resumed by another scheduler ends with the same bits, even if it
 /// started late.
 #[test]
 fn a_restored_run_is_the_same_to_the_last_bit() {
@@ -219,7 +221,7 @@ fn a_restored_run_is_the_same_to_the_last_bit() {
     });
 }
 
-/// With the Runge-Kutta start, too, which cannot start late.
+/// The same with the Runge–Kutta start, which cannot start late.
 #[test]
 fn runge_kutta_starts_at_the_start() {
     let config = SchedulerConfig::from_json(r#"{"skip_prk_steps": false}"#).unwrap();
@@ -240,7 +242,7 @@ fn runge_kutta_starts_at_the_start() {
     assert!(matches!(error, SchedulerError::History { step_index: 4, .. }), "{error}");
 }
 
-/// History comes from a file, so anything may be in it.
+/// The history comes from a file, so it may contain anything.
 #[test]
 fn a_history_that_does_not_fit_is_refused() {
     each(9, |name, config, label| {
@@ -252,7 +254,8 @@ fn a_history_that_does_not_fit_is_refused() {
                 assert!(restored.is_err(), "{label}: {count} vectors at {step_index}");
             }
             if restored.is_ok() && step_index < steps {
-                // A step with other latents fails and leaves them; with these it does not.
+                // A step with latents of another length fails and does not change them; with the right ones
+                // it succeeds.
                 let mut other = [1.0; 2];
                 let stepped = scheduler.step(&[0.0; 2], step_index, &mut other, &mut Wave(0.0));
                 if count > 0 {
@@ -271,7 +274,7 @@ fn a_history_that_does_not_fit_is_refused() {
     });
 }
 
-/// Every step that does not follow the last starts anew.
+/// Every step that does not follow the last one starts a new run.
 #[test]
 fn a_step_that_does_not_follow_starts_a_new_run() {
     each(9, |name, config, label| {
@@ -285,7 +288,7 @@ fn a_step_that_does_not_follow_starts_a_new_run() {
     });
 }
 
-/// What cannot be run exactly is refused by name, whatever class a file was written for.
+/// Options that cannot be followed exactly are refused by name, whatever class a file was written for.
 #[test]
 fn options_that_cannot_be_run_are_refused_by_name() {
     for (name, json, key) in [

@@ -1,4 +1,4 @@
-//! The schedulers that there are: names, when to use them, and what they can be told.
+//! The built-in schedulers: names, when to use them, and their options.
 
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
 use crate::{
@@ -14,7 +14,7 @@ const fn preset(name: &'static str, config: &'static [(&'static str, &'static st
     Preset { name, config }
 }
 
-/// Options of everything that is built on [`NoiseSchedule`](crate::NoiseSchedule).
+/// Options of all schedulers that use [`NoiseSchedule`](crate::NoiseSchedule).
 const TRAINING: &[SchedulerOption] = &[
     option("prediction_type", "epsilon, v_prediction, sample; default: the model's"),
     option("beta_schedule", "linear, scaled_linear, squaredcos_cap_v2; default: the model's"),

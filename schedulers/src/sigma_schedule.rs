@@ -1,11 +1,11 @@
-//! Which noise levels a run visits: sigmas by the rules that samplers share, and the timesteps that belong to them.
+//! The noise levels of a run: sigmas by the rules that samplers share, and their timesteps.
 
 use crate::SchedulerError;
 use crate::config::{SchedulerConfig, invalid};
 use crate::noise_schedule::NoiseSchedule;
 use crate::timesteps::{TimestepSpacing, fractional_timesteps, timesteps_before_the_first};
 
-/// How the sigmas of a run lie between the noisiest and the least noisy.
+/// How the sigmas of a run are distributed between the noisiest and the least noisy.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum SigmaSchedule {
     /// Those of training at the inference timesteps.
@@ -17,10 +17,10 @@ pub(crate) enum SigmaSchedule {
     /// Quantiles of the Beta(0.6, 0.6) distribution (Lee et al. 2024, "Beta Sampling is All You Need",
     /// arXiv:2407.12173).
     Beta,
-    /// log-SNR evenly spaced (Lu et al. 2022, DPM-Solver, arXiv:2206.00927): the exponential levels again, each moved
-    /// to a whole timestep.
+    /// log-SNR evenly spaced (Lu et al. 2022, DPM-Solver, arXiv:2206.00927): the exponential levels, each
+    /// moved to a whole timestep.
     Lu,
-    /// Levels optimized for a model, log-linear between them (Sabour et al. 2024, "Align Your Steps",
+    /// Levels optimized for a model, with log-linear interpolation (Sabour et al. 2024, "Align Your Steps",
     /// arXiv:2404.14507).
     AlignYourSteps(&'static [f64; 10]),
 }
@@ -49,10 +49,10 @@ const FLAGS: [(&str, SigmaSchedule); 4] = [
 ];
 
 impl SigmaSchedule {
-    /// The one that `config` asks for among `keys`, or that of training.
+    /// The schedule that `config` selects among `keys`, or that of training.
     ///
     /// # Errors
-    /// If it asks for two, or a value is none that the key takes.
+    /// If it selects two, or a value is not valid for its key.
     fn from_config(config: &SchedulerConfig, keys: &[&str]) -> Result<Self, SchedulerError> {
         let mut chosen = None;
         let mut choose = |key: &'static str, schedule| match chosen.replace((key, schedule)) {
@@ -72,8 +72,8 @@ impl SigmaSchedule {
         Ok(chosen.map_or(SigmaSchedule::Training, |(_, schedule)| schedule))
     }
 
-    /// `count` sigmas, descending from `max` to `min`; those of Lu run over all of training, those of Align Your Steps
-    /// are published and end above the least. `None` if the schedule is that of training itself.
+    /// `count` sigmas, descending from `max` to `min`; those of Lu cover all of training, those of Align Your
+    /// Steps are published and end above the smallest. `None` if the schedule is that of training itself.
     fn sigmas(self, max: f64, min: f64, training: &TrainingSigmas, count: usize) -> Option<Vec<f64>> {
         let evenly = |from: f64, to: f64| linspace(from, to, count);
         Some(match self {
@@ -110,10 +110,10 @@ fn align_your_steps(config: &SchedulerConfig) -> Result<Option<SigmaSchedule>, S
     config.choice(ALIGN_YOUR_STEPS_KEY, &ALIGN_YOUR_STEPS)
 }
 
-/// The training timesteps nearest to the levels of Align Your Steps, if `config` asks for them.
+/// The training timesteps nearest to the levels of Align Your Steps, if `config` selects them.
 ///
 /// # Errors
-/// If there are more steps than distinct timesteps there.
+/// If there are more steps than distinct timesteps.
 pub(crate) fn align_your_steps_timesteps(
     config: &SchedulerConfig,
     schedule: &NoiseSchedule,
@@ -136,8 +136,9 @@ pub(crate) fn align_your_steps_timesteps(
     }
 }
 
-/// σ of each training timestep and its logarithm, rounded to `f32` where diffusers has them so (its square roots and
-/// logarithms may be one unit in the last place away): which timestep a sigma belongs to hangs on the last digits.
+/// σ of each training timestep and its logarithm, rounded to `f32` where diffusers rounds them (its square
+/// roots and logarithms may differ by one unit in the last place): the timestep of a sigma depends on the
+/// last digits.
 struct TrainingSigmas {
     sigmas: Vec<f64>,
     log_sigmas: Vec<f64>,
@@ -166,7 +167,7 @@ impl TrainingSigmas {
         interpolate(&self.sigmas, timestep)
     }
 
-    /// Where `sigma` lies on the training clock, by its logarithm.
+    /// The training timestep of `sigma`, interpolated by its logarithm.
     fn timestep_of(&self, sigma: f64) -> f64 {
         let log_sigma = sigma.max(1e-10).ln();
         let above = self.log_sigmas.partition_point(|level| *level <= log_sigma);
@@ -177,27 +178,28 @@ impl TrainingSigmas {
     }
 }
 
-/// The levels of a run for a scheduler that works on sigmas.
+/// The levels of a run for a scheduler that uses sigmas.
 pub(crate) struct SigmaLevels {
-    /// On the training clock, one for each of `sigmas`, exact in `f32`.
+    /// Training timesteps, one for each of `sigmas`, exact in `f32`.
     pub(crate) timesteps: Vec<f64>,
     /// Descending, the last one above 0, rounded to `f32` as in diffusers.
     pub(crate) sigmas: Vec<f64>,
     /// The least noisy level of training.
     pub(crate) least: f64,
-    /// Where a schedule that has its own sigmas ends above 0: its last sigma; the least of training for the others.
+    /// For a schedule with sigmas of its own that ends above 0: its last sigma; for others, the smallest of
+    /// training.
     pub(crate) own_end: f64,
     /// Standard deviation of the latents at the start where they are x_0 + σ · ε.
     pub(crate) init_noise_sigma: f64,
     training: TrainingSigmas,
 }
 
-/// What diffusers' classes that work on sigmas do differently when they choose levels.
+/// The differences between diffusers' classes that use sigmas in the choice of levels.
 #[derive(Clone, Copy)]
 pub(crate) struct LevelRules {
-    /// The config keys that choose a schedule.
+    /// The config keys that select a schedule.
     pub(crate) schedules: &'static [&'static str],
-    /// Whether Karras sigmas end where `sigma_max` and `sigma_min` say.
+    /// Whether Karras sigmas end at `sigma_max` and `sigma_min` of the config.
     pub(crate) karras_reads_ends: bool,
     /// Whether the timesteps of Karras sigmas, and of those of Align Your Steps, are rounded.
     pub(crate) karras_rounds: bool,
@@ -207,10 +209,10 @@ pub(crate) struct LevelRules {
 pub(crate) const SCHEDULES: &[&str] = &["use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas"];
 
 impl SigmaLevels {
-    /// Levels at timesteps that may fall between two of training, as in the schedulers that came from k-diffusion.
+    /// Levels at timesteps that may be fractional, as in the schedulers from k-diffusion.
     ///
     /// # Errors
-    /// If the number of steps or a setting cannot be used.
+    /// If the number of steps or a setting is not valid.
     pub(crate) fn fractional(
         config: &SchedulerConfig,
         num_inference_steps: usize,
@@ -236,20 +238,20 @@ impl SigmaLevels {
         let sigmas: Vec<f64> = sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).collect();
         let sigma_max = sigmas.iter().copied().fold(0.0, f64::max);
         let init_noise_sigma = match config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace) {
-            // The first level is the noisiest of training: nearly all noise.
+            // The first level is the noisiest of training: nearly pure noise.
             TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigma_max,
-            // Some signal would be left at the first level; its variance is made up for.
+            // Some signal would be left at the first level; the noise compensates for its variance.
             TimestepSpacing::Leading => sigma_max.hypot(1.0),
         };
         let least = training.least();
         Ok(SigmaLevels { timesteps, sigmas, least, own_end: least, init_noise_sigma, training })
     }
 
-    /// Levels at whole timesteps, the first timestep of training left to the end of the run, as in the schedulers
-    /// that came from DPM-Solver. `lambda_min_clipped` is the smallest log-SNR / 2 visited.
+    /// Levels at whole timesteps, where the first timestep of training is left to the end of the run, as in
+    /// the schedulers from DPM-Solver. `lambda_min_clipped` is the smallest log-SNR / 2 of the run.
     ///
     /// # Errors
-    /// If the number of steps or a setting cannot be used.
+    /// If the number of steps or a setting is not valid.
     pub(crate) fn whole(
         config: &SchedulerConfig,
         num_inference_steps: usize,
@@ -287,14 +289,14 @@ impl SigmaLevels {
         Ok(SigmaLevels { timesteps, sigmas, least, own_end, init_noise_sigma: 1.0, training })
     }
 
-    /// The timestep, exact in `f32`, of a level between.
+    /// The timestep, exact in `f32`, of an intermediate level.
     pub(crate) fn timestep_of(&self, sigma: f64) -> f64 {
         f64::from(self.training.timestep_of(sigma) as f32)
     }
 }
 
-/// The sigmas of the schedule that `config` asks for, unless it is that of training. `ends` are the noisiest and the
-/// least noisy sigma if the config names none.
+/// The sigmas of the schedule in `config`, unless it is that of training. `ends` are the noisiest and the
+/// least noisy sigma if the config does not set them.
 fn chosen_sigmas(
     config: &SchedulerConfig,
     rules: LevelRules,
@@ -376,8 +378,8 @@ mod tests {
         }
     }
 
-    /// The published timesteps go with the published sigmas, so the one must give the other, but for one sigma that was
-    /// rounded to three digits.
+    /// The published timesteps belong to the published sigmas, so each must give the other, except for one
+    /// sigma that was rounded to three digits.
     #[test]
     fn aligned_steps_are_those_published() {
         for (json, timesteps) in [
@@ -389,7 +391,7 @@ mod tests {
             assert!(others.clone().all(|other| other <= 1.0) && others.sum::<f64>() <= 1.0);
             let levels = SigmaLevels::fractional(&config(json), 10, RULES).unwrap();
             assert!((levels.sigmas[0] - 14.615).abs() < 1e-6);
-            // Twice as many steps go through the same levels.
+            // Twice as many steps include the same levels.
             let finer = SigmaLevels::fractional(&config(json), 20, RULES).unwrap();
             for (level, finer) in levels.sigmas.iter().zip(finer.sigmas.iter().step_by(2)) {
                 assert!((level / finer - 1.0).abs() < 1e-6, "{level} {finer}");
@@ -423,11 +425,11 @@ mod tests {
         ] {
             assert!(SigmaLevels::fractional(&config(json), 1, RULES).is_err(), "{json}");
         }
-        // Without a schedule that ends there they mean nothing, as in diffusers.
+        // Without a schedule that uses them they have no effect, as in diffusers.
         assert!(SigmaLevels::fractional(&config(r#"{"sigma_min": 20}"#), 1, RULES).is_ok());
     }
 
-    /// Cosine betas end in noise so deep that the log-SNR is cut off.
+    /// Cosine betas end with so much noise that the log-SNR is cut off.
     #[test]
     fn levels_below_the_smallest_lambda_are_left_out() {
         let mut config = config("{}");

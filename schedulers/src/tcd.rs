@@ -9,17 +9,17 @@ use crate::prediction::refuse_pure_noise;
 use crate::sigma_schedule::ALIGN_YOUR_STEPS_KEY;
 use crate::{BetaSchedule, Limit, NoiseSchedule, Scheduler, SchedulerConfig, SchedulerError};
 
-/// Strategic stochastic sampling (algorithm 4): from t straight to the timestep s = (1 - eta) · t_next, below the next
-/// one, then noised up to it:
+/// Strategic stochastic sampling (algorithm 4): from t directly to the timestep s = (1 - eta) · t_next, below
+/// the next one, then noise up to it:
 ///
 /// ```text
 /// x_s = √ᾱ_s · x_0 + √(1 - ᾱ_s) · ε
 /// x_next = √(ᾱ_next / ᾱ_s) · x_s + √(1 - ᾱ_next / ᾱ_s) · noise
 /// ```
 ///
-/// eta (γ in the paper) is 0 by default, as diffusers' pipelines pass it to every scheduler; the paper's and the class's own
-/// choice is 0.3. The last step, to timestep 0, draws no noise. As in diffusers, predictions
-/// are neither clipped nor thresholded, whatever the config says.
+/// eta (γ in the paper) is 0 by default, the value that diffusers' pipelines pass to every scheduler; the
+/// default of the paper and of the class is 0.3. The last step, to timestep 0, draws no noise. As in
+/// diffusers, predictions are never clipped or thresholded, whatever the config says.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -35,7 +35,7 @@ pub(crate) fn build(
     refuse_pure_noise("tcd", config, &schedule, &timesteps)?;
     let step = |(step_index, &timestep): (usize, &usize)| {
         let next = timesteps.get(step_index + 1).copied();
-        // In `f32`, as in diffusers: a product just below a whole number is the timestep below.
+        // In `f32`, as in diffusers: a product just below a whole number becomes the timestep below.
         let target = ((1.0 - eta) as f32 * next.unwrap_or(0) as f32).floor() as usize;
         let (signal, noise_level) = schedule.signal_and_noise(timestep);
         let (target_signal, target_noise) = schedule.signal_and_noise(target);

@@ -1,9 +1,10 @@
-//! Which of the training timesteps a run visits.
+//! The training timesteps that a run uses.
 
 use crate::config::{SchedulerConfig, one_of};
 use crate::error::SchedulerError;
 
-/// How inference timesteps are spread over the training clock (Lin et al. 2023, arXiv:2305.08891, table 2).
+/// How inference timesteps are distributed over the training timesteps (Lin et al. 2023, arXiv:2305.08891,
+/// table 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimestepSpacing {
     /// Multiples of `num_train_timesteps / steps` rounded down, shifted by `steps_offset`: never the noisiest.
@@ -28,10 +29,11 @@ impl TimestepSpacing {
 
 /// Whole timesteps, descending: indices into [`NoiseSchedule`](crate::NoiseSchedule)'s tables.
 ///
-/// `default_spacing` holds where the config names none: diffusers has one default per scheduler class.
+/// `default_spacing` is used if the config has none: diffusers has one default per scheduler class.
 ///
 /// # Errors
-/// If `num_inference_steps` is not in `1..=num_train_timesteps`, or `steps_offset` pushes a timestep past the end.
+/// If `num_inference_steps` is not in `1..=num_train_timesteps`, or `steps_offset` pushes a timestep past the
+/// end.
 pub fn whole_timesteps(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -39,7 +41,7 @@ pub fn whole_timesteps(
 ) -> Result<Vec<usize>, SchedulerError> {
     let last = config.num_train_timesteps.saturating_sub(1);
     let spaced = spaced_timesteps(config, num_inference_steps, default_spacing)?;
-    // Ties go to the even neighbour, as in numpy.
+    // Ties are rounded to even, as in numpy.
     let timesteps: Vec<usize> = spaced.iter().map(|timestep| timestep.round_ties_even() as usize).collect();
     match timesteps.first() {
         Some(&timestep) if timestep > last => Err(SchedulerError::TimestepOutOfRange {
@@ -52,8 +54,8 @@ pub fn whole_timesteps(
     }
 }
 
-/// Timesteps, descending, where linear spacing may fall between two training timesteps. Each is exact in `f32`,
-/// the precision in which a model takes its timestep.
+/// Timesteps, descending, which may be fractional with linear spacing. Each is exact in `f32`, the precision
+/// of a model's input.
 ///
 /// `default_spacing` as for [`whole_timesteps`].
 ///
@@ -68,9 +70,9 @@ pub fn fractional_timesteps(
     Ok(spaced.into_iter().map(|timestep| f64::from(timestep as f32)).collect())
 }
 
-/// Whole timesteps of the schedulers that came from DPM-Solver, descending: under linear and leading spacing one more
-/// than asked for, of which the last, near timestep 0, is the end of the run. Of the training timesteps the first
-/// `usable` are visited.
+/// Whole timesteps of the schedulers from DPM-Solver, descending: with linear and leading spacing one more
+/// than requested, of which the last, near timestep 0, is the end of the run. Only the first `usable`
+/// training timesteps are used.
 ///
 /// # Errors
 /// If there are not enough training timesteps for `num_inference_steps` different ones.
@@ -123,9 +125,9 @@ fn spaced_timesteps(
             (0..steps).rev().map(|i| (i * ratio).saturating_add(config.steps_offset) as f64).collect()
         }
         TimestepSpacing::Trailing => {
-            // numpy.arange(train, 0, -train / steps): its step is the difference of its first two elements. Where
-            // rounding makes numpy append one element near 0 (61 of 1000 steps, for one), diffusers goes on to
-            // "timestep -1"; here there are as many timesteps as asked for.
+            // numpy.arange(train, 0, -train / steps): its step is the difference of its first two elements.
+            // If rounding makes numpy append one element near 0 (for example with 61 of 1000 steps),
+            // diffusers continues to "timestep -1"; here there are always as many timesteps as requested.
             let start = train as f64;
             let delta = (start - start / steps as f64) - start;
             (0..steps).map(|i| (start + i as f64 * delta).round_ties_even() - 1.0).collect()
@@ -134,7 +136,7 @@ fn spaced_timesteps(
         TimestepSpacing::Linspace => {
             let last = (train - 1) as f64;
             let delta = last / (steps - 1) as f64;
-            // The last one is set, not computed, so that it is exact.
+            // The last one is set and not computed, so that it is exact.
             (0..steps).rev().map(|i| if i + 1 == steps { last } else { i as f64 * delta }).collect()
         }
     })
@@ -147,7 +149,7 @@ mod tests {
     const ALL: [TimestepSpacing; 3] =
         [TimestepSpacing::Leading, TimestepSpacing::Trailing, TimestepSpacing::Linspace];
 
-    /// Also where numpy's `arange` has one element too many, as for 61 of 1000.
+    /// Even where numpy's `arange` has one element too many, as for 61 of 1000.
     #[test]
     fn are_as_many_as_asked_for_descending_and_in_range() {
         for num_train_timesteps in [1, 2, 7, 999, 1000] {
@@ -173,7 +175,7 @@ mod tests {
         assert_eq!(whole_timesteps(&config, 2, TimestepSpacing::Leading), Ok(vec![999, 499]));
     }
 
-    /// 1000 / 16 is 62.5: numpy rounds halves to even, and so the strides alternate.
+    /// 1000 / 16 is 62.5: numpy rounds halves to even, so the strides alternate.
     #[test]
     fn halves_go_to_the_even_neighbour() {
         let config = SchedulerConfig::default();
@@ -203,7 +205,7 @@ mod tests {
             matches!(error, SchedulerError::TimestepOutOfRange { timestep: 1000, last: 999, .. }),
             "{error}"
         );
-        // Interpolated levels end where training's do, as in diffusers.
+        // Interpolated levels end with those of training, as in diffusers.
         assert_eq!(fractional_timesteps(&config, 1000, TimestepSpacing::Leading).unwrap()[0], 1000.0);
     }
 }

@@ -10,7 +10,7 @@ use crate::history::{Combination, HistoryScheduler, HistoryStep, alpha_sigma};
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
 use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
-/// B(h) of the paper's section 3.2: any function of order h will do.
+/// B(h) of the paper's section 3.2: any function of order h is possible.
 #[derive(Clone, Copy)]
 enum Scaling {
     /// B_1(h) = h.
@@ -22,7 +22,7 @@ enum Scaling {
 const SOLVER_TYPES: [(&str, Scaling); 5] = [
     ("bh1", Scaling::H),
     ("bh2", Scaling::ExpM1),
-    // As diffusers reads the configs of other classes.
+    // diffusers interprets the configs of other classes in this way.
     ("midpoint", Scaling::ExpM1),
     ("heun", Scaling::ExpM1),
     ("logrho", Scaling::ExpM1),
@@ -38,14 +38,14 @@ struct UniPc {
     disable_corrector: Vec<usize>,
 }
 
-/// Each answer of the model serves twice: to correct the step that led to it (UniC-p), then to predict the next
-/// (UniP-p), each of the form (arXiv:2302.04867, eq. 3 and 9, for x_0 prediction, -h for h):
+/// Each output of the model is used twice: to correct the step before it (UniC-p), then to predict the next
+/// (UniP-p), both in the form (arXiv:2302.04867, eq. 3 and 9, for x_0 prediction, -h for h):
 ///
 /// ```text
 /// x_t = σ_t / σ_s · x_s - α_t (e^-h - 1) m_0 - α_t B(h) Σ ρ_k D_k / r_k,  D_k = m_k - m_0
 /// ```
 ///
-/// where ρ solves R(h) ρ = φ(h) / B(h) (eq. 5) and the corrector has the latest answer for its last D.
+/// where ρ solves R(h) ρ = φ(h) / B(h) (eq. 5) and the corrector uses the latest output in its last D.
 pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
@@ -70,7 +70,7 @@ pub(crate) fn build(
     }
     let limit = match unipc.predicts_original {
         true => Limit::from_config(config, None)?,
-        // As in diffusers, whose noise prediction passes over thresholding.
+        // As in diffusers, whose noise prediction ignores thresholding.
         false => Limit::None,
     };
     let evaluations = variance_preserving(&levels);
@@ -79,7 +79,7 @@ pub(crate) fn build(
 }
 
 impl UniPc {
-    /// Remembered are the latents that the last step started from, corrected, and the predictions, latest first.
+    /// The corrected latents at the start of the last step and the predictions, latest first, are remembered.
     fn plan(&self, step_index: usize, remembered: usize) -> Option<HistoryStep> {
         let predicted = remembered.saturating_sub(1);
         if predicted > step_index.min(self.order) || remembered == 1 {
@@ -110,8 +110,8 @@ impl UniPc {
         if self.lower_order_final { self.order.min(left) } else { self.order }
     }
 
-    /// The step from the level at `from_index`, where the latents are `start` and the predictions there and before
-    /// are `known`, to the next level; with the prediction `there`, corrected.
+    /// The step from the level at `from_index`, where the latents are `start` and the predictions there and
+    /// before are `known`, to the next level; with the prediction `there`, corrected.
     fn update(
         &self,
         from_index: usize,
@@ -123,14 +123,14 @@ impl UniPc {
         let (from, to) = (self.sigmas[from_index], self.sigmas[from_index + 1]);
         let mut next = Combination::default();
         if from == to {
-            // h = 0: nothing changes, where the quotients below have no value.
+            // h = 0: nothing changes, and the quotients below would be undefined.
             next.add(1.0, start);
             return next;
         }
         let (alpha_from, sigma_from) = alpha_sigma(from);
         let (alpha_to, sigma_to) = alpha_sigma(to);
         let h = lambda(to) - lambda(from);
-        // scale · (e^hh - 1) is written out, since at a level without noise it is 0 times infinity.
+        // scale · (e^hh - 1) is written out, because at a level without noise it is 0 times infinity.
         let (hh, scale, from_latents, of_first) = match self.predicts_original {
             true => (-h, alpha_to, sigma_to / sigma_from, alpha_to - sigma_to * alpha_from / sigma_from),
             false => (h, sigma_to, alpha_to / alpha_from, sigma_to - alpha_to * sigma_from / alpha_from),
@@ -146,7 +146,8 @@ impl UniPc {
         };
         let back = |k: usize| (lambda(self.sigmas[from_index - k]) - lambda(from)) / h;
         let distances: Vec<f64> = (1..order).map(back).chain(there.map(|_| 1.0)).collect();
-        // The predictor of second and the corrector of first order have their one weight from the paper's appendix.
+        // The predictor of second order and the corrector of first order have a single weight, from the
+        // paper's appendix.
         let weights = match (order, there) {
             (2, None) | (1, Some(_)) => vec![0.5],
             _ => solve(&distances, hh, b_h),
@@ -161,8 +162,8 @@ impl UniPc {
     }
 }
 
-/// ρ of R ρ = b, where R has the powers 0, 1, … of `distances` for its rows and b_i = i! φ_{i+1}(hh) · hh / B(h), by
-/// elimination with the largest pivot.
+/// Solves R ρ = b by elimination with the largest pivot, where the rows of R are the powers 0, 1, … of
+/// `distances` and b_i = i! φ_{i+1}(hh) · hh / B(h).
 fn solve(distances: &[f64], hh: f64, b_h: f64) -> Vec<f64> {
     let count = distances.len();
     let mut rows: Vec<Vec<f64>> = Vec::with_capacity(count);
@@ -201,7 +202,7 @@ mod tests {
     fn solves_the_order_conditions() {
         let (distances, hh) = ([-0.8, -1.9, 1.0], -0.7_f64);
         let weights = solve(&distances, hh, hh);
-        // Σ ρ r^(i-1) = ∫ of the Taylor term: phi by its own series.
+        // Σ ρ r^(i-1) = ∫ of the Taylor term: phi is computed by its own series.
         for power in 0..3 {
             let found: f64 = weights.iter().zip(distances).map(|(weight, r)| weight * r.powi(power)).sum();
             let factorial = |n: i32| (1..=n).map(f64::from).product::<f64>();

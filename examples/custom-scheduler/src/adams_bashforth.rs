@@ -1,5 +1,6 @@
-//! A second-order method: Euler's step, corrected by how the derivative changed since the step before. Adams–Bashforth;
-//! Hairer, Nørsett & Wanner 1993, "Solving Ordinary Differential Equations I", section III.1.
+//! A second-order method: Euler's step, corrected by the change of the derivative since the step before.
+//! Adams–Bashforth; Hairer, Nørsett & Wanner 1993, "Solving Ordinary Differential Equations I", section
+//! III.1.
 
 use sdq_schedulers::{
     NoiseSchedule, NoiseSource, Scheduler, SchedulerConfig, SchedulerEntry, SchedulerError, TimestepSpacing,
@@ -9,9 +10,9 @@ use sdq_schedulers::{
 /// Latents are x_0 + σ · ε; dx/dσ = ε, the model's prediction.
 struct AdamsBashforth {
     timesteps: Vec<f64>,
-    /// One per timestep, and the 0 that the last step arrives at.
+    /// One per timestep, and the 0 at the end of the last step.
     sigmas: Vec<f64>,
-    /// The step last taken and its derivative.
+    /// The previous step and its derivative.
     previous: Option<(usize, Vec<f32>)>,
 }
 
@@ -61,7 +62,7 @@ impl Scheduler for AdamsBashforth {
             return Err(SchedulerError::Length { what: "noise_pred", found, expected });
         }
         let width = self.sigmas[step_index + 1] - self.sigmas[step_index];
-        // The first step of a run has no past, and is Euler's.
+        // The first step of a run has no previous one, and is Euler's.
         let (slope, before) = match self.previous.take() {
             Some((before, derivative)) if before + 1 == step_index && derivative.len() == latents.len() => {
                 (width / (self.sigmas[step_index] - self.sigmas[before]) / 2.0, derivative)
@@ -121,10 +122,10 @@ impl Scheduler for AdamsBashforth {
     }
 }
 
-/// Makes it known to everything in this process that takes a scheduler's name.
+/// Registers the scheduler, so that it is found by name everywhere in this process.
 ///
 /// # Errors
-/// If its name is taken.
+/// If its name is already in use.
 pub(crate) fn register() -> Result<(), SchedulerError> {
     sdq_schedulers::register(SchedulerEntry {
         name: "adams-bashforth",

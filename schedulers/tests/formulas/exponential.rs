@@ -1,5 +1,5 @@
-//! DPM-Solver, DEIS and UniPC, in the latents over their signal, y = x / α = x_0 + σ · ε: there each formula is a
-//! short one.
+//! DPM-Solver, DEIS and UniPC, in terms of the latents divided by their signal, y = x / α = x_0 + σ · ε,
+//! where each formula is short.
 
 use crate::{ALL_TYPES, Walk, alphas_cumprod, check_each, lagrange_integral};
 
@@ -20,7 +20,7 @@ fn karras(steps: usize, end: f64) -> Vec<f64> {
     (0..steps).map(at).chain([end]).collect()
 }
 
-/// The least level of training.
+/// The smallest level of training.
 fn least() -> f64 {
     sigma_of(alphas_cumprod()[0])
 }
@@ -35,7 +35,8 @@ fn lambda(sigma: f64) -> f64 {
     -sigma.ln()
 }
 
-/// Follows `step`, from one level of `sigmas` to the next in y, with the step's number, from latents to latents.
+/// Applies `step` in y from one level of `sigmas` to the next, with the step's index; converts from latents
+/// and back.
 fn follow(
     walk: &mut Walk,
     start: f64,
@@ -47,8 +48,8 @@ fn follow(
     end * alpha(sigmas[sigmas.len() - 1])
 }
 
-/// DPM-Solver++(2M) of arXiv:2211.01095, algorithm 2. Less than 15 steps end with one of first order, and so does a
-/// run to no noise.
+/// DPM-Solver++(2M) of arXiv:2211.01095, algorithm 2. Runs of fewer than 15 steps end with one of first
+/// order, and so do runs that end without noise.
 #[test]
 fn second_order_multistep_extrapolates_the_original() {
     for (settings, end) in [("zero", 0.0), ("sigma_min", least())] {
@@ -77,7 +78,7 @@ fn second_order_multistep_extrapolates_the_original() {
     }
 }
 
-/// The SDE of k-diffusion's `sample_dpmpp_2m_sde`, by either solver type.
+/// The SDE of k-diffusion's `sample_dpmpp_2m_sde`, with either solver type.
 #[test]
 fn the_sde_decays_twice_as_fast_and_adds_noise() {
     for is_heun in [false, true] {
@@ -112,7 +113,7 @@ fn the_sde_decays_twice_as_fast_and_adds_noise() {
     }
 }
 
-/// In noise prediction the ODE is dy/dσ = ε; the SDE goes twice as far and noises back.
+/// In noise prediction the ODE is dy/dσ = ε; the SDE goes twice as far and adds noise.
 #[test]
 fn noise_prediction_extrapolates_the_noise() {
     for is_sde in [false, true] {
@@ -146,8 +147,8 @@ fn noise_prediction_extrapolates_the_noise() {
     }
 }
 
-/// Third order as in `sample_dpmpp_3m_sde` without noise, after the authors of DPM-Solver; steps of lower order start the
-/// run and end it.
+/// Third order as in `sample_dpmpp_3m_sde` without noise, after the authors of DPM-Solver; the first and the
+/// last steps of a run have lower order.
 #[test]
 fn third_order_multistep_extrapolates_twice() {
     let settings = format!(r#"{KARRAS}, "solver_order": 3, "solver_type": "heun""#);
@@ -162,7 +163,7 @@ fn third_order_multistep_extrapolates_twice() {
                     return originals[0];
                 }
                 let h = lambda(to) - lambda(from);
-                // Differences of the predictions, the back-th and the one before it, over their distance in h.
+                // Differences between consecutive predictions, divided by their distance in h.
                 let distance =
                     |back: usize| (lambda(sigmas[index - back]) - lambda(sigmas[index - back - 1])) / h;
                 let slope = |back: usize| (originals[back] - originals[back + 1]) / distance(back);
@@ -183,8 +184,8 @@ fn third_order_multistep_extrapolates_twice() {
     }
 }
 
-/// DPM-Solver++(2S) of arXiv:2211.01095, algorithm 1, on a fixed grid: two evaluations, then both steps again from the
-/// start of the first. A run to no noise ends with a step of its own.
+/// DPM-Solver++(2S) of arXiv:2211.01095, algorithm 1, on a fixed grid: two evaluations, then both steps again
+/// from the start of the first. A run that ends without noise has a separate last step.
 #[test]
 fn singlestep_goes_over_its_blocks_again() {
     for steps in [2, 3, 6, 9] {
@@ -235,15 +236,15 @@ fn deis_integrates_polynomials_in_the_logarithm() {
     }
 }
 
-/// What UniPC of second order remembers: the level it came from, the latents there, and the predictions so far.
+/// The state of UniPC of second order: the previous level, the latents there, and the predictions so far.
 struct Remembered {
     level: usize,
     y: f64,
     predictions: Vec<f64>,
 }
 
-/// A step of arXiv:2302.04867, eq. 3 and 9, from `from` to `to` in x_0 prediction: `others` are predictions elsewhere,
-/// with their distance from the start in steps and their weight.
+/// A step of arXiv:2302.04867, eq. 3 and 9, from `from` to `to` in x_0 prediction: `others` are further
+/// predictions, with their distance from the start in steps and their weight.
 fn unified_step(
     y: f64,
     (from, to): (f64, f64),
@@ -256,7 +257,8 @@ fn unified_step(
     to / from * y + (1.0 - to / from) * prediction - b_h * sum
 }
 
-/// Predictor and corrector of second order in x_0 prediction, whose two weights are Cramer's rule.
+/// Predictor and corrector of second order in x_0 prediction; their two weights are computed by Cramer's
+/// rule.
 #[test]
 fn unipc_corrects_with_the_answer_it_predicts_from() {
     for is_linear in [false, true] {
@@ -303,7 +305,8 @@ fn unipc_corrects_with_the_answer_it_predicts_from() {
     }
 }
 
-/// Without its corrector UniPC of second order is DPM-Solver++(2M): B_2(h) and the weight 1/2 make the same step.
+/// Without its corrector UniPC of second order is DPM-Solver++(2M): B_2(h) and the weight 1/2 give the same
+/// step.
 #[test]
 fn unipc_without_corrector_is_second_order_multistep() {
     for steps in [3, 9] {

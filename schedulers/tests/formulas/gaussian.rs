@@ -1,5 +1,5 @@
-//! Data of which everything is known: a normal distribution. The best answer of a model is a formula, the ODE has a
-//! solution, and the samplers that draw noise must end with the deviation of the data.
+//! Data with a known distribution: for a normal distribution, the best output of a model is a formula, the
+//! ODE has an exact solution, and samplers that draw noise must end with the deviation of the data.
 
 use sdq_schedulers::{NoiseSource, Scheduler, create};
 
@@ -16,7 +16,8 @@ fn level(scheduler: &dyn Scheduler, step_index: usize) -> (f64, f64) {
     (f64::from(signal[0]), f64::from(noise_level[0]))
 }
 
-/// The levels at which the model is asked: those of [`level`], but between two for `kdpm2`, which noises to the next.
+/// The levels of the model's evaluations: those of [`level`], except the intermediate ones of `kdpm2`, which
+/// adds noise up to the next level.
 fn asked_levels(name: &str, scheduler: &dyn Scheduler) -> Vec<(f64, f64)> {
     let levels: Vec<_> = (0..scheduler.timesteps().len()).map(|step| level(scheduler, step)).collect();
     let mut asked = levels.clone();
@@ -28,7 +29,7 @@ fn asked_levels(name: &str, scheduler: &dyn Scheduler) -> Vec<(f64, f64)> {
     asked
 }
 
-/// E[ε | latents] of data with this `mean`: the answer of a perfect model.
+/// E[ε | latents] of data with this `mean`: the output of a perfect model.
 fn expected_noise(latents: f64, (signal, noise_level): (f64, f64), mean: f64) -> f64 {
     let variance = (signal * DEVIATION).powi(2) + noise_level * noise_level;
     noise_level * (latents - signal * mean) / variance
@@ -43,8 +44,8 @@ impl NoiseSource for NoNoise {
     }
 }
 
-/// How far `name` is from the solution of the ODE at its last level, relative to the deviation there. Along a path the
-/// distance from the mean is proportional to the deviation.
+/// The error of `name` compared with the solution of the ODE at its last level, relative to the deviation
+/// there. Along a path the distance from the mean is proportional to the deviation.
 fn error_of_the_ode(name: &str, settings: &str, steps: usize) -> f64 {
     let mut scheduler = create(name, &config(settings), steps).unwrap();
     let levels = asked_levels(name, &*scheduler);
@@ -58,8 +59,9 @@ fn error_of_the_ode(name: &str, settings: &str, steps: usize) -> f64 {
     ((f64::from(latents[0]) - levels[last].0 * MEAN) / deviation(levels[last]) - 1.0).abs()
 }
 
-/// Halving the steps' width makes the error 2^order times smaller. UniPC's corrector adds one to its order, as its paper
-/// says. The third order of `dpm-multistep` is that of its authors' code, which takes up half the second derivative.
+/// Halving the steps' width divides the error by 2^order. UniPC's corrector adds one to its order, as stated
+/// in its paper. The third order of `dpm-multistep` is that of its authors' code, which includes half the
+/// second derivative.
 #[test]
 fn errors_fall_as_the_order_says() {
     let karras = r#""use_karras_sigmas": true, "sigma_min": 0.2"#;
@@ -87,14 +89,14 @@ fn errors_fall_as_the_order_says() {
         ("unipc", with(r#""solver_order": 2, "predict_x0": false"#), 3.0),
         ("unipc", with(r#""solver_order": 3"#), 3.0),
     ] {
-        // Odd and a multiple of no order, so that all blocks but the last are whole.
+        // Odd and not a multiple of any order, so that all blocks but the last are whole.
         let [coarse, fine] = [25, 49].map(|steps| error_of_the_ode(name, &settings, steps));
         let found = (coarse / fine).log2();
         assert!(found > order - 0.35, "{name}, {settings}: errors {coarse:e} and {fine:e}, order {found}");
     }
 }
 
-/// Draw k is 1 in element k + 1 alone and 0 elsewhere: each element follows one source of randomness to the end.
+/// Draw k is 1 in element k + 1 and 0 elsewhere: each element follows one source of randomness to the end.
 struct OneByOne {
     draws: usize,
 }
@@ -107,7 +109,8 @@ impl NoiseSource for OneByOne {
     }
 }
 
-/// The deviation of what `name` ends with. A sampler of normal data is linear, so the variances of its sources add up.
+/// The deviation of the results of `name`. A sampler of normal data is linear, so the variances of its
+/// sources add up.
 fn deviation_of_samples(name: &str, settings: &str, steps: usize) -> f64 {
     let mut scheduler = create(name, &config(settings), steps).unwrap();
     let levels = asked_levels(name, &*scheduler);
@@ -124,7 +127,7 @@ fn deviation_of_samples(name: &str, settings: &str, steps: usize) -> f64 {
     latents.iter().map(|share| f64::from(*share).powi(2)).sum::<f64>().sqrt()
 }
 
-/// Noise that is a little too weak or too strong in each step would show in the deviation of the samples.
+/// Slightly too little or too much noise in each step would change the deviation of the samples.
 #[test]
 fn samplers_keep_the_deviation_of_the_data() {
     let sde = r#""use_karras_sigmas": true, "algorithm_type": "sde-dpmsolver++""#;
@@ -150,7 +153,7 @@ fn samplers_keep_the_deviation_of_the_data() {
     ] {
         let [coarse, fine] =
             [60, 240].map(|steps| deviation_of_samples(name, settings, steps) / DEVIATION - 1.0);
-        // Of first order at least, until the ends of training's levels are all that is left.
+        // At least of first order, until only the error of the ends of training's levels is left.
         let falls = fine.abs() < coarse.abs() / 3.0 || fine.abs() < 1e-3;
         assert!(falls && fine.abs() < 0.03, "{name}, {settings}: off by {coarse} and {fine} of it");
     }

@@ -1,5 +1,5 @@
-//! Each scheduler against the formulas of its paper, or of the sampler that it follows, written in the plainest way:
-//! one value of the latents at a time, in `f64`, with nothing shared but the noise levels of training.
+//! Compares each scheduler with the formulas of its paper, or of the sampler that it implements, in their
+//! plainest form: one value of the latents at a time, in `f64`; only the noise levels of training are shared.
 
 mod exponential;
 mod gaussian;
@@ -20,12 +20,12 @@ fn config(settings: &str) -> SchedulerConfig {
     .unwrap()
 }
 
-/// Element `element` of draw `draw`: some numbers of both signs around the size of standard normal ones.
+/// Element `element` of draw `draw`: numbers of both signs with the magnitude of standard normal ones.
 fn noise_value(draw: usize, element: usize) -> f64 {
     f64::from((1.7 * (3 * draw + element + 1) as f32).sin() * 1.4)
 }
 
-/// Noise that is known in advance.
+/// Noise with known values.
 struct KnownNoise {
     draws: usize,
 }
@@ -44,7 +44,7 @@ fn model(input: f64, timestep: f64) -> f64 {
     (input + timestep / 1000.0).sin()
 }
 
-/// One value of the latents on its way through a reference sampler.
+/// One value of the latents in a reference sampler.
 struct Walk<'a> {
     prediction_type: PredictionType,
     timesteps: &'a [f64],
@@ -54,7 +54,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// The model's answer to `input`, which has unit variance. It is asked at the scheduler's timesteps in turn.
+    /// The model's output for `input`, which has unit variance. It is evaluated at the scheduler's timesteps
+    /// in turn.
     fn answer(&mut self, input: f64) -> f64 {
         let timestep = self.timesteps[self.asked];
         self.asked += 1;
@@ -67,7 +68,7 @@ impl Walk<'_> {
         noise_value(self.draws - 1, self.element)
     }
 
-    /// The model's x_0 where `latents` are x_0 + σ · ε.
+    /// The model's x_0 for `latents` x_0 + σ · ε.
     fn original_at_sigma(&mut self, latents: f64, sigma: f64) -> f64 {
         let variance = 1.0 + sigma * sigma;
         let answer = self.answer(latents / variance.sqrt());
@@ -78,12 +79,12 @@ impl Walk<'_> {
         }
     }
 
-    /// dx/dσ there.
+    /// dx/dσ for such latents.
     fn slope(&mut self, latents: f64, sigma: f64) -> f64 {
         (latents - self.original_at_sigma(latents, sigma)) / sigma
     }
 
-    /// The model's (x_0, ε) where `latents` are √ᾱ · x_0 + √(1 - ᾱ) · ε.
+    /// The model's (x_0, ε) for `latents` √ᾱ · x_0 + √(1 - ᾱ) · ε.
     fn original_and_noise(&mut self, latents: f64, alpha_prod: f64) -> (f64, f64) {
         let (signal, noise_level) = (alpha_prod.sqrt(), (1.0 - alpha_prod).sqrt());
         let answer = self.answer(latents);
@@ -97,8 +98,8 @@ impl Walk<'_> {
     }
 }
 
-/// Runs the scheduler `name` from its start to its end and checks that `reference`, given where a value starts, says
-/// where it ends, having asked the model and drawn noise as often.
+/// Runs the scheduler `name` from start to end and checks that `reference`, given the start of a value,
+/// returns its end after the same number of evaluations and noise draws.
 fn check(name: &str, config: &SchedulerConfig, steps: usize, reference: impl Fn(&mut Walk, f64) -> f64) {
     let label = format!("{name}, {steps} steps, {config:?}");
     let mut scheduler = create(name, config, steps).unwrap();
@@ -140,7 +141,7 @@ fn check_each(
 
 const ALL_TYPES: [&str; 3] = ["epsilon", "v_prediction", "sample"];
 
-/// Some of diffusers' classes know no models that predict x_0.
+/// Some of diffusers' classes do not support models that predict x_0.
 const NOISE_AND_VELOCITY: [&str; 2] = ["epsilon", "v_prediction"];
 
 /// ᾱ of training.
@@ -153,8 +154,8 @@ fn leading(steps: usize) -> Vec<usize> {
     (0..steps).rev().map(|i| i * (1000 / steps)).collect()
 }
 
-/// ∫ of the Lagrange polynomial that is 1 at `nodes[place]` and 0 at the others, in `coordinate`, from `from` to `to`,
-/// by Simpson's rule in many parts.
+/// ∫ from `from` to `to` of the Lagrange polynomial in `coordinate` that is 1 at `nodes[place]` and 0 at the
+/// others, by Simpson's rule in many parts.
 fn lagrange_integral(
     nodes: &[f64],
     place: usize,

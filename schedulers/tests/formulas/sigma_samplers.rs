@@ -1,17 +1,17 @@
-//! The samplers of k-diffusion, whose latents are x_0 + σ · ε, as that library writes them.
+//! The samplers of k-diffusion, whose latents are x_0 + σ · ε, in the form of that library.
 
 use sdq_schedulers::NoiseSchedule;
 
 use crate::{ALL_TYPES, NOISE_AND_VELOCITY, check_each, config, lagrange_integral};
 
-/// The sigmas of training at `steps` evenly spaced times and the 0 at the end.
+/// The sigmas of training at `steps` evenly spaced times, and the 0 at the end.
 fn training_sigmas(steps: usize) -> Vec<f64> {
     let schedule = NoiseSchedule::new(&config("")).unwrap();
     let at = |i: usize| schedule.sigma(999.0 - 999.0 * i as f64 / (steps - 1) as f64);
     (0..steps).map(at).chain([0.0]).collect()
 }
 
-/// Those of Karras et al. 2022, eq. 5, and the 0 at the end.
+/// The sigmas of Karras et al. 2022, eq. 5, and the 0 at the end.
 fn karras_sigmas(steps: usize) -> Vec<f64> {
     let schedule = NoiseSchedule::new(&config("")).unwrap();
     let (max, min) = (schedule.sigma(999.0), schedule.sigma(0.0));
@@ -22,7 +22,7 @@ fn karras_sigmas(steps: usize) -> Vec<f64> {
     (0..steps).map(at).chain([0.0]).collect()
 }
 
-/// The settings and the sigmas that they ask for.
+/// The settings and the resulting sigmas.
 fn schedules(steps: usize) -> [(&'static str, Vec<f64>); 2] {
     [
         (r#""timestep_spacing": "linspace""#, training_sigmas(steps)),
@@ -47,7 +47,7 @@ fn euler_follows_the_slope() {
     }
 }
 
-/// `final_sigmas_type` = sigma_min leaves the least noise of training, wherever the schedule ends.
+/// `final_sigmas_type` = sigma_min leaves the smallest noise of training, for any schedule.
 #[test]
 fn euler_may_stop_at_the_least_noisy_level() {
     let schedule = NoiseSchedule::new(&config("")).unwrap();
@@ -130,8 +130,8 @@ fn kdpm2_ancestral_does_so_on_its_way_down() {
     }
 }
 
-/// `sample_dpmpp_sde` with r = 1/2. The noise of the whole step and that of its first part are those of one Brownian
-/// path with σ for its time.
+/// `sample_dpmpp_sde` with r = 1/2. The noise of the whole step and that of its first part belong to one
+/// Brownian path with time σ.
 #[test]
 fn dpm_sde_takes_two_ancestral_steps_on_one_path() {
     for steps in [2, 7, 20] {

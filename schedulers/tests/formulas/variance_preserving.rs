@@ -29,7 +29,7 @@ fn ddim_noises_its_original_again() {
     }
 }
 
-/// The limit holds x_0; the ε of the step stays that of the model.
+/// The limit applies to x_0; the ε of the step is that of the model.
 #[test]
 fn ddim_clips_the_original_alone() {
     let alphas_cumprod = alphas_cumprod();
@@ -43,8 +43,8 @@ fn ddim_clips_the_original_alone() {
     });
 }
 
-/// By Bayes' rule: what x_0 says of the next latents and what the present ones say of them are two normal
-/// distributions, whose product has the sum of their precisions.
+/// By Bayes' rule: the distributions of the next latents given x_0 and given the present latents are normal,
+/// and their product has the sum of their precisions.
 #[test]
 fn ddpm_draws_from_the_posterior() {
     let alphas_cumprod = alphas_cumprod();
@@ -126,7 +126,7 @@ fn transfer(x: f64, epsilon: f64, from: f64, to: f64) -> f64 {
     (to / from).sqrt() * x - (to - from) / divisor * epsilon
 }
 
-/// The ε that the transfer takes, made of the model's answers as if each were of this level.
+/// The ε for the transfer, computed from the model's outputs as if each were of this level.
 fn epsilon_of(walk: &Walk, x: f64, answer: f64, alpha_prod: f64) -> f64 {
     match walk.prediction_type {
         sdq_schedulers::PredictionType::VPrediction => {
@@ -136,7 +136,7 @@ fn epsilon_of(walk: &Walk, x: f64, answer: f64, alpha_prod: f64) -> f64 {
     }
 }
 
-/// The weights of Adams and Bashforth for the answers so far, the latest first.
+/// The weights of Adams and Bashforth for the outputs so far, the latest first.
 fn adams_bashforth(answers: &[f64]) -> f64 {
     match *answers {
         [a] => a,
@@ -199,8 +199,8 @@ fn pndm_starts_with_runge_kutta() {
     }
 }
 
-/// With zero terminal SNR the first latents are pure noise, and a model that predicts the velocity still says what
-/// they mean: x_0 = -v.
+/// With zero terminal SNR the first latents are pure noise, and a predicted velocity still determines x_0 =
+/// -v.
 #[test]
 fn a_velocity_can_start_from_pure_noise() {
     let mut config = config(r#""clip_sample": false, "timestep_spacing": "trailing""#);
