@@ -1,8 +1,8 @@
-//! Memory that concurrent runs share.
+//! A memory limit that concurrent runs share.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-/// Bytes that runs may take together. Clones are one budget.
+/// The number of bytes that runs may use together. Clones share one budget.
 #[derive(Clone, Debug)]
 pub struct MemoryBudget(Arc<Shared>);
 
@@ -15,13 +15,13 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Taken {
-    /// By runs and by graphs that are kept.
+    /// Bytes in use by runs and by kept graphs.
     bytes: u64,
-    /// Runs that will give back what they took.
+    /// Number of runs that will return memory.
     runs: usize,
 }
 
-/// Bytes taken from a budget, given back when it is dropped.
+/// Bytes of a budget, returned when dropped.
 #[derive(Debug)]
 pub(crate) struct Reservation {
     shared: Arc<Shared>,
@@ -30,21 +30,21 @@ pub(crate) struct Reservation {
 }
 
 impl MemoryBudget {
-    /// A budget of so many bytes for the whole process, or of what the system has.
+    /// A budget of `limit` bytes for the whole process, or of the memory that the system has available.
     pub fn new(limit: Option<u64>) -> MemoryBudget {
         MemoryBudget(Arc::new(Shared { limit, taken: Mutex::default(), released: Condvar::new() }))
     }
 
-    /// Bytes that are taken now.
+    /// Bytes in use.
     pub fn taken(&self) -> u64 {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
 
-    /// Takes the bytes that `plan` says for the limit that is left: the result of `plan`, and the reservation. While
-    /// other runs hold memory, waits for them where `plan` fails.
+    /// Reserves the bytes that `plan` needs, given the remaining limit; returns the result of `plan` and the
+    /// reservation. If `plan` fails while other runs hold memory, waits for them.
     ///
     /// # Errors
-    /// As `plan`, where no other run holds memory.
+    /// As `plan`, when no other run holds memory.
     pub(crate) fn reserve<T, E>(
         &self,
         plan: impl Fn(Option<u64>) -> Result<(T, u64), E>,
@@ -69,7 +69,7 @@ impl MemoryBudget {
 }
 
 impl Reservation {
-    /// The run has ended; `bytes` of its memory are kept.
+    /// Marks the end of the run; `bytes` of its memory are kept.
     pub(crate) fn keep(mut self, bytes: u64) -> Reservation {
         let mut taken = self.shared.taken.lock().unwrap_or_else(PoisonError::into_inner);
         taken.bytes = taken.bytes.saturating_sub(self.bytes).saturating_add(bytes);
@@ -97,7 +97,7 @@ mod tests {
 
     use super::*;
 
-    /// A run that takes `bytes`, refused where fewer are left. Its result is what was left.
+    /// A run that uses `bytes`, refused if fewer are left. Its result is the number that was left.
     fn plan(bytes: u64) -> impl Fn(Option<u64>) -> Result<(Option<u64>, u64), ()> {
         move |left| if left.is_none_or(|left| bytes <= left) { Ok((left, bytes)) } else { Err(()) }
     }
@@ -117,7 +117,7 @@ mod tests {
         let kept = first.keep(20);
         assert_eq!(done.1.recv().unwrap(), Some(80));
         thread.join().unwrap();
-        // Nobody will give back what is kept.
+        // Kept memory is not returned by anyone.
         assert_eq!((budget.taken(), budget.reserve(plan(90)).map(drop)), (20, Err(())));
         drop(kept);
         assert_eq!(budget.taken(), 0);
@@ -139,7 +139,7 @@ mod tests {
         let (_, run) = budget.reserve(plan(60)).unwrap();
         let kept = run.keep(30);
         assert_eq!(budget.taken(), 30);
-        // Nobody runs, so a run that finds no room is told at once.
+        // There are no other runs, so a run that does not fit fails at once.
         assert_eq!(budget.reserve(plan(71)).map(drop), Err(()));
         let (left, second) = budget.reserve(plan(70)).unwrap();
         assert_eq!((left, budget.taken()), (Some(70), 100));
@@ -155,7 +155,7 @@ mod tests {
         let greedy = |left| Ok::<_, ()>((left, u64::MAX));
         let (left, first) = budget.reserve(greedy).unwrap();
         assert_eq!((left, budget.taken()), (Some(10), u64::MAX));
-        // The sum stays at the most there is, and nothing is left.
+        // The sum never exceeds the limit, and nothing is left.
         let (left, second) = budget.reserve(greedy).unwrap();
         assert_eq!((left, budget.taken()), (Some(0), u64::MAX));
         drop((first, second));

@@ -6,8 +6,8 @@ pub use sdq_engine::backend::{Backend, Wanted};
 
 use crate::Error;
 
-/// Opens the device that is `wanted`, the GPU called `name` if one is given, with so many `threads` of the processor, by default
-/// one per core. `notice` is told when the processor has to take the device's place.
+/// Opens the device that is `wanted`, with the GPU called `name` if one is given, and with `threads` threads
+/// of the processor, by default one per core. `notice` is called when the processor replaces the device.
 ///
 /// # Errors
 /// When there is no such device, or it cannot be used.

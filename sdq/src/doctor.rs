@@ -1,4 +1,4 @@
-//! Every tier of kernels of a GPU against the processor, and what follows from it.
+//! Compares every tier of kernels of a GPU with the processor, and stores the verdicts.
 
 use sdq_engine::{
     Error as EngineError,
@@ -16,7 +16,7 @@ pub use sdq_engine::backend::{
 
 use crate::Error;
 
-/// What became of the cases of one kind.
+/// The results of the cases of one kind.
 #[derive(Clone, Debug)]
 pub struct Row {
     /// The kind.
@@ -25,18 +25,18 @@ pub struct Row {
     pub right: usize,
     /// Largest error of those that agree.
     pub error: f64,
-    /// Names of those that do not, each with its error or the driver's message.
+    /// Names of those that do not agree, each with its error or the driver's message.
     pub wrong: Vec<String>,
 }
 
-/// A tier of a device, examined.
+/// The results of a tier of a device.
 #[derive(Clone, Debug)]
 pub struct ExaminedTier {
     /// The tier.
     pub tier: Tier,
     /// Its results, a row for each kind of op.
     pub rows: Vec<Row>,
-    /// Why it could not be examined to the end.
+    /// Why the examination was not completed.
     pub failed: Option<String>,
 }
 
@@ -47,7 +47,7 @@ impl ExaminedTier {
     }
 }
 
-/// A device, examined.
+/// The results of a device.
 #[derive(Clone, Debug)]
 pub struct Examination {
     /// The device.
@@ -58,7 +58,7 @@ pub struct Examination {
     pub used: Option<Tier>,
 }
 
-/// The devices that are called `wanted`, a number or a part of a name, or all of them.
+/// The devices that `wanted`, a number or a part of a name, selects, or all of them.
 ///
 /// # Errors
 /// [`Error::NoDevice`] when there is none.
@@ -79,14 +79,14 @@ fn found() -> Result<Vec<DeviceInfo>, Error> {
     Ok(vulkan::devices().map_err(EngineError::from)?)
 }
 
-/// Holds devices against the processor.
+/// Compares devices with the processor.
 pub struct Doctor {
     table: Conformance,
     memory: Memory,
 }
 
 impl Doctor {
-    /// Computes what is right.
+    /// Computes the reference results.
     ///
     /// # Errors
     /// When the processor runs out of memory.
@@ -94,7 +94,7 @@ impl Doctor {
         Ok(Doctor { table: Conformance::new()?, memory: Memory::of_user() })
     }
 
-    /// Examines every tier of `device`, and remembers for later runs which of them are right.
+    /// Examines every tier of `device`, and stores for later runs which of them are correct.
     ///
     /// # Errors
     /// When the verdicts cannot be written.
@@ -104,7 +104,7 @@ impl Doctor {
         let verdicts: Vec<Verdict> =
             tiers.iter().map(|tier| Verdict { tier: tier.tier, right: tier.is_right() }).collect();
         self.memory.set_verdicts(&device.key, &verdicts).map_err(Error::Verdicts)?;
-        // What will be used, now that this is known.
+        // The tier that will be used with these verdicts.
         let now = found()?.into_iter().find(|now| now.key == device.key);
         Ok(Examination { device: device.clone(), tiers, used: now.and_then(|now| now.tier) })
     }
@@ -131,7 +131,7 @@ fn examine(table: &Conformance, device: &DeviceInfo, tier: Tier) -> ExaminedTier
                 row.error = row.error.max(outcome.error);
             }
             Ok(outcome) => row.wrong.push(format!("{}: off by {:.1e}", case.name, outcome.error)),
-            // A device that is gone does not come back.
+            // A lost device does not recover.
             Err(error) => {
                 row.wrong.push(format!("{}: {error}", case.name));
                 examined.failed = Some(error.to_string());
@@ -143,7 +143,7 @@ fn examine(table: &Conformance, device: &DeviceInfo, tier: Tier) -> ExaminedTier
 }
 
 impl Examination {
-    /// All of it, as JSON.
+    /// All results as JSON.
     pub fn json(&self) -> Value {
         let Examination { device, tiers, used } = self;
         let row = |row: &Row| json!({ "kernels": row.kind.name(), "right": row.right, "error": row.error, "wrong": row.wrong });

@@ -1,4 +1,4 @@
-//! What can fail, and the stable code of each kind of failure.
+//! Errors of the library, and the stable code of each kind.
 
 use std::{
     io,
@@ -21,7 +21,7 @@ use sdq_schedulers::SchedulerError;
 
 use crate::recipe::RecipeError;
 
-/// Any failure of the library. Messages are one line and name what to change.
+/// Any failure of the library. Messages are one line and say what to change.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -46,7 +46,7 @@ pub enum Error {
     /// Latents cannot be written.
     #[error(transparent)]
     Latents(#[from] SafetensorsError),
-    /// A rule that gives weights a type cannot be followed.
+    /// A rule that sets the type of weights is not valid.
     #[error(transparent)]
     Rule(#[from] RuleError),
     /// A LoRA cannot be applied to the model.
@@ -55,15 +55,15 @@ pub enum Error {
     /// A file holds no textual inversion.
     #[error(transparent)]
     Embedding(#[from] EmbeddingError),
-    /// An option has a value that cannot be used.
+    /// An option has a value that is not valid.
     #[error("{option}: {problem}")]
     Option {
         /// Name of the field in the option struct, such as `max_size`.
         option: &'static str,
-        /// What is wrong with the value, and what would work.
+        /// The problem with the value, and the valid values.
         problem: String,
     },
-    /// A `<lora:name:strength>` tag in a prompt cannot be followed.
+    /// A `<lora:name:strength>` tag in a prompt is not valid.
     #[error("{0}")]
     LoraTag(String),
     /// A file of prompts cannot be used.
@@ -71,7 +71,7 @@ pub enum Error {
     Prompts {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// A file or folder cannot be read.
@@ -79,7 +79,7 @@ pub enum Error {
     Read {
         /// The file or folder.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
     },
     /// A file cannot be written.
@@ -87,63 +87,63 @@ pub enum Error {
     Write {
         /// The file.
         path: PathBuf,
-        /// The system's answer.
+        /// The system's error.
         error: io::Error,
     },
-    /// A folder for temporary files cannot be made.
+    /// A folder for temporary files cannot be created.
     #[error("cannot make a temporary folder: {0}")]
     TemporaryFolder(io::Error),
-    /// The system refused a thread.
+    /// The system refused to start a thread.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
-    /// A session's thread has ended, after a fault of its own.
+    /// A session's thread has ended because of a panic.
     #[error("the session has ended after an internal error; open the model again")]
     SessionEnded,
-    /// A file is none of those that sdq reads.
+    /// A file is of a kind that sdq does not read.
     #[error("{}: expected an .sdq file, a checkpoint or a picture drawn by sdq; it is {found}", path.display())]
     UnknownFile {
         /// The file.
         path: PathBuf,
-        /// What it is.
+        /// The kind of the file.
         found: String,
     },
     /// There is no GPU, or none of this name.
     #[error("{}", no_device(wanted.as_deref()))]
     NoDevice {
-        /// Its name or number, where one was asked for.
+        /// Its name or number, if one was given.
         wanted: Option<String>,
     },
-    /// What is known of a device cannot be remembered.
+    /// The verdicts on a device cannot be stored.
     #[error("cannot remember which kernels are right: {0}")]
     Verdicts(io::Error),
-    /// A picture holds no recipe that can be read.
+    /// A picture contains no readable recipe.
     #[error(transparent)]
     Recipe(#[from] RecipeError),
-    /// An error that does not name the file it is about.
+    /// An error with the file that it concerns.
     #[error("{}: {error}", path.display())]
     InFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error without the file.
         error: Box<Error>,
     },
 }
 
-/// The kinds of failure that callers tell apart.
+/// The kinds of failure that callers can distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
     /// The caller cancelled the job.
     Cancelled,
-    /// The request cannot be met, whatever the machine.
+    /// The request is not valid on any machine.
     RequestInvalid,
-    /// An option of a job has a value that cannot be used.
+    /// An option of a job has a value that is not valid.
     OptionInvalid,
     /// There is no model at the given path.
     ModelNotFound,
-    /// The model is damaged, incomplete or of a kind that sdq does not run.
+    /// The model is damaged, incomplete or not supported.
     ModelInvalid,
-    /// Two models that should be versions of one are not.
+    /// Two models are not versions of one model.
     ModelMismatch,
     /// A LoRA, a textual inversion or their file does not fit the model.
     AddOnInvalid,
@@ -153,7 +153,7 @@ pub enum ErrorKind {
     PictureInvalid,
     /// A saved run is damaged or belongs to another model.
     SavedRunInvalid,
-    /// The run takes more memory than allowed, however it is cut.
+    /// The run needs more memory than allowed, however it is cut.
     MemoryDoesNotFit,
     /// The system refused memory during a run.
     MemoryExhausted,
@@ -216,7 +216,7 @@ impl ErrorKind {
         own.or_else(|| error.downcast_ref::<EngineError>().map(ErrorKind::of_engine))
     }
 
-    /// The kind of a failure of the engine by itself.
+    /// The kind of a failure of the engine.
     pub fn of_engine(error: &EngineError) -> ErrorKind {
         match error {
             EngineError::File(error) => sdq_kind(error),
@@ -246,7 +246,7 @@ impl ErrorKind {
 }
 
 impl Error {
-    /// What kind of failure it is.
+    /// The kind of this failure.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Error::Engine(error) => ErrorKind::of_engine(error),
@@ -279,7 +279,7 @@ impl Error {
         self.kind().code()
     }
 
-    /// This error with the file that it is about, for one that does not name it.
+    /// This error with the file that it concerns, for errors that do not name it.
     #[must_use]
     pub fn in_file(self, path: &Path) -> Error {
         Error::InFile { path: path.to_path_buf(), error: Box::new(self) }

@@ -1,4 +1,4 @@
-//! The library under every front end of sdq: no flags, no terminal, no globals.
+//! The library on which all front ends of sdq are based: without flags, terminal or globals.
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -10,8 +10,8 @@
 //! # Ok::<(), sdq::Error>(())
 //! ```
 //!
-//! Work that takes long is given a [`Watch`]: it tells an observer of owned [`Event`]s and stops when a [`Cancel`] token says so.
-//! Failures are [`Error`]s with stable codes.
+//! Long operations take a [`Watch`]: they send owned [`Event`]s to its observer and stop when its [`Cancel`]
+//! token is used. Failures are [`Error`]s with stable codes.
 #![forbid(unsafe_code)]
 
 pub mod add_ons;

@@ -1,4 +1,4 @@
-//! What the parts of a run take on this machine, beside what the machine could do.
+//! Measures the parts of a run on this machine, and compares them with the machine's limits.
 
 use std::{num::NonZeroUsize, time::Instant};
 
@@ -12,57 +12,57 @@ pub use sdq_engine::pipeline::Part;
 
 use crate::{Error, Pipeline, Request};
 
-/// What to measure.
+/// Options of a measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct MeasureOptions {
-    /// One part; `None` for all of them, and for what a whole picture takes.
+    /// One part; `None` for all of them, and for an estimate for a whole picture.
     pub part: Option<Part>,
-    /// How often each part runs, after one run that is not counted.
+    /// The number of times that each part runs, after one run that is not counted.
     pub rounds: NonZeroUsize,
-    /// Whether each kind of op is measured by itself too.
+    /// Whether each kind of op is measured separately too.
     pub profile: bool,
 }
 
-/// What the parts of a run take.
+/// The measured times of the parts of a run.
 #[derive(Debug)]
 pub struct Measurement {
     /// Name of the model.
     pub model: String,
     /// Device, instruction set and threads.
     pub backend: String,
-    /// Of the picture, in pixels.
+    /// Width of the picture in pixels.
     pub width: usize,
-    /// Of the picture, in pixels.
+    /// Height of the picture in pixels.
     pub height: usize,
-    /// What the device can do at most.
+    /// The limits of the device.
     pub limits: Limits,
-    /// In the order in which they run.
+    /// The parts, in the order in which they run.
     pub parts: Vec<MeasuredPart>,
-    /// Steps of a whole picture and about how many seconds it takes, where all parts were measured.
+    /// Steps of a whole picture and its approximate time in seconds, if all parts were measured.
     pub picture: Option<(usize, f64)>,
 }
 
-/// One part, measured.
+/// The measurement of one part.
 #[derive(Debug)]
 pub struct MeasuredPart {
     /// The part.
     pub part: Part,
-    /// Seconds of each round, least first; at least one.
+    /// Seconds of each round, the shortest first; at least one.
     pub seconds: Vec<f64>,
     /// Multiply-adds of integers.
     pub integer: u64,
     /// Multiply-adds of floats.
     pub float: u64,
-    /// Seconds that were predicted.
+    /// Predicted seconds.
     pub predicted: f64,
     /// Seconds at the device's limits.
     pub limit: f64,
-    /// What each kind of op took, the longest first; empty where that was not asked for.
+    /// The time of each kind of op, the longest first; empty unless requested.
     pub profile: Vec<OpTime>,
 }
 
 impl MeasuredPart {
-    /// What people call it.
+    /// Its name for display.
     pub fn name(&self) -> &'static str {
         match self.part {
             Part::TextEncoder => "text encoder",
@@ -76,7 +76,7 @@ impl MeasuredPart {
         self.seconds[self.seconds.len() / 2]
     }
 
-    /// Multiply-adds in a second.
+    /// Multiply-adds per second.
     pub fn rate(&self) -> f64 {
         (self.integer + self.float) as f64 / self.median()
     }
@@ -85,7 +85,7 @@ impl MeasuredPart {
 /// Measures the parts of a run of `request`.
 ///
 /// # Errors
-/// When the request cannot be met, or the device fails.
+/// When the request is not valid, or the device fails.
 pub fn measure(
     pipeline: &Pipeline,
     request: &Request,
@@ -99,7 +99,7 @@ pub fn measure(
     let parts = parts
         .map(|part| measure_part(pipeline.part(part, request)?, part, &limits, options))
         .collect::<Result<Vec<_>, Error>>()?;
-    // A picture takes the states of its prompts, every step, and its decoding.
+    // A picture consists of encoding its prompts, all steps, and its decoding.
     let picture = match &parts[..] {
         [text, step, decoder] => {
             let steps = run.evaluations as f64 * step.median();
@@ -117,7 +117,7 @@ fn measure_part(
     limits: &Limits,
     options: &MeasureOptions,
 ) -> Result<MeasuredPart, Error> {
-    // Reads the weights and touches the memory.
+    // Reads the weights and writes the memory for the first time.
     run.run()?;
     let mut seconds = (0..options.rounds.get())
         .map(|_| {
@@ -140,15 +140,16 @@ fn measure_part(
 }
 
 impl Measurement {
-    /// The part of its time that an op would take at the device's limits, by its multiply-adds and by the bytes it moves.
+    /// The shares of an op's time that it would need at the device's limits: for its multiply-adds, and for
+    /// the bytes that it moves.
     pub fn shares(&self, op: &OpTime) -> [f64; 2] {
         let seconds = op.time.as_secs_f64().max(f64::MIN_POSITIVE);
-        // Copying reads and writes what it counts once.
+        // The limit of copying counts each byte once, although it is read and written.
         let moved = op.bytes as f64 / 2.0 / self.limits.copy;
         [self.limits.seconds(op.integer, op.float) / seconds, moved / seconds]
     }
 
-    /// All of it, as JSON.
+    /// All results as JSON.
     pub fn json(&self) -> Value {
         let op = |op: &OpTime| {
             let [arithmetic, memory] = self.shares(op);
@@ -238,7 +239,7 @@ mod tests {
         };
         // 1 + 1 seconds of arithmetic and 200 bytes at 50 a second, of 8 seconds.
         assert_eq!(measurement.shares(&op), [0.25, 0.5]);
-        // What took no time at all has a share that is a number still.
+        // The shares of an op that took no time must still be numbers.
         let instant = OpTime { time: Duration::ZERO, integer: 0, float: 0, bytes: 0, ..op };
         assert_eq!(measurement.shares(&instant), [0.0, 0.0]);
         let json = measurement.json();

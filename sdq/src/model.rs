@@ -1,4 +1,4 @@
-//! Opening models: `.sdq` files, and the small model that is built in.
+//! Opens models: `.sdq` files, and the small built-in model.
 
 use std::{num::NonZeroUsize, path::Path};
 
@@ -6,14 +6,14 @@ use sdq_engine::{Pipeline, PipelineOptions};
 
 use crate::Error;
 
-/// Weights are read in place, so the built-in file has to lie as it would when mapped.
+/// Weights are read in place, so the built-in file must be aligned like a mapped one.
 #[repr(C, align(64))]
 struct Aligned<Bytes: ?Sized>(Bytes);
 
-/// The small model of our own, see `demo/`.
+/// The small model of this project, see `demo/`.
 static BUILT_IN: &Aligned<[u8]> = &Aligned(*include_bytes!("../../demo/model.sdq"));
 
-/// Options for the processor, which prepares files.
+/// Options for the processor, on which files are prepared.
 pub(crate) fn on_cpu(threads: Option<NonZeroUsize>) -> PipelineOptions {
     PipelineOptions { threads, ..PipelineOptions::default() }
 }
@@ -21,7 +21,7 @@ pub(crate) fn on_cpu(threads: Option<NonZeroUsize>) -> PipelineOptions {
 /// The model at `path`, or the built-in one.
 ///
 /// # Errors
-/// When the file is damaged, not a model, or one that sdq cannot run.
+/// When the file is damaged, not a model, or not supported.
 pub fn open(path: Option<&Path>, options: &PipelineOptions) -> Result<Pipeline, Error> {
     Ok(match path {
         Some(path) => Pipeline::open(path, options)?,

@@ -1,4 +1,4 @@
-//! What a caller is told while work is done, and how it stops the work.
+//! Reports to a caller during an operation, and its cancellation.
 
 use std::{
     fmt,
@@ -14,45 +14,45 @@ use sdq_engine::Picture;
 
 use crate::text::printable;
 
-/// Most characters of a text from a file that a note shows.
+/// Maximum number of characters of a text from a file that a note shows.
 const SHOWN_CHARS: usize = 200;
 
-/// Something that happened. Events are owned, so that they can cross threads.
+/// A report of an operation. Events are owned, so that they can be sent to other threads.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Event {
     /// `done` of `total` units of `task` are done.
     Progress {
-        /// What is being done.
+        /// The current task.
         task: Task,
         /// Units done.
         done: u64,
-        /// Units in all.
+        /// Number of all units.
         total: u64,
     },
-    /// The present task has ended, whatever came of it.
+    /// The current task has ended, successfully or not.
     TaskEnded,
-    /// The prompt of a run has been read.
+    /// The prompt of a run has been encoded.
     Encoded,
     /// A step of a run is done.
     Step {
-        /// Number of the picture in its request, from 0.
+        /// Index of the picture in its request.
         image: usize,
-        /// Number of the step, from 0.
+        /// Index of the step.
         step: usize,
         /// Steps of each picture.
         steps: usize,
-        /// The picture as it stands, one pixel for each of the latents, where previews were asked for.
+        /// The estimate of the picture, one pixel for each latent pixel, if previews are requested.
         preview: Option<Picture>,
     },
-    /// A picture of a run is there.
+    /// A picture of a run is finished.
     Drawn {
-        /// Number of the picture in its request, from 0.
+        /// Index of the picture in its request.
         image: usize,
         /// The picture.
         picture: Picture,
     },
-    /// Something that a person may want to know.
+    /// A remark for the user.
     Note(Note),
 }
 
@@ -65,13 +65,13 @@ pub enum Task {
         /// The component.
         component: String,
     },
-    /// Measuring how much each weight matters; units are weights.
+    /// Measuring the effect of each weight; units are weights.
     Measuring,
-    /// Drawing to learn what the weights are multiplied with; units are steps.
+    /// Drawing to collect statistics of the weights' inputs; units are steps.
     Calibrating,
     /// Drawing with two models; units are steps.
     Comparing,
-    /// Reading the prompt of a run; units are the run's steps.
+    /// Encoding the prompt of a run; units are the run's steps.
     ReadingPrompt,
     /// Drawing the pictures of a run; units are steps.
     Drawing,
@@ -101,7 +101,7 @@ impl fmt::Display for Task {
     }
 }
 
-/// Something that a person may want to know. Displayed as a sentence.
+/// A remark for the user. Its `Display` is a sentence.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Note {
@@ -111,27 +111,27 @@ pub enum Note {
         path: PathBuf,
         /// Layers that it changes.
         applied: usize,
-        /// Layers that it has changes for.
+        /// Layers that its file contains changes for.
         modules: usize,
-        /// How strongly it counts.
+        /// Its strength.
         strength: f32,
     },
-    /// A LoRA has changes for layers that the model does not have.
+    /// A LoRA contains changes for layers that the model does not have.
     LoraUnmatched {
         /// Its file.
         path: PathBuf,
         /// The first few of them.
         layers: Vec<String>,
-        /// Further ones.
+        /// Number of further ones.
         more: usize,
     },
-    /// A LoRA's file holds tensors that are not part of a LoRA.
+    /// A LoRA's file contains tensors that are not part of a LoRA.
     LoraLeftOut {
         /// Its file.
         path: PathBuf,
         /// The first few of them.
         tensors: Vec<String>,
-        /// Further ones.
+        /// Number of further ones.
         more: usize,
     },
     /// A word was added to the vocabulary.
@@ -140,15 +140,15 @@ pub enum Note {
         path: PathBuf,
         /// The word.
         word: String,
-        /// Vectors that it stands for.
+        /// Number of its vectors.
         vectors: usize,
     },
-    /// Another VAE takes the place of the model's.
+    /// Another VAE replaces the model's.
     VaeReplaced {
         /// Its file.
         path: PathBuf,
     },
-    /// What a published model turned out to be.
+    /// A published model was recognised.
     Recognised {
         /// Its file.
         path: PathBuf,
@@ -157,42 +157,42 @@ pub enum Note {
         /// Class of its pipeline.
         class_name: String,
     },
-    /// What a model predicts, and how that is known.
+    /// The prediction of a model, and how it is known.
     Predicts(String),
     /// Tensors that are not converted.
     LeftOut {
-        /// Tensors.
+        /// Number of tensors.
         count: usize,
-        /// Why.
+        /// The reason.
         why: &'static str,
-        /// The first few of them, where their names say something.
+        /// The first few of them, if their names are informative.
         names: Vec<String>,
-        /// Further ones.
+        /// Number of further ones.
         more: usize,
     },
-    /// A recipe was written by another program, whose noise is not sdq's.
+    /// A recipe was written by another program, which draws other noise.
     ForeignRecipe {
         /// The program.
         program: &'static str,
     },
-    /// A part of a recipe that sdq has nothing for: its name and its value.
+    /// A part of a recipe that sdq does not support: its name and its value.
     RecipeUnused(String),
-    /// A sentence on a difference between the model and the one that a recipe was drawn with.
+    /// A sentence on a difference between the model and that of a recipe.
     RecipeDiffers(String),
-    /// A file that a recipe adds to the model is not there.
+    /// A file that a recipe adds to the model was not found.
     RecipeFileMissing {
         /// Its name.
         name: String,
     },
-    /// The unfinished run cannot be saved; it goes on.
+    /// The unfinished run cannot be saved; it continues.
     NotSaved(String),
-    /// A preview cannot be decoded; the run goes on.
+    /// A preview cannot be decoded; the run continues.
     NoPreview(String),
-    /// How near pictures come after some of the moves towards the smallest file.
+    /// Similarity of the pictures after some of the steps towards the smallest file.
     Fitting {
-        /// Moves taken.
+        /// Number of steps taken.
         moves: usize,
-        /// Moves there are.
+        /// Number of all steps.
         of: usize,
         /// Median peak signal-to-noise ratio in decibels.
         psnr: f64,
@@ -253,14 +253,14 @@ impl fmt::Display for Note {
     }
 }
 
-/// Stops work from another thread. Clones are one token.
+/// Cancels operations from another thread. Clones are one token.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
     cancelled: AtomicBool,
-    /// Held while a file is written.
+    /// Locked while a file is written.
     writing: Mutex<()>,
 }
 
@@ -270,29 +270,30 @@ impl Cancel {
         Cancel::default()
     }
 
-    /// Asks for the work to stop at the next step. Returns whether that had been asked before.
+    /// Requests cancellation at the next step. Returns whether it was requested before.
     pub fn cancel(&self) -> bool {
         self.0.cancelled.swap(true, Ordering::SeqCst)
     }
 
-    /// Whether the work is to stop.
+    /// Whether cancellation was requested.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
     }
 
-    /// Whether to go on.
+    /// Whether to continue.
     pub fn check(&self) -> ControlFlow<()> {
         if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Runs `write` while nothing else runs here: what ends the process at once calls this too, and so never cuts a file short.
+    /// Runs `write` exclusively: code that ends the process at once calls this too, and so never truncates a
+    /// file.
     pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         write()
     }
 }
 
-/// The caller's side of some work: who is told, and what stops it.
+/// The caller's side of an operation: its observer, and its cancellation.
 pub struct Watch<'a> {
     observer: &'a mut dyn FnMut(Event),
     cancel: Cancel,
@@ -305,27 +306,27 @@ impl fmt::Debug for Watch<'_> {
 }
 
 impl<'a> Watch<'a> {
-    /// Tells `observer`, and stops when `cancel` says so.
+    /// Reports to `observer`, and stops when `cancel` is used.
     pub fn new(observer: &'a mut dyn FnMut(Event), cancel: &Cancel) -> Watch<'a> {
         Watch { observer, cancel: cancel.clone() }
     }
 
-    /// Tells the observer.
+    /// Sends an event to the observer.
     pub fn tell(&mut self, event: Event) {
         (self.observer)(event);
     }
 
-    /// Tells the observer a note.
+    /// Sends a note to the observer.
     pub fn note(&mut self, note: Note) {
         self.tell(Event::Note(note));
     }
 
-    /// Tells the observer how far a task is.
+    /// Reports the progress of a task to the observer.
     pub fn progress(&mut self, task: Task, done: u64, total: u64) {
         self.tell(Event::Progress { task, done, total });
     }
 
-    /// What stops the work.
+    /// The token that cancels the operation.
     pub fn cancel(&self) -> &Cancel {
         &self.cancel
     }
@@ -394,7 +395,7 @@ mod tests {
         }
     }
 
-    /// Recipes come from strangers' pictures.
+    /// Recipes may come from pictures of strangers.
     #[test]
     fn texts_of_recipes_are_shown_without_controls_and_not_at_length() {
         let text = || format!("\u{1b}[2J{}", "x".repeat(2 * SHOWN_CHARS));

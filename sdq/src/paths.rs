@@ -1,4 +1,5 @@
-//! Paths in JSON. One that is not UTF-8, which Unix allows, is written as the list of its bytes; text would change it.
+//! Paths in JSON. A path that is not UTF-8, which Unix allows, is written as the list of its bytes, because
+//! text would change it.
 
 use std::path::{Path, PathBuf};
 
@@ -46,7 +47,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     Spelling::deserialize(deserializer).and_then(read)
 }
 
-/// A path that may be open.
+/// An optional path.
 pub(crate) mod option {
     use super::*;
 

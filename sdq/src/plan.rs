@@ -6,17 +6,17 @@ pub use sdq_engine::pipeline::{Decoding, MemoryPlan, Phase, TimePlan};
 
 use crate::{Error, Pipeline, Request};
 
-/// What a run takes.
+/// The predicted demands of a run.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Its memory, and how that cuts it.
+    /// Its memory, and how it is cut to fit.
     pub memory: MemoryPlan,
     /// Its time.
     pub time: TimePlan,
 }
 
 impl Plan {
-    /// What a run of `request` takes.
+    /// The predicted demands of a run of `request`.
     ///
     /// # Errors
     /// As [`Pipeline::generate`] before it draws.
@@ -26,7 +26,7 @@ impl Plan {
         Ok(Plan { memory, time })
     }
 
-    /// All of it, as JSON: bytes and seconds.
+    /// All predictions as JSON, in bytes and seconds.
     pub fn json(&self) -> Value {
         let Plan { memory: plan, time } = self;
         let phase = |phase: &Phase| json!({ "name": phase.name, "bytes": phase.bytes });

@@ -1,4 +1,4 @@
-//! Prompts to measure with: from a file, from flags, or a few everyday ones.
+//! Prompts for measurements: from a file, from flags, or a few everyday ones.
 
 use std::{fs::File, io::Read as _, path::Path};
 
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::Error;
 
-/// What is drawn where nobody says what: people, animals, things, places, in the manners that people ask for.
+/// Default prompts: people, animals, things, places, in common styles.
 pub const EVERYDAY: [&str; 8] = [
     "a photo of an old fisherman with a white beard, close up",
     "a cat sleeping on a red sofa",
@@ -18,10 +18,10 @@ pub const EVERYDAY: [&str; 8] = [
     "a vintage car in front of a yellow house",
 ];
 
-/// Longest file of prompts, in bytes.
+/// Maximum length of a file of prompts, in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
 
-/// A prompt and the seed to draw it from.
+/// A prompt and its seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Prompt {
     /// The prompt.
@@ -30,7 +30,7 @@ pub struct Prompt {
     pub seed: u64,
 }
 
-/// `count` prompts of [`EVERYDAY`], again from the start with the next seed where they run out.
+/// `count` prompts of [`EVERYDAY`]; if there are not enough, they are repeated with the next seed.
 pub fn everyday(count: usize, seed: u64) -> Vec<Prompt> {
     let round = |index: usize| seed.wrapping_add((index / EVERYDAY.len()) as u64);
     (0..count)
@@ -38,10 +38,11 @@ pub fn everyday(count: usize, seed: u64) -> Vec<Prompt> {
         .collect()
 }
 
-/// The prompts of a file: a JSON list of objects with `prompt` and, where it is not `seed`, `seed`; or one a line.
+/// The prompts of a file: a JSON list of objects with `prompt` and optionally `seed`, whose default is
+/// `seed`; or one per line.
 ///
 /// # Errors
-/// [`Error::Prompts`] when the file cannot be read, is longer than 16 MiB, or holds no prompt.
+/// [`Error::Prompts`] when the file cannot be read, is longer than 16 MiB, or contains no prompt.
 pub fn read(path: &Path, seed: u64) -> Result<Vec<Prompt>, Error> {
     let failed = |problem: String| Error::Prompts { path: path.to_owned(), problem };
     let mut text = String::new();
@@ -138,14 +139,14 @@ mod tests {
     fn everyday_prompts_of_any_number_and_seed() {
         assert_eq!(everyday(0, 5), []);
         assert_eq!(everyday(1, 5), [prompt(EVERYDAY[0], 5)]);
-        // Seeds wrap around as the engine's do.
+        // Seeds wrap around as in the engine.
         let seeds: Vec<u64> = everyday(17, u64::MAX).iter().map(|prompt| prompt.seed).collect();
         assert_eq!([seeds[7], seeds[8], seeds[15], seeds[16]], [u64::MAX, 0, 0, 1]);
     }
 
     proptest! {
-        /// As many as asked for, in order, each once, and no stretch of the list left out: places differ by the same number
-        /// or one more.
+        /// As many as requested, in order, each once, and evenly spaced: the distances between indices differ
+        /// by at most one.
         #[test]
         fn what_is_spread_is_even(count in 1..200_usize, limit in 1..250_usize) {
             let chosen = spread((0..count).collect(), limit);

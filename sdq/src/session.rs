@@ -1,8 +1,8 @@
-//! An open model that draws one picture after the other without compiling its graphs anew.
+//! Sessions: an open model that draws pictures one after the other without compiling its graphs again.
 //!
-//! Compiled graphs borrow the model's mapped weights, so both live on the stack of a thread of the session's own. Requests go
-//! to it and owned events come back, from any number of threads; runs of one session follow each other, those of several
-//! sessions run beside each other and share a [`MemoryBudget`].
+//! Compiled graphs borrow the model's mapped weights, so both are on the stack of the session's own thread.
+//! Requests can be sent to it from any number of threads, which receive owned events. Runs of one session are
+//! sequential; those of several sessions are concurrent and share a [`MemoryBudget`].
 
 use std::{
     ops::ControlFlow,
@@ -15,7 +15,7 @@ use sdq_engine::{Event as EngineEvent, Generated, Pipeline, PipelineOptions, Req
 
 use crate::{Cancel, Error, Event, MemoryBudget, Watch, add_ons::AddOns, budget::Reservation, model};
 
-/// An open model. Dropping it waits for its present run, which [`Cancel`] can stop.
+/// An open model. Dropping it waits for its current run, which [`Cancel`] can stop.
 #[derive(Debug)]
 pub struct Session {
     pipeline: Pipeline,
@@ -23,14 +23,14 @@ pub struct Session {
     thread: Option<JoinHandle<()>>,
 }
 
-/// How a session's runs are watched.
+/// Options for the events of a session's runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DrawOptions {
-    /// After how many steps an event has a preview; 0 for never.
+    /// Number of steps between events with a preview; 0 for never.
     pub preview_every: usize,
 }
 
-/// A request on its way to the session's thread.
+/// A request to the session's thread.
 struct Job {
     request: Box<Request>,
     options: DrawOptions,
@@ -44,10 +44,10 @@ enum Answer {
 }
 
 impl Session {
-    /// Opens the model at `path`, or the built-in one, changed by `add_ons`. Its runs take their memory from `budget`.
+    /// Opens the model at `path`, or the built-in one, with `add_ons`. Its runs use memory of `budget`.
     ///
     /// # Errors
-    /// When the model or an add-on cannot be read or not be run, or the system refuses a thread.
+    /// When the model or an add-on cannot be read or is not supported, or the system refuses a thread.
     pub fn open(
         path: Option<&Path>,
         options: &PipelineOptions,
@@ -63,15 +63,16 @@ impl Session {
         Ok(Session { pipeline, jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// The model, to plan with and to ask about.
+    /// The model, for plans and queries.
     pub fn pipeline(&self) -> &Pipeline {
         &self.pipeline
     }
 
-    /// Draws what `request` asks for, after the runs that were asked for before, and tells `watch` of every step.
+    /// Draws the pictures of `request`, after all earlier requests, and reports every step to `watch`.
     ///
     /// # Errors
-    /// As [`Pipeline::generate`]; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) when the watch was cancelled.
+    /// As [`Pipeline::generate`]; [`ErrorKind::Cancelled`](crate::ErrorKind::Cancelled) when the watch was
+    /// cancelled.
     pub fn draw(
         &self,
         request: &Request,
@@ -82,7 +83,7 @@ impl Session {
         let request = Box::new(request.clone());
         let job = Job { request, options, cancel: watch.cancel().clone(), answers };
         if let Some(jobs) = &self.jobs {
-            // A thread that is gone answers nothing, which is seen below.
+            // If the thread has ended, there is no answer, which is handled below.
             let _ = jobs.send(job);
         }
         for answer in received {
@@ -97,7 +98,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Without a sender the thread's loop ends.
+        // The thread's loop ends when the sender is dropped.
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -105,12 +106,12 @@ impl Drop for Session {
     }
 }
 
-/// Runs all jobs, with the graphs of the last one at hand.
+/// Runs all jobs, keeping the graphs of the last one.
 fn serve(pipeline: &Pipeline, budget: &MemoryBudget, jobs: &Receiver<Job>) {
     let mut compiled = Compiled::kept();
     let mut kept: Option<Reservation> = None;
     for job in jobs {
-        // The next run plans for the graphs that are kept.
+        // The memory of kept graphs is available to the next run's plan.
         drop(kept.take());
         let plan = |limit: Option<u64>| {
             let run = pipeline.prepare(&job.request, limit)?;
@@ -124,12 +125,12 @@ fn serve(pipeline: &Pipeline, budget: &MemoryBudget, jobs: &Receiver<Job>) {
             }
             Ok(generated?)
         });
-        // A caller that has gone does not want to know.
+        // A caller that has gone does not need the result.
         let _ = job.answers.send(Answer::Done(Box::new(generated)));
     }
 }
 
-/// Hands an event on; stops where nobody listens, or the caller wants to.
+/// Sends an event to the caller; stops if the caller has gone or cancels.
 fn answer(job: &Job, event: EngineEvent<'_>) -> ControlFlow<()> {
     let event = match event {
         EngineEvent::Encoded => Event::Encoded,

@@ -1,24 +1,24 @@
-//! `<lora:name:0.8>` and its kin in a prompt, as AUTOMATIC1111's web UI writes them.
+//! `<lora:name:0.8>` and similar tags in a prompt, in the format of AUTOMATIC1111's web UI.
 
-/// Something that a prompt asks for in a tag.
+/// A tag in a prompt.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Tag {
     /// A LoRA.
     Lora {
         /// Name of its file without the extension.
         name: String,
-        /// How strongly it counts; 1 where the tag does not say.
+        /// Its strength; 1 by default.
         strength: f32,
-        /// The whole tag where it says more than that, such as a second strength for the U-Net alone.
+        /// The whole tag if it has more parameters, such as a second strength for the U-Net alone.
         says_more: Option<String>,
     },
     /// A LoRA whose strength is not a finite number: the whole tag.
     WrongStrength(String),
-    /// A tag for something that sdq does not have: the whole tag.
+    /// A tag for something that sdq does not support: the whole tag.
     Other(String),
 }
 
-/// Takes the tags out of `prompt`, each with a space before it. Time is linear in the prompt's length.
+/// Removes the tags from `prompt`, each with a space before it. Time is linear in the prompt's length.
 pub(crate) fn take(prompt: &mut String) -> Vec<Tag> {
     let mut tags = Vec::new();
     let mut left = String::with_capacity(prompt.len());
@@ -26,7 +26,7 @@ pub(crate) fn take(prompt: &mut String) -> Vec<Tag> {
     while let Some(start) = rest.find('<') {
         let (before, from_start) = rest.split_at(start);
         left.push_str(before);
-        // A tag ends before another begins.
+        // A tag ends before the next one begins.
         let end = from_start[1..].find(['<', '>']).map(|place| place + 1);
         let Some(end) = end else {
             rest = from_start;
@@ -51,7 +51,7 @@ pub(crate) fn take(prompt: &mut String) -> Vec<Tag> {
     tags
 }
 
-/// The tag `text`, given without its brackets; `None` where it is none.
+/// Parses the tag `text`, given without its brackets; `None` if it is not a tag.
 fn parse(text: &str) -> Option<Tag> {
     let mut parts = text.split(':');
     let (kind, name) = (parts.next()?, parts.next()?);
@@ -127,7 +127,7 @@ mod tests {
         }
     }
 
-    /// One space before a tag goes with it; others are the prompt's.
+    /// One space before a tag is removed with it; others belong to the prompt.
     #[test]
     fn a_tag_takes_one_space_along() {
         for (prompt, left) in [

@@ -1,17 +1,17 @@
-//! Text from files and networks, made safe to print.
+//! Makes text from files and networks safe to print.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-/// Whether a terminal could take `character` for a command or show the text around it in another order: the C0 and C1
-/// controls, DEL, and the marks of bidirectional text.
+/// Whether `character` could be a command for a terminal or change the order in which the text around it is
+/// shown: the C0 and C1 controls, DEL, and the marks of bidirectional text.
 fn is_unsafe(character: char) -> bool {
     character.is_control()
         || matches!(character, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// `text` for a terminal: control characters are escaped as in Rust's literals, and what follows the first `max_chars`
-/// characters is replaced by `…`.
+/// `text` for a terminal: control characters are escaped as in Rust's literals, and everything after the
+/// first `max_chars` characters is replaced by `…`.
 ///
 /// ```
 /// assert_eq!(sdq::text::printable("a\u{1b}[2Jb", 80), "a\\u{1b}[2Jb");
@@ -35,10 +35,10 @@ pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
     Cow::Owned(printed)
 }
 
-/// The same JSON without characters that drive a terminal. `serde_json` escapes C0 controls in strings; this escapes the
-/// others too. Outside of strings JSON has none of them, so the value stays what it was.
+/// The same JSON without characters that control a terminal. `serde_json` escapes C0 controls in strings;
+/// this escapes the others too. Outside of strings JSON has none of them, so the value stays the same.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
-    // Line breaks are the only controls that stand between values.
+    // Line breaks are the only controls between values.
     let is_unsafe = |character: char| character != '\n' && is_unsafe(character);
     if !json.contains(is_unsafe) {
         return Cow::Borrowed(json);
@@ -81,7 +81,8 @@ mod tests {
         assert_eq!(printable_json("{\"a\": 1}"), "{\"a\": 1}");
     }
 
-    /// Every mark of Unicode's bidirectional algorithm (UAX #9, table 4), which could make a line read as another.
+    /// Every mark of Unicode's bidirectional algorithm (UAX #9, table 4), which could make a line read as
+    /// another.
     #[test]
     fn no_mark_turns_the_text_around() {
         let marks =
@@ -92,7 +93,7 @@ mod tests {
             assert_eq!(printable(&text, 80), format!("a{escaped}b"));
             assert_eq!(printable_json(&text), format!("a\\u{:04x}b", u32::from(mark)));
         }
-        // Their neighbours are letters and spaces like any other.
+        // The neighbouring characters are ordinary letters and spaces.
         for harmless in ["\u{61b}", "\u{61e}", "\u{200d}", "\u{2010}", "\u{202f}", "\u{2065}", "\u{206a}"] {
             assert_eq!(printable(harmless, 80), harmless);
         }
@@ -111,7 +112,7 @@ mod tests {
         ] {
             assert_eq!(printable(text, max_chars), printed, "{text:?} at {max_chars}");
         }
-        // What needs no change is not copied.
+        // A text that needs no change is not copied.
         assert!(matches!(printable("a fox", 5), Cow::Borrowed("a fox")));
         assert!(matches!(printable_json("[1,\n 2]"), Cow::Borrowed(_)));
     }

@@ -11,13 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Note, Watch};
 
-/// A textual inversion's file, and the word that stands for it: `FILE:word`, or `FILE` for a word of the file's name.
+/// The file of a textual inversion, and its word: `FILE:word`, or `FILE` for a word named after the file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmbeddingFile {
     /// The file.
     #[serde(with = "crate::paths")]
     pub path: PathBuf,
-    /// The word, where it is not the one in the file or the file's name.
+    /// The word, if it differs from the one in the file or the file's name.
     pub word: Option<String>,
 }
 
@@ -37,7 +37,7 @@ impl FromStr for EmbeddingFile {
 }
 
 impl EmbeddingFile {
-    /// The vectors, and the word that stands for them.
+    /// The vectors and their word.
     fn read(&self) -> Result<(String, TextualInversion), Error> {
         let inversion = TextualInversion::read(&Checkpoint::open(&self.path)?);
         let inversion = inversion.map_err(|error| Error::from(error).in_file(&self.path))?;
@@ -75,7 +75,7 @@ pub(super) fn add_word(
     Ok(pipeline)
 }
 
-/// Fails at a word that is one of the `unused`: it would change nothing.
+/// Fails if a word is one of the `unused`, which would have no effect.
 pub(super) fn check_used(embeddings: &[EmbeddingFile], unused: &[String]) -> Result<(), Error> {
     for embedding in embeddings {
         let (word, _) = embedding.read()?;

@@ -1,4 +1,4 @@
-//! LoRAs: files → branches beside the model's products.
+//! LoRAs: files → low-rank branches beside the model's products.
 
 use std::{
     path::{Path, PathBuf},
@@ -15,18 +15,18 @@ use serde::{Deserialize, Serialize};
 use super::embedding;
 use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths};
 
-/// Most names of layers that are listed.
+/// Maximum number of layers that are listed.
 const LISTED: usize = 3;
-/// Endings of a LoRA's file, the preferred first.
+/// Extensions of LoRA files, in order of preference.
 const ENDINGS: [&str; 5] = ["safetensors", "pt", "ckpt", "bin", "gguf"];
 
-/// A LoRA's file and how strongly it counts: `FILE:0.8`, or `FILE` for 1.
+/// The file of a LoRA and its strength: `FILE:0.8`, or `FILE` for 1.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LoraFile {
     /// The file.
     #[serde(with = "paths")]
     pub path: PathBuf,
-    /// How strongly it counts; 1 as it was trained.
+    /// The factor of the LoRA; 1 is the strength of its training.
     pub strength: f32,
 }
 
@@ -49,7 +49,7 @@ impl FromStr for LoraFile {
     }
 }
 
-/// The file of the LoRA that a prompt calls `name`, in the folder `directory`.
+/// The file in the folder `directory` of the LoRA that a prompt calls `name`.
 ///
 /// # Errors
 /// [`Error::LoraTag`] when there is no folder, or no such file in it.
@@ -63,8 +63,8 @@ pub(super) fn find(name: &str, directory: Option<&Path>) -> Result<PathBuf, Erro
     with_an_ending(name, directory).ok_or_else(|| missing(&hint))
 }
 
-/// The file called `name`, with or without its extension, in the first of `folders` that has it. A name that leads to
-/// another folder has none.
+/// The file called `name`, with or without its extension, in the first of `folders` that contains it. `None`
+/// for names that lead to another folder.
 pub fn find_file(name: &str, folders: &[&Path]) -> Option<PathBuf> {
     if !is_file_name(name) {
         return None;
@@ -75,7 +75,7 @@ pub fn find_file(name: &str, folders: &[&Path]) -> Option<PathBuf> {
     folders.iter().find_map(in_folder)
 }
 
-/// Whether `name` stays in its folder, on every system, and names a file that is not hidden.
+/// Whether `name` stays in its folder on every system, and is not the name of a hidden file.
 fn is_file_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\\', ':']) && !name.starts_with('.')
 }
@@ -84,10 +84,10 @@ fn with_an_ending(name: &str, folder: &Path) -> Option<PathBuf> {
     ENDINGS.iter().map(|ending| folder.join(format!("{name}.{ending}"))).find(|path| path.is_file())
 }
 
-/// `pipeline` with `loras` beside its products, told what they are applied to.
+/// `pipeline` with `loras` beside its products; reports how many layers each changes.
 ///
 /// # Errors
-/// When a file cannot be read, is no LoRA, or is for another model.
+/// When a file cannot be read, is not a LoRA, or is for another model.
 pub(super) fn apply(
     pipeline: Pipeline,
     loras: &[LoraFile],
@@ -110,7 +110,7 @@ pub(super) fn apply(
         LoraWriteError::Lora { lora, error } => Error::from(error).in_file(&loras[lora].path),
         LoraWriteError::File(error) => error.into(),
     })?;
-    // The mapping outlives the file's name.
+    // The mapping stays valid after the file is removed.
     let mut pipeline = pipeline.with_branches(SdqFile::open(&path)?)?;
     for ((lora, _), file) in matched.iter().zip(loras) {
         for (word, inversion) in lora.words() {

@@ -30,16 +30,16 @@ pub struct AddOns {
     pub loras: Vec<LoraFile>,
     /// Words beside the vocabulary.
     pub embeddings: Vec<EmbeddingFile>,
-    /// One file, or TAESD's two.
+    /// One file, or the two of TAESD.
     #[serde(with = "paths::list")]
     pub vae: Vec<PathBuf>,
 }
 
 impl AddOns {
-    /// Takes `<lora:NAME:STRENGTH>` out of `prompt` and adds these LoRAs, from the folder `lora_dir`.
+    /// Removes `<lora:NAME:STRENGTH>` tags from `prompt` and adds their LoRAs, from the folder `lora_dir`.
     ///
     /// # Errors
-    /// [`Error::LoraTag`] when one of them is not there, or has no strength.
+    /// [`Error::LoraTag`] when a LoRA is not found, or its strength is not a number.
     pub fn take_tags(&mut self, prompt: &mut String, lora_dir: Option<&Path>) -> Result<(), Error> {
         for tag in tags::take(prompt) {
             match tag {
@@ -55,7 +55,8 @@ impl AddOns {
         Ok(())
     }
 
-    /// Fails at a word that none of `prompts` has: it would change nothing. `pipeline` has all words.
+    /// Fails if a word occurs in none of `prompts`, because it would have no effect. `pipeline` must have all
+    /// words.
     ///
     /// # Errors
     /// [`Error::Option`], or when an embedding or a prompt cannot be read.
@@ -68,10 +69,10 @@ impl AddOns {
         embedding::check_used(&self.embeddings, &pipeline.unused_words(prompts, syntax)?)
     }
 
-    /// The same from any folder.
+    /// The same files with absolute paths.
     ///
     /// # Errors
-    /// [`Error::Read`] when the current folder is gone.
+    /// [`Error::Read`] when the current folder does not exist any more.
     pub fn absolute(&self) -> Result<AddOns, Error> {
         let absolute = |path: &mut PathBuf| {
             let failed = |error| Error::Read { path: path.clone(), error };
@@ -85,11 +86,11 @@ impl AddOns {
         Ok(add_ons)
     }
 
-    /// `pipeline` changed by all of them; `watch` is told what each is applied to. A VAE is converted on so many `threads`, by
-    /// default one per core.
+    /// `pipeline` with all of these changes; `watch` receives notes about them. A VAE is converted on
+    /// `threads` threads, by default one per core.
     ///
     /// # Errors
-    /// When a file cannot be read, is no add-on of its kind, or is for another model.
+    /// When a file cannot be read, is not an add-on of its kind, or is for another model.
     pub fn apply(
         &self,
         pipeline: Pipeline,

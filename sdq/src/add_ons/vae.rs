@@ -1,4 +1,4 @@
-//! Another autoencoder in place of the model's.
+//! Another autoencoder instead of the model's.
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
@@ -11,10 +11,11 @@ use crate::{
     convert::{checkpoint, reference::temporary_folder},
 };
 
-/// `pipeline` to decode previews with: the same with the autoencoder in `files`; `None` where there are none.
+/// The pipeline that decodes previews: `pipeline` with the autoencoder in `files`; `None` if there are no
+/// files.
 ///
 /// # Errors
-/// When they hold no autoencoder, or one that does not fit the model.
+/// When they contain no autoencoder, or one that does not fit the model.
 pub fn previewer(
     pipeline: &Pipeline,
     files: &[PathBuf],
@@ -24,7 +25,7 @@ pub fn previewer(
     (!files.is_empty()).then(|| with_vae(pipeline, files, threads, watch)).transpose()
 }
 
-/// `pipeline` with the autoencoder in `files`, if there are any, which is said.
+/// `pipeline` with the autoencoder in `files`, if there are any; reports the replacement.
 pub(super) fn apply(
     pipeline: Pipeline,
     files: &[PathBuf],
@@ -37,8 +38,8 @@ pub(super) fn apply(
     Ok(adapted)
 }
 
-/// The same with the autoencoder in `files`, of which there is one at least. That of a `.sdq` file is used as it is; another
-/// is converted for the run, to f16.
+/// `pipeline` with the autoencoder in `files`, of which there is at least one. That of a `.sdq` file is used
+/// as it is; others are converted for the run, to f16.
 fn with_vae(
     pipeline: &Pipeline,
     files: &[PathBuf],
@@ -57,6 +58,6 @@ fn with_vae(
     let folder = temporary_folder()?;
     let path = folder.path().join("vae.sdq");
     checkpoint::write(&model, &plan, threads, &path, watch)?;
-    // The mapping outlives the file's name.
+    // The mapping stays valid after the file is removed.
     pipeline.with_vae(SdqFile::open(&path)?).map_err(in_file)
 }

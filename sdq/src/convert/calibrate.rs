@@ -1,4 +1,4 @@
-//! `sdq convert --calibrate`: what the model's products read, measured while it draws.
+//! `sdq convert --calibrate`: statistics of the inputs of the model's products while it draws.
 
 use std::{num::NonZeroUsize, path::Path};
 
@@ -11,16 +11,16 @@ use crate::{
     prompts::{self, Prompt},
 };
 
-/// Denoising steps of a calibration run. Few are enough: they still go from noise to picture.
+/// Denoising steps of a calibration run. A few are sufficient: they cover all noise levels.
 const STEPS: usize = 8;
-/// Least importance of a channel, as a part of the mean of all: a few prompts do not show everything that it may hold.
+/// Minimum importance of a channel, relative to the mean of all: a few prompts do not show its whole range.
 const FLOOR: f32 = 1e-3;
-/// Of the first run.
+/// Seed of the first run.
 const SEED: u64 = 42;
 
-/// Draws `count` pictures of the model's own size with `model`, its weights in f16, and
-/// returns the mean squares of what its products read, and how many pictures that were. Prompts come from the file
-/// `prompts`, spread evenly over it and no more than it has, else from the everyday ones.
+/// Draws `count` pictures of the model's default size with `model`, whose weights are f16. Returns the mean
+/// squares of the inputs of its products, and the number of pictures. The prompts come from the file
+/// `prompts`, evenly spread over it and at most as many as it contains, otherwise from the everyday ones.
 pub(super) fn moments(
     model: &PublishedModel,
     count: NonZeroUsize,
@@ -47,8 +47,8 @@ pub(super) fn moments(
     Ok((moments?, requests.len()))
 }
 
-/// Tells the converter how much an error matters in each input channel of every weight that it quantizes; `count`
-/// pictures were drawn to find out.
+/// Sets the weight of errors in each input channel of every weight that is quantized; `count` is the number
+/// of pictures that were drawn.
 pub(super) fn weigh(plan: &mut Plan, moments: &ActivationMoments, count: usize) {
     for part in &mut plan.parts {
         for weight in part.weights.iter_mut().filter(|weight| weight.weight_type.is_quantized()) {
@@ -60,7 +60,7 @@ pub(super) fn weigh(plan: &mut Plan, moments: &ActivationMoments, count: usize) 
     }
 }
 
-/// The importance of channels with these mean squares; `None` where all are zero.
+/// The importance of channels with these mean squares; `None` if all are zero.
 fn importance(means: &[f32]) -> Option<Vec<f32>> {
     let floor = FLOOR * means.iter().sum::<f32>() / means.len() as f32;
     (floor > 0.0).then(|| means.iter().map(|mean| mean.max(floor)).collect())

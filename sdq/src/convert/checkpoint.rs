@@ -1,4 +1,4 @@
-//! A published model on its way into a file: for the user to keep, or for a command to measure with.
+//! Conversion of a published model to a file, for the user or for the measurements of a command.
 
 use std::{num::NonZeroUsize, path::Path};
 
@@ -7,10 +7,10 @@ use sdq_quantize::{ComponentSource, ModelSource, Plan, Report};
 
 use crate::{Error, Task, Watch, observer::Event};
 
-/// What the model's configs and texts say.
+/// The structure of the model, from its configs and texts.
 ///
 /// # Errors
-/// When a part is missing, asks for something that sdq does not run, or does not fit the others.
+/// When a part is missing, requires something that is not supported, or does not fit the others.
 pub fn describe(model: &PublishedModel) -> Result<Model, Error> {
     let config = |name: &str| model.component(name).map(|component| component.config());
     let text =
@@ -18,12 +18,12 @@ pub fn describe(model: &PublishedModel) -> Result<Model, Error> {
     Model::new(config, text).map_err(|error| Error::from(error).in_file(model.path()))
 }
 
-/// `model` as a conversion reads it.
+/// `model` as the input of a conversion.
 ///
 /// # Errors
 /// When two tensors of a component have the same canonical name.
 pub(crate) fn source(model: &PublishedModel) -> Result<ModelSource<'_>, Error> {
-    /// Written into every file.
+    /// Stored in every file.
     const CONVERTER: &str = concat!("sdq ", env!("CARGO_PKG_VERSION"));
     let mut components = Vec::with_capacity(model.components().len());
     for component in model.components() {
@@ -44,7 +44,7 @@ pub(crate) fn source(model: &PublishedModel) -> Result<ModelSource<'_>, Error> {
     })
 }
 
-/// Converts as planned, telling how far it is.
+/// Converts according to the plan, and reports the progress.
 pub(crate) fn write(
     model: &PublishedModel,
     plan: &Plan,

@@ -1,22 +1,23 @@
-//! Which type each weight gets where the file's size or the pictures' error is given instead of the types.
+//! Chooses the type of each weight for a target size of the file or a target error of the pictures.
 //!
-//! Effects are taken to add up: errors of single weights are small and independent of each other.
+//! The effects are assumed to be additive: errors of single weights are small and independent of each other.
 
 use sdq_formats::WeightType;
 
-/// One way to store a weight.
+/// A way to store a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Choice {
     pub(super) weight_type: WeightType,
-    /// Which of the files that were measured stores it so.
+    /// The index of the measured file that stores it in this way.
     pub(super) version: usize,
     /// Size in the file.
     pub(super) bytes: usize,
-    /// What storing this weight alone so adds to the error, in a unit that all weights share; not negative.
+    /// The error that this weight adds if it alone is stored in this way, in a unit that all weights share;
+    /// not negative.
     pub(super) error: f64,
 }
 
-/// A weight and the ways to store it.
+/// A weight and the possible ways to store it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Layer {
     /// `component.weight`.
@@ -25,12 +26,12 @@ pub(super) struct Layer {
     pub(super) choices: Vec<Choice>,
 }
 
-/// A step on the way from the best file to the smallest.
+/// A step from the best file towards the smallest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Move {
     /// Index of the layer.
     pub(super) layer: usize,
-    /// What it is stored as from here on.
+    /// How it is stored after this step.
     pub(super) to: Choice,
     /// Bytes saved; not zero.
     pub(super) saved: usize,
@@ -38,13 +39,13 @@ pub(super) struct Move {
     pub(super) added: f64,
 }
 
-/// Where each layer starts: its largest choice that is worth its bytes.
+/// The start of each layer: its largest choice that is on the convex hull.
 pub(super) fn best(layers: &[Layer]) -> Vec<Choice> {
     layers.iter().map(|layer| hull(&layer.choices)[0]).collect()
 }
 
-/// The moves from [`best`] to the smallest file, those that save most for the error they add first. Any first part
-/// of the list is the best file of its size, as far as errors add up.
+/// The steps from [`best`] to the smallest file, ordered by the error that they add per saved byte. Any
+/// prefix of the list gives the best file of its size, as far as errors are additive.
 pub(super) fn moves(layers: &[Layer]) -> Vec<Move> {
     let mut moves: Vec<Move> = Vec::new();
     for (layer, Layer { choices, .. }) in layers.iter().enumerate() {
@@ -53,23 +54,23 @@ pub(super) fn moves(layers: &[Layer]) -> Vec<Move> {
             moves.push(Move { layer, to: pair[1], saved, added });
         }
     }
-    // Stable, and prices rise along each layer's hull, so a layer's moves stay in order.
+    // The sort is stable, and prices increase along each layer's hull, so a layer's steps stay in order.
     moves.sort_by(|a, b| a.price().total_cmp(&b.price()));
     moves
 }
 
 impl Move {
-    /// Error added for a byte saved.
+    /// Added error per saved byte.
     fn price(&self) -> f64 {
         self.added / self.saved as f64
     }
 }
 
-/// The choices on the lower convex hull of error over bytes, largest first: what lies above it is beaten by a mixture
-/// of two others elsewhere.
+/// The choices on the lower convex hull of error over bytes, largest first: choices above it are worse than a
+/// mixture of two others in different layers.
 fn hull(choices: &[Choice]) -> Vec<Choice> {
     let mut sorted = choices.to_vec();
-    // Of equal sizes only the best one; larger ones only while they are better.
+    // Of equal sizes only the best one; of larger ones only those with a smaller error.
     sorted.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.error.total_cmp(&b.error)));
     let mut hull: Vec<Choice> = Vec::new();
     for choice in sorted {
@@ -89,8 +90,8 @@ fn hull(choices: &[Choice]) -> Vec<Choice> {
     hull
 }
 
-/// How many of `moves` a file of `bytes`, all at [`best`], needs to have at most `limit`; `None` where all of them are
-/// not enough.
+/// The number of `moves` after which a file that has `bytes` at [`best`] has at most `limit`; `None` if all
+/// of them are insufficient.
 pub(super) fn moves_to_fit(moves: &[Move], bytes: usize, limit: usize) -> Option<usize> {
     let mut left = bytes;
     let mut count = 0;
@@ -101,7 +102,7 @@ pub(super) fn moves_to_fit(moves: &[Move], bytes: usize, limit: usize) -> Option
     Some(count)
 }
 
-/// The choices after the first `count` of `moves`, in the layers' order.
+/// The choices after the first `count` of `moves`, in the order of layers.
 pub(super) fn after(layers: &[Layer], moves: &[Move], count: usize) -> Vec<Choice> {
     let mut choices = best(layers);
     for step in &moves[..count] {

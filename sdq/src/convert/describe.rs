@@ -1,4 +1,4 @@
-//! What a published model turns out to be, in words.
+//! Describes a published model in words.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -11,10 +11,10 @@ use sdq_quantize::Plan;
 
 use crate::{Note, Watch};
 
-/// Most names of a kind that are listed.
+/// Maximum number of names of a kind that are listed.
 const LISTED: usize = 5;
 
-/// Tells what was read off a file that does not say it by itself.
+/// Reports properties that were derived from a file that does not contain them.
 pub(super) fn note_choices(model: &PublishedModel, watch: &mut Watch<'_>) {
     if let (Some(family), Some(training)) = (model.family(), model.training()) {
         watch.note(Note::Recognised {
@@ -47,7 +47,7 @@ pub fn skipped(model: &PublishedModel) -> BTreeMap<Skipped, Vec<&str>> {
     skipped
 }
 
-/// What a model predicts, and how that is known.
+/// Describes the prediction of a model, and how it is known.
 pub fn prediction(training: &Training) -> String {
     let what = match training.prediction {
         Prediction::Epsilon => "noise (epsilon)",
@@ -65,7 +65,7 @@ pub fn prediction(training: &Training) -> String {
     format!("{what}, {how}{schedule}")
 }
 
-/// Every component of `plan` with its weights by type, and what the file would take.
+/// Every component of `plan` with its weights by type, and the size of the file.
 pub fn plan(plan: &Plan) -> String {
     let mut text = String::new();
     let mut total = 0;
@@ -131,7 +131,7 @@ mod tests {
             ("vae", vec![matrix(64)], Precision::F32),
         ];
         let text = plan(&sdq_quantize::plan(components, &[]).unwrap());
-        // f16 takes two bytes, f32, which vectors always have, takes four. Rows are a multiple of what is stored together.
+        // f16 takes two bytes, f32, the type of all vectors, takes four. Rows are padded to whole panels.
         let expected = "unet: 1.6 M parameters\n  f16: 2 tensors, 1.54 M parameters, 3.07 MB\n  \
             f32: 1 tensors, 0.05 M parameters, 0.20 MB\nvae: 0.1 M parameters\n  \
             f32: 1 tensors, 0.06 M parameters, 0.26 MB\nin all: 3.5 MB of weights\n";

@@ -1,4 +1,4 @@
-//! Types that meet a size or a likeness: from what each weight's type does to this model.
+//! Chooses types for a target size or similarity, by the measured effect of each weight's type on this model.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,28 +24,29 @@ use crate::{
     prompts::{self, Prompt},
 };
 
-/// The files whose weights are chosen from, the reference first.
+/// The precisions among which types are chosen, the reference first.
 const PRECISIONS: [Precision; 3] = [Precision::F16, Precision::Q8, Precision::Q4];
-/// Evaluations of the U-Net that a weight is judged by.
+/// Evaluations of the U-Net with which a weight is measured.
 const POINTS: usize = 3;
-/// Pictures that a whole choice is judged by.
+/// Pictures with which a complete choice is measured.
 const PICTURES: usize = 5;
-/// Of the first picture.
+/// Seed of the first picture.
 const SEED: u64 = 42;
-/// What a quantized weight takes in a file beside its elements: alignment, its longer line in the table of contents.
+/// Size of a quantized weight in a file beside its elements: alignment, and its longer entry in the table of
+/// contents.
 const OVERHEAD: usize = 512;
 
-/// What the file is to be.
+/// The target of a conversion.
 #[derive(Clone, Copy, Debug)]
 pub enum Goal {
     /// At most so many bytes.
     Size(usize),
-    /// Half of the pictures at least so near to those of f16, in decibels.
+    /// At least half of the pictures have this similarity to those of f16, in decibels.
     Psnr(f64),
 }
 
 impl Goal {
-    /// A file of at most so many millions of bytes.
+    /// A file of at most this many millions of bytes.
     ///
     /// # Errors
     /// [`Error::Option`] when it is not a number above 0.
@@ -53,7 +54,7 @@ impl Goal {
         Ok(Goal::Size((positive("max-size", megabytes)? * 1e6) as usize))
     }
 
-    /// Half of the pictures at least so near, in decibels.
+    /// At least half of the pictures have this similarity, in decibels.
     ///
     /// # Errors
     /// [`Error::Option`] when it is not a number above 0.
@@ -69,8 +70,8 @@ fn positive(option: &'static str, value: f64) -> Result<f64, Error> {
     }
 }
 
-/// Changes the types in `plan`, which is all f16, to those that meet `goal` best. `prompts` names a file of prompts,
-/// else everyday ones are drawn.
+/// Changes the types in `plan`, which are all f16, to those that meet `goal` best. `prompts` is a file of
+/// prompts; by default everyday ones are drawn.
 pub(super) fn fit(
     plan: &mut Plan,
     source: &PublishedModel,
@@ -116,7 +117,7 @@ pub(super) fn fit(
     Ok(())
 }
 
-/// How many moves bring a file that has `f16_bytes` in f16 below `limit`.
+/// The number of steps that bring a file that has `f16_bytes` in f16 below `limit`.
 fn fewest_moves(layers: &[Layer], moves: &[Move], f16_bytes: usize, limit: usize) -> Result<usize, Error> {
     let first = |layer: &Layer| layer.choices[0].bytes;
     let best: usize = choose::best(layers).iter().map(|choice| choice.bytes).sum();
@@ -130,15 +131,15 @@ fn fewest_moves(layers: &[Layer], moves: &[Move], f16_bytes: usize, limit: usize
     })
 }
 
-/// The same model in each of [`PRECISIONS`], and what to draw with it.
+/// The same model in each of [`PRECISIONS`], and the requests for measurements.
 struct Versions {
     files: Vec<Reference>,
     requests: Vec<Request>,
 }
 
 impl Versions {
-    /// All weights that have several types, with what each type does. Errors of single weights become mean squared
-    /// errors of pictures, in units of 255, by what the whole component does to both.
+    /// All weights that have several types, with the effect of each type. Errors of single weights are scaled
+    /// to mean squared errors of pictures, in units of 255, by the ratio of both for the whole component.
     fn measure(&self, source: &PublishedModel, watch: &mut Watch<'_>) -> Result<Vec<Layer>, Error> {
         let weights = checkpoint::describe(source)?.rated_weights();
         let total = weights.iter().map(|(_, specs)| specs.len()).sum::<usize>();
@@ -160,7 +161,8 @@ impl Versions {
                     let bytes = stored_bytes(spec, weight_type);
                     layer.choices.push(Choice { weight_type, version, bytes, error });
                 }
-                // What draws nothing, as the VAE's encoder, cannot be measured; q8 keeps it fit for other uses.
+                // Weights that have no effect on the picture, such as those of the VAE's encoder, cannot be
+                // measured; q8 keeps them usable for other purposes.
                 if layer.choices.iter().all(|choice| choice.error == 0.0) {
                     layer.choices.retain(|choice| choice.weight_type != WeightType::Q4);
                 }
@@ -181,8 +183,8 @@ impl Versions {
         Ok(all)
     }
 
-    /// Scales the errors of a component's `layers` so that those of the smallest choices add up to the mean squared
-    /// error of pictures that they make together.
+    /// Scales the errors of a component's `layers` so that those of the smallest choices add up to the mean
+    /// squared error of pictures that they cause together.
     fn scale(&self, layers: &mut [Layer], watch: &Watch<'_>) -> Result<(), Error> {
         let smallest = |layer: &Layer| layer.choices[layer.choices.len() - 1];
         let sum: f64 = layers.iter().map(|layer| smallest(layer).error).sum();
@@ -198,8 +200,8 @@ impl Versions {
         Ok(())
     }
 
-    /// The most moves after which the median picture is still `target` decibels near, as far as that falls with every
-    /// move.
+    /// The maximum number of steps after which the median similarity is still `target` decibels, assuming
+    /// that it decreases with every step.
     fn most_moves(
         &self,
         layers: &[Layer],
@@ -222,7 +224,7 @@ impl Versions {
         Ok(near)
     }
 
-    /// The reference with each of `weights` from the version beside its name.
+    /// The reference with each of `weights` from the version given before its name.
     fn overlaid(&self, weights: impl IntoIterator<Item = (usize, String)>) -> Result<Pipeline, Error> {
         let mut by_version = vec![HashSet::new(); self.files.len()];
         for (version, name) in weights {
@@ -235,7 +237,7 @@ impl Versions {
         Ok(overlaid)
     }
 
-    /// How near the pictures of `changed` come to the reference's, in decibels.
+    /// Similarity of the pictures of `changed` to the reference's, in decibels.
     fn psnr(&self, changed: &Pipeline, watch: &Watch<'_>) -> Result<Vec<f64>, Error> {
         let psnr = |request: &Request| {
             let found = compare(&self.files[0].pipeline, changed, request, &mut |_| watch.cancel().check())?;
@@ -245,7 +247,7 @@ impl Versions {
     }
 }
 
-/// What a weight takes in a file.
+/// Size of a weight in a file.
 fn stored_bytes(spec: &WeightSpec, weight_type: WeightType) -> usize {
     let parts = layout::stored_parts(spec, weight_type).unwrap_or_default();
     let overhead = if weight_type.is_quantized() { OVERHEAD } else { 0 };
@@ -276,7 +278,7 @@ mod tests {
         }
     }
 
-    /// Layers of a file of `REST` bytes beside them.
+    /// Layers of a file with `REST` bytes beside them.
     fn layers() -> Vec<Layer> {
         let choice = |version, weight_type, bytes, error| Choice { weight_type, version, bytes, error };
         let layer = |name: &str, errors: [f64; 3]| Layer {
@@ -287,7 +289,7 @@ mod tests {
                 choice(2, WeightType::Q4, 500_000, errors[2]),
             ],
         };
-        // The first is as good in q8 as in f16, so that nothing starts from f16 there.
+        // The first is as good in q8 as in f16, so no file uses f16 for it.
         vec![layer("a", [1.0, 1.0, 2.0]), layer("b", [0.0, 1.0, 3.0])]
     }
 
@@ -298,7 +300,7 @@ mod tests {
         let (layers, f16_bytes) = (layers(), REST + 2 * 1_600_000);
         let moves = choose::moves(&layers);
         assert_eq!(moves.len(), 3);
-        // q8 and f16, then b in q8, a in q4, b in q4, by the error that a byte costs.
+        // Start with q8 and f16, then b in q8, a in q4, b in q4, by error per byte.
         for (limit, count) in [
             (REST + 2_500_000, 0),
             (REST + 2_499_999, 1),

@@ -22,24 +22,24 @@ pub use sdq_quantize::{Precision, Report, Rule};
 
 use crate::{Error, Watch};
 
-/// What becomes of a model.
+/// Options of a conversion.
 #[derive(Clone, Debug)]
 pub struct ConvertOptions {
     /// Type of the weights.
     pub precision: Precision,
-    /// Type of the denoiser's, where it is another.
+    /// Type of the denoiser's weights, if different.
     pub unet: Option<Precision>,
-    /// Type of the autoencoder's, where it is another.
+    /// Type of the autoencoder's weights, if different.
     pub vae: Option<Precision>,
-    /// Type of the text encoders', where it is another.
+    /// Type of the text encoders' weights, if different.
     pub text: Option<Precision>,
     /// Exceptions by name; the first that matches counts.
     pub rules: Vec<Rule>,
-    /// Types are chosen by measurement to meet this. The types above must then be left alone.
+    /// Target for which types are chosen by measurement. The types above must not be set then.
     pub goal: Option<Goal>,
-    /// Pictures to draw first, so that weights that meet large values are rounded with more care.
+    /// Number of pictures to draw first, so that weights with large inputs are rounded more carefully.
     pub calibrate: Option<NonZeroUsize>,
-    /// A file of prompts to measure or calibrate with. By default everyday prompts.
+    /// A file of prompts for measurements or calibration. By default everyday prompts.
     pub calibration_prompts: Option<PathBuf>,
     /// Worker threads, by default one per core. The file does not depend on it.
     pub threads: Option<NonZeroUsize>,
@@ -62,19 +62,20 @@ impl Default for ConvertOptions {
     }
 }
 
-/// Opens the published model in `files`, tells what it turned out to be, and refuses what sdq cannot run.
+/// Opens the published model in `files`, reports its properties, and refuses models that are not supported.
 ///
 /// # Errors
-/// When it cannot be read or not be run.
+/// When it cannot be read or is not supported.
 pub fn open(files: &ModelFiles, watch: &mut Watch<'_>) -> Result<PublishedModel, Error> {
     let model = PublishedModel::open(files)?;
-    // Before anything that takes long.
+    // Checked before any long operation.
     checkpoint::describe(&model)?;
     describe::note_choices(&model, watch);
     Ok(model)
 }
 
-/// The type of every weight that the model's configs call for. Nothing is written; tensors and shapes are checked.
+/// The plan with the type of every weight that the model's configs require. Nothing is written; tensors and
+/// shapes are checked.
 ///
 /// # Errors
 /// When tensors are missing, surplus or of other shapes, or a rule matches nothing.
@@ -84,10 +85,11 @@ pub fn dry_run(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan,
     Ok(plan)
 }
 
-/// Converts `model` to `output`, which appears only when it is whole.
+/// Converts `model` to `output`, which appears only when it is complete.
 ///
 /// # Errors
-/// As [`dry_run`], when no types meet the goal, when `output` cannot be written, or when the watch was cancelled.
+/// As [`dry_run`], when no types meet the goal, when `output` cannot be written, or when the watch was
+/// cancelled.
 pub fn convert(
     mut model: PublishedModel,
     output: &Path,

@@ -1,4 +1,4 @@
-//! Whether a model predicts noise or velocity, found out by evaluating it.
+//! Determines by an evaluation whether a model predicts noise or velocity.
 
 use std::num::NonZeroUsize;
 
@@ -11,7 +11,8 @@ use sdq_quantize::Precision;
 use super::{describe, reference};
 use crate::{Error, Note, Watch, model};
 
-/// Where the files leave it open, evaluates the U-Net once, converted to q8 for the occasion, and tells what came out.
+/// If the files do not define the prediction, converts the U-Net to q8, evaluates it once, and reports the
+/// result.
 pub(super) fn settle(
     published: &mut PublishedModel,
     threads: Option<NonZeroUsize>,
@@ -22,8 +23,8 @@ pub(super) fn settle(
     }
     let reference = reference::convert(published, Precision::Q8, &model::on_cpu(threads), watch)?;
     let likeness = reference.pipeline.noise_likeness()?;
-    // At the last step of the schedule the input is noise alone. Who predicts noise gives it back; who predicts velocity
-    // predicts minus the picture there, which noise is not like.
+    // At the last step of the schedule the input is pure noise. A model that predicts noise returns it; one
+    // that predicts velocity returns minus its estimate of the picture, which is not similar to the noise.
     let prediction = if likeness > 0.5 { Prediction::Epsilon } else { Prediction::V };
     published.set_prediction(prediction, Certainty::Measured);
     if let Some(training) = published.training() {

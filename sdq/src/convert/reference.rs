@@ -1,4 +1,4 @@
-//! A model to measure or to learn from: a `.sdq` file as it is, or a published model, converted for the occasion.
+//! A model for measurements: a `.sdq` file, or a published model that is converted temporarily.
 
 use std::path::Path;
 
@@ -13,10 +13,10 @@ use tempfile::TempDir;
 use super::checkpoint;
 use crate::{Error, Watch, model};
 
-/// An open model, with the file that was made for it.
+/// An open model, with its temporary file, if any.
 #[derive(Debug)]
 pub struct Reference {
-    // Before the folder: what is mapped can be removed only afterwards on some systems.
+    // Before the folder: some systems can remove a mapped file only after it is unmapped.
     /// The model.
     pub pipeline: Pipeline,
     /// Length of the file.
@@ -24,11 +24,11 @@ pub struct Reference {
     _folder: Option<TempDir>,
 }
 
-/// Opens the `.sdq` file at `path`, or converts the published model at `path` by `precision`, into the system's folder for temporary
-/// files.
+/// Opens the `.sdq` file at `path`, or converts the published model at `path` with `precision` to the
+/// system's folder for temporary files.
 ///
 /// # Errors
-/// When it cannot be read, or not be run.
+/// When it cannot be read, or is not supported.
 pub fn open(
     path: &Path,
     precision: Precision,
@@ -45,7 +45,7 @@ pub fn open(
     convert(&PublishedModel::open(&files)?, precision, options, watch)
 }
 
-/// Converts `model` by `precision`, in the system's folder for temporary files.
+/// Converts `model` with `precision`, to the system's folder for temporary files.
 pub(crate) fn convert(
     model: &PublishedModel,
     precision: Precision,
@@ -59,8 +59,8 @@ pub(crate) fn convert(
     let plan = sdq_quantize::plan(components, &[])?;
     let bytes = checkpoint::write(model, &plan, options.threads, &file, watch)?.bytes;
     let pipeline = model::open(Some(&file), options)?;
-    // The mapping keeps it alive, and a program that is killed leaves no gigabytes behind. Where an open file cannot
-    // be removed, the folder tries again when it is dropped.
+    // The mapping stays valid, and a program that is killed leaves no gigabytes behind. If an open file
+    // cannot be removed, the folder tries again when it is dropped.
     let _ = std::fs::remove_file(&file);
     Ok(Reference { pipeline, bytes, _folder: Some(folder) })
 }

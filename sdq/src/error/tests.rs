@@ -35,7 +35,7 @@ fn io_error(kind: io::ErrorKind) -> io::Error {
     io::Error::from(kind)
 }
 
-/// Every failure of the engine, by the code that callers tell it by.
+/// Every failure of the engine, and the code by which callers distinguish it.
 #[test]
 fn failures_of_the_engine_have_the_code_of_their_kind() {
     let text = || "x".to_owned();
@@ -68,7 +68,7 @@ fn failures_of_the_engine_have_the_code_of_their_kind() {
         (EngineError::UnknownConfigKey { component: "vae", key: text(), found: text() }, "model.invalid"),
     ] {
         assert_eq!(ErrorKind::of_engine(&error).code(), code, "{error}");
-        // Callers that have lost the type find the same.
+        // The kind is the same for callers that have only the trait object.
         assert_eq!(ErrorKind::of(&error).map(ErrorKind::code), Some(code), "{error}");
         assert_eq!(Error::from(error).code(), code);
     }

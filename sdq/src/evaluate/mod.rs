@@ -1,4 +1,4 @@
-//! One version of a model measured against another, over several prompts.
+//! Compares one version of a model with another, over several prompts.
 
 mod report;
 mod sheet;
@@ -18,7 +18,7 @@ use sheet::Sheet;
 /// How versions are compared.
 #[derive(Clone, Debug, Default)]
 pub struct EvaluateOptions {
-    /// What is drawn, but for prompts and seeds.
+    /// The request, without prompts and seeds.
     pub request: Request,
     /// The prompts, at least one.
     pub prompts: Vec<Prompt>,
@@ -26,7 +26,7 @@ pub struct EvaluateOptions {
     pub sheet: bool,
 }
 
-/// What was found.
+/// The result of a comparison.
 #[derive(Debug)]
 pub struct Evaluation {
     /// The figures.
@@ -35,8 +35,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Writes the pictures as one, a row for each prompt: the reference's, the other's, and their difference eight times
-    /// amplified.
+    /// Writes the pictures as one, a row for each prompt: the reference's, the other's, and their difference
+    /// amplified eight times.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -45,10 +45,11 @@ impl Evaluation {
     }
 }
 
-/// Draws every prompt with both models and measures each stage of `other` on what the reference hands to its own.
+/// Draws every prompt with both models and measures each stage of `other` on the inputs of the reference's
+/// stage.
 ///
 /// # Errors
-/// When the models are no versions of one, the request cannot be met, or the watch was cancelled.
+/// When the models are not versions of one model, the request is not valid, or the watch was cancelled.
 pub fn evaluate(
     reference: &Pipeline,
     other: &Pipeline,

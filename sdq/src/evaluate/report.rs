@@ -1,4 +1,4 @@
-//! What a comparison over several prompts says, as a table and as JSON.
+//! The report on a comparison over several prompts, as a table and as JSON.
 
 use std::fmt::Write as _;
 
@@ -10,7 +10,7 @@ use crate::prompts::Prompt;
 /// One measure over all prompts. Infinite values are ratios of equal pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// A value that occurred: of an even number the worse of the middle two.
+    /// The median; for an even number of values the worse of the middle two.
     pub median: f64,
     /// The worst value.
     pub worst: f64,
@@ -18,7 +18,7 @@ pub struct Summary {
     pub best: f64,
 }
 
-/// Which end of a measure is the good one.
+/// Which values of a measure are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Good {
     High,
@@ -26,8 +26,8 @@ pub(super) enum Good {
 }
 
 impl Summary {
-    /// Of `values`, at least one. Of an even number the median is the worse of the middle two, so that it is a value
-    /// that occurred and a mean with infinity is never taken.
+    /// Summarises `values`, at least one. For an even number the median is the worse of the middle two, so
+    /// that it is one of the values and never a mean with infinity.
     pub(super) fn of(mut values: Vec<f64>, good: Good) -> Summary {
         values.sort_by(f64::total_cmp);
         if good == Good::Low {
@@ -61,12 +61,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// An empty report of runs with `settings`, prompt and seed aside.
+    /// An empty report for runs with `settings`, except prompt and seed.
     pub(super) fn new(settings: &Settings) -> Report {
         Report { settings: settings.clone(), rows: Vec::new() }
     }
 
-    /// Adds what was found for `prompt`.
+    /// Adds the result for `prompt`.
     pub(super) fn add(&mut self, prompt: &Prompt, found: &Comparison) {
         self.rows.push(Row {
             prompt: prompt.clone(),
@@ -78,7 +78,7 @@ impl Report {
         });
     }
 
-    /// For people: a line a measure.
+    /// As text: one line per measure.
     pub fn table(&self) -> String {
         let Settings { width, height, steps, scheduler, guidance_scale, .. } = &self.settings;
         let count = self.rows.len();
@@ -107,7 +107,7 @@ impl Report {
         out
     }
 
-    /// For programs. `null` stands for an infinite ratio: equal pictures.
+    /// As JSON. `null` represents an infinite ratio, that of equal pictures.
     pub fn json(&self) -> Value {
         let Settings { width, height, steps, scheduler, guidance_scale, .. } = &self.settings;
         let rows = self.rows.iter().map(|row| {

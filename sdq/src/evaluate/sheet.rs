@@ -1,13 +1,14 @@
-//! The contact sheet: what both models drew, side by side.
+//! The contact sheet: the pictures of both models, side by side.
 
 use std::path::Path;
 
 use sdq_engine::Picture;
 use sdq_formats::picture::{self, PictureError};
 
-/// Most prompts on a sheet; a longer one is no longer looked at.
+/// Maximum number of prompts on a sheet; nobody looks at longer ones.
 const MAX_ROWS: usize = 32;
-/// How much brighter the third column shows a difference. One unit of 255 is not seen; eight are.
+/// Amplification of the difference in the third column. A difference of one unit of 255 is invisible; eight
+/// are visible.
 const AMPLIFIED: u8 = 8;
 /// Reference, other, difference.
 const COLUMNS: usize = 3;
@@ -20,7 +21,7 @@ pub(super) struct Sheet {
 }
 
 impl Default for Sheet {
-    /// Without rows.
+    /// A sheet without rows.
     fn default() -> Sheet {
         Sheet { picture: Picture { width: 0, height: 0, rgb: Vec::new() }, rows: 0 }
     }

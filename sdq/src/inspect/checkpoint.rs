@@ -1,4 +1,4 @@
-//! What a published file or directory holds, before it is converted.
+//! Describes a published file or directory before it is converted.
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{Error, convert::describe};
 
-/// Tensors of the checkpoint at `path` by number format, and the model that they make, if they make one. `whole`: with
+/// Tensors of the checkpoint at `path` by number format, and the model that they form, if any. `whole`: with
 /// every tensor by its name.
 pub(super) fn file(path: &Path, whole: bool) -> Result<Value, Error> {
     let checkpoint = Checkpoint::open(path)?;
@@ -32,7 +32,7 @@ pub(super) fn file(path: &Path, whole: bool) -> Result<Value, Error> {
     description["tensors"] = by_format(checkpoint.tensors());
     match PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() }) {
         Ok(model) => add_model(&mut description, &model)?,
-        // A part of a model, or something else: that much can be said.
+        // The file is a part of a model, or something else; this can be reported too.
         Err(PublishedError::MissingPart { part, flag, .. }) => {
             description["lacks"] = format!("{part}, which `sdq convert` takes by {flag}").into();
         }
@@ -52,7 +52,7 @@ fn length(path: &Path) -> Result<u64, Error> {
     Ok(metadata.map_err(|error| Error::Read { path: path.to_path_buf(), error })?.len())
 }
 
-/// What the model directory at `path` holds.
+/// Describes the model directory at `path`.
 pub(super) fn directory(path: &Path) -> Result<Value, Error> {
     let model =
         PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() })?;

@@ -1,4 +1,4 @@
-//! What is inside a file, and what this machine offers, as JSON.
+//! Describes a file, or this machine, as JSON.
 
 mod checkpoint;
 mod weights;
@@ -10,12 +10,12 @@ use serde_json::{Value, json};
 
 use crate::{Error, Pipeline, PipelineOptions, model, recipe::Found};
 
-/// What to say of a file.
+/// Options for describing a file.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct InspectOptions {
-    /// Hold every weight of an `.sdq` file against its checksum.
+    /// Compare every weight of an `.sdq` file with its checksum.
     pub verify: bool,
-    /// Describe every weight or tensor by itself.
+    /// Describe every weight or tensor separately.
     pub whole: bool,
 }
 
@@ -38,7 +38,7 @@ pub fn file(path: &Path, options: InspectOptions) -> Result<Value, Error> {
     }
 }
 
-/// Describes this machine; `used` is what a run would use.
+/// Describes this machine; `used` are the options of a run.
 ///
 /// # Errors
 /// When the processor's backend cannot be opened.
@@ -55,7 +55,7 @@ pub fn machine(used: &PipelineOptions) -> Result<Value, Error> {
     Ok(description)
 }
 
-/// The GPUs of this machine, or why there is none.
+/// The GPUs of this machine, or why there are none.
 #[cfg(feature = "vulkan")]
 fn gpus() -> Value {
     use sdq_engine::backend::vulkan::{self, Tier};

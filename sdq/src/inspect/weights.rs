@@ -1,11 +1,11 @@
-//! What a file's weights are stored as, and what that cost.
+//! The types of a file's weights, and the errors of storing them.
 
 use std::collections::BTreeMap;
 
 use sdq_formats::sdq::{Component, SdqFile, Weight};
 use serde_json::{Map, Value, json};
 
-/// Layers with large errors that are listed.
+/// Maximum number of layers with large errors that are listed.
 const LISTED: usize = 10;
 
 /// Sums over the weights of one type.
@@ -14,7 +14,7 @@ struct Sum {
     tensors: usize,
     parameters: usize,
     bytes: usize,
-    /// Squared relative errors times parameters, over weights whose error is known.
+    /// Sum of squared relative errors times parameters, over weights with a known error.
     squared_errors: f64,
     measured: usize,
 }
@@ -44,8 +44,8 @@ impl Sum {
     }
 }
 
-/// A component's weights by their type. The relative error is the root mean square of the weights' own, each counted
-/// as often as it has parameters. `whole`: with every weight on its own.
+/// A component's weights by type. The relative error is the root mean square of the weights' own errors,
+/// weighted by their numbers of parameters. `whole`: with every weight separately.
 pub(super) fn by_type(component: &Component<'_>, whole: bool) -> Value {
     let mut sums: BTreeMap<&str, Sum> = BTreeMap::new();
     for weight in component.weights() {
@@ -74,7 +74,7 @@ fn describe(weight: &Weight<'_>) -> Value {
     described
 }
 
-/// The weights that lost most, the worst first.
+/// The weights with the largest errors, the largest first.
 pub(super) fn largest_errors(file: &SdqFile) -> Vec<Value> {
     let mut errors: Vec<(f64, String, &str)> = Vec::new();
     for component in file.components() {
@@ -99,12 +99,12 @@ fn parameters(weight: &Weight<'_>) -> usize {
     weight.spec.shape.iter().product()
 }
 
-/// To a hundredth of a bit.
+/// Rounded to a hundredth of a bit.
 fn bits_per_weight(bytes: usize, parameters: usize) -> Value {
     ((bytes as f64 * 800.0 / parameters as f64).round() / 100.0).into()
 }
 
-/// To four digits behind the point, which is more than one cares about.
+/// Rounded to four decimal places, which is more than sufficient.
 fn rounded(error: f64) -> Value {
     ((error * 1e4).round() / 1e4).into()
 }

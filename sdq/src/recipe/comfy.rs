@@ -1,4 +1,4 @@
-//! The graph that ComfyUI ran: from the sampler's inputs back to prompts, model and size.
+//! Reads the graph of a ComfyUI run: from the sampler's inputs back to prompts, model and size.
 
 use std::collections::HashSet;
 
@@ -7,21 +7,21 @@ use serde_json::Value;
 
 use super::{Found, RecipeError, UsedLora};
 
-/// Longest way from the sampler to a node that it needs.
+/// Maximum number of links from the sampler to a node that it needs.
 const MAX_LINKS: usize = 64;
-/// Nodes that say nothing about how a picture is drawn.
+/// Nodes that do not affect the picture.
 const SILENT: [&str; 7] =
     ["SaveImage", "PreviewImage", "VAEDecode", "VAELoader", "LoadImage", "CLIPLoader", "CheckpointLoader"];
 
 /// The recipe in `graph`, an object of nodes by name.
 ///
 /// # Errors
-/// When it has no sampler of a kind that is known.
+/// When it has no sampler of a known kind.
 pub(super) fn read(graph: &Value) -> Result<Found, RecipeError> {
     let damaged = |reason: &str| RecipeError::Damaged { program: "ComfyUI", reason: reason.to_owned() };
     let nodes = graph.as_object().ok_or_else(|| damaged("it is no object of nodes"))?;
     let is_sampler = |node: &&Value| kind(node).starts_with("KSampler");
-    // The last sampler on the way to a picture that is saved, or the first in the file.
+    // The last sampler before a picture that is saved, or the first in the file.
     let mut reader =
         Reader { graph, visited: HashSet::new(), found: Found { program: "ComfyUI", ..Found::default() } };
     let saved = nodes.values().filter(|node| matches!(kind(node), "SaveImage" | "PreviewImage"));
@@ -47,7 +47,7 @@ fn kind(node: &Value) -> &str {
 
 struct Reader<'g> {
     graph: &'g Value,
-    /// Names of nodes that the recipe is made of.
+    /// Names of nodes that were used for the recipe.
     visited: HashSet<&'g str>,
     found: Found,
 }
@@ -61,7 +61,7 @@ impl<'g> Reader<'g> {
         Some(node)
     }
 
-    /// The sampler that `node` shows the result of.
+    /// The sampler whose result `node` shows.
     fn sampler_before(&mut self, mut node: &'g Value) -> Option<&'g Value> {
         for _ in 0..MAX_LINKS {
             if kind(node).starts_with("KSampler") {
@@ -122,7 +122,7 @@ impl<'g> Reader<'g> {
             Some(strength) if strength != 1.0 => self.found.skip("denoise", &strength.to_string()),
             _ => {}
         }
-        // Of KSamplerAdvanced, which can draw a part of the steps.
+        // Inputs of KSamplerAdvanced, which can draw a part of the steps.
         for (key, whole) in [("start_at_step", 0.0), ("end_at_step", 10_000.0)] {
             if let Some(step) = self.float(&inputs[key]).filter(|&step| step != whole) {
                 self.found.skip(key, &step.to_string());
@@ -130,7 +130,7 @@ impl<'g> Reader<'g> {
         }
     }
 
-    /// From the sampler's model through LoRAs to the checkpoint.
+    /// Follows the sampler's model through LoRAs to the checkpoint.
     fn model(&mut self, input: &'g Value) {
         let mut input = input;
         for _ in 0..MAX_LINKS {
@@ -157,11 +157,11 @@ impl<'g> Reader<'g> {
             }
             input = &inputs["model"];
         }
-        // The sampler's model is that of the last one.
+        // They were collected backwards: the sampler's model is that of the last LoRA.
         self.found.recipe.loras.reverse();
     }
 
-    /// The text of the node that encodes it, on the way from the sampler.
+    /// The text of the node that encodes it, followed from the sampler.
     fn prompt(&mut self, input: &'g Value) -> Option<String> {
         let mut input = input;
         for _ in 0..MAX_LINKS {
@@ -193,7 +193,7 @@ impl<'g> Reader<'g> {
         }
     }
 
-    /// Size or start picture; whether it is a picture.
+    /// Reads the size or the start picture; returns whether there is a picture.
     fn latents(&mut self, input: &'g Value) -> bool {
         let mut input = input;
         for _ in 0..MAX_LINKS {
@@ -223,7 +223,7 @@ impl<'g> Reader<'g> {
     }
 }
 
-/// The last part of a path of any system.
+/// The last part of a path of any operating system.
 fn file_name(path: &str) -> String {
     path.rsplit(['/', '\\']).next().unwrap_or(path).to_owned()
 }

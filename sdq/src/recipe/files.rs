@@ -1,4 +1,4 @@
-//! The files of a recipe by name, and their spelling as JSON.
+//! The files of a recipe by name, and their JSON form.
 
 use std::path::Path;
 
@@ -9,21 +9,21 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "LoraSpelling", into = "LoraSpelling")]
 pub struct UsedLora {
-    /// Name of its file without its folder; other programs leave out the extension too.
+    /// Name of its file without its folder; other programs omit the extension too.
     pub file: String,
-    /// How strongly it counted.
+    /// Its strength.
     pub strength: f32,
 }
 
 impl UsedLora {
-    /// As a prompt of the web UI asks for it.
+    /// Its tag in a prompt of the web UI.
     pub fn tag(&self) -> String {
         let stem = Path::new(&self.file).file_stem().unwrap_or_default().to_string_lossy();
         format!("<lora:{stem}:{}>", self.strength)
     }
 }
 
-/// [`UsedLora`] as JSON: the tag is for people.
+/// [`UsedLora`] as JSON; the tag is for display.
 #[derive(Serialize, Deserialize)]
 struct LoraSpelling {
     file: String,
@@ -49,12 +49,12 @@ impl From<LoraSpelling> for UsedLora {
 pub struct UsedEmbedding {
     /// Name of its file without its folder.
     pub file: String,
-    /// The word that stood for it, where it is not the file's own.
+    /// Its word, if it is not named after the file.
     #[serde(default)]
     pub word: Option<String>,
 }
 
-/// The files of a VAE: one text with commas between the names, or a list where a name has a comma itself.
+/// The files of a VAE: one text with commas between the names, or a list if a name contains a comma.
 pub(super) mod vae {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 

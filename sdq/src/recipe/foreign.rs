@@ -1,4 +1,4 @@
-//! The JSON that InvokeAI and NovelAI write into PNG files, and fields of sdq's own that this version does not know.
+//! The JSON that InvokeAI and NovelAI write into PNG files, and unknown fields in sdq's own.
 
 use sdq_engine::{PromptSyntax, Request};
 use serde_json::{Map, Value};
@@ -10,7 +10,7 @@ pub(super) const INVOKEAI: &str = "invokeai_metadata";
 /// Keyword of NovelAI's text.
 pub(super) const NOVELAI: &str = "Comment";
 
-/// The fields of an object that are taken out one by one, so that what is left is known not to be used.
+/// The fields of an object, which are removed one by one, so that those that are left are known to be unused.
 struct Fields(Map<String, Value>);
 
 impl Fields {
@@ -18,7 +18,7 @@ impl Fields {
         Fields(json.as_object().cloned().unwrap_or_default())
     }
 
-    /// Takes out what `convert` makes something of.
+    /// Removes the field if `convert` accepts it.
     fn take<T>(&mut self, key: &str, convert: impl Fn(&Value) -> Option<T>) -> Option<T> {
         let converted = convert(self.0.get(key)?)?;
         self.0.shift_remove(key);
@@ -37,7 +37,7 @@ impl Fields {
         self.take(key, |value| value.as_f64().map(|number| number as f32))
     }
 
-    /// Sets the fields that every program names alike.
+    /// Sets the fields that have the same names in all programs.
     fn set_common(&mut self, request: &mut Request) {
         (request.width, request.height) = (self.size("width"), self.size("height"));
         request.steps = self.size("steps");
@@ -45,7 +45,7 @@ impl Fields {
         request.strength = self.take("strength", Value::as_f64);
     }
 
-    /// Lists what is left, but for what says nothing: fields named in `silent`, and those that are empty or off.
+    /// Lists the remaining fields, except those in `silent` and those that are empty or off.
     fn skip_rest(self, found: &mut Found, silent: &[&str]) {
         for (key, value) in self.0 {
             let says = match &value {
@@ -63,7 +63,7 @@ impl Fields {
     }
 }
 
-/// Lists the fields of `json`, a recipe of sdq's own, that `found` has not taken over.
+/// Lists the fields of `json`, a recipe of sdq's own, that `found` does not contain.
 pub(super) fn skip_unread(found: &mut Found, json: &Value) {
     let mut fields = Fields::new(json);
     if let Value::Object(read) = found.recipe.json() {
@@ -72,13 +72,13 @@ pub(super) fn skip_unread(found: &mut Found, json: &Value) {
     fields.skip_rest(found, &[]);
 }
 
-/// Whatever names a model: `name`, or `model_name` in older files.
+/// The name of a model: `name`, or `model_name` in older files.
 fn model_name(model: &Value) -> Option<String> {
     let name = ["name", "model_name"].iter().find_map(|key| model[*key].as_str());
     name.or_else(|| model.as_str()).map(str::to_owned)
 }
 
-/// What InvokeAI writes.
+/// Reads InvokeAI's format.
 pub(super) fn invoke_ai(json: &Value) -> Found {
     let mut fields = Fields::new(json);
     let mut found = Found { program: "InvokeAI", ..Found::default() };
@@ -90,7 +90,7 @@ pub(super) fn invoke_ai(json: &Value) -> Found {
     fields.set_common(request);
     request.guidance_scale = fields.float("cfg_scale");
     request.guidance_rescale = fields.float("cfg_rescale_multiplier").unwrap_or_default();
-    // It counts the blocks that are left out.
+    // InvokeAI counts the blocks that are left out.
     request.reading.clip_skip =
         fields.size("clip_skip").filter(|&left_out| left_out > 0).map(|count| count.saturating_add(1));
     recipe.init_image = fields.text("init_image");
@@ -113,7 +113,8 @@ pub(super) fn invoke_ai(json: &Value) -> Found {
     found
 }
 
-/// What NovelAI writes: `json`, and the `description` beside it, which older files have the prompt in.
+/// Reads NovelAI's format: `json`, and the `description` next to it, which contains the prompt in older
+/// files.
 pub(super) fn novel_ai(json: &Value, description: &str) -> Found {
     let mut fields = Fields::new(json);
     let mut found = Found { program: "NovelAI", ..Found::default() };

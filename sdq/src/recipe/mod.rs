@@ -1,8 +1,8 @@
-//! How a picture was made, as it is written into the picture and read out of it.
+//! Recipes: how a picture was made, written into the picture and read from it.
 //!
-//! A [`Recipe`] is a request and its surroundings: the model, and the files beside it. sdq writes it twice, as JSON of its
-//! own, which holds all of it, and as the line that AUTOMATIC1111's web UI began. Both are read, and so are the texts of
-//! other programs, as far as sdq has what they ask for; a [`Found`] recipe names the rest.
+//! A [`Recipe`] is a request with the model and its files. sdq writes it twice: as JSON of its own, which is
+//! complete, and as the line that AUTOMATIC1111's web UI introduced. Both can be read, and so can the texts
+//! of other programs, as far as sdq supports their content; a [`Found`] recipe lists the rest.
 
 mod comfy;
 mod files;
@@ -23,15 +23,15 @@ pub use source::Source;
 
 use crate::tags::{self, Tag};
 
-/// Longest text that a recipe is read from, in bytes.
+/// Maximum length of a text with a recipe, in bytes.
 const MAX_TEXT_LEN: usize = 1 << 20;
 
-/// Everything needed to draw one picture again.
+/// Everything that is needed to draw a picture again.
 ///
-/// As JSON it is one flat object: the fields of the request, then those below. Absent are fields that are empty.
+/// The JSON form is one flat object: the fields of the request, then those below. Empty fields are absent.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Recipe {
-    /// What was drawn, with nothing left open where sdq drew it.
+    /// The request, with no field left open if sdq drew the picture.
     #[serde(flatten)]
     pub request: Request,
     /// Name of the file that the run started from, without its folder.
@@ -43,10 +43,10 @@ pub struct Recipe {
     /// Name of the model.
     #[serde(default)]
     pub model: String,
-    /// The fingerprint of the model with everything added to it, see [`Pipeline::fingerprint`].
+    /// The fingerprint of the model with all add-ons, see [`Pipeline::fingerprint`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
-    /// The weight type that most parameters of each component have, such as `unet` and `q4`.
+    /// The weight type of most parameters of each component, such as `unet` and `q4`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub weights: BTreeMap<String, String>,
     /// Program and version that drew the picture, such as `sdq 0.1.0`.
@@ -58,17 +58,16 @@ pub struct Recipe {
     /// Textual inversions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub embeddings: Vec<UsedEmbedding>,
-    /// The files of the VAE that took the place of the model's.
+    /// The files of the VAE that replaced the model's.
     #[serde(default, with = "files::vae", skip_serializing_if = "Vec::is_empty")]
     pub vae: Vec<String>,
 }
 
-/// What is put into [`Recipe::version`].
+/// The value of [`Recipe::version`].
 pub const VERSION: &str = concat!("sdq ", env!("CARGO_PKG_VERSION"));
 
 impl Recipe {
-    /// The recipe of what `pipeline`, with everything that is added to it, draws for `request`. Files are the caller's to
-    /// name.
+    /// The recipe for `request` and `pipeline`, including its add-ons. The caller sets the names of files.
     pub fn new(request: Request, pipeline: &Pipeline) -> Recipe {
         Recipe {
             request: Request { init_image: None, mask: None, ..request },
@@ -80,24 +79,24 @@ impl Recipe {
         }
     }
 
-    /// Texts for the picture, keywords and contents.
+    /// Texts for the picture: keywords and contents.
     pub fn texts(&self) -> [(&'static str, String); 2] {
         [(picture::PARAMETERS, self.parameters()), (picture::RECIPE, self.json().to_string())]
     }
 
-    /// The recipe as JSON, all of it.
+    /// The complete recipe as JSON.
     pub fn json(&self) -> Value {
         serde_json::to_value(self).unwrap_or_default()
     }
 
-    /// The recipe as the lines that AUTOMATIC1111's web UI writes. They have no room for scheduler options and for what
-    /// only sdq knows.
+    /// The recipe in the format of AUTOMATIC1111's web UI, which has no place for scheduler options and for
+    /// fields that only sdq has.
     pub fn parameters(&self) -> String {
         parameters::write(self)
     }
 
-    /// What differs between `pipeline`, with everything that is added to it, and what the recipe was drawn with, a sentence
-    /// each. Empty where the picture will be the same, on the same kind of processor.
+    /// The differences between `pipeline`, including its add-ons, and the recipe's model, one sentence each.
+    /// Empty if the picture will be the same, on the same kind of processor.
     pub fn differences(&self, pipeline: &Pipeline) -> Vec<String> {
         let mut differences = Vec::new();
         let name = &pipeline.manifest().name;
@@ -147,24 +146,24 @@ fn types(weights: &BTreeMap<String, String>) -> String {
 pub struct Found {
     /// The part that sdq can use.
     pub recipe: Recipe,
-    /// Whose spelling it is in: `sdq`, or another program.
+    /// The program whose format it has: `sdq`, or another one.
     pub program: &'static str,
-    /// Names and values of what it holds beyond that, and why, in the order of the text.
+    /// Names and values of the parts that are not used, and why, in the order of the text.
     pub unused: Vec<String>,
 }
 
-/// Why a picture's texts give no recipe.
+/// Why a picture's texts contain no usable recipe.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipeError {
-    /// No text is in a spelling that is known.
+    /// No text has a known format.
     #[error("it holds no recipe that sdq can read")]
     None,
-    /// The text of a known keyword is not what that keyword promises.
+    /// The text of a known keyword does not have the expected format.
     #[error("its {program} recipe is damaged: {reason}")]
     Damaged {
-        /// Whose spelling it would be.
+        /// The program of the expected format.
         program: &'static str,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// The text is longer than any recipe.
@@ -176,10 +175,10 @@ pub enum RecipeError {
 }
 
 impl Found {
-    /// The recipe among `texts`, the keywords and contents of a picture's texts. sdq's own goes first.
+    /// The recipe among `texts`, the keywords and contents of a picture's texts. sdq's own takes precedence.
     ///
     /// # Errors
-    /// When there is none, or the first in a known spelling cannot be read.
+    /// When there is none, or the first one in a known format cannot be read.
     pub fn from_texts(texts: &[(String, String)]) -> Result<Found, RecipeError> {
         let text =
             |wanted: &str| texts.iter().find(|(keyword, _)| keyword == wanted).map(|(_, text)| text.as_str());
@@ -217,7 +216,7 @@ impl Found {
         Err(RecipeError::None)
     }
 
-    /// Notes that `value` under `name` is not used.
+    /// Records that `value` under `name` is not used.
     fn skip(&mut self, name: &str, value: &str) {
         self.unused.push(match value.is_empty() {
             true => name.to_owned(),
@@ -225,7 +224,7 @@ impl Found {
         });
     }
 
-    /// Sets scheduler and options as another program names them.
+    /// Sets scheduler and options from another program's names.
     fn set_sampler(&mut self, sampler: &str, schedule: Option<&str>) {
         match sampler::scheduler(sampler, schedule) {
             Some(chosen) => {
@@ -244,7 +243,7 @@ impl Found {
         }
     }
 
-    /// Takes LoRAs out of both prompts, as the web UI and its kin write them.
+    /// Removes LoRA tags from both prompts, in the format of the web UI and similar programs.
     fn take_tags(&mut self) {
         let request = &mut self.recipe.request;
         for prompt in [&mut request.prompt, &mut request.negative_prompt] {

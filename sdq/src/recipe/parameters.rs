@@ -1,5 +1,5 @@
-//! The lines that AUTOMATIC1111's web UI writes into pictures, and that Forge, stable-diffusion.cpp and others took over:
-//! the prompt, the negative prompt, and a line of names and values.
+//! The lines that AUTOMATIC1111's web UI writes into pictures, and that Forge, stable-diffusion.cpp and
+//! others adopted: the prompt, the negative prompt, and a line of names and values.
 
 use std::fmt::Write as _;
 
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use super::{Found, Recipe};
 
 const NEGATIVE_PROMPT: &str = "Negative prompt:";
-/// Fewer names with values than these are a line of the prompt.
+/// A line with fewer names and values than this is part of the prompt.
 const MIN_FIELDS: usize = 3;
-/// Longest name of a value, in bytes.
+/// Maximum length of the name of a value, in bytes.
 const MAX_NAME_LEN: usize = 60;
 
-/// `recipe` in these lines.
+/// Writes `recipe` in this format.
 pub(super) fn write(recipe: &Recipe) -> String {
     let request = &recipe.request;
     let mut text = request.prompt.clone();
@@ -53,13 +53,13 @@ pub(super) fn write(recipe: &Recipe) -> String {
     text
 }
 
-/// `value`, as a JSON text where it would end or begin otherwise.
+/// `value`, as a JSON string if it could not be read back otherwise.
 fn quoted(value: &str) -> String {
     let plain = !value.contains([',', '\n']) && !value.starts_with(['"', '[', '{']) && value.trim() == value;
     if plain { value.to_owned() } else { json!(value).to_string() }
 }
 
-/// The recipe in `text`; `None` where it is not written so.
+/// The recipe in `text`; `None` if it does not have this format.
 pub(super) fn read(text: &str) -> Option<Found> {
     let text = text.trim_end();
     if text.starts_with('{') {
@@ -92,11 +92,11 @@ fn split_prompts(prompts: &str) -> (&str, &str) {
     }
 }
 
-/// The names and values of `line`. A value ends at a comma, or is JSON: a text in quotes, a list or an object.
+/// The names and values of `line`. A value ends at a comma, or is JSON: a quoted string, a list or an object.
 fn fields(line: &str) -> Vec<(String, String)> {
     let mut fields = Vec::new();
     let mut rest = line;
-    // Once JSON runs into the end of the line, it does wherever it begins later.
+    // If JSON extends past the end of the line once, it does so from any later start as well.
     let mut json_ends = true;
     loop {
         rest = rest.trim_start_matches([' ', ',']);
@@ -138,9 +138,10 @@ fn set_fields(found: &mut Found, fields: &[(String, String)]) {
     for (name, value) in fields {
         let used = match name.as_str() {
             "Variation seed" | "Variation seed strength" => found.recipe.request.variation.is_some(),
-            // How strongly the enlarged picture is drawn over.
+            // The strength with which the enlarged picture is drawn over.
             "Denoising strength" if enlarged => false,
-            // Sizes of all the models are not those of sdq's files; files are named in the prompt.
+            // The hashes of other programs' models are not those of sdq's files; LoRAs are named in the
+            // prompt.
             "Sampler" | "Schedule type" | "Model hash" | "VAE hash" | "Lora hashes" | "TI hashes"
             | "Hashes" => true,
             name => set_field(&mut found.recipe, name, value).is_some(),
@@ -153,13 +154,13 @@ fn set_fields(found: &mut Found, fields: &[(String, String)]) {
     found.program = match version.as_str() {
         version if version.starts_with("sdq ") => "sdq",
         version if version.starts_with("stable-diffusion.cpp") => "stable-diffusion.cpp",
-        // Forge's versions begin with its own.
+        // Forge's version numbers begin with `f`.
         version if version.starts_with('f') => "Forge",
         _ => found.program,
     };
 }
 
-/// Sets one field; `None` where sdq has none of this name or the value is of another kind.
+/// Sets one field; `None` if sdq has no such field or the value has the wrong type.
 fn set_field(recipe: &mut Recipe, name: &str, value: &str) -> Option<()> {
     let request = &mut recipe.request;
     match name {
@@ -171,7 +172,7 @@ fn set_field(recipe: &mut Recipe, name: &str, value: &str) -> Option<()> {
             let (width, height) = (width.trim().parse().ok()?, height.trim().parse().ok()?);
             (request.width, request.height) = (Some(width), Some(height));
         }
-        // Below 1 some programs mean that of the model.
+        // Values below 1 select the model's default in some programs.
         "Clip skip" => {
             let count = value.parse::<i64>().ok()?;
             request.reading.clip_skip = usize::try_from(count).ok().filter(|&count| count > 0);
@@ -189,7 +190,7 @@ fn set_field(recipe: &mut Recipe, name: &str, value: &str) -> Option<()> {
     Some(())
 }
 
-/// Sets an option of the scheduler; `None` where it has no such option.
+/// Sets an option of the scheduler; `None` if it has no such option.
 pub(super) fn set_option(request: &mut sdq_engine::Request, key: &str, value: &str) -> Option<()> {
     let entry = sdq_schedulers::find(request.scheduler.as_deref()?).ok()?;
     entry.all_options().find(|option| option.key == key)?;

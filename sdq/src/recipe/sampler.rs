@@ -1,33 +1,33 @@
-//! Samplers as other programs name them → schedulers.
+//! Maps the samplers of other programs to schedulers.
 
-/// A scheduler, and what makes it the sampler that was asked for.
+/// The scheduler for a sampler, and its options.
 #[derive(Debug, PartialEq)]
 pub(super) struct Chosen {
     /// A name that [`sdq_schedulers::find`] knows.
     pub(super) name: String,
     pub(super) options: Vec<(String, String)>,
-    /// The schedule, where the scheduler cannot have it.
+    /// The schedule, if the scheduler does not support it.
     pub(super) unused_schedule: Option<String>,
 }
 
-/// The scheduler for `sampler` under `schedule`: `DPM++ 2M` and `Karras`, `dpmpp_2m` and `karras`, `dpmpp_2m_k`,
-/// `DPM++ 2M Karras`. `None` where there is no such scheduler.
+/// The scheduler for `sampler` with `schedule`: `DPM++ 2M` and `Karras`, `dpmpp_2m` and `karras`,
+/// `dpmpp_2m_k`, `DPM++ 2M Karras`. `None` if there is no such scheduler.
 pub(super) fn scheduler(sampler: &str, schedule: Option<&str>) -> Option<Chosen> {
     let mut sampler = sampler.trim().to_lowercase().replace('_', " ");
-    // The same samplers with noise that is drawn on the GPU, and an older numbering.
+    // The same samplers with noise from the GPU, and an older numbering.
     for ending in [" gpu", " v3"] {
         sampler.truncate(sampler.strip_suffix(ending).unwrap_or(&sampler).len());
     }
     if let Some(name) = known(&sampler) {
         return Some(with_schedule(&sampler, name, schedule));
     }
-    // The schedule may be the last word, which InvokeAI cuts to its first letter.
+    // The schedule may be the last word, which InvokeAI shortens to its first letter.
     let (first, last) = sampler.rsplit_once(' ')?;
     let last = if last == "k" { "karras" } else { last };
     is_schedule(last).then(|| known(first)).flatten().map(|name| with_schedule(first, name, Some(last)))
 }
 
-/// `name`, or what it is called without k-diffusion's prefix, if there is a scheduler of that name.
+/// `name`, or the name without k-diffusion's prefix, if there is a scheduler of that name.
 fn known(name: &str) -> Option<String> {
     let candidates = [Some(name), name.strip_prefix("k ")];
     let found = candidates.into_iter().flatten().find(|name| sdq_schedulers::find(name).is_ok())?;
@@ -42,11 +42,11 @@ fn with_schedule(sampler: &str, name: String, schedule: Option<&str>) -> Chosen 
     let asked = schedule.unwrap_or_default().trim();
     let schedule = asked.to_lowercase().replace('_', " ");
     let option = match schedule.as_str() {
-        // What a sampler has by itself.
+        // The default of the sampler.
         "" | "automatic" | "normal" | "uniform" | "discrete" | "default" | "native" | "ddim uniform" => {
             return Chosen { name, options: Vec::new(), unused_schedule: None };
         }
-        // A name of its own goes before an option.
+        // A scheduler of that name takes precedence over an option.
         _ if known(&format!("{sampler} {schedule}")).is_some() => {
             let name = format!("{name}-{schedule}").replace(' ', "-");
             return Chosen { name, options: Vec::new(), unused_schedule: None };
@@ -54,7 +54,7 @@ fn with_schedule(sampler: &str, name: String, schedule: Option<&str>) -> Chosen 
         "karras" => Some(("use_karras_sigmas", "true")),
         "exponential" => Some(("use_exponential_sigmas", "true")),
         "beta" => Some(("use_beta_sigmas", "true")),
-        // As diffusers' table of names has them.
+        // As in diffusers' table of names.
         "sgm uniform" | "simple" => Some(("timestep_spacing", "trailing")),
         _ => None,
     };

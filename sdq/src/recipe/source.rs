@@ -1,4 +1,4 @@
-//! A picture whose recipe is drawn again, and the files that the recipe names.
+//! A picture whose recipe is used again, and the files of the recipe.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use crate::{
     text::printable,
 };
 
-/// Most characters of a name that an error shows.
+/// Maximum number of characters of a name that an error shows.
 const SHOWN_CHARS: usize = 200;
 
 /// A picture, and the recipe in it.
@@ -26,14 +26,14 @@ impl Source {
     /// Reads the recipe of `picture`.
     ///
     /// # Errors
-    /// When it is not a picture, or holds no recipe that can be read.
+    /// When it is not a picture, or contains no readable recipe.
     pub fn read(picture: &Path) -> Result<Source, Error> {
         let found = Found::from_texts(&picture::read_texts(picture)?);
         let found = found.map_err(|error| Error::from(error).in_file(picture))?;
         Ok(Source { picture: picture.to_owned(), found })
     }
 
-    /// Tells `watch` which parts of the recipe are not used, and who wrote it if not sdq.
+    /// Reports to `watch` the unused parts of the recipe, and the program that wrote it if not sdq.
     pub fn note_unused(&self, watch: &mut Watch<'_>) {
         let Found { program, unused, .. } = &self.found;
         if *program != "sdq" {
@@ -42,16 +42,16 @@ impl Source {
         unused.iter().for_each(|unused| watch.note(Note::RecipeUnused(unused.clone())));
     }
 
-    /// Tells `watch` what differs from when the picture was drawn.
+    /// Reports to `watch` the differences from the recipe's model.
     pub fn note_differences(&self, pipeline: &Pipeline, watch: &mut Watch<'_>) {
         let differences = self.found.recipe.differences(pipeline);
         differences.into_iter().for_each(|difference| watch.note(Note::RecipeDiffers(difference)));
     }
 
-    /// The start picture and the mask, beside the picture.
+    /// The start picture and the mask, in the folder of the picture.
     ///
     /// # Errors
-    /// When the recipe starts from a picture that is not there.
+    /// When the recipe's start picture is missing.
     pub fn start(&self) -> Result<(Option<PathBuf>, Option<PathBuf>), Error> {
         let recipe = &self.found.recipe;
         let find = |name: &Option<String>, option: &'static str| -> Result<Option<PathBuf>, Error> {
@@ -67,7 +67,7 @@ impl Source {
         Ok((find(&recipe.init_image, "init-image")?, find(&recipe.mask, "mask")?))
     }
 
-    /// Where the picture is.
+    /// The folder of the picture.
     fn folder(&self) -> &Path {
         self.picture.parent().unwrap_or(Path::new(""))
     }
@@ -77,8 +77,8 @@ impl Source {
         Error::Option { option, problem }
     }
 
-    /// The recipe's additions to the model, from files in `lora_dir` and beside the picture. Those that are not there are left
-    /// out, and `watch` is told.
+    /// The recipe's add-ons, from files in `lora_dir` and in the picture's folder. Missing ones are left out,
+    /// which `watch` reports.
     pub fn add_ons(&self, lora_dir: Option<&Path>, watch: &mut Watch<'_>) -> AddOns {
         let folders: Vec<&Path> = lora_dir.into_iter().chain([self.folder()]).collect();
         let mut find = |name: &str| {

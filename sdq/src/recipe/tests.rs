@@ -1,4 +1,4 @@
-//! Every spelling in both directions, and what other programs write.
+//! Every format in both directions, and the formats of other programs.
 
 use proptest::prelude::*;
 use sdq_engine::{PromptReading, PromptSyntax, Variation, pipeline::Caching};
@@ -16,7 +16,7 @@ fn read(keyword: &str, text: &str) -> Found {
 
 /// Any recipe of sdq's own.
 fn recipes() -> impl Strategy<Value = Recipe> {
-    // A text that is neither a tag nor begins a line with a keyword.
+    // A text that contains no tag and no line that begins with a keyword.
     let prompt = "[a-zA-Z狐é(),.: \\n]{0,30}";
     let name = || "[a-zA-Z0-9 _狐,-]{1,12}\\.[a-z]{2,6}";
     let option = |strategy| proptest::option::of(strategy);
@@ -79,7 +79,7 @@ fn recipes() -> impl Strategy<Value = Recipe> {
     )
 }
 
-/// `recipe` without what the web UI's lines have no room for.
+/// `recipe` without the fields for which the web UI's lines have no place.
 fn on_the_lines(recipe: &Recipe) -> Recipe {
     let mut recipe = recipe.clone();
     recipe.request.guidance_rescale = 0.0;
@@ -103,7 +103,7 @@ proptest! {
 
     #[test]
     fn the_web_uis_lines_give_back_what_they_hold(recipe in recipes()) {
-        // Files of a VAE are told apart by the comma between them.
+        // Files of a VAE are separated by commas.
         prop_assume!(recipe.vae.iter().all(|file| !file.contains(',')));
         let [(keyword, text), _] = recipe.texts();
         let found = read(keyword, &text);
@@ -127,7 +127,7 @@ fn fields_of_later_versions_are_listed() {
     assert_eq!(found.unused, [r#"control: [{"file":"x"}]"#, "upscale: 2"]);
 }
 
-/// The line that pictures of this version have had from the start.
+/// The lines in the form that pictures of this version have always had.
 #[test]
 fn the_web_uis_lines_stay_as_they_are() {
     let request = Request::new("a fox")
@@ -155,7 +155,7 @@ fn the_web_uis_lines_stay_as_they_are() {
     assert_eq!(recipe.parameters(), expected);
 }
 
-/// A recipe as sdq wrote it before it named fingerprints.
+/// A recipe from a version of sdq that did not write fingerprints.
 #[test]
 fn older_recipes_of_sdq_are_read() {
     let json = json!({
@@ -311,7 +311,7 @@ fn comfy_ui_is_understood() {
     assert_eq!(found.recipe.model, "v1-5.safetensors");
     assert_eq!(found.unused, ["strength_clip: 1", "node: ControlNetLoader"]);
 
-    // From a picture, in a circle, and without a sampler.
+    // From a picture, with a cycle, and without a sampler.
     let picture = json!({
         "1": { "class_type": "KSampler", "inputs": { "denoise": 0.6, "latent_image": ["2", 0], "model": ["1", 0],
             "positive": ["1", 0] } },

@@ -1,4 +1,4 @@
-//! The files of a run: what it reads, what it writes, and where it is saved meanwhile.
+//! The files of a run: its inputs, its outputs, and its saved run.
 
 use std::{
     ffi::OsString,
@@ -16,7 +16,8 @@ use crate::{
     recipe::{Recipe, UsedEmbedding, UsedLora},
 };
 
-/// The files of a run. They are kept beside a saved run, by absolute paths: it may be resumed from another folder.
+/// The files of a run. A saved run contains them as absolute paths, so that it can be resumed from another
+/// folder.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct RunFiles {
     /// The model; `None` for the built-in one.
@@ -25,29 +26,29 @@ pub struct RunFiles {
     /// The picture to write. Several pictures have numbers before the extension.
     #[serde(with = "paths")]
     pub output: PathBuf,
-    /// Where the latents go, as safetensors.
+    /// The safetensors file for the latents.
     #[serde(default, with = "paths::option")]
     pub save_latents: Option<PathBuf>,
     /// The picture that the run starts from.
     #[serde(default, with = "paths::option")]
     pub init_image: Option<PathBuf>,
-    /// The part of it that is drawn anew.
+    /// The mask of the part to be redrawn.
     #[serde(default, with = "paths::option")]
     pub mask: Option<PathBuf>,
-    /// What changes the model.
+    /// Changes to the model.
     #[serde(default)]
     pub add_ons: AddOns,
 }
 
 impl RunFiles {
-    /// Where the run is saved while it is not finished.
+    /// The file of the saved run while the run is not finished.
     pub fn saved_run(&self) -> PathBuf {
         let mut name = self.output.file_name().map_or_else(OsString::new, ToOwned::to_owned);
         name.push(".sdq-run");
         self.output.with_file_name(name)
     }
 
-    /// Fails before the work rather than after it.
+    /// Checks the output files, so that a failure occurs before the work and not after it.
     ///
     /// # Errors
     /// When a file that a run of `count` pictures writes cannot be written.
@@ -79,7 +80,7 @@ impl RunFiles {
         Ok((1..=count).map(name).collect())
     }
 
-    /// The recipe of what `pipeline` draws for `request` with these files.
+    /// The recipe of the picture that `pipeline` draws for `request` with these files.
     pub fn recipe(&self, request: Request, pipeline: &Pipeline) -> Recipe {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let AddOns { loras, embeddings, vae } = &self.add_ons;
@@ -97,7 +98,7 @@ impl RunFiles {
     }
 }
 
-/// Fails before the work rather than after it.
+/// Checks a path, so that a failure occurs before the work and not after it.
 ///
 /// # Errors
 /// [`Error::Write`] when no file can be written at `path`.
@@ -176,7 +177,7 @@ mod tests {
             let error = files.check(count).unwrap_err();
             assert!(error.code() == "file.write" && error.to_string().contains(named), "{error}");
         }
-        // A picture that will not be drawn may be a folder.
+        // A folder at the path of a picture that will not be drawn does no harm.
         run("taken.png", None).check(1).unwrap();
         let left: Vec<_> =
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();

@@ -1,4 +1,4 @@
-//! A run on disk: each picture is written as soon as it is drawn, and what is not finished can be resumed.
+//! A run with files: each picture is written as soon as it is drawn, and an unfinished run can be resumed.
 
 mod files;
 mod start;
@@ -23,17 +23,18 @@ pub use start::read_start;
 /// Name of the tensor in a file of latents.
 const LATENTS: &str = "latents";
 
-/// The note beside a saved run that holds its [`RunFiles`].
+/// The note of a saved run that contains its [`RunFiles`].
 const FILES: &str = "sdq.files";
 
-/// How a run is carried out; the picture does not depend on it.
+/// Options of a run that do not affect the picture.
 #[derive(Clone, Debug)]
 pub struct RunOptions {
-    /// The run is saved at most so often.
+    /// Minimum time between savings of the run.
     pub save_every: Duration,
-    /// After how many steps an event has a preview; 0 for never.
+    /// Number of steps between events with a preview; 0 for never.
     pub preview_every: usize,
-    /// What decodes previews, see [`previewer`](crate::add_ons::previewer); `None` for a pixel for each of the latents.
+    /// The pipeline that decodes previews, see [`previewer`](crate::add_ons::previewer); `None` for one pixel
+    /// per latent pixel.
     pub previewer: Option<Pipeline>,
 }
 
@@ -42,14 +43,15 @@ pub struct RunOptions {
 pub struct Written {
     /// Its file.
     pub path: PathBuf,
-    /// Its recipe, which the file holds too.
+    /// Its recipe, which is also in the file.
     pub recipe: Recipe,
 }
 
-/// Draws what `request` asks for, and writes everything that `files` name.
+/// Draws the pictures of `request`, and writes all `files`.
 ///
 /// # Errors
-/// As [`Pipeline::generate`], and when a file cannot be written. Where the run was saved, `files.saved_run()` is left.
+/// As [`Pipeline::generate`], and when a file cannot be written. If the run was saved, `files.saved_run()` is
+/// kept.
 pub fn generate(
     pipeline: &Pipeline,
     request: &Request,
@@ -62,7 +64,7 @@ pub fn generate(
     writer.run(|observer| pipeline.generate(request, observer))
 }
 
-/// A run that was saved, with its files.
+/// A saved run with its files.
 #[derive(Debug)]
 pub struct Unfinished {
     /// The run.
@@ -72,7 +74,7 @@ pub struct Unfinished {
 }
 
 impl Unfinished {
-    /// Reads the saved run at `path`. The output is to be beside it, also where its folder has moved meanwhile.
+    /// Reads the saved run at `path`. The output goes to the same folder, even if that folder has been moved.
     ///
     /// # Errors
     /// When it is not a run that [`generate`] saved.
@@ -89,7 +91,7 @@ impl Unfinished {
         Ok(Unfinished { saved, files })
     }
 
-    /// Finishes the run on `pipeline`, and writes everything that `files` name.
+    /// Finishes the run with `pipeline`, and writes all `files`.
     ///
     /// # Errors
     /// As [`generate`], and when it is a run of another model.
@@ -107,7 +109,7 @@ impl Unfinished {
     }
 }
 
-/// What is written while a run goes on.
+/// Writes files during a run.
 struct Writer<'a, 'w> {
     pipeline: &'a Pipeline,
     settings: &'a Settings,
@@ -116,17 +118,17 @@ struct Writer<'a, 'w> {
     watch: &'a mut Watch<'w>,
     /// A path for each picture.
     outputs: Vec<PathBuf>,
-    /// `files`, as they are kept beside the saved run.
+    /// `files`, in the form in which the saved run contains them.
     notes: String,
-    /// Of all pictures.
+    /// Number of finished steps of all pictures.
     steps_done: usize,
     steps: usize,
     last_saved: Instant,
-    /// Of the pictures that are denoised.
+    /// Latents of the finished pictures.
     latents: Vec<f32>,
     written: Vec<Written>,
     failure: Option<Error>,
-    /// Whether the caller knows that the run cannot be saved, and that there are no previews.
+    /// Whether the user has been told that the run cannot be saved, and that there are no previews.
     told: [bool; 2],
 }
 
@@ -172,7 +174,7 @@ impl<'a, 'w> Writer<'a, 'w> {
             return Err(failure);
         }
         generated?;
-        // It may not be there, and a finished run does not need it.
+        // The file may not exist, and a finished run does not need it.
         let _ = fs::remove_file(self.files.saved_run());
         Ok(self.written)
     }
@@ -185,7 +187,7 @@ impl<'a, 'w> Writer<'a, 'w> {
         let handled = match event {
             EngineEvent::Encoded => {
                 self.watch.tell(Event::Encoded);
-                // From the first step on there is something to resume.
+                // There is something to resume from the first step on.
                 return ControlFlow::Continue(());
             }
             EngineEvent::Step { image, step, steps, preview, .. } => {
@@ -194,7 +196,7 @@ impl<'a, 'w> Writer<'a, 'w> {
                 let every = self.options.preview_every;
                 let preview = (every > 0 && (step + 1) % every == 0).then(|| self.preview(preview)).flatten();
                 self.watch.tell(Event::Step { image, step, steps, preview });
-                // Between a step and its saving there is nothing to stop for.
+                // The run must not stop between a step and its saving.
                 return ControlFlow::Continue(());
             }
             EngineEvent::Saveable(checkpoint) => {
@@ -213,7 +215,7 @@ impl<'a, 'w> Writer<'a, 'w> {
         }
     }
 
-    /// The picture as it stands. The run does not depend on it.
+    /// The preview of a picture. A failure does not stop the run.
     fn preview(&mut self, preview: &Preview<'_>) -> Option<Picture> {
         let picture = match &self.options.previewer {
             Some(previewer) => previewer.decode_latents(preview.latents()).map(|mut all| all.pop()),
@@ -227,8 +229,8 @@ impl<'a, 'w> Writer<'a, 'w> {
         })
     }
 
-    /// Saves the run when it is due, when it is about to be stopped, and before decoding starts. The run does not depend on
-    /// it.
+    /// Saves the run when it is due, when it is about to be stopped, and before decoding starts. A failure
+    /// does not stop the run.
     fn save(&mut self, checkpoint: &Checkpoint<'_>) {
         let stopping = self.watch.cancel().is_cancelled();
         if !stopping && !checkpoint.is_denoised() && self.last_saved.elapsed() < self.options.save_every {
@@ -244,7 +246,7 @@ impl<'a, 'w> Writer<'a, 'w> {
         }
     }
 
-    /// Finished latents are on disk before decoding starts.
+    /// Writes finished latents to the disk before decoding starts.
     fn denoised(&mut self, image: usize, latents: &Tensor) -> Result<(), Error> {
         let Some(path) = &self.files.save_latents else { return Ok(()) };
         self.latents.extend_from_slice(latents.values());

@@ -1,4 +1,4 @@
-//! The picture that a run starts from, and the mask: files → parts of the request.
+//! The start picture and the mask of a run: files → parts of the request.
 
 use std::path::Path;
 
@@ -10,7 +10,8 @@ use sdq_formats::picture;
 
 use crate::Error;
 
-/// Reads the start picture and the mask, fitted to the size that is to be drawn; the picture gives it where it is open.
+/// Reads the start picture and the mask, scaled to the size to be drawn; if the size is open, the picture
+/// sets it.
 ///
 /// # Errors
 /// When a file is not a picture.
@@ -27,7 +28,7 @@ pub fn read_start(
     };
     let (width, height) = (side(request.width, image.width), side(request.height, image.height));
     (request.width, request.height) = (Some(width), Some(height));
-    // A size that cannot be drawn is refused with the request; nothing is scaled to it.
+    // An invalid size is refused with the request; nothing is scaled to it.
     if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
         request.init_image = Some(image.fill(width, height));
         request.mask = mask.map(|path| read_mask(path, width, height)).transpose()?;
@@ -59,7 +60,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for (own, asked, expected) in [
             ((16, 24), (None, None), (16, 24)),
-            // Cut to whole steps, and never to nothing.
+            // Cropped to whole steps, but at least one.
             ((23, 31), (None, None), (16, 24)),
             ((1, 7), (None, None), (8, 8)),
             ((64, 64), (Some(32), None), (32, 64)),
@@ -105,7 +106,7 @@ mod tests {
         let mut request = Request::default();
         read_start(&mut request, Some(&start), Some(&mask)).unwrap();
         assert_eq!(request.mask, Some(Mask { width: 16, height: 8, values: vec![200; 16 * 8] }));
-        // Without a picture there is nothing to mask; the request is left as it was.
+        // Without a picture there is nothing to mask; the request is not changed.
         let mut request = Request::default();
         read_start(&mut request, None, Some(&folder.path().join("none.png"))).unwrap();
         assert_eq!(request, Request::default());

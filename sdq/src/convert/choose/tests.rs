@@ -26,11 +26,11 @@ fn cheap_bytes_go_first() {
 
 #[test]
 fn choices_that_a_mixture_beats_are_never_taken() {
-    // q8 costs as much as q4: nobody stops there.
+    // q8 is as bad as q4 but larger, so it is never used.
     assert_eq!(moves(&[layer("a", [0.0, 1.0, 1.0], 1)]).len(), 1);
     // f16 is no better than q8, so the file starts at q8.
     assert_eq!(types(&[layer("b", [0.5, 0.5, 1.0], 1)], 0), ["q8"]);
-    // On the way from f16 to q4 half of the error would be 6 at 8 bytes' height; 7 is above the line.
+    // On the line from f16 to q4 the error at the size of q8 would be 6; 7 is above the line.
     assert_eq!(moves(&[layer("c", [0.0, 7.0, 9.0], 1)]).len(), 1);
     assert_eq!(moves(&[layer("d", [0.0, 5.0, 9.0], 1)]).len(), 2);
 }
@@ -45,7 +45,8 @@ fn a_size_is_met_with_the_fewest_moves_or_not_at_all() {
     }
 }
 
-/// Layers with up to four choices of distinct sizes, in any order, with whole errors: sums are exact.
+/// Layers with up to four choices of distinct sizes, in any order, with integer errors, so that sums are
+/// exact.
 fn any_layers() -> impl Strategy<Value = Vec<Layer>> {
     let choice = (1..40_usize, 0..40_u8);
     let layer = proptest::collection::vec(choice, 1..5).prop_map(|sizes| {
@@ -77,7 +78,7 @@ fn all_totals(layers: &[Layer]) -> Vec<(usize, f64)> {
 }
 
 proptest! {
-    /// Held against every combination there is.
+    /// Compares with all combinations.
     #[test]
     fn each_first_part_of_the_moves_is_the_best_file_of_its_size(layers in any_layers()) {
         let (moves, totals) = (moves(&layers), all_totals(&layers));
@@ -97,7 +98,7 @@ proptest! {
         prop_assert_eq!(Some(total(&after(&layers, &moves, moves.len())).0), least_size);
     }
 
-    /// What a move says of itself is what it does.
+    /// The numbers of a step are its actual effects.
     #[test]
     fn every_move_saves_its_bytes_and_adds_its_error(layers in any_layers()) {
         let moves = moves(&layers);

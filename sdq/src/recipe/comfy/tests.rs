@@ -25,7 +25,7 @@ fn the_sampler_of_a_saved_picture_goes_before_others() {
     for (from, steps) in [("1", 11), ("2", 22)] {
         assert_eq!(read(&saved(from)).unwrap().recipe.request.steps, Some(steps));
     }
-    // Where no picture is saved, the first one counts, whatever it is called.
+    // If no picture is saved, the first sampler is used, under any name.
     let found =
         read(&json!({ "a": node("KSamplerSelect", json!({ "steps": 7 })), "b": sampler(8) })).unwrap();
     assert_eq!(found.recipe.request.steps, Some(7));
@@ -41,7 +41,7 @@ fn a_sampler_is_found_at_most_so_many_links_away() {
                 node("LatentUpscale", json!({ "samples": [(link - 1).to_string(), 0] }));
         }
         graph["save"] = node("SaveImage", json!({ "images": [(links - 1).to_string(), 0] }));
-        // Comes first in the file, and is taken where the way is too long.
+        // It is the first in the file, and is used if the path is too long.
         graph["-"] = node("KSampler", json!({ "steps": 9 }));
         let first = json!({ "-": graph["-"] });
         let mut sorted = first;
@@ -65,7 +65,7 @@ fn numbers_are_read_from_the_sampler_or_from_nodes_that_hold_them() {
         (json!({ "seed": ["seed", 0] }), 7),
         (json!({ "seed": ["through", 0] }), 7),
         (json!({ "seed": u64::MAX }), u64::MAX),
-        // What is no seed leaves the one that requests begin with.
+        // An invalid seed is ignored, so the default remains.
         (json!({ "seed": -1 }), 42),
         (json!({ "seed": 1.5 }), 42),
         (json!({ "seed": ["text", 0] }), 42),

@@ -18,7 +18,7 @@ fn a_line_is_cut_at_commas_outside_of_json() {
         ("Model: \"a \\\"b\\\"\", Seed: 1", &[("Model", "a \"b\""), ("Seed", "1")]),
         ("Hashes: {\"a\": \"b, c\"}, Seed: 1", &[("Hashes", "{\"a\":\"b, c\"}"), ("Seed", "1")]),
         ("List: [1, 2], Seed: 1", &[("List", "[1,2]"), ("Seed", "1")]),
-        // What only looks like JSON is a text up to the comma.
+        // A value that only looks like JSON is a text up to the comma.
         ("Model: \"open, Seed: 1", &[("Model", "\"open"), ("Seed", "1")]),
         ("Model: [x, Seed: 1", &[("Model", "[x"), ("Seed", "1")]),
         ("Empty: , Seed: 1", &[("Empty", ""), ("Seed", "1")]),
@@ -91,7 +91,7 @@ fn values_are_quoted_where_they_would_end_or_begin_otherwise() {
     }
 }
 
-/// What each field sets, and that a value of another kind sets nothing.
+/// Each value sets its field, and a value of the wrong type sets nothing.
 #[test]
 fn fields_set_what_they_are_called() {
     let set = |name: &str, value: &str| {

@@ -53,7 +53,7 @@ fn a_recipe_that_starts_from_a_nameless_picture_asks_for_it() {
     let strength = Recipe { request: crate::Request::new("x").strength(0.5), ..Recipe::default() };
     let error = start(strength).unwrap_err().to_string();
     assert!(error.contains("starts from a picture that it does not name; name the file"), "{error}");
-    // A name in a stranger's picture leads to no other folder, and cannot drive the terminal.
+    // A name in a picture of a stranger cannot lead to another folder or control the terminal.
     for name in ["../drawn.png", "/etc/hostname", "\u{1b}[2J.png"] {
         let recipe = Recipe { init_image: Some(name.to_owned()), ..Recipe::default() };
         let error = start(recipe).unwrap_err().to_string();
@@ -104,7 +104,7 @@ fn a_foreign_recipe_is_told_with_what_is_left_of_it() {
     assert_eq!(notes, [Note::ForeignRecipe { program: "Forge" }, unused("ENSD: 1"), unused("RNG: cuda")]);
 }
 
-/// Each thing that can differ, beside the built-in model, is said in one sentence.
+/// Each possible difference from the built-in model is reported in one sentence.
 #[test]
 fn what_differs_from_the_model_is_told() {
     let pipeline = crate::model::open(None, &Default::default()).unwrap();
