@@ -29,32 +29,32 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Draw a picture from a prompt, and from another picture if wanted.
     Generate(GenerateArgs),
-    /// Say how much memory and time a `generate` with the same flags takes, without running it.
+    /// Print how much memory and time a `generate` with the same flags takes, without running it.
     Plan(GenerateArgs),
-    /// Measure how long a model takes on this machine, and which share of the machine's limits it reaches.
+    /// Measure the speed of a model on this machine, and compare it with the machine's limits.
     Bench(BenchArgs),
-    /// Finish a run that was interrupted: its pictures become what they would have been.
+    /// Finish a run that was interrupted, with the same pictures as without the interruption.
     Resume(ResumeArgs),
-    /// Turn published weights into one .sdq file.
+    /// Convert published weights to one .sdq file.
     Convert(ConvertArgs),
-    /// Measure how far one version of a model is from another.
+    /// Measure the difference between two versions of a model.
     Eval(EvalArgs),
-    /// Say what is inside a .sdq file or a picture, or, without a file, what this machine offers.
+    /// Describe a .sdq file, a checkpoint or a picture, or, without a file, this machine.
     Info(InfoArgs),
-    /// Hold the kernels of this machine's GPUs against the processor, and remember which to use.
+    /// Compare the kernels of this machine's GPUs with the processor, and remember which to use.
     Doctor(DoctorArgs),
     /// List the schedulers and their options.
     Schedulers,
 }
 
-/// How a picture is drawn, whatever it is drawn for. In `sdq eval` the model is the reference.
+/// Flags that determine how a picture is drawn. In `sdq eval`, "the model" is the reference.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SamplingArgs {
-    /// In pixels, a multiple of 8. Default: the model's.
+    /// Width in pixels, a multiple of 8. Default: the model's.
     #[arg(short = 'W', long, value_name = "PIXELS")]
     pub(crate) width: Option<usize>,
 
-    /// In pixels, a multiple of 8. Default: the model's.
+    /// Height in pixels, a multiple of 8. Default: the model's.
     #[arg(short = 'H', long, value_name = "PIXELS")]
     pub(crate) height: Option<usize>,
 
@@ -62,19 +62,21 @@ pub(crate) struct SamplingArgs {
     #[arg(short, long, value_name = "N")]
     pub(crate) steps: Option<usize>,
 
-    /// How to denoise; `sdq schedulers` lists the choices. Default: the model's.
+    /// Sampling method; `sdq schedulers` lists them. Default: the model's.
     #[arg(long, value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
 
-    /// How strongly the prompt pulls; up to 1 means no guidance. Default: the model's, or 7.5.
+    /// How strongly the picture follows the prompt; values up to 1 switch guidance off. Default: the model's,
+    /// or 7.5.
     #[arg(short, long, value_name = "SCALE", allow_negative_numbers = true)]
     pub(crate) guidance_scale: Option<f32>,
 }
 
-/// What a model runs on.
+/// The device that runs a model.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct DeviceArgs {
-    /// Run on the processor or on a GPU. Default: what `SDQ_BACKEND` says, or a GPU that is worth it, or the processor.
+    /// Run on the processor or on a GPU. Default: the value of `SDQ_BACKEND`, or a GPU that is likely to be
+    /// faster, or the processor.
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) backend: Option<BackendArg>,
 
@@ -90,11 +92,11 @@ pub(crate) struct DeviceArgs {
 /// A kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum BackendArg {
-    /// A GPU that is worth it, else the processor.
+    /// A GPU that is likely to be faster than the processor, else the processor.
     Auto,
     /// The processor.
     Cpu,
-    /// A GPU, by Vulkan.
+    /// A GPU, with Vulkan.
     Vulkan,
 }
 
@@ -109,13 +111,13 @@ impl BackendArg {
 }
 
 impl DeviceArgs {
-    /// What of it the engine is told.
+    /// The engine's options.
     pub(crate) fn options(&self) -> anyhow::Result<PipelineOptions> {
         let backend = Some(self.open()?);
         Ok(PipelineOptions { threads: self.threads, backend, ..PipelineOptions::default() })
     }
 
-    /// The device that is asked for, ready.
+    /// Opens the requested device.
     fn open(&self) -> anyhow::Result<Arc<dyn Backend>> {
         let of_variable = || {
             let value = std::env::var("SDQ_BACKEND").ok().filter(|value| !value.is_empty())?;
@@ -136,29 +138,29 @@ impl DeviceArgs {
     }
 }
 
-/// How a run is carried out; no picture depends on it but for rounding.
+/// Flags for running; except for rounding, they do not affect the picture.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 
-    /// Most memory to take, such as 512M or 2G (K, M and G are powers of 1024); the run is cut to fit. Weights lie in a
-    /// mapped file and do not count. Default: what the system has.
+    /// Maximum memory, such as 512M or 2G (K, M and G are powers of 1024); the run is cut to fit. Weights are
+    /// in a mapped file and do not count. Default: the memory that the system has available.
     #[arg(long, value_name = "BYTES", value_parser = bytes)]
     pub(crate) max_memory: Option<u64>,
 
-    /// Show what the picture is becoming after every K steps: in the terminal where it has colours, else in a file
-    /// beside the output that ends in `.preview.png`.
+    /// Show a preview of the picture after every K steps: in a terminal with colours, else in a file beside
+    /// the output that ends in `.preview.png`.
     #[arg(long, value_name = "K")]
     pub(crate) preview_every: Option<NonZeroUsize>,
 
-    /// Decode previews with this VAE, in full size: TAESD takes a part of a step's time. Default: a pixel for each of the
-    /// latents, in no time.
+    /// Decode previews with this VAE, in full size: TAESD takes a part of a step's time. Default: one pixel
+    /// per latent pixel, which takes almost no time.
     #[arg(long, value_name = "FILE", requires = "preview_every")]
     pub(crate) preview_vae: Vec<PathBuf>,
 
-    /// Save the run at most so often, into a file beside the output that ends in `.sdq-run`; `sdq resume` finishes it.
-    /// 0 saves after every step.
+    /// Minimum number of seconds between savings of the run, to a file beside the output that ends in
+    /// `.sdq-run`; `sdq resume` finishes it. 0 saves after every step.
     #[arg(long, value_name = "SECONDS", default_value_t = 20)]
     pub(crate) save_every: u64,
 
@@ -168,29 +170,30 @@ pub(crate) struct RunArgs {
 }
 
 impl RunArgs {
-    /// What of it the engine is told.
+    /// The engine's options.
     pub(crate) fn options(&self) -> anyhow::Result<PipelineOptions> {
         Ok(PipelineOptions { max_memory: self.max_memory, ..self.device.options()? })
     }
 }
 
-/// The picture that a run starts from.
+/// Flags for runs that start from a picture.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JobArgs {
-    /// Start from this picture (PNG, JPEG or WebP). It gives the size, unless -W and -H do: then it is scaled to cover
-    /// them and cut.
+    /// Start from this picture (PNG, JPEG or WebP). Its size is used unless -W and -H are given: then it is
+    /// scaled to cover that size and cropped.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) init_image: Option<PathBuf>,
 
-    /// How much of the picture is drawn anew, from 0 to 1. Default: 0.8, with a mask 1.
+    /// How much of the picture is redrawn, from 0 to 1. Default: 0.8, with a mask 1.
     #[arg(long, value_name = "SHARE", requires = "start", allow_negative_numbers = true)]
     pub(crate) strength: Option<f64>,
 
-    /// Draw only what is white in this picture, and keep what is black.
+    /// Redraw only the white part of this picture, and keep the black part.
     #[arg(long, value_name = "FILE", requires = "start")]
     pub(crate) mask: Option<PathBuf>,
 
-    /// How strongly the picture pulls, with a model that edits by instruction. Default: the model's, or 1.5.
+    /// How strongly the result follows the picture, with a model that edits by instruction. Default: the
+    /// model's, or 1.5.
     #[arg(long, value_name = "SCALE", requires = "start", allow_negative_numbers = true)]
     pub(crate) image_guidance_scale: Option<f32>,
 }
@@ -200,12 +203,12 @@ pub(crate) struct JobArgs {
 #[command(group(ArgGroup::new("start").args(["init_image", "from"]).multiple(true)))]
 #[command(group(ArgGroup::new("varied").args(["variation_strength", "from"]).multiple(true)))]
 pub(crate) struct GenerateArgs {
-    /// What the picture shows.
+    /// What the picture should show.
     pub(crate) prompt: Option<String>,
 
-    /// Draw this picture again, from the recipe in it: a PNG, JPEG or WebP file drawn by sdq, or by another program as far
-    /// as that goes. Flags have precedence over the recipe. Files that it names are looked for beside it, LoRAs in
-    /// --lora-dir first.
+    /// Draw this picture again, from the recipe in it: a PNG, JPEG or WebP file drawn by sdq, or, as far as
+    /// possible, by another program. Flags take precedence over the recipe. Its files are searched in the
+    /// picture's folder, LoRAs first in --lora-dir.
     #[arg(long, value_name = "PICTURE")]
     pub(crate) from: Option<PathBuf>,
 
@@ -213,11 +216,12 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long, value_name = "FILE.sdq")]
     pub(crate) model: Option<PathBuf>,
 
-    /// What the picture does not show.
+    /// What the picture should not show.
     #[arg(short, long, value_name = "PROMPT")]
     pub(crate) negative_prompt: Option<String>,
 
-    /// Where to write: .png, .jpg or .webp. With --count, `-1`, `-2` and so on stand before the extension.
+    /// Output file: .png, .jpg or .webp. With --count, `-1`, `-2` and so on are inserted before the
+    /// extension.
     #[arg(short, long, value_name = "FILE", default_value = "sdq.png")]
     pub(crate) output: PathBuf,
 
@@ -228,44 +232,45 @@ pub(crate) struct GenerateArgs {
     #[arg(long = "scheduler-option", value_name = "KEY=VALUE", value_parser = key_value)]
     pub(crate) scheduler_options: Vec<(String, String)>,
 
-    /// How much of the contrast that guidance adds is taken back, from 0 to 1. Default: 0.
+    /// How much of the contrast added by guidance is removed again, from 0 to 1. Default: 0.
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) guidance_rescale: Option<f32>,
 
     #[command(flatten)]
     pub(crate) job: JobArgs,
 
-    /// Take the prompts as they stand: brackets weigh no words, LoRAs are not asked for, and what is too long for the model
-    /// is not read.
+    /// Use the prompts as plain text: brackets do not weight words, LoRA tags are ordinary text, and prompts are
+    /// truncated to the model's length.
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) plain_prompt: Option<bool>,
 
-    /// Take text states from this block of the text encoder, counted from its end: 1 is the last, 2 the one before.
-    /// Default: the one that the model was trained with.
+    /// Take text states from this block of the text encoder, counted from its end: 1 is the last, 2 the one
+    /// before. Default: the one that the model was trained with.
     #[arg(long, value_name = "N")]
     pub(crate) clip_skip: Option<usize>,
 
     #[command(flatten)]
     pub(crate) add_ons: AddOnArgs,
 
-    /// Where the randomness starts: the same seed draws the same picture. Default: 42.
+    /// Seed of the random numbers: the same seed draws the same picture. Default: 42.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
 
-    /// Bend the noise of --seed towards that of this one, for pictures alike but not the same.
+    /// Move the noise of --seed towards that of this seed, for similar but different pictures.
     #[arg(long, value_name = "N", requires = "varied")]
     pub(crate) variation_seed: Option<u64>,
 
-    /// How far, from 0 to 1. Alone it draws variations 1, 2 and so on.
+    /// How far, from 0 to 1. Without --variation-seed it draws variations 1, 2 and so on.
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) variation_strength: Option<f64>,
 
-    /// Draw this many pictures, with seeds counting up from --seed, or --variation-seed.
+    /// Number of pictures, with seeds counting up from --seed, or --variation-seed.
     #[arg(short, long, value_name = "N", default_value_t = 1)]
     pub(crate) count: usize,
 
-    /// Draw faster by reusing work of earlier steps, at a cost in likeness: `deepcache:N` runs the inner layers of the
-    /// network only every N-th step, `guidance:N` evaluates the negative prompt only so often. `none` reuses nothing.
+    /// Draw faster by reusing work of earlier steps, with a small difference in the picture: `deepcache:N`
+    /// runs the inner layers of the network only every N-th step, `guidance:N` evaluates the negative prompt
+    /// only every N-th step. `none` reuses nothing.
     #[arg(long, value_name = "KIND:N", value_parser = caching)]
     pub(crate) cache: Option<Caching>,
 
@@ -277,23 +282,23 @@ pub(crate) struct GenerateArgs {
     pub(crate) run: RunArgs,
 }
 
-/// What a model is changed by while it runs.
+/// Changes to a model while it runs.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct AddOnArgs {
-    /// Run this LoRA beside the model, at this strength (1 if not given); repeatable.
+    /// Run this LoRA beside the model, with this strength (1 if not given); repeatable.
     #[arg(long = "lora", value_name = "FILE[:STRENGTH]")]
     pub(crate) loras: Vec<LoraFile>,
 
-    /// Let this word (the file's name, if none is given) stand for the vectors of a textual inversion; repeatable.
+    /// Let this word (the file's name if not given) stand for the vectors of a textual inversion; repeatable.
     #[arg(long = "embedding", value_name = "FILE[:WORD]")]
     pub(crate) embeddings: Vec<EmbeddingFile>,
 
-    /// Decode, and encode, with this VAE in place of the model's: a file or folder with a VAE or TAESD, or a .sdq file. TAESD's
-    /// two files are given as --vae twice.
+    /// Decode, and encode, with this VAE instead of the model's: a file or folder with a VAE or TAESD, or a
+    /// .sdq file. For TAESD's two files, give --vae twice.
     #[arg(long, value_name = "FILE")]
     pub(crate) vae: Vec<PathBuf>,
 
-    /// Where the LoRAs are that a prompt asks for as <lora:NAME:STRENGTH>.
+    /// Folder with the LoRAs that a prompt requests with <lora:NAME:STRENGTH>.
     #[arg(long, value_name = "DIR")]
     pub(crate) lora_dir: Option<PathBuf>,
 }
@@ -307,22 +312,22 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "WxH", value_parser = size)]
     pub(crate) size: Option<(usize, usize)>,
 
-    /// What to measure.
+    /// The part to measure.
     #[arg(long, value_enum, default_value_t = PartArg::All)]
     pub(crate) part: PartArg,
 
-    /// How often, after a first time that does not count.
+    /// Number of runs, after a first one that does not count.
     #[arg(long, value_name = "N", default_value = "3")]
     pub(crate) rounds: NonZeroUsize,
 
-    /// Also say what each kind of op takes.
+    /// Also print the time of each kind of op.
     #[arg(long)]
     pub(crate) profile: bool,
 
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 
-    /// Answer as JSON, times in seconds.
+    /// Print JSON, times in seconds.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -330,7 +335,7 @@ pub(crate) struct BenchArgs {
 /// A part of a run, or all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PartArg {
-    /// All parts, and what a picture takes.
+    /// All parts, and an estimate for a whole picture.
     All,
     /// One prompt through the text encoders.
     Text,
@@ -341,7 +346,7 @@ pub(crate) enum PartArg {
 }
 
 impl PartArg {
-    /// The part, where it is one alone.
+    /// The part, if it is a single one.
     pub(crate) fn part(self) -> Option<Part> {
         match self {
             PartArg::All => None,
@@ -354,15 +359,15 @@ impl PartArg {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct ResumeArgs {
-    /// The file that the interrupted run left beside its output.
+    /// The saved run beside the output of the interrupted run.
     #[arg(value_name = "FILE.sdq-run")]
     pub(crate) file: PathBuf,
 
-    /// The model, if it is no longer where it was.
+    /// The model, if it has been moved.
     #[arg(short, long, value_name = "FILE.sdq")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Where to write, if not where the run was to.
+    /// Output file, if different from that of the run.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
@@ -372,25 +377,26 @@ pub(crate) struct ResumeArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct EvalArgs {
-    /// The model to measure against: a .sdq file, or a published model, which is read in f32.
+    /// The model to compare with: a .sdq file, or a published model, which is read in f32.
     pub(crate) reference: PathBuf,
 
     /// The .sdq file to measure.
     pub(crate) other: PathBuf,
 
-    /// Draw these: one prompt a line, or a JSON list of objects with `prompt` and, if wanted, `seed`.
+    /// Draw the prompts of this file: one per line, or a JSON list of objects with `prompt` and optionally
+    /// `seed`.
     #[arg(long, value_name = "FILE")]
     pub(crate) prompts: Option<PathBuf>,
 
-    /// Draw this; repeatable. Default, without --prompts too: eight everyday prompts.
+    /// Draw this prompt; repeatable. Default, if there is no --prompts either: eight everyday prompts.
     #[arg(long, value_name = "TEXT")]
     pub(crate) prompt: Vec<String>,
 
-    /// At most so many prompts, spread evenly over all.
+    /// Maximum number of prompts, evenly spread over all.
     #[arg(long, value_name = "N")]
     pub(crate) limit: Option<NonZeroUsize>,
 
-    /// Where the randomness starts, for prompts without a seed of their own.
+    /// Seed for prompts without a seed of their own.
     #[arg(long, value_name = "N", default_value_t = 42)]
     pub(crate) seed: u64,
 
@@ -400,11 +406,12 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) device: DeviceArgs,
 
-    /// Also write the pictures, a row a prompt: the reference's, the other's, their difference eight times amplified.
+    /// Also write the pictures, one row per prompt: the reference's, the other's, their difference amplified
+    /// eight times.
     #[arg(long, value_name = "FILE.png")]
     pub(crate) sheet: Option<PathBuf>,
 
-    /// Answer as JSON, with every prompt.
+    /// Print JSON, with every prompt.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -418,7 +425,7 @@ pub(crate) struct InfoArgs {
     #[arg(long, requires = "file")]
     pub(crate) verify: bool,
 
-    /// Answer as JSON.
+    /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -429,7 +436,7 @@ pub(crate) struct DoctorArgs {
     #[arg(long, value_name = "DEVICE")]
     pub(crate) device: Option<String>,
 
-    /// Answer as JSON.
+    /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -1,4 +1,4 @@
-//! `sdq bench`: what a model takes on this machine, beside what the machine could do.
+//! `sdq bench`: the speed of a model on this machine, compared with the machine's limits.
 
 use sdq::{
     Request,
@@ -11,7 +11,7 @@ use crate::args::BenchArgs;
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let pipeline = model::open(args.model.as_deref(), &args.device.options()?)?;
     let (width, height) = args.size.unzip();
-    // Guidance is only of use where the prompt says something.
+    // Guidance needs a prompt that is not empty.
     let request = Request { prompt: "a red apple".to_owned(), width, height, ..Request::default() };
     let options = MeasureOptions { part: args.part.part(), rounds: args.rounds, profile: args.profile };
     let measurement = measure(&pipeline, &request, &options)?;
@@ -68,7 +68,7 @@ fn row(part: &MeasuredPart, least: f64, most: f64) {
     say!("{:<14}{least:>10}{median:>10}{most:>10}{rate:>9.0}{share:>8.0} %", part.name());
 }
 
-/// Seconds in the unit that suits them.
+/// Seconds in a suitable unit.
 pub(crate) fn duration(seconds: f64) -> String {
     match seconds {
         ..0.1 => format!("{:.2} ms", seconds * 1e3),

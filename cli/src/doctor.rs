@@ -1,4 +1,4 @@
-//! `sdq doctor`: every tier of kernels of every device against the processor.
+//! `sdq doctor`: compares every tier of kernels of every device with the processor.
 
 use sdq::doctor::{self, Doctor, Examination};
 use serde_json::Value;

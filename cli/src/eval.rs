@@ -1,4 +1,4 @@
-//! `sdq eval`: how far one version of a model is from another.
+//! `sdq eval`: the difference between two versions of a model.
 
 use sdq::{
     Request,

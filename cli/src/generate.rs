@@ -1,4 +1,4 @@
-//! `sdq generate`: prompt → pictures on disk.
+//! `sdq generate`: prompt → picture files.
 
 use std::path::{Path, PathBuf};
 
@@ -18,13 +18,13 @@ use crate::{
 };
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
-    // From the start: a run that is interrupted before its first step can be resumed too.
+    // From the start, so that a run that is interrupted before its first step can be resumed too.
     interrupt::listen();
     let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
     let Asked { request, add_ons, init_image, mask, source } = job::read(args)?;
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
-    // A word of the recipe may be missing from a prompt that a flag gives.
+    // A word of the recipe may be missing in a prompt from a flag.
     let given = AddOns { embeddings: args.add_ons.embeddings.clone(), ..AddOns::default() };
     given.check_used(&pipeline, &[&request.prompt, &request.negative_prompt], request.reading.syntax)?;
     if let Some(source) = &source {

@@ -1,4 +1,4 @@
-//! `sdq info`: what is inside a file, or what this machine offers.
+//! `sdq info`: describes a file, or this machine.
 
 use sdq::{
     inspect::{self, InspectOptions},
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::args::{DeviceArgs, InfoArgs};
 
-/// Most characters of one text that are shown; the JSON has all of them.
+/// Maximum number of characters of a text that are shown; the JSON contains all of them.
 const SHOWN_CHARS: usize = 20_000;
 
 pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
@@ -23,7 +23,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// An object as indented lines: names to the left, values to the right.
+/// Prints an object as indented lines: names on the left, values on the right.
 fn print_plainly(value: &Value, depth: usize) {
     let indent = "  ".repeat(depth);
     match value {

@@ -1,13 +1,14 @@
-//! Ctrl-C, SIGTERM and SIGHUP: the first one ends the run at the next step, the second one at once, but never within a file.
+//! Ctrl-C, SIGTERM and SIGHUP: the first one ends the run at the next step, the second one at once, but never
+//! while a file is being written.
 
 use std::sync::LazyLock;
 
 use sdq::Cancel;
 
-/// What Ctrl-C cancels: there is one command in a process.
+/// The token that Ctrl-C cancels: there is one command per process.
 static CANCEL: LazyLock<Cancel> = LazyLock::new(Cancel::new);
 
-/// Starts listening. Where that fails, signals keep their usual effect, and the user is told.
+/// Starts listening. If that fails, signals keep their usual effect, and the user gets a message.
 pub(crate) fn listen() {
     if let Err(error) = on_signals(interrupt) {
         note!("warning: Ctrl-C will end the command without saving the run: {error}");
@@ -21,7 +22,7 @@ fn interrupt() {
     note!("\nstopping after this step; press Ctrl-C again to stop at once");
 }
 
-/// Calls `handle` on a thread of its own for each signal that asks the process to end.
+/// Calls `handle` on a thread of its own for each signal that requests termination.
 #[cfg(unix)]
 fn on_signals(handle: fn()) -> std::io::Result<()> {
     use signal_hook::{
@@ -29,8 +30,8 @@ fn on_signals(handle: fn()) -> std::io::Result<()> {
         iterator::Signals,
     };
 
-    // A shell may have had SIGINT ignored, as it does for commands in the background of a script. Whoever sends it to this
-    // process means it.
+    // A shell may have set SIGINT to be ignored, as for background commands of a script. A SIGINT that is
+    // sent to this process is still intentional.
     let mut signals = vec![SIGINT, SIGTERM];
     if !is_ignored(SIGHUP) {
         signals.push(SIGHUP);
@@ -40,8 +41,8 @@ fn on_signals(handle: fn()) -> std::io::Result<()> {
     std::thread::Builder::new().name("sdq signals".to_owned()).spawn(listen).map(drop)
 }
 
-/// Whether the process was started with `signal` ignored, as `nohup` does with SIGHUP: the run is to outlive its terminal.
-/// Where the system does not say, it is taken to be so.
+/// Whether the process was started with `signal` ignored, as `nohup` does with SIGHUP: the run should outlive
+/// its terminal. If the system does not report it, true is assumed.
 #[cfg(unix)]
 fn is_ignored(signal: i32) -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -55,12 +56,12 @@ fn on_signals(handle: fn()) -> Result<(), ctrlc::Error> {
     ctrlc::set_handler(handle)
 }
 
-/// What Ctrl-C cancels.
+/// The token that Ctrl-C cancels.
 pub(crate) fn cancel() -> &'static Cancel {
     &CANCEL
 }
 
-/// Runs `write`, which a second Ctrl-C waits for.
+/// Runs `write`; a second Ctrl-C waits until it is done.
 pub(crate) fn while_writing<T>(write: impl FnOnce() -> T) -> T {
     CANCEL.while_writing(write)
 }

@@ -1,4 +1,4 @@
-//! Flags, a recipe and pictures → a request.
+//! Converts flags, a recipe and pictures to a request.
 
 use std::path::PathBuf;
 
@@ -16,22 +16,22 @@ use crate::{
     terminal,
 };
 
-/// Where variations start to count.
+/// The first seed of variations.
 const VARIATION_SEED: u64 = 1;
 
-/// What a command line asks for.
+/// The contents of a command line.
 pub(crate) struct Asked {
     pub(crate) request: Request,
-    /// What changes the model meanwhile.
+    /// Changes to the model.
     pub(crate) add_ons: AddOns,
-    /// The files that the run starts from.
+    /// The start picture and the mask.
     pub(crate) init_image: Option<PathBuf>,
     pub(crate) mask: Option<PathBuf>,
-    /// What the flags go before.
+    /// The recipe over which flags take precedence.
     pub(crate) source: Option<Source>,
 }
 
-/// Reads what `args` ask for, with the pictures and the recipe that they name.
+/// Reads `args`, with their pictures and recipe.
 pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
     let source = args.from.as_deref().map(Source::read).transpose()?;
     let mut request = match &source {
@@ -60,7 +60,8 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
             source.note_unused(watch);
             source.add_ons(lora_dir.as_deref(), watch)
         });
-        // Those of the recipe come first, as they did where the prompt's tags were added to the flags'.
+        // Those of the recipe come first, as in the original run, where those of the prompt's tags were added
+        // to the flags'.
         if args.add_ons.loras.is_empty() {
             add_ons.loras = [recipe.loras, add_ons.loras].concat();
         }
@@ -74,7 +75,7 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
     Ok(Asked { request, add_ons, init_image, mask, source })
 }
 
-/// Sets what the flags say.
+/// Sets the fields that flags give.
 fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Result<()> {
     fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
         if let Some(value) = flag {
@@ -103,7 +104,7 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
     set(&mut request.caching, &args.cache);
     request.count = args.count;
     if args.sampling.scheduler.is_some() && args.sampling.scheduler != request.scheduler {
-        // Its options are another's.
+        // The recipe's options belong to another scheduler.
         request.scheduler_options.clear();
     }
     set_option(&mut request.scheduler, &args.sampling.scheduler);

@@ -1,4 +1,5 @@
-//! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info`, `doctor` and `schedulers`.
+//! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info`, `doctor`
+//! and `schedulers`.
 //!
 //! A program that adds schedulers calls [`sdq::schedulers::register`] and then [`run`]:
 //!
@@ -10,7 +11,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
-/// A line on standard output. A reader that has seen enough, as `head` has, is no reason to fail.
+/// Prints a line on standard output. If the reader has closed it, as `head` does, this is not an error.
 macro_rules! say {
     ($($words:tt)*) => {{
         let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($words)*)));
@@ -24,7 +25,7 @@ macro_rules! say_part {
     }};
 }
 
-/// A line on standard error, of which the same is true.
+/// Prints a line on standard error, in the same way.
 macro_rules! note {
     ($($words:tt)*) => {{
         let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($words)*)));
@@ -56,11 +57,11 @@ use sdq::ErrorKind;
 
 use args::{Args, Command};
 
-/// The user asked for something that cannot be.
+/// The request is not valid.
 const EXIT_USAGE: u8 = 2;
-/// It could be, and failed.
+/// The command failed.
 const EXIT_FAILED: u8 = 1;
-/// Stopped by Ctrl-C: 128 + SIGINT, as shells have it.
+/// Stopped by Ctrl-C: 128 + SIGINT, as in shells.
 const EXIT_INTERRUPTED: u8 = 130;
 
 /// Runs one command line, program name first. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
@@ -68,7 +69,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
-            // A closed terminal is no reason to fail differently.
+            // A closed terminal does not change the exit code.
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
@@ -92,9 +93,9 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Messages of the library are complete; others say what was tried, and their causes why it failed.
+            // Messages of the library are complete; others name the operation, and their causes the reason.
             let words = match error.downcast_ref::<sdq::Error>() {
-                // Options are named as flags here.
+                // Here options are named as flags.
                 Some(sdq::Error::Option { option, problem }) => format!("--{option}: {problem}"),
                 Some(error) => error.to_string(),
                 None => format!("{error:#}"),
@@ -105,7 +106,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-/// A flag whose value cannot be used, found after parsing.
+/// A flag with an invalid value, detected after parsing.
 #[derive(Debug)]
 struct UsageError(String);
 
@@ -148,7 +149,7 @@ mod tests {
         ] {
             assert_eq!(exit_code(&error), code, "{error}");
         }
-        // Also where a caller said what was tried.
+        // The same if a caller added the name of the operation.
         let wrapped = Err::<(), _>(option()).context("cannot convert").unwrap_err();
         assert_eq!(exit_code(&wrapped), EXIT_USAGE);
     }

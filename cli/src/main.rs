@@ -1,5 +1,5 @@
-//! The `sdq` command. What it does stands in the library, so that a program with schedulers of its own can register
-//! them and then hand control to the very same command line.
+//! The `sdq` command. Its code is in the library, so that a program with schedulers of its own can register
+//! them and then run the same command line.
 
 use std::process::ExitCode;
 

@@ -61,7 +61,7 @@ fn decoding(Decoding { strips, stages, work }: &Decoding) -> String {
     }
 }
 
-/// Bytes in units of 2^20, as `--max-memory` counts.
+/// Bytes in units of 2^20, as in `--max-memory`.
 fn megabytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }

@@ -1,4 +1,4 @@
-//! A picture while it is drawn: in the terminal, or as a file.
+//! Previews of a picture during drawing: in the terminal, or as a file.
 
 use std::{
     fmt::Write as _,
@@ -10,21 +10,21 @@ use sdq::{Picture, picture};
 
 use crate::interrupt;
 
-/// Widest picture that is shown in a terminal, in columns; larger ones lose every other pixel.
+/// Maximum width of a picture in a terminal, in columns; of larger ones every other pixel is shown.
 const MAX_COLUMNS: usize = 64;
-/// Smallest side of a preview in a file, in pixels.
+/// Minimum side of a preview in a file, in pixels.
 const MIN_FILE_SIDE: usize = 256;
 
-/// Where previews go.
+/// The destination of previews.
 pub(crate) struct Previews {
     in_terminal: bool,
-    /// Lines of the last one in the terminal, to be drawn over.
+    /// Number of lines of the last one in the terminal, which the next one replaces.
     lines: usize,
-    /// The pictures that the previews become.
+    /// The files of the finished pictures.
     outputs: Vec<PathBuf>,
     /// Files written so far, to be removed at the end.
     files: Vec<PathBuf>,
-    /// Whether the user knows that files cannot be written.
+    /// Whether the user has been told that files cannot be written.
     failed: bool,
 }
 
@@ -34,18 +34,19 @@ impl Previews {
         Previews::new(Vec::new())
     }
 
-    /// For the pictures that become `outputs`.
+    /// For the pictures in `outputs`.
     pub(crate) fn new(outputs: Vec<PathBuf>) -> Previews {
         let colors = std::env::var("COLORTERM").is_ok_and(|value| value == "truecolor" || value == "24bit");
         let in_terminal = colors && stderr().is_terminal();
         Previews { in_terminal, lines: 0, outputs, files: Vec::new(), failed: false }
     }
 
-    /// Shows `picture`, which becomes picture number `image` of the run. `above` runs what prints while no bar is in the way.
+    /// Shows the preview `picture` of picture number `image` of the run. `above` runs a function that prints
+    /// while the bar is hidden.
     pub(crate) fn show(&mut self, picture: &Picture, image: usize, above: impl FnOnce(&dyn Fn())) {
         if self.in_terminal {
             let text = half_blocks(picture);
-            // Over the last one.
+            // Overwrites the last one.
             let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
             self.lines = text.lines().count();
             above(&|| note!("{up}{}", text.trim_end_matches('\n')));
@@ -58,7 +59,7 @@ impl Previews {
         match written {
             Ok(()) if !self.files.contains(&path) => self.files.push(path),
             Ok(()) => {}
-            // The run does not depend on it.
+            // A failure does not stop the run.
             Err(error) => {
                 if !std::mem::replace(&mut self.failed, true) {
                     above(&|| note!("warning: no preview: {error}"));
@@ -67,7 +68,7 @@ impl Previews {
         }
     }
 
-    /// Takes the files away: the pictures are there.
+    /// Removes the files: the pictures are finished.
     pub(crate) fn finish(&self) {
         for path in &self.files {
             let _ = std::fs::remove_file(path);
@@ -75,7 +76,7 @@ impl Previews {
     }
 }
 
-/// Two pixels a character: the upper half in its colour, the lower in the background's.
+/// Two pixels per character: the upper one in the foreground colour, the lower one in the background colour.
 fn half_blocks(picture: &Picture) -> String {
     let step = picture.width.div_ceil(MAX_COLUMNS).max(1);
     let pixel = |x: usize, y: usize| {
@@ -93,7 +94,7 @@ fn half_blocks(picture: &Picture) -> String {
     text
 }
 
-/// The picture with each pixel repeated until it can be seen.
+/// The picture with each pixel repeated until it is large enough.
 fn enlarged(picture: &Picture) -> Picture {
     let factor = MIN_FILE_SIDE.div_ceil(picture.width.min(picture.height).max(1)).max(1);
     let (width, height) = (picture.width * factor, picture.height * factor);

@@ -1,13 +1,13 @@
-//! How far it is: a bar on a terminal, plain lines elsewhere, both on standard error.
+//! Progress: a bar on a terminal, plain lines elsewhere, both on standard error.
 
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Plain lines are at least this far apart, so that a log stays readable.
+/// Minimum time between plain lines, so that a log stays readable.
 const LINE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Progress of a job of known length.
+/// Progress of a task of known length.
 pub(crate) struct Progress {
     bar: ProgressBar,
     unit: &'static str,
@@ -17,7 +17,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// A job of `length` units, such as "step".
+    /// A task of `length` units, such as "step".
     pub(crate) fn new(unit: &'static str, length: u64) -> Progress {
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
         let template = format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {unit}s, {{pace}}, {{eta}} left");
@@ -31,7 +31,7 @@ impl Progress {
         Progress { bar, unit, length, started: None, last_line: None }
     }
 
-    /// `done` units are done. The clock starts with the first call.
+    /// Sets the number of finished units. The clock starts with the first call.
     pub(crate) fn set(&mut self, done: u64, what: &str) {
         let started = *self.started.get_or_insert_with(|| {
             self.bar.reset_elapsed();
@@ -44,12 +44,12 @@ impl Progress {
         }
     }
 
-    /// Runs `print` while the bar is away.
+    /// Runs `print` while the bar is hidden.
     pub(crate) fn above(&self, print: impl FnOnce()) {
         self.bar.suspend(print);
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(&self) {
         self.bar.finish_and_clear();
     }

@@ -1,4 +1,4 @@
-//! `sdq resume`: a run that was interrupted → the pictures that it would have drawn.
+//! `sdq resume`: finishes a run that was interrupted, with the same pictures as without the interruption.
 
 use sdq::{model, run::Unfinished};
 
@@ -21,7 +21,7 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     crate::run::run(&pipeline, &unfinished.files, count, &args.run, |options, watch| {
         unfinished.resume(&pipeline, options, watch)
     })?;
-    // With --output the run went on beside the new one.
+    // With --output the saved run was next to the new output.
     let _ = std::fs::remove_file(&args.file);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! A run in the terminal: its progress, its previews, and what it has written.
+//! A run in the terminal: its progress, its previews, and the files that it wrote.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! `sdq schedulers`: what there is, when to use it, and what it takes.
+//! `sdq schedulers`: lists the schedulers, when to use them, and their options.
 
 use sdq::schedulers::{self, SchedulerEntry, SchedulerOption};
 
@@ -28,7 +28,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Every option once, with the schedulers that read it in these words.
+/// Every option once, with the schedulers that describe it in the same words.
 fn options(entries: &[SchedulerEntry]) -> Vec<(SchedulerOption, Vec<&'static str>)> {
     let mut options: Vec<(SchedulerOption, Vec<&'static str>)> = Vec::new();
     for entry in entries {

@@ -4,7 +4,7 @@ use sdq::{Event, Watch};
 
 use crate::{interrupt, preview::Previews, progress::Progress};
 
-/// Runs `work` with a watch that tells standard error, and that Ctrl-C cancels.
+/// Runs `work` with a watch that reports to standard error and is cancelled by Ctrl-C.
 pub(crate) fn watched<T>(work: impl FnOnce(&mut Watch<'_>) -> T) -> T {
     drawn(&mut Previews::none(), work)
 }
@@ -35,7 +35,7 @@ pub(crate) fn drawn<T>(previews: &mut Previews, work: impl FnOnce(&mut Watch<'_>
     result
 }
 
-/// Runs `print` while the bar is away.
+/// Runs `print` while the bar is hidden.
 fn above(bar: Option<&Progress>, print: impl FnOnce()) {
     match bar {
         Some(bar) => bar.above(print),

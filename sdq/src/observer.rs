@@ -188,11 +188,11 @@ pub enum Note {
     NotSaved(String),
     /// A preview cannot be decoded; the run continues.
     NoPreview(String),
-    /// Similarity of the pictures after some of the steps towards the smallest file.
+    /// Similarity of the pictures after some of the moves towards the smallest file.
     Fitting {
-        /// Number of steps taken.
+        /// Number of moves.
         moves: usize,
-        /// Number of all steps.
+        /// Number of all possible moves.
         of: usize,
         /// Median peak signal-to-noise ratio in decibels.
         psnr: f64,

@@ -5,11 +5,11 @@ use std::{num::NonZeroUsize, path::PathBuf};
 use clap::ValueEnum;
 use sdq::convert::{ModelFiles, Precision, Prediction, Rule};
 
-/// A published model, in one piece or in several.
+/// A published model, in one file or in several.
 #[derive(Debug, clap::Args)]
 #[group(id = "source", required = true, multiple = true, args = ["model", "unet"])]
 pub(crate) struct ModelFilesArgs {
-    /// A diffusers directory (the one that holds model_index.json), or a checkpoint in one file: safetensors, .ckpt or
+    /// A diffusers directory (with a model_index.json), or a checkpoint in one file: safetensors, .ckpt or
     /// GGUF.
     #[arg(value_name = "MODEL")]
     pub(crate) model: Option<PathBuf>,
@@ -18,7 +18,7 @@ pub(crate) struct ModelFilesArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) unet: Option<PathBuf>,
 
-    /// Take the VAE from this file or folder. TAESD's two files are given as --vae twice.
+    /// Take the VAE from this file or folder. For TAESD's two files, give --vae twice.
     #[arg(long, value_name = "FILE")]
     pub(crate) vae: Vec<PathBuf>,
 
@@ -34,12 +34,12 @@ pub(crate) struct ModelFilesArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) tokenizer: Option<PathBuf>,
 
-    /// Believe the configs in this folder, unet/config.json and so on as in a diffusers directory, where a single file
-    /// leaves a choice.
+    /// Use the configs in this folder (unet/config.json and so on, as in a diffusers directory) where a
+    /// single file is ambiguous.
     #[arg(long, value_name = "DIR")]
     pub(crate) configs: Option<PathBuf>,
 
-    /// What the U-Net predicts. Default: what the files say, or what its family does.
+    /// What the U-Net predicts. Default: derived from the files, or from the family.
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) prediction: Option<PredictionArg>,
 }
@@ -63,7 +63,7 @@ impl ModelFilesArgs {
     }
 }
 
-/// What a U-Net predicts.
+/// The quantity that a U-Net predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PredictionArg {
     /// The noise.
@@ -74,7 +74,7 @@ pub(crate) enum PredictionArg {
     Sample,
 }
 
-/// Flags that choose types themselves.
+/// Flags that set types directly.
 const CHOSEN: [&str; 5] = ["precision", "unet_type", "vae_type", "text_type", "rules"];
 
 #[derive(Debug, clap::Args)]
@@ -86,11 +86,11 @@ pub(crate) struct ConvertArgs {
     #[arg(short, long, value_name = "FILE.sdq", required_unless_present = "dry_run")]
     pub(crate) output: Option<PathBuf>,
 
-    /// Say what would be converted, and write nothing.
+    /// Print what would be converted, and write nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 
-    /// Number format of the weights. `mixed` is q4 with q8 where it is seen most.
+    /// Number format of the weights. `mixed` is q4 with q8 where the difference is most visible.
     #[arg(long = "type", value_enum, value_name = "TYPE", default_value_t = PrecisionArg(Precision::F16))]
     pub(crate) precision: PrecisionArg,
 
@@ -106,25 +106,26 @@ pub(crate) struct ConvertArgs {
     #[arg(long, value_enum, value_name = "TYPE")]
     pub(crate) text_type: Option<PrecisionArg>,
 
-    /// Number format (not `mixed`) of weights whose name, such as unet.conv_in.weight, matches; repeatable, the first
-    /// that matches counts.
+    /// Number format (not `mixed`) of weights whose name, such as unet.conv_in.weight, matches; repeatable,
+    /// the first match counts.
     #[arg(long = "rule", value_name = "REGEX=TYPE")]
     pub(crate) rules: Vec<Rule>,
 
-    /// Choose types by measurement, so that the file takes at most so many megabytes.
+    /// Choose types by measurement so that the file takes at most this many megabytes.
     #[arg(long, value_name = "MB", conflicts_with_all = CHOSEN)]
     pub(crate) max_size: Option<f64>,
 
-    /// Choose types by measurement, so that half of the pictures come at least so near to those of f16.
+    /// Choose types by measurement so that at least half of the pictures have this similarity to those of
+    /// f16, in decibels.
     #[arg(long, value_name = "DB", conflicts_with_all = CHOSEN, conflicts_with = "max_size")]
     pub(crate) target_psnr: Option<f64>,
 
-    /// Draw so many pictures with the model first, and round with more care what meets large values.
+    /// Draw this many pictures with the model first, and round weights with large inputs more carefully.
     #[arg(long, value_name = "N")]
     pub(crate) calibrate: Option<NonZeroUsize>,
 
-    /// What to draw in order to measure or calibrate: one prompt a line, or a JSON list of objects with `prompt` and, if wanted,
-    /// `seed`. Default: everyday prompts.
+    /// Prompts for measurements or calibration: one per line, or a JSON list of objects with `prompt` and
+    /// optionally `seed`. Default: everyday prompts.
     #[arg(long, value_name = "FILE")]
     pub(crate) calibration_prompts: Option<PathBuf>,
 
@@ -133,7 +134,7 @@ pub(crate) struct ConvertArgs {
     pub(crate) threads: Option<NonZeroUsize>,
 }
 
-/// [`Precision`], as clap wants it.
+/// [`Precision`], in the form that clap needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PrecisionArg(pub(crate) Precision);
 

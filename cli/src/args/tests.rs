@@ -15,7 +15,7 @@ fn parse(line: &str) -> Result<Args, clap::Error> {
     Args::try_parse_from(["sdq"].into_iter().chain(line.split_whitespace()))
 }
 
-/// Lines that are understood, and what refuses the others.
+/// Valid lines, and invalid ones with the kind of their error.
 #[test]
 fn flags_go_together_or_not() {
     use clap::error::ErrorKind::{
@@ -120,7 +120,7 @@ fn a_flag_that_may_have_a_value_is_on_without_one() {
         let Command::Generate(args) = parse(line).unwrap().command else { panic!("generate") };
         assert_eq!(args.plain_prompt, plain, "{line}");
     }
-    // A value has to follow its sign: else it is the prompt.
+    // The value must follow its equals sign, otherwise it would be the prompt.
     let Command::Generate(args) = parse("generate --plain-prompt false").unwrap().command else {
         panic!("generate")
     };

@@ -26,12 +26,12 @@ pub(super) struct Layer {
     pub(super) choices: Vec<Choice>,
 }
 
-/// A step from the best file towards the smallest.
+/// A change of one layer on the way from the best file to the smallest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Move {
     /// Index of the layer.
     pub(super) layer: usize,
-    /// How it is stored after this step.
+    /// How it is stored after this move.
     pub(super) to: Choice,
     /// Bytes saved; not zero.
     pub(super) saved: usize,
@@ -44,7 +44,7 @@ pub(super) fn best(layers: &[Layer]) -> Vec<Choice> {
     layers.iter().map(|layer| hull(&layer.choices)[0]).collect()
 }
 
-/// The steps from [`best`] to the smallest file, ordered by the error that they add per saved byte. Any
+/// The moves from [`best`] to the smallest file, ordered by the error that they add per saved byte. Any
 /// prefix of the list gives the best file of its size, as far as errors are additive.
 pub(super) fn moves(layers: &[Layer]) -> Vec<Move> {
     let mut moves: Vec<Move> = Vec::new();
@@ -54,7 +54,7 @@ pub(super) fn moves(layers: &[Layer]) -> Vec<Move> {
             moves.push(Move { layer, to: pair[1], saved, added });
         }
     }
-    // The sort is stable, and prices increase along each layer's hull, so a layer's steps stay in order.
+    // The sort is stable, and prices increase along each layer's hull, so a layer's moves stay in order.
     moves.sort_by(|a, b| a.price().total_cmp(&b.price()));
     moves
 }

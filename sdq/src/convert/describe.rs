@@ -131,7 +131,8 @@ mod tests {
             ("vae", vec![matrix(64)], Precision::F32),
         ];
         let text = plan(&sdq_quantize::plan(components, &[]).unwrap());
-        // f16 takes two bytes, f32, the type of all vectors, takes four. Rows are padded to whole panels.
+        // f16 takes two bytes, f32, the type of all vectors, takes four. The numbers of rows are multiples of
+        // a panel, so there is no padding.
         let expected = "unet: 1.6 M parameters\n  f16: 2 tensors, 1.54 M parameters, 3.07 MB\n  \
             f32: 1 tensors, 0.05 M parameters, 0.20 MB\nvae: 0.1 M parameters\n  \
             f32: 1 tensors, 0.06 M parameters, 0.26 MB\nin all: 3.5 MB of weights\n";

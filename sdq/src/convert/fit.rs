@@ -117,7 +117,7 @@ pub(super) fn fit(
     Ok(())
 }
 
-/// The number of steps that bring a file that has `f16_bytes` in f16 below `limit`.
+/// The number of moves that bring a file that has `f16_bytes` in f16 below `limit`.
 fn fewest_moves(layers: &[Layer], moves: &[Move], f16_bytes: usize, limit: usize) -> Result<usize, Error> {
     let first = |layer: &Layer| layer.choices[0].bytes;
     let best: usize = choose::best(layers).iter().map(|choice| choice.bytes).sum();
@@ -200,8 +200,8 @@ impl Versions {
         Ok(())
     }
 
-    /// The maximum number of steps after which the median similarity is still `target` decibels, assuming
-    /// that it decreases with every step.
+    /// The maximum number of moves after which the median similarity is still `target` decibels, assuming
+    /// that it decreases with every move.
     fn most_moves(
         &self,
         layers: &[Layer],

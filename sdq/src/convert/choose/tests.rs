@@ -98,7 +98,7 @@ proptest! {
         prop_assert_eq!(Some(total(&after(&layers, &moves, moves.len())).0), least_size);
     }
 
-    /// The numbers of a step are its actual effects.
+    /// The numbers of a move are its actual effects.
     #[test]
     fn every_move_saves_its_bytes_and_adds_its_error(layers in any_layers()) {
         let moves = moves(&layers);
