@@ -51,11 +51,11 @@ pub enum JoinedTextStates {
 }
 
 impl Model {
-    /// Reads the `config.json` of each component and the embedded texts, by their names in a diffusers directory
-    /// (`unet`, `tokenizer/vocab.json`).
+    /// Reads the `config.json` of each component and the embedded texts, by their names in a diffusers
+    /// directory (`unet`, `tokenizer/vocab.json`).
     ///
     /// # Errors
-    /// When a part is missing, asks for something that sdq does not run, or does not fit the others.
+    /// When a part is missing, requires something that is not supported, or does not fit the others.
     pub fn new<'a>(
         config: impl Fn(&str) -> Option<&'a Value>,
         text: impl Fn(&str) -> Option<&'a str>,

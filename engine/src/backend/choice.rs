@@ -8,7 +8,7 @@ use crate::Error;
 /// Receives a message when something failed and the run continues without it.
 pub type Notice = dyn Fn(&str) + Send + Sync;
 
-/// The backend that was asked for.
+/// The requested backend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Wanted {
     /// A Vulkan device if one is likely to be faster than the processor, else the processor.

@@ -71,7 +71,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The least possible seconds of so many multiply-adds of bytes and of floats.
+    /// The least possible seconds for the given numbers of multiply-adds of bytes and of floats.
     pub fn seconds(&self, integer: u64, float: u64) -> f64 {
         integer as f64 / self.integer + float as f64 / self.float
     }

@@ -1,6 +1,6 @@
 //! A model as data: tensors, weights and the ops between them, independent of backends.
 //!
-//! There are two levels of ops. Models append an [`Op`] at by one through [`GraphBuilder`], and
+//! There are two levels of ops. Models append ops one at a time through [`GraphBuilder`], and
 //! [`GraphBuilder::finish`] folds sums into products; a graph can be cut into strips, which are graphs of the
 //! same level. A backend executes [`PreparedOp`]s: passes add low-rank branches ([`add_branches`]) and
 //! rounding to integers ([`quantize_inputs`]), and a [`plan::Plan`] gives every intermediate its place in one

@@ -19,16 +19,16 @@ const PARALLEL_WORK: usize = 1 << 21;
 /// Errors of starting a pool.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
-    /// The number of threads asked for is out of bounds.
+    /// The requested number of threads is out of bounds.
     #[error("{requested} threads are more than {MAX_THREADS}: ask for as many as the machine has cores")]
     TooManyThreads {
-        /// The number asked for.
+        /// The requested number.
         requested: usize,
     },
     /// The system refused to start a thread.
     #[error("cannot start {threads} threads: ask for fewer")]
     Start {
-        /// The number asked for.
+        /// The requested number.
         threads: usize,
         /// The system's error.
         source: std::io::Error,

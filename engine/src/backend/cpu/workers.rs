@@ -140,8 +140,8 @@ impl Worker {
                     false => continue,
                 }
             }
-            // SAFETY: whoever put the address there keeps the job alive until `left` says that this worker is done, or
-            // takes the address out again, and then the swap does not find it.
+            // SAFETY: the thread that put the address there keeps the job alive until `left` shows that this
+            // worker is done, or takes the address out again, and then the swap does not find it.
             let job = unsafe { &*address };
             let result = catch_unwind(AssertUnwindSafe(job.work));
             if let Err(panic) = result {

@@ -88,7 +88,7 @@ impl Buffer {
             let Some((index, memory)) = types.iter().enumerate().find(fits) else { continue };
             let info =
                 vk::MemoryAllocateInfo::default().allocation_size(needs.size).memory_type_index(index as u32);
-            // SAFETY: type and size are what the buffer asked for.
+            // SAFETY: type and size are those that the buffer requires.
             match unsafe { gpu.raw.allocate_memory(&info, None) } {
                 Ok(allocated) => {
                     buffer.take(allocated, needs.size)?;
@@ -137,7 +137,7 @@ impl Buffer {
         }
         let handle = vk::ExternalMemoryHandleTypeFlags::HOST_ALLOCATION_EXT;
         let mut found = vk::MemoryHostPointerPropertiesEXT::default();
-        // SAFETY: the pointer is aligned as the device asks, and the pages are mapped.
+        // SAFETY: the pointer has the alignment that the device requires, and the pages are mapped.
         unsafe {
             (functions.fp().get_memory_host_pointer_properties_ext)(
                 functions.device(),

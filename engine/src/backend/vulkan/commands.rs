@@ -57,7 +57,8 @@ pub(super) struct Commands {
     times: Option<(vk::QueryPool, u32)>,
 }
 
-// SAFETY: handles are plain numbers, and `&mut self` is needed for whatever Vulkan wants done by one thread at a time.
+// SAFETY: handles are plain numbers, and `&mut self` is needed for every operation that Vulkan allows only
+// one thread at a time.
 unsafe impl Send for Commands {}
 
 impl Commands {
@@ -243,7 +244,7 @@ impl Commands {
             // SAFETY: the commands are whole, what they name is alive, and the queue is held.
             let submitted = unsafe { self.gpu.raw.queue_submit(*queue, &[info], fence) };
             if let Err(result) = submitted {
-                // What was submitted before must not outlive this call.
+                // Earlier submissions must not outlive this call.
                 // SAFETY: the queue is held.
                 let _ = unsafe { self.gpu.raw.queue_wait_idle(*queue) };
                 return Err(VulkanError::new("submit work", result));

@@ -16,7 +16,7 @@ pub enum VulkanError {
     /// The loader found no device.
     #[error("Vulkan finds no device; install the graphics driver, or use `--backend cpu`")]
     NoDevice,
-    /// No device matches the one that was asked for.
+    /// No device matches the requested one.
     #[error("no device is called `{wanted}`; there are: {found}")]
     UnknownDevice {
         /// Number or part of a name.

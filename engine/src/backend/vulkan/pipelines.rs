@@ -74,7 +74,7 @@ impl Pipelines {
             .map_err(|result| VulkanError::new("lay out pipelines", result))?;
         let create = |data: &[u8]| {
             let info = vk::PipelineCacheCreateInfo::default().initial_data(data);
-            // SAFETY: the data is what a driver wrote, by its checksum; drivers ignore that of others.
+            // SAFETY: the checksum shows that a driver wrote the data; drivers ignore that of others.
             unsafe { gpu.raw.create_pipeline_cache(&info, None) }
         };
         pipelines.cache = create(&remembered.unwrap_or_default())
