@@ -39,9 +39,9 @@ pub(crate) fn to_tensor(picture: &Picture) -> Result<Tensor, Error> {
 /// The part of a picture to redraw.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
     /// `[height, width]`: pixels with 128 and more are redrawn, the others are kept.
     pub values: Vec<u8>,

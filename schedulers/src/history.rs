@@ -62,7 +62,7 @@ pub struct HistoryStep {
 /// An evaluation of the model, and how its output is interpreted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Evaluation {
-    /// In training timesteps, exact in `f32`.
+    /// The timestep, in training timesteps, exact in `f32`.
     pub timestep: f64,
     /// How latents at this evaluation consist of clean ones and noise: signal · x_0 + noise level · ε.
     pub signal_and_noise: (f64, f64),

@@ -83,9 +83,9 @@ impl Pipeline {
         Pipeline { max_memory, ..self.clone() }
     }
 
-    /// This model with `weights`, named `component.weight`, from `other`'s file: it draws what a model would
-    /// whose file stores exactly these weights as `other`'s does. Weights that `other` overlays from
-    /// elsewhere are read from its own file.
+    /// This model with `weights`, named `component.weight`, read from `other`'s file. It draws the same
+    /// pictures as a model whose file stores exactly these weights in the same way as `other`'s. Weights that
+    /// `other` overlays from elsewhere are read from its own file.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when the models have other weights.

@@ -25,7 +25,7 @@ struct Point {
     timestep: f64,
     /// `[channels, h, w]`, scaled for the model.
     latents: Vec<f32>,
-    /// Likewise, guidance applied.
+    /// The predicted noise with guidance, likewise.
     noise_pred: Vec<f32>,
 }
 

@@ -25,10 +25,10 @@ pub struct Request {
     pub prompt: String,
     /// What it should not show; ignored without guidance.
     pub negative_prompt: String,
-    /// In pixels, divisible by 8.
+    /// Width in pixels, divisible by 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub width: Option<usize>,
-    /// In pixels, divisible by 8.
+    /// Height in pixels, divisible by 8.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<usize>,
     /// Denoising steps of a run from noise alone; a run that starts from a picture takes the share `strength`

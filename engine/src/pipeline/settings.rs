@@ -31,9 +31,9 @@ const SAMPLE_SIZE: usize = 64;
 /// A model's values for fields that the request leaves open.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Defaults {
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
     /// Denoising steps.
     pub steps: usize,
@@ -52,7 +52,7 @@ pub enum Job {
     TextToImage,
     /// A picture, with noise according to `strength`.
     ImageToImage {
-        /// From 0, keep everything, to 1.
+        /// From 0, keep everything, to 1, redraw everything.
         strength: f64,
     },
     /// A picture of which a part is redrawn.
@@ -84,9 +84,9 @@ impl Job {
 pub struct Settings {
     /// The request.
     pub request: Request,
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
     /// Denoising steps of a run from noise alone.
     pub steps: usize,

@@ -37,7 +37,7 @@ type NamedValues = Vec<(String, Vec<f32>)>;
 pub(super) struct Setup<'a> {
     /// A row for each branch of guidance.
     pub(super) conditioning: &'a Conditioning,
-    /// In training timesteps.
+    /// Timesteps of the schedule, in training timesteps.
     pub(super) timesteps: &'a [f64],
     pub(super) shape: StepShape,
     pub(super) batching: Batching,

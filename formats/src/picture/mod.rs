@@ -108,9 +108,9 @@ impl PictureFormat {
 /// An 8-bit RGB picture: rows from the top, `[height, width, 3]`, red, green, blue, 0 to 255 in sRGB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Picture {
-    /// In pixels.
+    /// Width in pixels.
     pub width: usize,
-    /// In pixels.
+    /// Height in pixels.
     pub height: usize,
     /// `width * height * 3` values.
     pub rgb: Vec<u8>,

@@ -33,7 +33,7 @@ pub(crate) struct Rename {
 /// A part of a tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
-    /// All of it.
+    /// The whole tensor.
     Whole,
     /// The first, second or third part (0, 1, 2) of its first dimension.
     Third(usize),
