@@ -192,8 +192,19 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "FILE", requires = "start")]
     pub(crate) mask: Option<PathBuf>,
 
-    /// How strongly the result follows the picture, with a model that edits by instruction. Default: the
-    /// model's, or 1.5.
+    /// Width of the soft edge of what the mask draws, in pixels inside it. What the mask keeps stays as it is in the picture.
+    /// Default: 4.
+    #[arg(long, value_name = "PIXELS", requires = "masked")]
+    pub(crate) mask_blur: Option<u8>,
+
+    /// Let what the mask keeps come out of the VAE as well, a little changed, as in diffusers.
+    #[arg(
+        long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+        requires = "masked"
+    )]
+    pub(crate) no_paste: Option<bool>,
+
+    /// How strongly the picture pulls, with a model that edits by instruction. Default: the model's, or 1.5.
     #[arg(long, value_name = "SCALE", requires = "start", allow_negative_numbers = true)]
     pub(crate) image_guidance_scale: Option<f32>,
 }
@@ -201,6 +212,7 @@ pub(crate) struct JobArgs {
 #[derive(Debug, clap::Args)]
 #[group(skip)]
 #[command(group(ArgGroup::new("start").args(["init_image", "from"]).multiple(true)))]
+#[command(group(ArgGroup::new("masked").args(["mask", "from"]).multiple(true)))]
 #[command(group(ArgGroup::new("varied").args(["variation_strength", "from"]).multiple(true)))]
 pub(crate) struct GenerateArgs {
     /// What the picture should show.

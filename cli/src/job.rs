@@ -99,6 +99,13 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
     set_option(&mut request.guidance_scale, &args.sampling.guidance_scale);
     set_option(&mut request.image_guidance_scale, &args.job.image_guidance_scale);
     set_option(&mut request.strength, &args.job.strength);
+    set_option(&mut request.mask_blur, &args.job.mask_blur);
+    if let Some(no_paste) = args.job.no_paste {
+        request.paste = !no_paste;
+        if no_paste {
+            request.mask_blur = args.job.mask_blur;
+        }
+    }
     set(&mut request.guidance_rescale, &args.guidance_rescale);
     set(&mut request.seed, &args.seed);
     set(&mut request.caching, &args.cache);

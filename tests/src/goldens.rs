@@ -117,6 +117,8 @@ impl Job {
         let (shape, rgb) = goldens.bytes(&self.run.case, "init_image");
         let mask = (self.job == "inpainting").then(|| goldens.bytes(&self.run.case, "mask").1);
         Request {
+            // diffusers' pipelines do not paste what the mask keeps.
+            paste: mask.is_none(),
             mask: mask.map(|values| Mask { width: shape[1], height: shape[0], values }),
             ..self.run.request()
         }

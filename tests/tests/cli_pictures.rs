@@ -52,15 +52,39 @@ fn a_job_from_files_gives_what_diffusers_gives() {
     write(&folder.path().join("mask.png"), &Picture { width: mask.width, height: mask.height, rgb });
     let (steps, seed) = (job.run.steps.to_string(), job.run.seed.to_string());
     let (strength, guidance) = (job.strength.to_string(), job.run.guidance_scale.to_string());
-    let flags =
-        ["-i", "in.png", "--mask", "mask.png", "--strength", &strength, "-g", &guidance, "-o", "out.png"];
+    let flags = [
+        "-i",
+        "in.png",
+        "--mask",
+        "mask.png",
+        "--no-paste",
+        "--strength",
+        &strength,
+        "-g",
+        &guidance,
+        "-o",
+        "out.png",
+    ];
     let more = ["--steps", &steps, "--seed", &seed, "--scheduler", &job.run.scheduler, &job.run.prompt];
     let more = [&more[..], &["-n", &job.run.negative_prompt]].concat();
-    generate(folder.path(), &Model::convert("sd1", WeightType::F32), &[&flags[..], &more].concat())
-        .assert_done();
+    let model = Model::convert("sd1", WeightType::F32);
+    generate(folder.path(), &model, &[&flags[..], &more].concat()).assert_done();
     let (_, expected) = goldens.picture(&job.run.case);
     let found = picture::read(folder.path().join("out.png")).unwrap();
     assert!(psnr(&found.rgb, &expected) >= PICTURE_DB);
+    // Drawn again from its recipe, with what is kept pasted back: exactly the original there, as drawn deep inside.
+    let flags = ["--from", "out.png", "--no-paste=false", "--mask-blur", "1", "-o", "pasted.png"];
+    generate(folder.path(), &model, &flags).assert_done();
+    let pasted = picture::read(folder.path().join("pasted.png")).unwrap();
+    let mut kept = 0;
+    for (index, pasted) in pasted.rgb.chunks_exact(3).enumerate() {
+        if mask.values[index] < 128 {
+            assert_eq!(*pasted, image.rgb[3 * index..][..3], "pixel {index}");
+            kept += 1;
+        }
+    }
+    let drawn = pasted.rgb.iter().zip(&found.rgb).filter(|(pasted, found)| pasted == found).count();
+    assert!(kept > 100 && drawn > 300, "{kept} pixels are kept, {drawn} values are as drawn");
 }
 
 /// A start picture may have any size: it sets the size of the result, cropped to a size that can be drawn, or

@@ -13,6 +13,7 @@ mod denoiser;
 mod drawing;
 mod guidance;
 mod likeness;
+mod paste;
 mod picture_run;
 mod plan;
 mod preview;
@@ -64,6 +65,7 @@ use crate::{
 use checkpoint::Progress;
 use denoiser::Denoiser;
 use drawing::Drawing;
+use paste::Paste;
 use preview::LatentColors;
 use start::Start;
 
@@ -258,9 +260,11 @@ impl Pipeline {
         let finished = self.denoise(settings, &conditioning, plan, progress, compiled, &mut observer)?;
 
         let mut decoder = self.decoder_in_stages(plan.run.size, plan.stages.clone(), compiled)?;
+        let paste = Paste::new(settings);
         let mut pictures = Vec::new();
         for (image, latents) in finished.iter().enumerate() {
-            let picture = decoder.decode(latents.values())?;
+            let mut picture = decoder.decode(latents.values())?;
+            paste.iter().for_each(|paste| paste.apply(&mut picture));
             observer.tell(Event::Decoded { image, picture: &picture })?;
             pictures.push(picture);
         }

@@ -8,6 +8,7 @@ use super::{
     Pipeline, Request, RunPlan, Settings,
     compiled::GraphKey,
     denoiser::Batching,
+    paste::Paste,
     run_plan::PlannedGraph,
     stages::{Stager, Stages},
 };
@@ -365,7 +366,10 @@ impl<'p> Planner<'p> {
         let Settings { width, height, .. } = *self.settings;
         let count = self.run.pictures;
         let pictures = (3 * width * height * count) as u64;
-        self.beside_phases() + pictures + (count as u64 + 1) * self.latents_of_one()
+        self.beside_phases()
+            + pictures
+            + Paste::bytes(self.settings)
+            + (count as u64 + 1) * self.latents_of_one()
     }
 
     /// The start picture and the mask, which both the caller and the settings hold.

@@ -66,6 +66,13 @@ pub struct Request {
     /// How strongly an editing model follows its input picture.
     #[serde(with = "decimal_option", skip_serializing_if = "Option::is_none")]
     pub image_guidance_scale: Option<f32>,
+    /// Width of the soft edge of what `mask` draws, in pixels inside it, from 0 to 64; only with `paste`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mask_blur: Option<u8>,
+    /// Whether pixels that `mask` keeps are those of `init_image`. Otherwise they have gone through the VAE too, as in
+    /// diffusers' pipelines.
+    #[serde(skip_serializing_if = "Clone::clone")]
+    pub paste: bool,
     /// Number of pictures.
     #[serde(skip_serializing_if = "is_one")]
     pub count: usize,
@@ -109,6 +116,8 @@ impl Default for Request {
             init_image: None,
             strength: None,
             mask: None,
+            mask_blur: None,
+            paste: true,
             caching: Caching::None,
         }
     }
@@ -199,6 +208,16 @@ impl Request {
     #[must_use]
     pub fn mask(self, mask: Mask) -> Request {
         Request { mask: Some(mask), ..self }
+    }
+
+    #[must_use]
+    pub fn mask_blur(self, mask_blur: u8) -> Request {
+        Request { mask_blur: Some(mask_blur), ..self }
+    }
+
+    #[must_use]
+    pub fn paste(self, paste: bool) -> Request {
+        Request { paste, ..self }
     }
 
     #[must_use]
@@ -372,6 +391,8 @@ mod tests {
                     variation: variation.map(|(seed, strength)| Variation { seed, strength }),
                     caching,
                     scheduler_options: options,
+                    mask_blur: plain.then_some(7),
+                    paste: !plain,
                     init_image: None,
                     mask: None,
                 }
@@ -457,6 +478,8 @@ mod tests {
             (open().count(3), Request { count: 3, ..open() }),
             (open().strength(0.5), Request { strength: Some(0.5), ..open() }),
             (open().init_image(picture()), Request { init_image: Some(picture()), ..open() }),
+            (open().mask_blur(3), Request { mask_blur: Some(3), ..open() }),
+            (open().paste(false), Request { paste: false, ..open() }),
             (open().mask(mask()), Request { mask: Some(mask()), ..open() }),
             (open().caching(caching), Request { caching, ..open() }),
         ] {

@@ -6,7 +6,7 @@ use sdq_formats::sdq::Component;
 use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
-use super::{Pipeline, Request, Variation, guidance::Guidance};
+use super::{Pipeline, Request, Variation, guidance::Guidance, paste::MASK_BLUR};
 use crate::{Error, ExtraInput, JobProblem, PromptReading};
 
 /// Height and width of a picture must be divisible by it, for any model: diffusers has the same rule, so a
@@ -25,7 +25,9 @@ const IMAGE_GUIDANCE_SCALE: f32 = 1.5;
 /// Strength of image to image and of inpainting, as in diffusers' pipelines.
 const STRENGTH: f64 = 0.8;
 const INPAINTING_STRENGTH: f64 = 1.0;
-/// Default height and width of the latents if the U-Net's config does not set them.
+/// Widest soft edge of a mask, in pixels.
+const MAX_MASK_BLUR: u8 = 64;
+/// Default side of the latents where the U-Net's config does not say.
 const SAMPLE_SIZE: usize = 64;
 
 /// A model's values for fields that the request leaves open.
@@ -100,7 +102,10 @@ pub struct Settings {
     pub image_guidance_scale: f32,
     /// What the run starts from.
     pub job: Job,
-    /// Evaluations of the denoiser that are left out because the job starts with less noise.
+    /// Width in pixels of the soft edge between what a mask draws and the start picture's own pixels; `None` where those are
+    /// not pasted back.
+    pub mask_blur: Option<u8>,
+    /// Evaluations of the denoiser that are left out, because the job starts with less noise.
     pub first_step: usize,
     /// Evaluations of the denoiser for each picture, all branches of guidance counted as one.
     pub evaluations: usize,
@@ -143,6 +148,7 @@ impl Settings {
             guidance_scale: Some(self.guidance_scale),
             image_guidance_scale: (self.job == Job::Editing).then_some(self.image_guidance_scale),
             strength: self.job.strength(),
+            mask_blur: self.mask_blur,
             ..self.request.clone()
         }
     }
@@ -232,6 +238,7 @@ impl Pipeline {
             guidance_scale: finite("guidance-scale", guidance_scale)?,
             image_guidance_scale: finite("image-guidance-scale", image_guidance_scale)?,
             job: self.job(request)?,
+            mask_blur: None,
             first_step: 0,
             evaluations: 0,
             guidance: Guidance::None,
@@ -241,7 +248,8 @@ impl Pipeline {
             share("variation-strength", variation.strength)?;
         }
         check_sizes(&settings)?;
-        // Building the scheduler once shows whether config and steps are compatible.
+        settings.mask_blur = mask_blur(request)?;
+        // Building it once tells whether config and steps go together.
         let scheduler = settings.new_scheduler()?;
         settings.first_step = first_step(&settings, &*scheduler)?;
         settings.evaluations = scheduler.timesteps().len() - settings.first_step;
@@ -314,6 +322,16 @@ fn check_sizes(settings: &Settings) -> Result<(), Error> {
         Some(mask) => check_size("mask", (mask.width, mask.height), mask.values.len(), 1),
         None => Ok(()),
     }
+}
+
+/// Width of the soft edge where pixels are pasted back.
+fn mask_blur(request: &Request) -> Result<Option<u8>, Error> {
+    let is_masked = request.mask.is_some();
+    check("no-paste", !request.paste, request.paste || is_masked, "a mask, or nothing is kept")?;
+    let Some(blur) = request.mask_blur else { return Ok((is_masked && request.paste).then_some(MASK_BLUR)) };
+    check("mask-blur", blur, is_masked && request.paste, "a mask whose kept pixels are pasted back")?;
+    check("mask-blur", blur, blur <= MAX_MASK_BLUR, &format!("from 0 to {MAX_MASK_BLUR} pixels"))?;
+    Ok(Some(blur))
 }
 
 fn finite(field: &'static str, value: f32) -> Result<f32, Error> {

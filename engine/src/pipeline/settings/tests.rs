@@ -14,6 +14,7 @@ fn settings(scheduler: &str, steps: usize, job: Job) -> Settings {
         guidance_scale: 7.5,
         image_guidance_scale: 1.5,
         job,
+        mask_blur: None,
         first_step: 0,
         evaluations: 0,
         guidance: Guidance::None,
@@ -90,6 +91,35 @@ fn shares_and_scales_are_numbers_in_their_bounds() {
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let error = finite("guidance-scale", value).unwrap_err().to_string();
         assert_eq!(error, format!("guidance-scale is {value}, expected a finite number"));
+    }
+}
+
+#[test]
+fn kept_pixels_are_pasted_where_there_is_a_mask() {
+    let mask = crate::Mask { width: 1, height: 1, values: vec![0] };
+    let masked = || Request::default().mask(mask.clone());
+    for (request, expected) in [
+        (Request::default(), None),
+        (masked(), Some(MASK_BLUR)),
+        (masked().mask_blur(0), Some(0)),
+        (masked().mask_blur(64), Some(64)),
+        (masked().paste(false), None),
+    ] {
+        assert_eq!(mask_blur(&request).unwrap(), expected, "{request:?}");
+    }
+    for (request, message) in [
+        (Request::default().paste(false), "no-paste is true, expected a mask, or nothing is kept"),
+        (
+            Request::default().mask_blur(3),
+            "mask-blur is 3, expected a mask whose kept pixels are pasted back",
+        ),
+        (
+            masked().mask_blur(3).paste(false),
+            "mask-blur is 3, expected a mask whose kept pixels are pasted back",
+        ),
+        (masked().mask_blur(65), "mask-blur is 65, expected from 0 to 64 pixels"),
+    ] {
+        assert_eq!(mask_blur(&request).unwrap_err().to_string(), message);
     }
 }
 
