@@ -38,9 +38,9 @@ impl ExtraWords {
         }
         let mut values: Vec<Vec<f32>> = Vec::with_capacity(encoders.len());
         let mut count = None;
-        for encoder in encoders {
+        for (index, encoder) in encoders.iter().enumerate() {
             let (component, width) = (encoder.component(), encoder.width());
-            let Some(own) = vectors.iter().find(|vectors| vectors.width == width) else {
+            let Some(own) = of_encoder(vectors, index, width) else {
                 let widths: Vec<String> = vectors.iter().map(|vectors| vectors.width.to_string()).collect();
                 let found = format!("vectors of width {}, made for another model", widths.join(" and "));
                 return refused(found, format!("{width}, the width of `{component}`"));
@@ -220,6 +220,13 @@ fn spelled_len(text: &str, letters: &[char]) -> Option<usize> {
     expected.as_slice().is_empty().then_some(text.len())
 }
 
+/// The vectors for the text encoder with this index, whose vectors have this width. Encoders may have the same width; then the
+/// file says which vectors are whose.
+fn of_encoder(vectors: &[WordVectors], index: usize, width: usize) -> Option<&WordVectors> {
+    let fitting = vectors.iter().filter(|vectors| vectors.width == width);
+    fitting.min_by_key(|vectors| vectors.encoder != Some(index))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -269,5 +276,19 @@ mod tests {
     fn time_grows_with_the_length_of_the_prompt_alone() {
         let prompt = "ink <cat> in ".repeat(100_000);
         assert_eq!(words().split(&prompt, 0).len(), 400_000);
+    }
+
+    #[test]
+    fn encoders_of_one_width_read_the_vectors_that_are_theirs() {
+        let vectors = |encoder, width, value| WordVectors { encoder, width, values: vec![value; width] };
+        let found = |all: &[WordVectors], index, width| of_encoder(all, index, width).map(|it| it.values[0]);
+        let both = [vectors(Some(1), 4, 1.0), vectors(Some(0), 4, 0.0)];
+        assert_eq!(
+            [found(&both, 0, 4), found(&both, 1, 4), found(&both, 0, 5)],
+            [Some(0.0), Some(1.0), None]
+        );
+        // Where the file does not say it, or says something else, the width decides.
+        let unknown = [vectors(None, 3, 3.0), vectors(Some(0), 4, 4.0)];
+        assert_eq!([found(&unknown, 0, 3), found(&unknown, 1, 4)], [Some(3.0), Some(4.0)]);
     }
 }

@@ -125,8 +125,8 @@ pub enum Note {
         /// Number of further ones.
         more: usize,
     },
-    /// A LoRA's file contains tensors that are not part of a LoRA.
-    LoraLeftOut {
+    /// The file of an add-on contains tensors that do not belong to one of its kind.
+    AddOnLeftOut {
         /// Its file.
         path: PathBuf,
         /// The first few of them.
@@ -209,10 +209,14 @@ impl fmt::Display for Note {
                 let ellipsis = if *more > 0 { ", …" } else { "" };
                 write!(f, "{}: the model has no {}{ellipsis}", path.display(), layers.join(", "))
             }
-            Note::LoraLeftOut { path, tensors, more } => {
+            Note::AddOnLeftOut { path, tensors, more } => {
                 let ellipsis = if *more > 0 { ", …" } else { "" };
                 let tensors = printable(&tensors.join(", "), SHOWN_CHARS).into_owned();
-                write!(f, "{}: left out, for no LoRA has it: {tensors}{ellipsis}", path.display())
+                write!(
+                    f,
+                    "{}: left out, as no LoRA or embedding has such a tensor: {tensors}{ellipsis}",
+                    path.display()
+                )
             }
             Note::WordAdded { path, word, vectors } => {
                 write!(f, "{}: `{word}` stands for {vectors} vectors", path.display())

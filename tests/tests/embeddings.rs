@@ -1,9 +1,14 @@
 //! Textual inversions: words beside a model's vocabulary.
 
-use sdq_engine::{PromptReading, PromptSyntax, adapters::textual_inversion::TextualInversion};
-use sdq_formats::{WeightType, checkpoint::Checkpoint};
-use sdq_tests::{checkpoint::write_f32, goldens, models::Model};
+use sdq_engine::{
+    PromptReading, PromptSyntax,
+    adapters::textual_inversion::{TextualInversions, WordVectors},
+};
+use sdq_formats::{WeightType, checkpoint::Checkpoint, picture};
+use sdq_tests::{checkpoint::write_f32, command, goldens, models::Model};
 use tempfile::TempDir;
+
+const SDQ: &str = env!("CARGO_BIN_EXE_sdq-under-test");
 
 /// A vector that equals a row of the vocabulary has the same effect as that token.
 #[test]
@@ -24,8 +29,8 @@ fn a_word_reads_as_the_tokens_whose_vectors_it_has() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("e.safetensors");
     write_f32(&path, &[("emb_params", &[2, width], &vectors)]);
-    let inversion = TextualInversion::read(&Checkpoint::open(&path).unwrap()).unwrap();
-    let with = pipeline.with_word("ripe-fruit", &inversion.vectors).unwrap();
+    let inversions = TextualInversions::read(&Checkpoint::open(&path).unwrap()).unwrap();
+    let with = pipeline.with_word("ripe-fruit", &inversions.words[0].vectors).unwrap();
     for syntax in [PromptSyntax::Plain, PromptSyntax::Weighted] {
         let reading = PromptReading { syntax, clip_skip: None };
         // The words that begin with these two tokens end after them.
@@ -44,15 +49,44 @@ fn every_layout_is_read_and_others_are_refused() {
     let path = folder.path().join("e.safetensors");
     let read = |tensors: &[(&str, &[usize], &[f32])]| {
         write_f32(&path, tensors);
-        TextualInversion::read(&Checkpoint::open(&path).unwrap()).map_err(|error| error.to_string())
+        TextualInversions::read(&Checkpoint::open(&path).unwrap()).map_err(|error| error.to_string())
     };
-    let (word, vectors) =
-        read(&[("<cat-toy>", &[2], &[1.0, 2.0])]).map(|found| (found.word, found.vectors)).unwrap();
-    assert_eq!((word.as_deref(), vectors[0].width), (Some("<cat-toy>"), 2));
-    let both = read(&[("clip_g", &[1, 3], &[0.0; 3]), ("clip_l", &[1, 2], &[0.0; 2])]).unwrap().vectors;
-    assert_eq!((both[0].width, both[1].width), (2, 3));
+    // The words with the encoder and the width of their vectors, and what is left out.
+    let row =
+        |name: &'static str, shape: &'static [usize]| (name, shape, &[0.0; 6][..shape.iter().product()]);
+    for (tensors, expected) in [
+        (vec![row("<cat-toy>", &[2])], r#"[(Some("<cat-toy>"), [(None, 2)])] []"#),
+        (
+            vec![row("<s0>", &[1, 2]), row("<s1>", &[1, 2])],
+            r#"[(Some("<s0>"), [(None, 2)]), (Some("<s1>"), [(None, 2)])] []"#,
+        ),
+        (vec![row("clip_g", &[1, 3]), row("clip_l", &[1, 2])], "[(None, [(Some(1), 3), (Some(0), 2)])] []"),
+        (vec![row("clip_l", &[1, 2])], "[(None, [(Some(0), 2)])] []"),
+        (
+            vec![row("text_encoders_0", &[2, 2]), row("text_encoders_1", &[2, 2])],
+            "[(None, [(Some(0), 2), (Some(1), 2)])] []",
+        ),
+        (vec![row("emb_params", &[2, 2]), row("step", &[1])], r#"[(None, [(None, 2)])] ["step"]"#),
+        (
+            vec![row("string_to_param.*", &[2, 2]), row("string_to_token.*", &[])],
+            r#"[(None, [(None, 2)])] ["string_to_token.*"]"#,
+        ),
+        (
+            vec![row("string_to_param.a", &[1, 2]), row("string_to_param.b", &[2, 2])],
+            r#"[(Some("a"), [(None, 2)]), (Some("b"), [(None, 2)])] []"#,
+        ),
+    ] {
+        let found = read(&tensors).unwrap();
+        let layout = |vectors: &[WordVectors]| -> Vec<_> {
+            vectors.iter().map(|vectors| (vectors.encoder, vectors.width)).collect()
+        };
+        let words: Vec<_> = found.words.iter().map(|word| (&word.word, layout(&word.vectors))).collect();
+        assert_eq!(format!("{words:?} {:?}", found.left_out), expected);
+    }
     for (tensors, words) in [
-        (&[("a", &[1][..], &[0.0][..]), ("b", &[1], &[0.0])][..], "found 2 tensors"),
+        (&[("a", &[1][..], &[0.0][..]), ("b.weight", &[1], &[0.0])][..], "found 2 tensors, the first is `a`"),
+        (&[("a", &[1, 1, 1], &[0.0])], "found 1 tensors"),
+        (&[], "found 0 tensors, the first is `none`"),
         (&[("emb_params", &[1, 1, 1], &[0.0])], "is [1, 1, 1]"),
         (&[("emb_params", &[0, 4], &[])], "is [0, 4]"),
         (&[("emb_params", &[76, 1], &[0.0; 76])], "up to 75 vectors"),
@@ -62,9 +96,52 @@ fn every_layout_is_read_and_others_are_refused() {
         assert!(message.contains(words), "{message}");
     }
     let pickled = Checkpoint::open(goldens::folder("pickles").join("embedding.pt")).unwrap();
-    let vectors = TextualInversion::read(&pickled).unwrap().vectors;
+    let vectors = TextualInversions::read(&pickled).unwrap().words.remove(0).vectors;
     assert_eq!((vectors[0].width, vectors[0].values.as_slice()), (3, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0][..]));
     let pipeline = Model::convert("sd1", WeightType::F32).open(1);
     let message = pipeline.with_word("x", &vectors).unwrap_err().to_string();
-    assert!(message.contains("a width of") && message.contains("[(2, 3)]"), "{message}");
+    assert!(message.contains("vectors of width 3, made for another model"), "{message}");
+}
+
+#[test]
+fn each_encoder_reads_its_own_vectors() {
+    let model = Model::convert("sdxl", WeightType::F32);
+    let folder = TempDir::new().unwrap();
+    let flags = |files: &[&str]| {
+        let embeddings = files.iter().flat_map(|file| ["--embedding".to_owned(), format!("{file}:toy")]);
+        let common = ["generate", "a toy", "-W", "32", "-H", "32", "--steps", "1", "-o", "a.png", "-m"];
+        let line = common.map(str::to_owned).into_iter().chain([model.path().display().to_string()]);
+        line.chain(embeddings).collect::<Vec<_>>()
+    };
+    let draw = |files: &[&str]| {
+        command::run(SDQ, folder.path(), &flags(files)).assert_done();
+        picture::read(folder.path().join("a.png")).unwrap().rgb
+    };
+    let write =
+        |file: &str, tensors: &[(&str, &[usize], &[f32])]| write_f32(&folder.path().join(file), tensors);
+    let (first, second) = (&[1, 16][..], &[1, 24][..]);
+    let (zeros, ones) = ([0.0; 24], [1.0; 24]);
+    write("both.safetensors", &[("clip_l", first, &zeros[..16]), ("clip_g", second, &ones)]);
+    let expected = draw(&["both.safetensors"]);
+    write(
+        "both.safetensors",
+        &[("text_encoders_0", first, &zeros[..16]), ("text_encoders_1", second, &ones)],
+    );
+    assert!(draw(&["both.safetensors"]) == expected);
+    write("both.safetensors", &[("clip_l", first, &ones[..16]), ("clip_g", second, &zeros)]);
+    assert!(draw(&["both.safetensors"]) != expected);
+
+    // In two files under one word; not where both would be of one encoder.
+    write("l.safetensors", &[("clip_l", first, &zeros[..16])]);
+    write("g.safetensors", &[("emb_params", second, &ones)]);
+    assert!(draw(&["g.safetensors", "l.safetensors"]) == expected);
+    command::run(SDQ, folder.path(), &flags(&["l.safetensors"]))
+        .assert_failed(1, &["width 16, made for another model, expected 24, the width of `text_encoder_2`"]);
+    command::run(SDQ, folder.path(), &flags(&["l.safetensors", "l.safetensors"]))
+        .assert_failed(2, &["both l.safetensors and l.safetensors have vectors of width 16 for `toy`"]);
+
+    // A file of several words needs no name for them, and takes none.
+    write("two.safetensors", &[("<s0>", first, &zeros[..16]), ("<s1>", second, &ones)]);
+    command::run(SDQ, folder.path(), &flags(&["two.safetensors"]))
+        .assert_failed(2, &["has the words `<s0>`, `<s1>`"]);
 }

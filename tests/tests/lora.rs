@@ -412,7 +412,7 @@ fn every_tensor_of_a_file_is_accounted_for() {
     let layers = products.len();
     let ends = [
         format!(": applied to {layers} of {layers} layers at 1"),
-        ": left out, for no LoRA has it: surprise".to_owned(),
+        ": left out, as no LoRA or embedding has such a tensor: surprise".to_owned(),
         ": `my toy` stands for 2 vectors".to_owned(),
     ];
     assert_eq!(notes.len(), ends.len(), "{notes:?}");

@@ -1,15 +1,24 @@
 //! Textual inversions: vectors that represent a word. Gal et al. 2022, arXiv:2208.01618.
 //!
-//! Trainers store them as `string_to_param`, as `emb_params`, for SDXL as `clip_l` and `clip_g`, or under the
-//! word itself.
+//! Trainers store them as `string_to_param`, as `emb_params`, for SDXL as `clip_l` and `clip_g` or as `text_encoders_0` and
+//! `text_encoders_1`, or under the word itself.
 
 use sdq_formats::checkpoint::Checkpoint;
 use sdq_formats::tensor::{TensorError, TensorView};
 
+/// The content of a file of textual inversions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextualInversions {
+    /// At least one.
+    pub words: Vec<TextualInversion>,
+    /// Names of the tensors that are no vectors of a word.
+    pub left_out: Vec<String>,
+}
+
 /// The vectors of a word, and the word if the file contains it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextualInversion {
-    /// The word, if the only tensor is named after it. Otherwise the file's name is the word.
+    /// The word, if a tensor is named after it. Otherwise the file's name is the word.
     pub word: Option<String>,
     /// For each text encoder that it was made for, `[vectors, width]`, row-major.
     pub vectors: Vec<WordVectors>,
@@ -18,6 +27,8 @@ pub struct TextualInversion {
 /// Vectors for one text encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WordVectors {
+    /// Index of the text encoder in the model, if the file says it. Otherwise the width decides.
+    pub encoder: Option<usize>,
     /// Size of a vector.
     pub width: usize,
     /// All vectors, one after the other.
@@ -29,7 +40,7 @@ pub struct WordVectors {
 pub enum EmbeddingError {
     /// The file contains no tensor with a name that trainers use.
     #[error(
-        "no textual inversion: expected `emb_params`, `string_to_param`, `clip_l` with `clip_g`, or one tensor under a word; found {tensors} tensors, the first is `{first}`"
+        "no textual inversion: expected `emb_params`, `string_to_param`, `clip_l`, `clip_g`, or tensors under words; found {tensors} tensors, the first is `{first}`"
     )]
     Unknown {
         /// Number of tensors.
@@ -63,40 +74,82 @@ pub enum EmbeddingError {
 /// Maximum number of vectors of a word: the number of tokens in a prompt.
 const MAX_VECTORS: usize = 75;
 
-impl TextualInversion {
+/// Maximum number of words of a file: more tensors are another kind of file.
+const MAX_WORDS: usize = 100;
+
+/// The role of a tensor, by its name.
+enum Kind<'n> {
+    /// Vectors of the file's only word, for the text encoder with this index if it is known.
+    Vectors(Option<usize>),
+    /// An entry of `string_to_param`, with its key.
+    Param(&'n str),
+    Other,
+}
+
+fn kind(name: &str) -> Kind<'_> {
+    match name {
+        "emb_params" => Kind::Vectors(None),
+        "clip_l" | "text_encoders_0" => Kind::Vectors(Some(0)),
+        "clip_g" | "text_encoders_1" => Kind::Vectors(Some(1)),
+        _ => name.strip_prefix("string_to_param.").map_or(Kind::Other, Kind::Param),
+    }
+}
+
+impl TextualInversions {
     /// Reads the vectors in `checkpoint`.
     ///
     /// # Errors
     /// When it contains something else, or values that are not finite.
-    pub fn read(checkpoint: &Checkpoint) -> Result<TextualInversion, EmbeddingError> {
-        TextualInversion::of_tensors(&checkpoint.tensors().collect::<Vec<_>>())
+    pub fn read(checkpoint: &Checkpoint) -> Result<TextualInversions, EmbeddingError> {
+        TextualInversions::of_tensors(&checkpoint.tensors().collect::<Vec<_>>())
     }
 
     /// Reads the vectors in `tensors`.
     ///
     /// # Errors
-    /// As [`read`](TextualInversion::read).
-    pub fn of_tensors(tensors: &[TensorView<'_>]) -> Result<TextualInversion, EmbeddingError> {
-        let named = |wanted: &str| tensors.iter().find(|tensor| tensor.name == wanted);
-        let (word, found) = if let Some(vectors) = named("emb_params") {
-            (None, vec![vectors])
-        } else if let Some(vectors) =
-            tensors.iter().find(|tensor| tensor.name.starts_with("string_to_param."))
-        {
-            (None, vec![vectors])
-        } else if let (Some(first), Some(second)) = (named("clip_l"), named("clip_g")) {
-            (None, vec![first, second])
-        } else if let [vectors] = tensors {
-            (Some(vectors.name.clone()), vec![vectors])
-        } else {
+    /// As [`read`](TextualInversions::read).
+    pub fn of_tensors(tensors: &[TensorView<'_>]) -> Result<TextualInversions, EmbeddingError> {
+        let (mut own, mut params, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        for tensor in tensors {
+            match kind(&tensor.name) {
+                Kind::Vectors(encoder) => own.push(vectors(tensor, encoder)?),
+                Kind::Param(key) => params.push((key, vectors(tensor, None)?)),
+                Kind::Other => others.push(tensor),
+            }
+        }
+        let named = |(word, vectors): (&str, WordVectors)| TextualInversion {
+            word: Some(word.to_owned()),
+            vectors: vec![vectors],
+        };
+        let mut words = Vec::new();
+        if !own.is_empty() {
+            words.push(TextualInversion { word: None, vectors: own });
+        }
+        match <[_; 1]>::try_from(params) {
+            // AUTOMATIC1111's files have one key, which is `*`: the file's name is the word.
+            Ok([(_, vectors)]) => words.push(TextualInversion { word: None, vectors: vec![vectors] }),
+            Err(params) => words.extend(params.into_iter().map(named)),
+        }
+        if words.is_empty() && others.len() <= MAX_WORDS && others.iter().all(|tensor| is_word(tensor)) {
+            for tensor in std::mem::take(&mut others) {
+                words.push(named((&tensor.name, vectors(tensor, None)?)));
+            }
+        }
+        if words.is_empty() || words.len() > MAX_WORDS {
             let first = tensors.first().map_or_else(|| "none".to_owned(), |tensor| tensor.name.clone());
             return Err(EmbeddingError::Unknown { tensors: tensors.len(), first });
-        };
-        Ok(TextualInversion { word, vectors: found.into_iter().map(vectors).collect::<Result<_, _>>()? })
+        }
+        let left_out = others.into_iter().map(|tensor| tensor.name.clone()).collect();
+        Ok(TextualInversions { words, left_out })
     }
 }
 
-fn vectors(tensor: &TensorView<'_>) -> Result<WordVectors, EmbeddingError> {
+/// Whether `tensor` may contain the vectors of the word that is its name. Names of networks' tensors have dots.
+fn is_word(tensor: &TensorView<'_>) -> bool {
+    !tensor.name.contains('.') && matches!(tensor.shape.len(), 1 | 2)
+}
+
+fn vectors(tensor: &TensorView<'_>, encoder: Option<usize>) -> Result<WordVectors, EmbeddingError> {
     let (count, width) = match tensor.shape[..] {
         [width] => (1, width),
         [count, width] => (count, width),
@@ -109,6 +162,6 @@ fn vectors(tensor: &TensorView<'_>) -> Result<WordVectors, EmbeddingError> {
     let values = tensor.to_f32()?;
     match values.iter().find(|value| !value.is_finite()) {
         Some(&value) => Err(EmbeddingError::NotFinite { tensor: tensor.name.clone(), value }),
-        None => Ok(WordVectors { width, values }),
+        None => Ok(WordVectors { encoder, width, values }),
     }
 }

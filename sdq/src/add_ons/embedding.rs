@@ -5,10 +5,14 @@ use std::{
     str::FromStr,
 };
 
-use sdq_engine::{Pipeline, adapters::textual_inversion::TextualInversion};
+use sdq_engine::{
+    Pipeline,
+    adapters::textual_inversion::{TextualInversion, TextualInversions, WordVectors},
+};
 use sdq_formats::checkpoint::Checkpoint;
 use serde::{Deserialize, Serialize};
 
+use super::tell_left_out;
 use crate::{Error, Note, Watch};
 
 /// The file of a textual inversion, and its word: `FILE:word`, or `FILE` for a word named after the file.
@@ -36,14 +40,28 @@ impl FromStr for EmbeddingFile {
     }
 }
 
+/// A word and its vectors.
+type NamedInversion = (String, TextualInversion);
+
 impl EmbeddingFile {
-    /// The vectors and their word.
-    fn read(&self) -> Result<(String, TextualInversion), Error> {
-        let inversion = TextualInversion::read(&Checkpoint::open(&self.path)?);
-        let inversion = inversion.map_err(|error| Error::from(error).in_file(&self.path))?;
+    /// The words of the file, and the names of tensors that are left out.
+    fn read(&self) -> Result<(Vec<NamedInversion>, Vec<String>), Error> {
+        let inversions = TextualInversions::read(&Checkpoint::open(&self.path)?);
+        let inversions = inversions.map_err(|error| Error::from(error).in_file(&self.path))?;
+        let own = inversions.words.iter().filter_map(|inversion| inversion.word.as_deref());
+        if let (Some(word), 2..) = (&self.word, inversions.words.len()) {
+            let path = self.path.display();
+            let own = own.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
+            let problem =
+                format!("{path} has the words {own}, so `{word}` cannot stand for it; leave it out");
+            return Err(Error::Option { option: "embedding", problem });
+        }
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
-        let word = self.word.clone().or_else(|| inversion.word.clone()).unwrap_or_else(|| stem.into_owned());
-        Ok((word, inversion))
+        let named = |inversion: TextualInversion| {
+            let word = self.word.clone().or_else(|| inversion.word.clone());
+            (word.unwrap_or_else(|| stem.clone().into_owned()), inversion)
+        };
+        Ok((inversions.words.into_iter().map(named).collect(), inversions.left_out))
     }
 }
 
@@ -53,11 +71,44 @@ pub(super) fn apply(
     embeddings: &[EmbeddingFile],
     watch: &mut Watch<'_>,
 ) -> Result<Pipeline, Error> {
+    // SDXL's two encoders may have their vectors in two files.
+    let mut words: Vec<(&Path, String, TextualInversion)> = Vec::new();
     for embedding in embeddings {
-        let (word, inversion) = embedding.read()?;
-        pipeline = add_word(pipeline, &embedding.path, &word, &inversion, watch)?;
+        let (own, left_out) = embedding.read()?;
+        tell_left_out(&embedding.path, &left_out, watch);
+        for (word, inversion) in own {
+            match words.iter_mut().find(|(_, other, _)| other.to_lowercase() == word.to_lowercase()) {
+                Some((path, _, first)) => join(first, inversion, &word, [path, &embedding.path])?,
+                None => words.push((&embedding.path, word, inversion)),
+            }
+        }
+    }
+    for (path, word, inversion) in words {
+        pipeline = add_word(pipeline, path, &word, &inversion, watch)?;
     }
     Ok(pipeline)
+}
+
+/// Adds the vectors of `second` to those of `first`: they are of the same word, in two files.
+fn join(
+    first: &mut TextualInversion,
+    second: TextualInversion,
+    word: &str,
+    paths: [&Path; 2],
+) -> Result<(), Error> {
+    for vectors in second.vectors {
+        let same = |other: &&WordVectors| (other.encoder, other.width) == (vectors.encoder, vectors.width);
+        if first.vectors.iter().any(|other| same(&other)) {
+            let [one, other] = paths.map(Path::display);
+            let problem = format!(
+                "both {one} and {other} have vectors of width {} for `{word}`; give one of them another word, as in FILE:WORD",
+                vectors.width
+            );
+            return Err(Error::Option { option: "embedding", problem });
+        }
+        first.vectors.push(vectors);
+    }
+    Ok(())
 }
 
 /// `pipeline` with the word of `inversion`, which comes from the file at `path`.
@@ -75,13 +126,16 @@ pub(super) fn add_word(
     Ok(pipeline)
 }
 
-/// Fails if a word is one of the `unused`, which would have no effect.
+/// Fails at a file whose words are all `unused`: it would change nothing.
 pub(super) fn check_used(embeddings: &[EmbeddingFile], unused: &[String]) -> Result<(), Error> {
+    let is_unused = |word: &str| unused.iter().any(|other| other.to_lowercase() == word.to_lowercase());
     for embedding in embeddings {
-        let (word, _) = embedding.read()?;
-        if unused.contains(&word) {
+        let (words, _) = embedding.read()?;
+        if words.iter().all(|(word, _)| is_unused(word)) {
             let path = embedding.path.display();
-            let problem = format!("no prompt has `{word}`, the word of {path}");
+            let words = words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>();
+            let (words, noun) = (words.join(" or "), if words.len() == 1 { "word" } else { "words" });
+            let problem = format!("no prompt has {words}, the {noun} of {path}");
             return Err(Error::Option { option: "embedding", problem });
         }
     }

@@ -12,11 +12,9 @@ use sdq_engine::{
 use sdq_formats::{checkpoint::Checkpoint, sdq::SdqFile};
 use serde::{Deserialize, Serialize};
 
-use super::embedding;
+use super::{LISTED, embedding, tell_left_out};
 use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths};
 
-/// Maximum number of layers that are listed.
-const LISTED: usize = 3;
 /// Extensions of LoRA files, in order of preference.
 const ENDINGS: [&str; 5] = ["safetensors", "pt", "ckpt", "bin", "gguf"];
 
@@ -130,11 +128,7 @@ fn tell(file: &LoraFile, lora: &Lora<'_>, watch: &mut Watch<'_>) {
         let more = unmatched.len().saturating_sub(LISTED);
         watch.note(Note::LoraUnmatched { path: path.clone(), layers, more });
     }
-    let left_out = lora.left_out();
-    if !left_out.is_empty() {
-        let tensors = left_out.iter().take(LISTED).cloned().collect();
-        watch.note(Note::LoraLeftOut { path, tensors, more: left_out.len().saturating_sub(LISTED) });
-    }
+    tell_left_out(&path, lora.left_out(), watch);
 }
 
 #[cfg(test)]

@@ -17,10 +17,22 @@ pub use lora::{LoraFile, find_file};
 pub use vae::previewer;
 
 use crate::{
-    Error, Watch, paths,
+    Error, Note, Watch, paths,
     request::PromptSyntax,
     tags::{self, Tag},
 };
+
+/// Most names that a note lists.
+const LISTED: usize = 3;
+
+/// Tells of tensors in the file at `path` that are not used.
+fn tell_left_out(path: &Path, tensors: &[String], watch: &mut Watch<'_>) {
+    if !tensors.is_empty() {
+        let more = tensors.len().saturating_sub(LISTED);
+        let tensors = tensors.iter().take(LISTED).cloned().collect();
+        watch.note(Note::AddOnLeftOut { path: path.to_path_buf(), tensors, more });
+    }
+}
 
 /// The files of all add-ons of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::textual_inversion::TextualInversion;
+use super::textual_inversion::{TextualInversion, TextualInversions};
 use adapter::Adapters;
 use names::Part;
 use sdq_formats::checkpoint::Checkpoint;
@@ -225,16 +225,17 @@ fn content(checkpoint: &Checkpoint) -> Result<Content<'_>, LoraError> {
         *place = Some(tensor);
     }
     for (word, tensors) in words {
-        let inversion = TextualInversion::of_tensors(&tensors);
-        let inversion = inversion.map_err(|error| LoraError::Word { word: word.clone(), error })?;
-        content.words.push((word, inversion));
+        let inversions = TextualInversions::of_tensors(&tensors);
+        let inversions = inversions.map_err(|error| LoraError::Word { word: word.clone(), error })?;
+        content.left_out.extend(inversions.left_out);
+        content.words.extend(inversions.words.into_iter().map(|inversion| (word.clone(), inversion)));
     }
     Ok(content)
 }
 
 /// A description of a file without modules.
 fn what_else(checkpoint: &Checkpoint) -> String {
-    if TextualInversion::read(checkpoint).is_ok() {
+    if TextualInversions::read(checkpoint).is_ok() {
         return "it is a textual inversion, which --embedding takes".to_owned();
     }
     let mut tensors = checkpoint.tensors();
