@@ -9,7 +9,10 @@ use std::ops::ControlFlow;
 use sdq_engine::{Event, Request, SavedRun};
 use sdq_formats::WeightType;
 use sdq_schedulers::{NoiseSource, SchedulerConfig, SchedulerError, create};
-use sdq_tests::models::Model;
+use sdq_tests::{
+    measure::psnr,
+    models::{Model, demo_model},
+};
 use tempfile::TempDir;
 
 /// Neither this scheduler nor Euler's draws noise.
@@ -29,10 +32,12 @@ const DEVIATION: f64 = 0.5;
 ///
 /// For normal data the best prediction of ε from x at level σ is σ · x / (s² + σ²), and so the path of dx/dσ
 /// = ε is x(σ) ∝ √(s² + σ²).
-fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
-    let config = SchedulerConfig::from_json(
-        r#"{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}"#,
-    )?;
+fn relative_error(name: &str, prediction_type: &str, steps: usize) -> Result<f64, SchedulerError> {
+    let config = format!(
+        r#"{{"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012,
+             "prediction_type": "{prediction_type}"}}"#
+    );
+    let config = SchedulerConfig::from_json(&config)?;
     let mut scheduler = create(name, &config, steps)?;
     let sigma_max = scheduler.init_noise_sigma();
     let start: Vec<f32> = [-2.0, -0.3, 0.1, 1.7].map(|noise| (sigma_max * noise) as f32).to_vec();
@@ -44,7 +49,15 @@ fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
         let mut sigma = [0.0];
         scheduler.add_noise(&[0.0], &[1.0], step_index, &mut sigma)?;
         let sigma = f64::from(sigma[0]);
-        let factor = sigma.hypot(1.0) * sigma / (DEVIATION * DEVIATION + sigma * sigma);
+        // The latents times `noise` are the best prediction of ε, times `original` that of x_0.
+        let variance = DEVIATION * DEVIATION + sigma * sigma;
+        let (noise, original) = (sigma / variance, DEVIATION * DEVIATION / variance);
+        let factor = sigma.hypot(1.0)
+            * match prediction_type {
+                "v_prediction" => (noise - sigma * original) / sigma.hypot(1.0),
+                "sample" => original,
+                _ => noise,
+            };
         let noise_pred: Vec<f32> =
             model_input.iter().map(|value| (f64::from(*value) * factor) as f32).collect();
         scheduler.step(&noise_pred, step_index, &mut latents, &mut NoNoise)?;
@@ -63,15 +76,40 @@ fn relative_error(name: &str, steps: usize) -> Result<f64, SchedulerError> {
 fn it_registers_and_beats_euler() {
     // The first of the tests registers it.
     let _ = adams_bashforth::register();
-    for steps in [20, 80] {
-        let (euler, adams_bashforth) =
-            (relative_error("euler", steps).unwrap(), relative_error("ab2", steps).unwrap());
-        assert!(adams_bashforth < 0.5 * euler, "{steps} steps: {adams_bashforth} against {euler}");
+    for (prediction_type, steps) in
+        ["epsilon", "v_prediction", "sample"].into_iter().flat_map(|it| [(it, 20), (it, 80)])
+    {
+        let [euler, adams_bashforth] =
+            ["euler", "ab2"].map(|name| relative_error(name, prediction_type, steps).unwrap());
+        assert!(
+            adams_bashforth < 0.5 * euler,
+            "{prediction_type}, {steps} steps: {adams_bashforth} against {euler}"
+        );
     }
     assert!(adams_bashforth::register().is_err(), "a name is taken once");
 }
 
-/// It draws with the built-in model, and its runs can be resumed from its history.
+/// The command in the example's documentation: with the built-in model, which predicts v, both draw one picture.
+#[test]
+fn it_draws_what_a_built_in_scheduler_draws() {
+    // The first of the tests registers it.
+    let _ = adams_bashforth::register();
+    let pipeline = Model::convert_folder(&demo_model(), WeightType::F16).open(2);
+    let draw = |scheduler: &str, steps: usize| {
+        let request = Request::new("a red apple on a blue background").steps(steps).scheduler(scheduler);
+        let drawn = pipeline.generate(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+        drawn.pictures.into_iter().next().unwrap().rgb
+    };
+    let expected = draw("euler", 48);
+    let found = psnr(&draw("ab2", 12), &expected);
+    println!(
+        "ab2 in 12 steps against Euler in 48: {found:.1} dB; Euler in 12: {:.1} dB",
+        psnr(&draw("euler", 12), &expected)
+    );
+    assert!(found > 24.0, "{found:.1} dB");
+}
+
+/// It draws with a converted model, and its runs can be resumed from its history.
 #[test]
 fn it_draws_and_resumes() {
     // The first of the tests registers it.

@@ -3,12 +3,14 @@
 //! III.1.
 
 use sdq_schedulers::{
-    NoiseSchedule, NoiseSource, Scheduler, SchedulerConfig, SchedulerEntry, SchedulerError, TimestepSpacing,
-    check_history, fractional_timesteps,
+    NoiseSchedule, NoiseSource, PredictionType, Scheduler, SchedulerConfig, SchedulerEntry, SchedulerError,
+    TimestepSpacing, check_history, fractional_timesteps,
 };
 
-/// Latents are x_0 + σ · ε; dx/dσ = ε, the model's prediction.
+/// Latents are x_0 + σ · ε; dx/dσ = ε.
 struct AdamsBashforth {
+    /// What the model predicts: ε, or something from which ε follows.
+    prediction_type: PredictionType,
     timesteps: Vec<f64>,
     /// One per timestep, and the 0 at the end of the last step.
     sigmas: Vec<f64>,
@@ -24,7 +26,16 @@ impl AdamsBashforth {
         let timesteps = fractional_timesteps(config, num_inference_steps, TimestepSpacing::Linspace)?;
         let schedule = NoiseSchedule::with_finite_sigmas(config)?;
         let sigmas = timesteps.iter().map(|&timestep| schedule.sigma(timestep)).chain([0.0]).collect();
-        Ok(Box::new(AdamsBashforth { timesteps, sigmas, previous: None }))
+        let prediction_type = config.prediction_type;
+        Ok(Box::new(AdamsBashforth { prediction_type, timesteps, sigmas, previous: None }))
+    }
+
+    /// ε, from what the model predicts.
+    fn derivative(&self, noise_pred: &[f32], step_index: usize, latents: &[f32]) -> Vec<f32> {
+        let (a, b) = self.prediction_type.noise(1.0, self.sigmas[step_index]);
+        let noise =
+            |(&latents, &predicted): (&f32, &f32)| (a * f64::from(latents) + b * f64::from(predicted)) as f32;
+        latents.iter().zip(noise_pred).map(noise).collect()
     }
 
     fn check(&self, step_index: usize) -> Result<(), SchedulerError> {
@@ -61,19 +72,20 @@ impl Scheduler for AdamsBashforth {
             let (found, expected) = (noise_pred.len(), latents.len());
             return Err(SchedulerError::Length { what: "noise_pred", found, expected });
         }
+        let derivative = self.derivative(noise_pred, step_index, latents);
         let width = self.sigmas[step_index + 1] - self.sigmas[step_index];
         // The first step of a run has no previous one, and is Euler's.
         let (slope, before) = match self.previous.take() {
             Some((before, derivative)) if before + 1 == step_index && derivative.len() == latents.len() => {
                 (width / (self.sigmas[step_index] - self.sigmas[before]) / 2.0, derivative)
             }
-            _ => (0.0, noise_pred.to_vec()),
+            _ => (0.0, derivative.clone()),
         };
-        for ((value, &derivative), &before) in latents.iter_mut().zip(noise_pred).zip(&before) {
+        for ((value, &derivative), &before) in latents.iter_mut().zip(&derivative).zip(&before) {
             let (derivative, before) = (f64::from(derivative), f64::from(before));
             *value += (width * (derivative + slope * (derivative - before))) as f32;
         }
-        self.previous = Some((step_index, noise_pred.to_vec()));
+        self.previous = Some((step_index, derivative));
         Ok(())
     }
 
@@ -104,9 +116,9 @@ impl Scheduler for AdamsBashforth {
         out: &mut [f32],
     ) -> Result<(), SchedulerError> {
         self.check(step_index)?;
-        let sigma = self.sigmas[step_index];
-        for ((out, &latents), &noise) in out.iter_mut().zip(latents).zip(noise_pred) {
-            *out = (f64::from(latents) - sigma * f64::from(noise)) as f32;
+        let (a, b) = self.prediction_type.original_sample(1.0, self.sigmas[step_index]);
+        for ((out, &latents), &predicted) in out.iter_mut().zip(latents).zip(noise_pred) {
+            *out = (a * f64::from(latents) + b * f64::from(predicted)) as f32;
         }
         Ok(())
     }
