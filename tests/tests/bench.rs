@@ -1,14 +1,16 @@
 //! Predicted times, and the commands `sdq bench` and `sdq plan`. The accuracy of predictions is measured on
 //! quiet machines, not here; these tests check properties that hold on any machine, such as how times grow.
 
-use std::path::Path;
+use std::{num::NonZeroUsize, path::Path, sync::Arc};
 
 use sdq_engine::{
-    Pipeline, Request,
+    Pipeline, PipelineOptions, Request,
+    backend::{Cost, cpu::CpuBackend},
     pipeline::{Part, TimePlan},
 };
 use sdq_formats::WeightType;
 use sdq_tests::{
+    backend::{Hooked, Hooks},
     command,
     models::{Model, demo_model},
 };
@@ -21,10 +23,22 @@ fn predict(pipeline: &Pipeline, request: &Request) -> TimePlan {
     pipeline.predict_time(&plan).unwrap()
 }
 
+/// A device that does a billion multiply-adds in a second, whatever this machine does.
+#[derive(Debug)]
+struct Steady;
+
+impl Hooks for Steady {
+    fn cost(&self, cost: Cost) -> Cost {
+        Cost { seconds: (cost.integer + cost.float) as f64 / 1e9, first: 0.001, ..cost }
+    }
+}
+
 #[test]
 fn predictions_grow_with_steps_pictures_and_the_work_of_strips() {
     let model = Model::convert_folder(&demo_model(), WeightType::F16);
-    let pipeline = model.open(2);
+    let cpu = CpuBackend::new(NonZeroUsize::new(2)).unwrap();
+    let backend = Arc::new(Hooked::new(cpu, "steady", Arc::new(Steady)));
+    let pipeline = model.open_with(&PipelineOptions { backend: Some(backend), ..PipelineOptions::default() });
     let request = Request { prompt: "a red apple".to_owned(), steps: Some(10), ..Request::default() };
     let one = predict(&pipeline, &request);
     assert!(one.text_encoder > 0.0 && one.unet_once > 0.0 && one.vae_decoder > 0.0, "{one:?}");
@@ -49,7 +63,7 @@ fn predictions_grow_with_steps_pictures_and_the_work_of_strips() {
     let bounded = pipeline.with_max_memory(Some(open + (plan.peak() - open) * 2 / 3));
     assert!(!bounded.plan(&large).unwrap().decoding.strips.is_empty(), "the decoder is cut");
     let cut = predict(&bounded, &large);
-    assert!(cut.vae_decoder > 1.1 * whole.vae_decoder, "{cut:?} against {whole:?}");
+    assert!(cut.vae_decoder > whole.vae_decoder, "{cut:?} against {whole:?}");
 }
 
 #[test]
