@@ -45,6 +45,18 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// List the schedulers and their options.
     Schedulers,
+    /// Print a script that completes commands and flags in a shell.
+    Completions {
+        /// The shell.
+        #[arg(value_name = "SHELL")]
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page of sdq, or of one of its commands, for `man`.
+    Man {
+        /// The command.
+        #[arg(value_name = "COMMAND")]
+        name: Option<String>,
+    },
 }
 
 /// Flags that determine how a picture is drawn. In `sdq eval`, "the model" is the reference.
@@ -63,12 +75,12 @@ pub(crate) struct SamplingArgs {
     pub(crate) steps: Option<usize>,
 
     /// Sampling method; `sdq schedulers` lists them. Default: the model's.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, visible_alias = "sampler", value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
 
     /// How strongly the picture follows the prompt; values up to 1 switch guidance off. Default: the model's,
     /// or 7.5.
-    #[arg(short, long, value_name = "SCALE", allow_negative_numbers = true)]
+    #[arg(short, long, visible_alias = "cfg-scale", value_name = "SCALE", allow_negative_numbers = true)]
     pub(crate) guidance_scale: Option<f32>,
 }
 
@@ -216,7 +228,12 @@ pub(crate) struct JobArgs {
 #[command(group(ArgGroup::new("varied").args(["variation_strength", "from"]).multiple(true)))]
 pub(crate) struct GenerateArgs {
     /// What the picture should show.
+    #[arg(conflicts_with = "prompt_flag")]
     pub(crate) prompt: Option<String>,
+
+    /// What the picture should show, as a flag.
+    #[arg(short, long = "prompt", value_name = "PROMPT", allow_hyphen_values = true)]
+    pub(crate) prompt_flag: Option<String>,
 
     /// Draw this picture again, from the recipe in it: a PNG, JPEG or WebP file drawn by sdq, or, as far as
     /// possible, by another program. Flags take precedence over the recipe. Its files are searched in the
@@ -225,7 +242,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) from: Option<PathBuf>,
 
     /// The model, made by `sdq convert`. Default: the small model built into sdq.
-    #[arg(short, long, value_name = "FILE.sdq")]
+    #[arg(short, long, value_name = "FILE.sdq", env = "SDQ_MODEL")]
     pub(crate) model: Option<PathBuf>,
 
     /// What the picture should not show.
@@ -318,6 +335,7 @@ pub(crate) struct AddOnArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
     /// The model, made by `sdq convert`. Default: the small model built into sdq.
+    #[arg(env = "SDQ_MODEL")]
     pub(crate) model: Option<PathBuf>,
 
     /// Size of the picture in pixels, multiples of 8. Default: the model's.

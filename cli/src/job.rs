@@ -88,6 +88,7 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
         }
     }
     set(&mut request.prompt, &args.prompt);
+    set(&mut request.prompt, &args.prompt_flag);
     set(&mut request.negative_prompt, &args.negative_prompt);
     if let Some(plain) = args.plain_prompt {
         request.reading.syntax = if plain { PromptSyntax::Plain } else { PromptSyntax::Weighted };

@@ -1,5 +1,5 @@
-//! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info`, `doctor`
-//! and `schedulers`.
+//! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info`, `doctor`,
+//! `schedulers`, `completions` and `man`.
 //!
 //! A program that adds schedulers calls [`sdq::schedulers::register`] and then [`run`]:
 //!
@@ -45,6 +45,7 @@ mod job;
 mod plan;
 mod preview;
 mod progress;
+mod reference;
 mod resume;
 mod run;
 mod schedulers;
@@ -89,6 +90,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(UsageError("this build knows no GPUs; build it with the feature `vulkan`".to_owned()).into())
         }
         Command::Schedulers => schedulers::run(),
+        Command::Completions { shell } => reference::completions(*shell),
+        Command::Man { name } => reference::man(name.as_deref()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -21,7 +21,7 @@ pub struct Outcome {
 /// by bit.
 fn command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command {
     let mut command = Command::new(binary);
-    command.args(args).current_dir(folder).env("SDQ_BACKEND", "cpu");
+    command.args(args).current_dir(folder).env("SDQ_BACKEND", "cpu").env_remove("SDQ_MODEL");
     command
 }
 

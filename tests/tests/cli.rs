@@ -288,6 +288,10 @@ fn help_version_and_lists_go_to_standard_output() {
         (&["--help"][..], &["generate", "convert", "info", "schedulers"][..]),
         (&["generate", "--help"], &["--scheduler", "--steps", "--seed"]),
         (&["--version"], &["sdq"]),
+        (&["completions", "bash"], &["_sdq()", "--guidance-scale", "--cfg-scale", "--sampler"]),
+        (&["completions", "fish"], &["complete -c sdq", "lora-dir"]),
+        (&["man"], &[".TH sdq 1", "generate"]),
+        (&["man", "generate"], &[".TH sdq-generate 1", "lora\\-dir"]),
         (&["schedulers"], &["ddim", "ddpm", "euler", "euler-ancestral", "eta"]),
     ] {
         let outcome = command::run(SDQ, folder.path(), args);
@@ -298,4 +302,5 @@ fn help_version_and_lists_go_to_standard_output() {
     }
     assert_eq!(command::run::<&str>(SDQ, folder.path(), &[]).code, 2, "no command");
     command::run(SDQ, folder.path(), &["draw"]).assert_failed(2, &["draw"]);
+    command::run(SDQ, folder.path(), &["man", "draw"]).assert_failed(2, &["no command `draw`"]);
 }
