@@ -74,7 +74,8 @@ pub(crate) struct SamplingArgs {
     #[arg(short, long, value_name = "N")]
     pub(crate) steps: Option<usize>,
 
-    /// Sampling method; `sdq schedulers` lists them. Default: the model's.
+    /// Sampling method, by its name in diffusers, ComfyUI or AUTOMATIC1111's web UI, and a sigma schedule if wanted,
+    /// such as `DPM++ 2M Karras`; `sdq schedulers` lists them. Default: the model's.
     #[arg(long, visible_alias = "sampler", value_name = "NAME")]
     pub(crate) scheduler: Option<String>,
 

@@ -8,6 +8,7 @@ use sdq::{
     recipe::Source,
     request::{PromptReading, PromptSyntax, Variation},
     run::read_start,
+    schedulers,
 };
 
 use crate::{
@@ -111,11 +112,14 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
     set(&mut request.seed, &args.seed);
     set(&mut request.caching, &args.cache);
     request.count = args.count;
-    if args.sampling.scheduler.is_some() && args.sampling.scheduler != request.scheduler {
-        // The recipe's options belong to another scheduler.
-        request.scheduler_options.clear();
+    if let Some(name) = &args.sampling.scheduler {
+        let named = |name: &str| schedulers::find(name).ok().map(|named| named.name());
+        if request.scheduler.as_deref().and_then(named) != named(name) {
+            // The recipe's options belong to another scheduler.
+            request.scheduler_options.clear();
+        }
+        request.scheduler = Some(name.clone());
     }
-    set_option(&mut request.scheduler, &args.sampling.scheduler);
     for (key, value) in &args.scheduler_options {
         request.scheduler_options.retain(|(other, _)| other != key);
         request.scheduler_options.push((key.clone(), value.clone()));

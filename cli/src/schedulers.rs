@@ -5,21 +5,28 @@ use sdq::schedulers::{self, SchedulerEntry, SchedulerOption};
 pub(crate) fn run() -> anyhow::Result<()> {
     let entries = schedulers::schedulers();
     for entry in &entries {
-        say!("{:<16} {}", entry.name, entry.summary);
+        say!("{:<19} {}", entry.name, entry.summary);
         if !entry.aliases.is_empty() {
-            say!("{:<16}   also called {}", "", entry.aliases.join(", "));
+            say!("{:<19}   also called {}", "", entry.aliases.join(", "));
         }
         for preset in entry.presets {
             let config: Vec<String> =
                 preset.config.iter().map(|(key, value)| format!("{key}={value}")).collect();
-            say!("{:<16}   {} sets {}", "", preset.name, config.join(", "));
+            say!("{:<19}   {} sets {}", "", preset.name, config.join(", "));
         }
         let keys: Vec<&str> = entry.all_options().map(|option| option.key).collect();
         for line in wrapped("options: ", &keys) {
-            say!("{:<16}   {line}", "");
+            say!("{:<19}   {line}", "");
         }
         say!("");
     }
+    say!("Sigma schedules, each after a scheduler's name, such as `euler-karras` or \"Euler Karras\":");
+    for schedule in schedulers::schedules() {
+        let others: Vec<&str> =
+            std::iter::once(schedule.label).chain(schedule.aliases.iter().copied()).collect();
+        say!("  {:<27} also called {}", schedule.name, others.join(", "));
+    }
+    say!("");
     say!("Options, each as --scheduler-option KEY=VALUE:");
     for (option, readers) in options(&entries) {
         let only = if readers.len() < 3 { format!(" ({})", readers.join(", ")) } else { String::new() };

@@ -15,7 +15,7 @@ const MAX_TRAIN_TIMESTEPS: u64 = 100_000;
 
 /// Keys of diffusers schedulers' `scheduler_config.json` that have no field of their own here. Each is used
 /// or refused by the schedulers that know it, and has no effect on the others.
-const OTHER_KEYS: [&str; 43] = [
+const OTHER_KEYS: [&str; 44] = [
     "algorithm_type",
     "clip_sample",
     "clip_sample_range",
@@ -39,6 +39,7 @@ const OTHER_KEYS: [&str; 43] = [
     "sigma_max",
     "sigma_min",
     "sigma_schedule",
+    "sigma_spacing",
     "skip_prk_steps",
     "solver_order",
     "solver_p",
@@ -60,6 +61,15 @@ const OTHER_KEYS: [&str; 43] = [
     "base_shift",
     "max_shift",
 ];
+
+/// The models for which the levels of Align Your Steps were published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AlignedSteps {
+    /// Stable Diffusion 1.
+    Sd1,
+    /// SDXL.
+    Sdxl,
+}
 
 /// How a model was trained and how its authors recommend to sample it: a diffusers `scheduler_config.json`.
 ///
@@ -89,6 +99,8 @@ pub struct SchedulerConfig {
     pub steps_offset: usize,
     /// Whether the β are rescaled so that the last timestep is pure noise. Default false.
     pub rescale_betas_zero_snr: bool,
+    /// The published levels that `use_align_your_steps` = auto selects.
+    pub aligned_steps: AlignedSteps,
     /// The keys that only some schedulers read.
     other: BTreeMap<String, Value>,
     /// The scheduler whose preset has been applied: options that are set later take precedence over it.
@@ -108,6 +120,7 @@ impl Default for SchedulerConfig {
             timestep_spacing: None,
             steps_offset: 0,
             rescale_betas_zero_snr: false,
+            aligned_steps: AlignedSteps::Sd1,
             other: BTreeMap::new(),
             preset_of: None,
         }
@@ -279,7 +292,7 @@ impl SchedulerConfig {
                 scheduler: scheduler.to_owned(),
                 key: "rescale_betas_zero_snr".to_owned(),
                 value: "true".to_owned(),
-                advice: "ddim, euler, dpm-multistep and unipc do".to_owned(),
+                advice: "ddim, euler, dpm-multistep and unipc, among others, do".to_owned(),
             }),
         }
     }
@@ -318,13 +331,21 @@ pub fn value_from_text(text: &str) -> Value {
 }
 
 /// The word of `words` that is most similar to `word`, if any is similar enough.
-pub(crate) fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     words
         .into_iter()
-        .map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate))
-        .filter(|(likeness, _)| *likeness >= 0.5)
+        .map(|candidate| (similarity(word, candidate), candidate))
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, candidate)| candidate)
+}
+
+/// Minimum similarity of a word that is suggested for another.
+pub(crate) const MIN_SIMILARITY: f64 = 0.5;
+
+/// The similarity of two words, from 0 to 1.
+pub(crate) fn similarity(word: &str, other: &str) -> f64 {
+    strsim::normalized_damerau_levenshtein(word, other)
 }
 
 /// The value of a word among `names`.

@@ -5,7 +5,7 @@ use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
 use crate::noise_schedule::NoiseSchedule;
 use crate::prediction::refuse_pure_noise;
-use crate::sigma_schedule::align_your_steps_timesteps;
+use crate::sigma_schedule::{SPACING_KEY, align_your_steps_timesteps, refuse_own_schedules};
 use crate::timesteps::{TimestepSpacing, whole_timesteps};
 use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
@@ -21,6 +21,7 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
+    refuse_own_schedules("ddim", config, &[SPACING_KEY])?;
     let eta = config.number("eta")?.unwrap_or(0.0);
     if !(0.0..=1.0).contains(&eta) {
         return Err(invalid("eta", "a number from 0 to 1", eta));

@@ -1,12 +1,10 @@
 //! DDPM: ancestral sampling. Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models", arXiv:2006.11239.
 
-use serde_json::Value;
-
 use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
 use crate::noise_schedule::NoiseSchedule;
 use crate::prediction::refuse_pure_noise;
-use crate::sigma_schedule::ALIGN_YOUR_STEPS_KEY;
+use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
 use crate::timesteps::{TimestepSpacing, whole_timesteps};
 use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
@@ -39,7 +37,7 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    config.refuse_unless("ddpm", ALIGN_YOUR_STEPS_KEY, Value::Null)?;
+    refuse_own_schedules("ddpm", config, &[ALIGN_YOUR_STEPS_KEY, SPACING_KEY])?;
     let variance = config.choice("variance_type", &VARIANCES)?.unwrap_or(Variance::Small);
     let limit = Limit::from_config(config, Some(true))?;
     let timesteps = whole_timesteps(config, num_inference_steps, TimestepSpacing::Leading)?;

@@ -1,6 +1,34 @@
 //! Errors of this crate; each message is one line.
 
+use std::fmt;
+
 use thiserror::Error;
+
+/// The reason for a maximum number of steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepLimit {
+    /// The number of noise levels of training.
+    Training,
+    /// The number of noise levels of training, less the one at which the run ends.
+    BeforeTheFirst,
+    /// The number of steps from which a model was distilled.
+    Distilled,
+}
+
+impl fmt::Display for StepLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StepLimit::Training => "the model was trained on so many noise levels (`num_train_timesteps`)",
+            StepLimit::BeforeTheFirst => {
+                "the model was trained on one noise level more (`num_train_timesteps`), at which the run ends"
+            }
+            StepLimit::Distilled => {
+                "this scheduler is for models that were distilled from so many steps (`original_inference_steps`) to 2 \
+                 to 8; use fewer steps or another scheduler"
+            }
+        })
+    }
+}
 
 /// Errors of a scheduler's config, its name, or a call.
 #[derive(Clone, Debug, PartialEq, Error)]
@@ -53,15 +81,33 @@ pub enum SchedulerError {
         /// The options of the scheduler.
         options: String,
     },
-    /// No scheduler of that name is registered.
-    #[error("unknown scheduler `{name}`{}; known: {known}", did_you_mean(.suggestion))]
+    /// No scheduler has that name.
+    #[error("unknown scheduler `{name}`{}; known: {known}", one_of(.suggestions))]
     UnknownScheduler {
         /// The name.
         name: String,
-        /// The most similar registered name.
-        suggestion: Option<String>,
+        /// The most similar names, best first.
+        suggestions: Vec<String>,
         /// All registered names.
         known: String,
+    },
+    /// The name is that of a sigma schedule, not of a scheduler.
+    #[error(
+        "`{name}` is a sigma schedule, not a scheduler; write it after a scheduler's name, such as `euler-{name}`"
+    )]
+    ScheduleAlone {
+        /// The name of the schedule.
+        name: String,
+    },
+    /// The scheduler does not support the sigma schedule.
+    #[error("scheduler `{scheduler}` does not support the sigma schedule `{schedule}`; {advice}")]
+    UnusableSchedule {
+        /// Name of the scheduler.
+        scheduler: String,
+        /// The schedule asked for.
+        schedule: String,
+        /// What to do instead.
+        advice: String,
     },
     /// A scheduler of that name or alias is already registered.
     #[error("a scheduler called `{name}` is registered already")]
@@ -69,13 +115,15 @@ pub enum SchedulerError {
         /// The name or alias.
         name: String,
     },
-    /// The step count is outside the range that the model's training allows.
-    #[error("{found} inference steps, expected 1 to {max} (`num_train_timesteps`)")]
+    /// The step count is outside the range that the scheduler allows.
+    #[error("{found} steps, expected 1 to {max}: {limit}")]
     StepCount {
         /// The step count.
         found: usize,
-        /// Number of training timesteps.
+        /// The largest step count allowed.
         max: usize,
+        /// Where the maximum comes from.
+        limit: StepLimit,
     },
     /// A timestep is past the end of training.
     #[error(
@@ -127,4 +175,11 @@ pub enum SchedulerError {
 
 fn did_you_mean(suggestion: &Option<String>) -> String {
     suggestion.as_ref().map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+}
+
+fn one_of(suggestions: &[String]) -> String {
+    match suggestions {
+        [] => String::new(),
+        names => format!(", did you mean `{}`?", names.join("` or `")),
+    }
 }

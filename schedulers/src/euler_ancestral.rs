@@ -18,7 +18,7 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    // diffusers' class supports only the schedule of training.
+    // diffusers' class reads no flag for a schedule; sdq's own key, `sigma_spacing`, is read by all schedulers.
     let rules = LevelRules { schedules: &[], karras_reads_ends: true, karras_rounds: false };
     let levels = SigmaLevels::fractional(config, num_inference_steps, rules)?;
     Ok(Box::new(linear_scheduler(levels, 0.0, |sigma, sigma_next| {

@@ -1,11 +1,10 @@
 //! Latent consistency models. Luo et al. 2023, "Latent Consistency Models: Synthesizing High-Resolution Images with
 //! Few-Step Inference", arXiv:2310.04378, algorithm 3.
 
-use serde_json::Value;
-
+use crate::error::StepLimit;
 use crate::linear::{LinearScheduler, LinearStep};
 use crate::prediction::refuse_pure_noise;
-use crate::sigma_schedule::ALIGN_YOUR_STEPS_KEY;
+use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
 use crate::{BetaSchedule, Limit, NoiseSchedule, Scheduler, SchedulerConfig, SchedulerError};
 
 /// Standard deviation of the data, as in the boundary condition of Song et al. 2023, arXiv:2303.01469, section 3.
@@ -22,7 +21,7 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    config.refuse_unless("lcm", ALIGN_YOUR_STEPS_KEY, Value::Null)?;
+    refuse_own_schedules("lcm", config, &[ALIGN_YOUR_STEPS_KEY, SPACING_KEY])?;
     let config = &config.or_betas(0.00085, 0.012, BetaSchedule::ScaledLinear);
     let limit = Limit::from_config(config, Some(false))?;
     let scaling = config.number("timestep_scaling")?.unwrap_or(10.0);
@@ -66,7 +65,8 @@ pub(crate) fn distilled_timesteps(
     let train = config.num_train_timesteps;
     let original = config.whole("original_inference_steps", 1, train as u64)?.unwrap_or(50.min(train));
     if !(1..=original).contains(&num_inference_steps) {
-        return Err(SchedulerError::StepCount { found: num_inference_steps, max: original });
+        let limit = StepLimit::Distilled;
+        return Err(SchedulerError::StepCount { found: num_inference_steps, max: original, limit });
     }
     let stride = train / original;
     let ratio = original as f64 / num_inference_steps as f64;

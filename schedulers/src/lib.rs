@@ -42,6 +42,8 @@ mod dpm_multistep;
 mod dpm_sde;
 mod dpm_singlestep;
 mod dpm_solver;
+mod dpmpp_2s_ancestral;
+mod dpmpp_3m_sde;
 mod error;
 mod euler;
 mod euler_ancestral;
@@ -54,6 +56,7 @@ mod limit;
 mod linear;
 mod lms;
 mod lookup;
+mod names;
 mod noise_schedule;
 mod pndm;
 mod prediction;
@@ -65,15 +68,15 @@ mod tcd;
 mod timesteps;
 mod unipc;
 
-pub use config::{SchedulerConfig, value_from_text};
-pub use error::SchedulerError;
+pub use config::{AlignedSteps, SchedulerConfig, value_from_text};
+pub use error::{SchedulerError, StepLimit};
 pub use history::{Combination, Evaluation, HistoryScheduler, HistoryStep, PlanStep};
 pub use limit::Limit;
 pub use linear::{LinearScheduler, LinearStep};
 pub use lookup::{
-    BuildScheduler, Preset, SchedulerEntry, SchedulerOption, create, default_for_class, find, register,
-    schedulers,
+    BuildScheduler, Preset, SchedulerEntry, SchedulerOption, create, default_for_class, register, schedulers,
 };
+pub use names::{NamedScheduler, ScheduleName, find, schedules};
 pub use noise_schedule::{BetaSchedule, NoiseSchedule};
 pub use prediction::PredictionType;
 pub use timesteps::{TimestepSpacing, fractional_timesteps, whole_timesteps};

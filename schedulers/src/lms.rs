@@ -42,7 +42,7 @@ pub(crate) fn build(
 }
 
 /// The evaluations of a scheduler on the levels x_0 + σ · ε, one at each level.
-fn at_sigmas(levels: &SigmaLevels) -> Vec<Evaluation> {
+pub(crate) fn at_sigmas(levels: &SigmaLevels) -> Vec<Evaluation> {
     let at = |(&timestep, &sigma): (&f64, &f64)| Evaluation::at_sigma(timestep, sigma);
     levels.timesteps.iter().zip(&levels.sigmas).map(at).collect()
 }

@@ -1,11 +1,9 @@
 //! Pseudo numerical methods. Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds",
 //! arXiv:2202.09778: pseudo linear multistep (PLMS), with or without a pseudo Runge–Kutta start (PRK).
 
-use serde_json::Value;
-
 use crate::dpm_solver::refuse_sample;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
-use crate::sigma_schedule::ALIGN_YOUR_STEPS_KEY;
+use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
 use crate::timesteps::whole_timesteps;
 use crate::{
     Limit, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerError, TimestepSpacing,
@@ -33,7 +31,7 @@ pub(crate) fn build(
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
     config.refuse_zero_snr("pndm")?;
-    config.refuse_unless("pndm", ALIGN_YOUR_STEPS_KEY, Value::Null)?;
+    refuse_own_schedules("pndm", config, &[ALIGN_YOUR_STEPS_KEY, SPACING_KEY])?;
     refuse_sample("pndm", config)?;
     let skips_start = config.flag("skip_prk_steps")?.unwrap_or(false);
     let spaced = whole_timesteps(config, num_inference_steps, TimestepSpacing::Leading)?;

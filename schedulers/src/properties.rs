@@ -18,7 +18,8 @@ impl NoiseSource for Wave {
 
 /// Every scheduler with every spacing, prediction type and sigma schedule that it supports, for `steps`.
 fn each(steps: usize, mut check: impl FnMut(&str, &SchedulerConfig, &str)) {
-    let schedules = ["none", "use_karras_sigmas", "use_exponential_sigmas", "use_align_your_steps"];
+    let schedules =
+        ["none", "use_karras_sigmas", "use_exponential_sigmas", "use_align_your_steps", "sigma_spacing"];
     let mut checked = 0;
     for entry in schedulers() {
         for spacing in ["leading", "trailing", "linspace"] {
@@ -59,6 +60,9 @@ fn config(entry: &SchedulerEntry, spacing: &str, kind: &str, schedule: &str) -> 
     match schedule {
         "none" => {}
         "use_align_your_steps" => set(schedule, "sd1".into()),
+        "sigma_spacing" => {
+            set(schedule, if spacing == "leading" { "ddim_uniform" } else { "sgm_uniform" }.into())
+        }
         _ => set(schedule, true.into()),
     }
     // The steps that draw noise have a formula of their own.
@@ -322,6 +326,10 @@ fn options_that_cannot_be_run_are_refused_by_name() {
         ("dpm-sde", r#"{"use_beta_sigmas": 1}"#, "use_beta_sigmas"),
         ("pndm", r#"{"use_align_your_steps": "sdxl"}"#, "use_align_your_steps"),
         ("pndm", r#"{"skip_prk_steps": 1}"#, "skip_prk_steps"),
+        ("ddim", r#"{"sigma_spacing": "simple"}"#, "sigma_spacing"),
+        ("lcm", r#"{"sigma_spacing": "simple"}"#, "sigma_spacing"),
+        ("euler-ancestral", r#"{"sigma_spacing": "turbo"}"#, "sigma_spacing"),
+        ("euler", r#"{"sigma_spacing": "simple", "use_beta_sigmas": true}"#, "sigma_spacing"),
         ("lcm", r#"{"original_inference_steps": 0}"#, "original_inference_steps"),
         ("lcm", r#"{"original_inference_steps": 2000}"#, "original_inference_steps"),
         ("tcd", r#"{"eta": 1.5}"#, "eta"),

@@ -2,8 +2,8 @@
 
 use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
 use crate::{
-    ddim, ddpm, deis, dpm_multistep, dpm_sde, dpm_singlestep, euler, euler_ancestral, heun, kdpm2,
-    kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,
+    ddim, ddpm, deis, dpm_multistep, dpm_sde, dpm_singlestep, dpmpp_2s_ancestral, dpmpp_3m_sde, euler,
+    euler_ancestral, heun, kdpm2, kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,
 };
 
 const fn option(key: &'static str, values: &'static str) -> SchedulerOption {
@@ -40,8 +40,15 @@ const THRESHOLDING: &[SchedulerOption] = &[
     option("sample_max_value", "above 0; default 1"),
 ];
 
-const ALIGNED: &[SchedulerOption] =
-    &[option("use_align_your_steps", "sd1, sdxl: levels made for ten steps of that model; default none")];
+const ALIGNED: &[SchedulerOption] = &[option(
+    "use_align_your_steps",
+    "sd1, sdxl, auto: levels made for ten steps of that model, or of this one; default none",
+)];
+
+const SPACED: &[SchedulerOption] = &[option(
+    "sigma_spacing",
+    "normal, karras, exponential, beta, beta_timesteps, sgm_uniform, simple, ddim_uniform, kl_optimal; default none",
+)];
 
 const SIGMAS: &[SchedulerOption] = &[
     option("use_karras_sigmas", "true, false; default: the model's"),
@@ -68,17 +75,15 @@ const LOWER_ORDER: &[SchedulerOption] =
 
 const DISTILLED: &[SchedulerOption] = &[option("original_inference_steps", "whole number; default 50")];
 
-const KARRAS: (&str, &str) = ("use_karras_sigmas", "true");
-const EXPONENTIAL: (&str, &str) = ("use_exponential_sigmas", "true");
 const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
 
-pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
+pub(crate) const BUILT_IN: [SchedulerEntry; 18] = [
     SchedulerEntry {
         name: "ddim",
-        aliases: &[],
-        presets: &[],
+        aliases: &["ddim-v3"],
+        presets: &[preset("ddim-trailing", &[("timestep_spacing", "trailing")])],
         summary: "deterministic, or as noisy as DDPM with eta = 1; sound with any model (Song et al. 2020)",
         options: &[
             &[
@@ -94,7 +99,6 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         ],
         classes: &["DDIMScheduler", "DDIMParallelScheduler"],
         build: ddim::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "ddpm",
@@ -111,7 +115,6 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         ],
         classes: &["DDPMScheduler", "DDPMParallelScheduler"],
         build: ddpm::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "pndm",
@@ -128,83 +131,71 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         ],
         classes: &["PNDMScheduler"],
         build: pndm::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "euler",
         aliases: &["k-euler", "euler-discrete"],
-        presets: &[preset("euler-karras", &[KARRAS])],
+        presets: &[],
         summary: "Euler steps down the noise levels, deterministic; the default of SDXL (Karras et al. 2022)",
-        options: &[FINAL_SIGMA, SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, ZERO_SNR, TRAINING],
+        options: &[FINAL_SIGMA, SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, SPACING, ZERO_SNR, TRAINING],
         classes: &["EulerDiscreteScheduler"],
         build: euler::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "euler-ancestral",
         aliases: &["euler-a", "k-euler-a", "k-euler-ancestral", "euler-ancestral-discrete"],
         presets: &[],
         summary: "Euler steps with fresh noise at each; lively pictures that change with the steps (Crowson 2022)",
-        options: &[ALIGNED, SPACING, ZERO_SNR, TRAINING],
+        options: &[ALIGNED, SPACED, SPACING, ZERO_SNR, TRAINING],
         classes: &["EulerAncestralDiscreteScheduler"],
         build: euler_ancestral::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "heun",
         aliases: &["k-heun", "heun-discrete"],
-        presets: &[preset("heun-karras", &[KARRAS])],
+        presets: &[],
         summary: "second order, two evaluations a step; accurate where time does not matter (Karras et al. 2022)",
-        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, CLIPPING, SPACING, TRAINING],
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, CLIPPING, SPACING, TRAINING],
         classes: &["HeunDiscreteScheduler"],
         build: heun::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "lms",
         aliases: &["k-lms", "lms-discrete"],
-        presets: &[preset("lms-karras", &[KARRAS])],
+        presets: &[],
         summary: "linear multistep on the noise levels; as Euler, smoother, from 30 steps on (Crowson 2022)",
-        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, SPACING, TRAINING],
         classes: &["LMSDiscreteScheduler"],
         build: lms::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "kdpm2",
-        aliases: &["dpm2", "k-dpm-2", "dpm-2", "kdpm2-discrete"],
-        presets: &[preset("dpm2-karras", &[KARRAS])],
+        aliases: &["dpm2", "kdpm2-discrete"],
+        presets: &[],
         summary: "second order by a level between, two evaluations a step; a rival of Heun (Crowson 2022)",
-        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, SPACING, TRAINING],
         classes: &["KDPM2DiscreteScheduler"],
         build: kdpm2::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "kdpm2-ancestral",
-        aliases: &["dpm2-a", "dpm2-ancestral", "k-dpm-2-a", "k-dpm-2-ancestral", "dpm-2-ancestral"],
-        presets: &[preset("dpm2-a-karras", &[KARRAS])],
+        aliases: &["dpm2-a", "dpm2-ancestral"],
+        presets: &[],
         summary: "as kdpm2 with fresh noise after each step; lively, two evaluations a step (Crowson 2022)",
-        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, SPACING, TRAINING],
         classes: &["KDPM2AncestralDiscreteScheduler"],
         build: kdpm2_ancestral::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "dpm-multistep",
         aliases: &["dpm-solver", "dpm-solver-multistep"],
         presets: &[
             preset("dpmpp-2m", &[PLUS_PLUS, SECOND_ORDER]),
-            preset("dpmpp-2m-karras", &[PLUS_PLUS, SECOND_ORDER, KARRAS]),
             preset("dpmpp-2m-sde", &[PLUS_PLUS_SDE, SECOND_ORDER]),
-            preset("dpmpp-2m-sde-karras", &[PLUS_PLUS_SDE, SECOND_ORDER, KARRAS]),
-            preset("dpmpp-2m-sde-exponential", &[PLUS_PLUS_SDE, SECOND_ORDER, EXPONENTIAL]),
+            preset("dpmpp-3m", &[PLUS_PLUS, ("solver_order", "3")]),
             preset("dpmpp-2m-sde-heun", &[PLUS_PLUS_SDE, SECOND_ORDER, ("solver_type", "heun")]),
-            preset("dpmpp-3m-sde", &[PLUS_PLUS_SDE, ("solver_order", "3")]),
-            preset("dpmpp-3m-sde-karras", &[PLUS_PLUS_SDE, ("solver_order", "3"), KARRAS]),
-            preset("dpmpp-3m-sde-exponential", &[PLUS_PLUS_SDE, ("solver_order", "3"), EXPONENTIAL]),
         ],
-        summary: "DPM-Solver++ (2M, 3M, SDE): the usual choice for 15 to 30 steps, with Karras sigmas (Lu et al. 2022)",
+        summary: "DPM-Solver++ (2M, 2M SDE): the usual choice for 15 to 30 steps, with Karras sigmas (Lu et al. 2022)",
         options: &[
             SOLVER,
             LOWER_ORDER,
@@ -216,6 +207,7 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
             SIGMAS,
             SIGMA_ENDS,
             ALIGNED,
+            SPACED,
             THRESHOLDING,
             SPACING,
             ZERO_SNR,
@@ -223,35 +215,57 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         ],
         classes: &["DPMSolverMultistepScheduler"],
         build: dpm_multistep::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "dpm-singlestep",
         aliases: &["dpm-solver-singlestep"],
-        presets: &[
-            preset("dpmpp-2s", &[PLUS_PLUS, SECOND_ORDER]),
-            preset("dpmpp-2s-karras", &[PLUS_PLUS, SECOND_ORDER, KARRAS]),
-        ],
+        presets: &[preset("dpmpp-2s", &[PLUS_PLUS, SECOND_ORDER])],
         summary: "DPM-Solver++ in blocks of steps (2S); where multistep is restless, in 20 steps (Lu et al. 2022)",
-        options: &[SOLVER, LOWER_ORDER, FINAL_SIGMA, SIGMAS, SIGMA_ENDS, ALIGNED, THRESHOLDING, TRAINING],
+        options: &[
+            SOLVER,
+            LOWER_ORDER,
+            FINAL_SIGMA,
+            SIGMAS,
+            SIGMA_ENDS,
+            ALIGNED,
+            SPACED,
+            THRESHOLDING,
+            TRAINING,
+        ],
         classes: &["DPMSolverSinglestepScheduler"],
         build: dpm_singlestep::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "dpm-sde",
         aliases: &["dpmpp-sde", "k-dpmpp-sde", "dpm-solver-sde"],
-        presets: &[preset("dpmpp-sde-karras", &[KARRAS])],
+        presets: &[],
         summary: "DPM-Solver++ on the SDE, two evaluations a step; rich detail in 10 to 15 steps (Crowson 2022)",
-        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACING, TRAINING],
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, SPACING, TRAINING],
         classes: &["DPMSolverSDEScheduler"],
         build: dpm_sde::build,
-        preset: &[],
+    },
+    SchedulerEntry {
+        name: "dpmpp-2s-ancestral",
+        aliases: &["dpmpp-2s-a"],
+        presets: &[],
+        summary: "DPM-Solver++ with fresh noise after each step, two evaluations a step; lively (Crowson 2022)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, SPACING, ZERO_SNR, TRAINING],
+        classes: &[],
+        build: dpmpp_2s_ancestral::build,
+    },
+    SchedulerEntry {
+        name: "dpmpp-3m-sde",
+        aliases: &[],
+        presets: &[],
+        summary: "DPM-Solver++ on the SDE over three steps; from 20 steps on, exponential sigmas (Crowson 2023)",
+        options: &[SIGMAS, SIGMA_ENDS, ALIGNED, SPACED, SPACING, ZERO_SNR, TRAINING],
+        classes: &[],
+        build: dpmpp_3m_sde::build,
     },
     SchedulerEntry {
         name: "unipc",
-        aliases: &["uni-pc", "unipc-multistep"],
-        presets: &[preset("unipc-karras", &[KARRAS]), preset("uni-pc-bh2", &[("solver_type", "bh2")])],
+        aliases: &["unipc-multistep"],
+        presets: &[preset("uni-pc-bh2", &[("solver_type", "bh2")])],
         summary: "predictor and corrector in one evaluation; strong in 5 to 15 steps (Zhao et al. 2023)",
         options: &[
             &[
@@ -265,6 +279,7 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
             SIGMAS,
             SIGMA_ENDS,
             ALIGNED,
+            SPACED,
             THRESHOLDING,
             SPACING,
             ZERO_SNR,
@@ -272,12 +287,11 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         ],
         classes: &["UniPCMultistepScheduler"],
         build: unipc::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "deis",
         aliases: &["deis-multistep"],
-        presets: &[preset("deis-karras", &[KARRAS])],
+        presets: &[],
         summary: "exponential integrator in noise prediction; smooth in 10 to 20 steps (Zhang & Chen 2022)",
         options: &[
             &[option("solver_order", "1, 2, 3; default 2")],
@@ -285,13 +299,13 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
             SIGMAS,
             SIGMA_ENDS,
             ALIGNED,
+            SPACED,
             THRESHOLDING,
             SPACING,
             TRAINING,
         ],
         classes: &["DEISMultistepScheduler"],
         build: deis::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "lcm",
@@ -308,7 +322,6 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         ],
         classes: &["LCMScheduler"],
         build: lcm::build,
-        preset: &[],
     },
     SchedulerEntry {
         name: "tcd",
@@ -323,6 +336,5 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 16] = [
         ],
         classes: &["TCDScheduler"],
         build: tcd::build,
-        preset: &[],
     },
 ];

@@ -1,7 +1,8 @@
 //! The noise levels of a run: sigmas by the rules that samplers share, and their timesteps.
 
 use crate::SchedulerError;
-use crate::config::{SchedulerConfig, invalid};
+use crate::config::{AlignedSteps, SchedulerConfig, invalid};
+use crate::error::StepLimit;
 use crate::noise_schedule::NoiseSchedule;
 use crate::timesteps::{TimestepSpacing, fractional_timesteps, timesteps_before_the_first};
 
@@ -17,12 +18,27 @@ pub(crate) enum SigmaSchedule {
     /// Quantiles of the Beta(0.6, 0.6) distribution (Lee et al. 2024, "Beta Sampling is All You Need",
     /// arXiv:2407.12173).
     Beta,
+    /// Quantiles of the same distribution over the timesteps, as in that paper and in ComfyUI.
+    BetaTimesteps,
     /// log-SNR evenly spaced (Lu et al. 2022, DPM-Solver, arXiv:2206.00927): the exponential levels, each
     /// moved to a whole timestep.
     Lu,
     /// Levels optimized for a model, with log-linear interpolation (Sabour et al. 2024, "Align Your Steps",
     /// arXiv:2404.14507).
     AlignYourSteps(&'static [f64; 10]),
+    /// The sigmas of training at timesteps spaced evenly from the last to the first, both included: the default of
+    /// k-diffusion, `normal` in ComfyUI.
+    Normal,
+    /// The same with one more level, whose last one is replaced by the end of the run (Stability AI's
+    /// generative-models).
+    SgmUniform,
+    /// Every n-th level of training, from the noisiest on; fractions are rounded towards the noisiest (ComfyUI).
+    Simple,
+    /// Every n-th level of training, from timestep 1 upwards (Song et al. 2020, arXiv:2010.02502, with the offset of
+    /// the latent diffusion code).
+    DdimUniform,
+    /// arctan σ evenly spaced (Sabour et al. 2024, arXiv:2404.14507, the optimum for Gaussian data).
+    KlOptimal,
 }
 
 /// Levels of ten steps, as published for each model. The eleventh is the least noisy level of training.
@@ -39,6 +55,19 @@ const ALIGN_YOUR_STEPS: [(&str, SigmaSchedule); 2] = [
             14.615, 6.315, 3.771, 2.181, 1.342, 0.862, 0.555, 0.380, 0.234, 0.113,
         ]),
     ),
+];
+
+/// The values of `sigma_spacing`.
+const SPACINGS: [(&str, SigmaSchedule); 9] = [
+    ("normal", SigmaSchedule::Normal),
+    ("karras", SigmaSchedule::Karras),
+    ("exponential", SigmaSchedule::Exponential),
+    ("beta", SigmaSchedule::Beta),
+    ("beta_timesteps", SigmaSchedule::BetaTimesteps),
+    ("sgm_uniform", SigmaSchedule::SgmUniform),
+    ("simple", SigmaSchedule::Simple),
+    ("ddim_uniform", SigmaSchedule::DdimUniform),
+    ("kl_optimal", SigmaSchedule::KlOptimal),
 ];
 
 const FLAGS: [(&str, SigmaSchedule); 4] = [
@@ -69,11 +98,15 @@ impl SigmaSchedule {
         if let Some(schedule) = align_your_steps(config)? {
             choose(ALIGN_YOUR_STEPS_KEY, schedule)?;
         }
+        if let Some(schedule) = config.choice(SPACING_KEY, &SPACINGS)? {
+            choose(SPACING_KEY, schedule)?;
+        }
         Ok(chosen.map_or(SigmaSchedule::Training, |(_, schedule)| schedule))
     }
 
-    /// `count` sigmas, descending from `max` to `min`; those of Lu cover all of training, those of Align Your
-    /// Steps are published and end above the smallest. `None` if the schedule is that of training itself.
+    /// `count` sigmas, descending from `max` to `min`; those of Lu and those at chosen timesteps cover all of
+    /// training, those of Align Your Steps are published. The last sigma of some of these is above the smallest.
+    /// `None` if the schedule is that of training itself.
     fn sigmas(self, max: f64, min: f64, training: &TrainingSigmas, count: usize) -> Option<Vec<f64>> {
         let evenly = |from: f64, to: f64| linspace(from, to, count);
         Some(match self {
@@ -100,14 +133,82 @@ impl SigmaSchedule {
                 let positions = linspace(0.0, published.len() as f64, count + 1).into_iter().take(count);
                 positions.map(|position| interpolate(&logarithms, position).exp()).collect()
             }
+            SigmaSchedule::KlOptimal => {
+                let (from, to) = (max.atan(), min.atan());
+                let shares = evenly(0.0, 1.0).into_iter();
+                shares.map(|share| (share * to + (1.0 - share) * from).tan()).collect()
+            }
+            SigmaSchedule::Normal
+            | SigmaSchedule::BetaTimesteps
+            | SigmaSchedule::SgmUniform
+            | SigmaSchedule::Simple
+            | SigmaSchedule::DdimUniform => {
+                let timesteps = self.timesteps(training.sigmas.len(), count).into_iter();
+                timesteps.map(|timestep| interpolate(&training.log_sigmas, timestep).exp()).collect()
+            }
         })
+    }
+
+    /// The timesteps of a schedule that is defined by timesteps: `count` of `train`. Empty for the others.
+    fn timesteps(self, train: usize, count: usize) -> Vec<f64> {
+        let last = (train - 1) as f64;
+        match self {
+            SigmaSchedule::Normal => linspace(last, 0.0, count),
+            SigmaSchedule::SgmUniform => linspace(last, 0.0, count + 1).into_iter().take(count).collect(),
+            SigmaSchedule::BetaTimesteps => {
+                let shares = (0..count).map(|i| 1.0 - i as f64 / count as f64);
+                shares.map(|share| last * crate::beta::quantile(share)).collect()
+            }
+            SigmaSchedule::Simple => {
+                let stride = train as f64 / count as f64;
+                (0..count).map(|i| last - (i as f64 * stride).floor()).collect()
+            }
+            SigmaSchedule::DdimUniform => {
+                let stride = (train / count).max(1);
+                (0..count).rev().map(|i| (i * stride + 1) as f64).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the schedule covers the training's range of noise levels, regardless of `timestep_spacing`.
+    fn spans_training(self) -> bool {
+        use SigmaSchedule::{BetaTimesteps, DdimUniform, KlOptimal, Normal, SgmUniform, Simple};
+        matches!(self, Normal | BetaTimesteps | SgmUniform | Simple | DdimUniform | KlOptimal)
     }
 }
 
 pub(crate) const ALIGN_YOUR_STEPS_KEY: &str = "use_align_your_steps";
 
+/// A key of sdq's own: diffusers has a flag for each schedule, and not in all classes.
+pub(crate) const SPACING_KEY: &str = "sigma_spacing";
+
+/// All keys that select a sigma schedule.
+pub(crate) const SCHEDULE_KEYS: [&str; 6] = [
+    "use_karras_sigmas",
+    "use_exponential_sigmas",
+    "use_beta_sigmas",
+    "use_lu_lambdas",
+    ALIGN_YOUR_STEPS_KEY,
+    SPACING_KEY,
+];
+
+/// Refuses the keys `refused`, which are sdq's own, for `scheduler`, which chooses its timesteps itself.
+pub(crate) fn refuse_own_schedules(
+    scheduler: &str,
+    config: &SchedulerConfig,
+    refused: &[&str],
+) -> Result<(), SchedulerError> {
+    refused.iter().try_for_each(|key| config.refuse_unless(scheduler, key, serde_json::Value::Null))
+}
+
 fn align_your_steps(config: &SchedulerConfig) -> Result<Option<SigmaSchedule>, SchedulerError> {
-    config.choice(ALIGN_YOUR_STEPS_KEY, &ALIGN_YOUR_STEPS)
+    let [sd1, sdxl] = ALIGN_YOUR_STEPS;
+    let of_model = match config.aligned_steps {
+        AlignedSteps::Sd1 => sd1.1,
+        AlignedSteps::Sdxl => sdxl.1,
+    };
+    config.choice(ALIGN_YOUR_STEPS_KEY, &[sd1, sdxl, ("auto", of_model)])
 }
 
 /// The training timesteps nearest to the levels of Align Your Steps, if `config` selects them.
@@ -161,6 +262,11 @@ impl TrainingSigmas {
 
     fn most(&self) -> f64 {
         self.sigmas[self.sigmas.len() - 1]
+    }
+
+    /// The noisiest timestep.
+    fn last(&self) -> f64 {
+        (self.sigmas.len() - 1) as f64
     }
 
     fn at(&self, timestep: f64) -> f64 {
@@ -223,8 +329,8 @@ impl SigmaLevels {
         let at_timesteps: Vec<f64> = timesteps.iter().map(|&timestep| training.at(timestep)).collect();
         let ends = (at_timesteps[0], at_timesteps[at_timesteps.len() - 1]);
         let chosen = chosen_sigmas(config, rules, &training, ends, num_inference_steps)?;
-        let (timesteps, sigmas) = match chosen {
-            None => (timesteps, at_timesteps),
+        let (timesteps, sigmas, chosen) = match chosen {
+            None => (timesteps, at_timesteps, None),
             Some((schedule, sigmas)) => {
                 let rounds = rules.karras_rounds
                     && matches!(schedule, SigmaSchedule::Karras | SigmaSchedule::AlignYourSteps(_));
@@ -232,16 +338,20 @@ impl SigmaLevels {
                     (timestep, true) => timestep.round_ties_even(),
                     (timestep, false) => f64::from(timestep as f32),
                 };
-                (sigmas.iter().map(timestep).collect(), sigmas)
+                (sigmas.iter().map(timestep).collect(), sigmas, Some(schedule))
             }
         };
         let sigmas: Vec<f64> = sigmas.into_iter().map(|sigma| f64::from(sigma as f32)).collect();
         let sigma_max = sigmas.iter().copied().fold(0.0, f64::max);
-        let init_noise_sigma = match config.timestep_spacing.unwrap_or(TimestepSpacing::Linspace) {
+        let starts_lower = match &chosen {
+            Some(schedule) if schedule.spans_training() => *schedule == SigmaSchedule::DdimUniform,
+            _ => config.timestep_spacing == Some(TimestepSpacing::Leading),
+        };
+        let init_noise_sigma = match starts_lower {
             // The first level is the noisiest of training: nearly pure noise.
-            TimestepSpacing::Linspace | TimestepSpacing::Trailing => sigma_max,
+            false => sigma_max,
             // Some signal would be left at the first level; the noise compensates for its variance.
-            TimestepSpacing::Leading => sigma_max.hypot(1.0),
+            true => sigma_max.hypot(1.0),
         };
         let least = training.least();
         Ok(SigmaLevels { timesteps, sigmas, least, own_end: least, init_noise_sigma, training })
@@ -274,10 +384,12 @@ impl SigmaLevels {
             Some((schedule, sigmas)) => {
                 let truncates = matches!(schedule, SigmaSchedule::Exponential | SigmaSchedule::Beta)
                     || !rules.karras_rounds;
-                if !matches!(schedule, SigmaSchedule::AlignYourSteps(_)) {
+                if !matches!(schedule, SigmaSchedule::AlignYourSteps(_)) && !schedule.spans_training() {
                     own_end = f64::from(sigmas[sigmas.len() - 1] as f32);
                 }
                 let timestep = |&sigma| match (training.timestep_of(sigma), truncates) {
+                    // diffusers rounds timesteps, but does not have these schedules.
+                    (timestep, _) if schedule.spans_training() => f64::from(timestep as f32),
                     (timestep, true) => timestep.trunc(),
                     (timestep, false) => timestep.round_ties_even(),
                 };
@@ -308,6 +420,11 @@ fn chosen_sigmas(
     if schedule == SigmaSchedule::Training {
         return Ok(None);
     }
+    let ends = if schedule.spans_training() { (training.most(), training.least()) } else { ends };
+    if schedule.timesteps(config.num_train_timesteps, count).first() > Some(&training.last()) {
+        let max = config.num_train_timesteps - 1;
+        return Err(SchedulerError::StepCount { found: count, max, limit: StepLimit::BeforeTheFirst });
+    }
     let reads_ends = rules.karras_reads_ends || schedule != SigmaSchedule::Karras;
     let end = |key, otherwise| match config.number(key)? {
         Some(sigma) if reads_ends && sigma <= 0.0 => Err(invalid(key, "a number above 0", sigma)),
@@ -323,7 +440,11 @@ fn chosen_sigmas(
 
 fn check_count(config: &SchedulerConfig, found: usize, max: usize) -> Result<(), SchedulerError> {
     debug_assert!(max <= config.num_train_timesteps);
-    if (1..=max).contains(&found) { Ok(()) } else { Err(SchedulerError::StepCount { found, max }) }
+    if (1..=max).contains(&found) {
+        Ok(())
+    } else {
+        Err(SchedulerError::StepCount { found, max, limit: StepLimit::Training })
+    }
 }
 
 /// `numpy.linspace`: the last value is set, not computed.

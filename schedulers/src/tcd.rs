@@ -1,12 +1,10 @@
 //! Trajectory consistency distillation. Zheng et al. 2024, "Trajectory Consistency Distillation", arXiv:2402.19159.
 
-use serde_json::Value;
-
 use crate::config::invalid;
 use crate::lcm::distilled_timesteps;
 use crate::linear::{LinearScheduler, LinearStep};
 use crate::prediction::refuse_pure_noise;
-use crate::sigma_schedule::ALIGN_YOUR_STEPS_KEY;
+use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
 use crate::{BetaSchedule, Limit, NoiseSchedule, Scheduler, SchedulerConfig, SchedulerError};
 
 /// Strategic stochastic sampling (algorithm 4): from t directly to the timestep s = (1 - eta) · t_next, below
@@ -24,7 +22,7 @@ pub(crate) fn build(
     config: &SchedulerConfig,
     num_inference_steps: usize,
 ) -> Result<Box<dyn Scheduler>, SchedulerError> {
-    config.refuse_unless("tcd", ALIGN_YOUR_STEPS_KEY, Value::Null)?;
+    refuse_own_schedules("tcd", config, &[ALIGN_YOUR_STEPS_KEY, SPACING_KEY])?;
     let config = &config.or_betas(0.00085, 0.012, BetaSchedule::ScaledLinear);
     let eta = config.number("eta")?.unwrap_or(0.0);
     if !(0.0..=1.0).contains(&eta) {

@@ -1,7 +1,7 @@
 //! The training timesteps that a run uses.
 
 use crate::config::{SchedulerConfig, one_of};
-use crate::error::SchedulerError;
+use crate::error::{SchedulerError, StepLimit};
 
 /// How inference timesteps are distributed over the training timesteps (Lin et al. 2023, arXiv:2305.08891,
 /// table 2).
@@ -88,7 +88,12 @@ pub(crate) fn timesteps_before_the_first(
         TimestepSpacing::Linspace | TimestepSpacing::Leading => usable.saturating_sub(1),
     };
     if !(1..=max).contains(&steps) {
-        return Err(SchedulerError::StepCount { found: steps, max });
+        let limit = if spacing == TimestepSpacing::Trailing {
+            StepLimit::Training
+        } else {
+            StepLimit::BeforeTheFirst
+        };
+        return Err(SchedulerError::StepCount { found: steps, max, limit });
     }
     Ok(match spacing {
         TimestepSpacing::Leading => {
@@ -117,7 +122,7 @@ fn spaced_timesteps(
 ) -> Result<Vec<f64>, SchedulerError> {
     let (train, steps) = (config.num_train_timesteps, num_inference_steps);
     if !(1..=train).contains(&steps) {
-        return Err(SchedulerError::StepCount { found: steps, max: train });
+        return Err(SchedulerError::StepCount { found: steps, max: train, limit: StepLimit::Training });
     }
     Ok(match config.timestep_spacing.unwrap_or(default_spacing) {
         TimestepSpacing::Leading => {
@@ -190,7 +195,7 @@ mod tests {
             [0, 1001, 1_000_000_000].into_iter().flat_map(|n| ALL.map(|spacing| (n, spacing)))
         {
             let error = whole_timesteps(&config, found, spacing).unwrap_err();
-            assert_eq!(error, SchedulerError::StepCount { found, max: 1000 });
+            assert_eq!(error, SchedulerError::StepCount { found, max: 1000, limit: StepLimit::Training });
             assert_eq!(fractional_timesteps(&config, found, spacing).unwrap_err(), error);
         }
     }

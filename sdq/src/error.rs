@@ -222,6 +222,8 @@ impl ErrorKind {
             EngineError::File(error) => sdq_kind(error),
             EngineError::Scheduler(
                 SchedulerError::UnknownScheduler { .. }
+                | SchedulerError::ScheduleAlone { .. }
+                | SchedulerError::UnusableSchedule { .. }
                 | SchedulerError::UnknownOption { .. }
                 | SchedulerError::StepCount { .. },
             )

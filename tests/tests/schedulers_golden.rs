@@ -162,11 +162,12 @@ fn check_timesteps(found: &[f64], expected: &[f64]) -> Result<(), String> {
     }
 }
 
-/// Every scheduler of the registry has its file, and every run in it is followed.
+/// Every scheduler of the registry that has a class in diffusers has its file, and every run in it is followed.
 #[test]
 fn schedulers_follow_diffusers() {
     let (mut failures, mut straying) = (Vec::new(), 0);
-    for entry in sdq_schedulers::schedulers() {
+    let with_a_class = sdq_schedulers::schedulers().into_iter().filter(|entry| !entry.classes.is_empty());
+    for entry in with_a_class {
         let (name, cases) = (entry.name, golden::<Trajectory>(entry.name));
         let (mut worst, count) = (0.0, cases.len());
         for case in cases {

@@ -1,6 +1,6 @@
 //! A model's `model_index.json`, which defines how its parts work together.
 
-use sdq_schedulers::{SchedulerConfig, SchedulerError};
+use sdq_schedulers::{AlignedSteps, SchedulerConfig, SchedulerError};
 use serde_json::{Map, Value};
 
 use crate::{Error, models::clip::transformer::Layer};
@@ -132,6 +132,9 @@ impl ModelIndex {
     /// # Errors
     /// None for a config that has been read before.
     pub fn corrected(&self, mut config: SchedulerConfig) -> Result<SchedulerConfig, SchedulerError> {
+        if self.class.layer == Layer::Penultimate {
+            config.aligned_steps = AlignedSteps::Sdxl;
+        }
         match self.class.correction {
             Correction::None => {}
             Correction::OffsetAndClipping => config = config.as_stable_diffusion_loads_it(),

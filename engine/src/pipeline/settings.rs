@@ -215,8 +215,8 @@ impl Pipeline {
     pub fn settings(&self, request: &Request) -> Result<Settings, Error> {
         let defaults = self.defaults()?;
         let scheduler = request.scheduler.as_deref().unwrap_or(&defaults.scheduler);
-        let entry = sdq_schedulers::find(scheduler)?;
-        let scheduler_config = entry.configure(&self.model.scheduler, &request.scheduler_options)?;
+        let scheduler = sdq_schedulers::find(scheduler)?;
+        let scheduler_config = scheduler.configure(&self.model.scheduler, &request.scheduler_options)?;
         let (mut width, mut height) = (defaults.width, defaults.height);
         if let Some(image) = &request.init_image {
             (width, height) = (image.width, image.height);
@@ -233,7 +233,7 @@ impl Pipeline {
             width: self.side("width", request.width.unwrap_or(width))?,
             height: self.side("height", request.height.unwrap_or(height))?,
             steps: request.steps.unwrap_or(defaults.steps),
-            scheduler: entry.name.to_owned(),
+            scheduler: scheduler.name(),
             scheduler_config,
             guidance_scale: finite("guidance-scale", guidance_scale)?,
             image_guidance_scale: finite("image-guidance-scale", image_guidance_scale)?,

@@ -147,6 +147,5 @@ pub(crate) fn register() -> Result<(), SchedulerError> {
         options: &[],
         classes: &[],
         build: AdamsBashforth::build,
-        preset: &[],
     })
 }

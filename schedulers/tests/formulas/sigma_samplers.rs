@@ -177,3 +177,66 @@ fn lms_integrates_the_polynomial_through_four_slopes() {
         }
     }
 }
+
+/// `sample_dpmpp_2s_ancestral`: two steps in t = -log σ, the second from the start.
+#[test]
+fn dpmpp_2s_ancestral_goes_halfway_in_log_sigma() {
+    let (sigma_of, time_of) = (|time: f64| (-time).exp(), |sigma: f64| -sigma.ln());
+    for steps in [2, 7, 20] {
+        for (settings, sigmas) in schedules(steps) {
+            check_each(&ALL_TYPES, "dpmpp-2s-ancestral", settings, steps, |walk, start| {
+                sigmas.windows(2).fold(start, |x, level| {
+                    let original = walk.original_at_sigma(x, level[0]);
+                    let (down, up) = ancestral(level[0], level[1]);
+                    if down == 0.0 {
+                        return x + (x - original) / level[0] * (down - level[0]);
+                    }
+                    let (time, next) = (time_of(level[0]), time_of(down));
+                    let (h, middle) = (next - time, time + 0.5 * (next - time));
+                    let between = sigma_of(middle) / sigma_of(time) * x - (-0.5 * h).exp_m1() * original;
+                    let original = walk.original_at_sigma(between, sigma_of(middle));
+                    sigma_of(next) / sigma_of(time) * x - (-h).exp_m1() * original + up * walk.noise()
+                })
+            });
+        }
+    }
+}
+
+/// `sample_dpmpp_3m_sde` with eta = 1.
+#[test]
+fn dpmpp_3m_sde_extrapolates_twice() {
+    for steps in [2, 3, 7, 20] {
+        for (settings, sigmas) in schedules(steps) {
+            check_each(&ALL_TYPES, "dpmpp-3m-sde", settings, steps, |walk, start| {
+                let mut x = start;
+                let (mut originals, mut widths): (Vec<f64>, Vec<f64>) = (Vec::new(), Vec::new());
+                for level in sigmas.windows(2) {
+                    originals.insert(0, walk.original_at_sigma(x, level[0]));
+                    if level[1] == 0.0 {
+                        x = originals[0];
+                        continue;
+                    }
+                    let h = level[0].ln() - level[1].ln();
+                    let doubled = 2.0 * h;
+                    x = (-doubled).exp() * x - (-doubled).exp_m1() * originals[0];
+                    let phi_2 = (-doubled).exp_m1() / doubled + 1.0;
+                    let phi_3 = phi_2 / doubled - 0.5;
+                    match widths[..] {
+                        [] => {}
+                        [h_1] => x += phi_2 * (originals[0] - originals[1]) / (h_1 / h),
+                        [h_1, h_2, ..] => {
+                            let (r_0, r_1) = (h_1 / h, h_2 / h);
+                            let first = (originals[0] - originals[1]) / r_0;
+                            let before = (originals[1] - originals[2]) / r_1;
+                            let slope = first + (first - before) * r_0 / (r_0 + r_1);
+                            x += phi_2 * slope - phi_3 * (first - before) / (r_0 + r_1);
+                        }
+                    }
+                    x += walk.noise() * level[1] * (-(-doubled).exp_m1()).sqrt();
+                    widths.insert(0, h);
+                }
+                x
+            });
+        }
+    }
+}

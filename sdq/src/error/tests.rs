@@ -1,3 +1,5 @@
+use sdq_schedulers::StepLimit;
+
 use super::*;
 
 #[test]
@@ -21,7 +23,7 @@ fn kinds_look_through_what_wraps_an_error() {
     assert_eq!((in_file.code(), in_file.to_string().as_str()), ("cancelled", "a.pt: stopped at step 1 of 2"));
     let stopped = ConvertError::Cancelled { done: 1, total: 2 };
     assert_eq!(Error::from(stopped).kind(), ErrorKind::Cancelled);
-    let steps = SchedulerError::StepCount { found: 0, max: 1000 };
+    let steps = SchedulerError::StepCount { found: 0, max: 1000, limit: StepLimit::Training };
     assert_eq!(Error::from(EngineError::from(steps)).code(), "request.invalid");
     let missing = PublishedError::NotFound { path: "x".into() };
     assert_eq!(Error::from(missing).code(), "model.not_found");

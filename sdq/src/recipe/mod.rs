@@ -8,13 +8,13 @@ mod comfy;
 mod files;
 mod foreign;
 mod parameters;
-mod sampler;
 mod source;
 
 use std::collections::BTreeMap;
 
 use sdq_engine::{Pipeline, Request};
 use sdq_formats::picture;
+use sdq_schedulers::SchedulerError;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -224,23 +224,29 @@ impl Found {
         });
     }
 
-    /// Sets scheduler and options from another program's names.
+    /// Sets the scheduler from another program's names.
     fn set_sampler(&mut self, sampler: &str, schedule: Option<&str>) {
-        match sampler::scheduler(sampler, schedule) {
-            Some(chosen) => {
-                self.recipe.request.scheduler = Some(chosen.name);
-                self.recipe.request.scheduler_options.extend(chosen.options);
-                if let Some(schedule) = chosen.unused_schedule {
-                    self.skip("schedule", &schedule);
-                }
+        let schedule = schedule.map(str::trim).filter(|schedule| !schedule.is_empty());
+        let (named, unusable) = match sdq_schedulers::find(sampler) {
+            Ok(named) => (Ok(named), None),
+            // The name ends in a schedule that the scheduler does not support.
+            Err(SchedulerError::UnusableSchedule { scheduler, schedule, .. }) => {
+                (sdq_schedulers::find(&scheduler), Some(schedule))
             }
-            None => {
-                self.skip("sampler", sampler);
-                if let Some(schedule) = schedule {
-                    self.skip("schedule", schedule);
-                }
-            }
+            Err(error) => (Err(error), None),
+        };
+        let Ok(named) = named else {
+            self.skip("sampler", sampler);
+            schedule.into_iter().for_each(|schedule| self.skip("schedule", schedule));
+            return;
+        };
+        unusable.into_iter().for_each(|schedule| self.skip("schedule", &schedule));
+        let scheduled = schedule.map(|schedule| named.with_schedule(schedule).map_err(|_| schedule));
+        let scheduled = scheduled.transpose();
+        if let Err(schedule) = scheduled {
+            self.skip("schedule", schedule);
         }
+        self.recipe.request.scheduler = Some(scheduled.ok().flatten().unwrap_or(named).name());
     }
 
     /// Removes LoRA tags from both prompts, in the format of the web UI and similar programs.

@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use sdq_engine::{Variation, pipeline::as_typed};
+use sdq_engine::{Request, Variation, pipeline::as_typed};
 use serde_json::{Value, json};
 
 use super::{Found, Recipe};
@@ -31,9 +31,12 @@ pub(super) fn write(recipe: &Recipe) -> String {
         (request.caching != sdq_engine::pipeline::Caching::None).then(|| request.caching.to_string());
     let (variation_seed, variation_strength) =
         request.variation.map(|variation| (variation.seed, variation.strength)).unzip();
+    let (sampler, schedule) = request.scheduler.as_deref().map(|name| labels(name, request)).unzip();
+    let schedule = schedule.flatten();
     let fields = [
         ("Steps", request.steps.map(|steps| steps.to_string())),
-        ("Sampler", request.scheduler.clone()),
+        ("Sampler", sampler),
+        ("Schedule type", schedule.map(str::to_owned)),
         ("CFG scale", request.guidance_scale.map(number)),
         ("Seed", Some(request.seed.to_string())),
         ("Size", size),
@@ -51,6 +54,14 @@ pub(super) fn write(recipe: &Recipe) -> String {
     text.push('\n');
     text.push_str(&fields.collect::<Vec<_>>().join(", "));
     text
+}
+
+/// The web UI's names of the scheduler called `name` and of its sigma schedule.
+fn labels(name: &str, request: &Request) -> (String, Option<&'static str>) {
+    match sdq_schedulers::find(name) {
+        Ok(named) => named.labels(&request.scheduler_options),
+        Err(_) => (name.to_owned(), None),
+    }
 }
 
 /// `value`, as a JSON string if it could not be read back otherwise.
@@ -191,9 +202,9 @@ fn set_field(recipe: &mut Recipe, name: &str, value: &str) -> Option<()> {
 }
 
 /// Sets an option of the scheduler; `None` if it has no such option.
-pub(super) fn set_option(request: &mut sdq_engine::Request, key: &str, value: &str) -> Option<()> {
-    let entry = sdq_schedulers::find(request.scheduler.as_deref()?).ok()?;
-    entry.all_options().find(|option| option.key == key)?;
+pub(super) fn set_option(request: &mut Request, key: &str, value: &str) -> Option<()> {
+    let named = sdq_schedulers::find(request.scheduler.as_deref()?).ok()?;
+    named.entry.all_options().find(|option| option.key == key)?;
     request.scheduler_options.push((key.to_owned(), value.to_owned()));
     Some(())
 }

@@ -23,7 +23,17 @@ fn recipes() -> impl Strategy<Value = Recipe> {
     let float = || (-400_i16..400).prop_map(|hundredths| f32::from(hundredths) / 100.0);
     let share = || (0_u16..=1000).prop_map(|share| f64::from(share) / 1000.0);
     let request = (
-        (prompt, prompt, proptest::sample::select(vec!["ddim", "euler-a", "dpmpp-2m-karras"])),
+        (
+            prompt,
+            prompt,
+            proptest::sample::select(vec![
+                "ddim",
+                "euler-ancestral",
+                "dpmpp-2m-karras",
+                "euler-kl-optimal",
+                "lms-normal",
+            ]),
+        ),
         (8..9999_usize, 8..9999_usize, 1..200_usize, any::<u64>()),
         (float(), float(), share(), proptest::option::of(float()), proptest::option::of(share())),
         (any::<bool>(), option(1..9_usize), proptest::option::of((any::<u64>(), share()))),
@@ -119,6 +129,89 @@ proptest! {
     }
 }
 
+/// What other programs write for a sampler and its schedule, what sdq makes of it, and what is left over.
+#[test]
+fn samplers_of_other_programs_are_schedulers_here() {
+    for (sampler, schedule, expected, unused) in [
+        ("DPM++ 2M Karras", None, Some("dpmpp-2m-karras"), &[][..]),
+        ("DPM++ 2M", Some("Karras"), Some("dpmpp-2m-karras"), &[]),
+        ("DPM++ 2M", Some("Automatic"), Some("dpmpp-2m-karras"), &[]),
+        ("DPM++ 2M SDE", Some("Exponential"), Some("dpmpp-2m-sde-exponential"), &[]),
+        ("DPM++ 2S a", Some(""), Some("dpmpp-2s-ancestral"), &[]),
+        ("Euler a", Some("Automatic"), Some("euler-ancestral"), &[]),
+        ("Euler a", Some("Karras"), Some("euler-ancestral-karras"), &[]),
+        ("Euler", Some("SGM Uniform"), Some("euler-sgm-uniform"), &[]),
+        ("dpmpp_2m_sde_gpu", Some("karras"), Some("dpmpp-2m-sde-karras"), &[]),
+        ("uni_pc", Some("beta"), Some("unipc-beta"), &[]),
+        ("k_euler_ancestral", Some("native"), Some("euler-ancestral-normal"), &[]),
+        ("dpmpp_2m_k", None, Some("dpmpp-2m-karras"), &[]),
+        ("ddim_v3", None, Some("ddim"), &[]),
+        ("lcm", Some("sgm_uniform"), Some("lcm"), &["schedule: sgm_uniform"]),
+        ("LCM Karras", None, Some("lcm"), &["schedule: karras"]),
+        ("Euler", Some("Turbo"), Some("euler"), &["schedule: Turbo"]),
+        ("DPM adaptive", Some("Karras"), None, &["sampler: DPM adaptive", "schedule: Karras"]),
+        ("Restart", None, None, &["sampler: Restart"]),
+    ] {
+        let mut found = Found::default();
+        found.set_sampler(sampler, schedule);
+        assert_eq!(found.recipe.request.scheduler.as_deref(), expected, "{sampler} {schedule:?}");
+        assert_eq!(found.unused, unused, "{sampler} {schedule:?}");
+        assert!(found.recipe.request.scheduler_options.is_empty());
+    }
+}
+
+/// For every scheduler, with every schedule that it takes: what is written for other programs is read back as the same
+/// scheduler with the same settings.
+#[test]
+fn the_web_uis_names_give_the_scheduler_back() {
+    let mut read_back = 0;
+    for entry in sdq_schedulers::schedulers() {
+        let own = sdq_schedulers::find(entry.name).unwrap();
+        let presets = entry.presets.iter().map(|preset| sdq_schedulers::find(preset.name).unwrap());
+        for named in std::iter::once(own).chain(presets) {
+            let scheduled = sdq_schedulers::schedules()
+                .iter()
+                .filter_map(|schedule| named.with_schedule(schedule.name).ok());
+            for named in std::iter::once(named).chain(scheduled) {
+                let request = Request::new("a fox").scheduler(named.name()).steps(4).size(64, 64);
+                let recipe = Recipe { request, ..Recipe::default() };
+                let found = read(picture::PARAMETERS, &recipe.parameters());
+                let again = sdq_schedulers::find(found.recipe.request.scheduler.as_deref().unwrap()).unwrap();
+                let config = |named: sdq_schedulers::NamedScheduler| {
+                    let config = named.configure(&sdq_schedulers::SchedulerConfig::default(), &[]).unwrap();
+                    let scheduler = (named.entry.build)(&config, 5).unwrap();
+                    (named.entry.name, scheduler.timesteps().to_vec(), scheduler.init_noise_sigma())
+                };
+                assert_eq!(config(again), config(named), "{}", named.name());
+                assert_eq!(found.unused, Vec::<String>::new());
+                read_back += 1;
+            }
+        }
+    }
+    assert!(read_back > 180, "{read_back}");
+}
+
+#[test]
+fn the_web_uis_names_are_written() {
+    let line = |name: &str, options: &[(&str, &str)]| {
+        let request = Request::new("a fox").scheduler(name);
+        let request =
+            options.iter().fold(request, |request, (key, value)| request.scheduler_option(*key, *value));
+        Recipe { request, ..Recipe::default() }.parameters().lines().nth(1).unwrap().to_owned()
+    };
+    for (name, options, expected) in [
+        ("euler-a", &[][..], "Sampler: Euler a, Seed"),
+        ("dpmpp-2m-karras", &[], "Sampler: DPM++ 2M, Schedule type: Karras, Seed"),
+        ("euler", &[("use_karras_sigmas", "true")], "Sampler: Euler, Schedule type: Karras, Seed"),
+        ("dpmpp-3m-sde-exponential", &[], "Sampler: DPM++ 3M SDE, Schedule type: Exponential, Seed"),
+        ("unipc-sgm-uniform", &[], "Sampler: UniPC, Schedule type: SGM Uniform, Seed"),
+        ("my-own", &[], "Sampler: my-own, Seed"),
+    ] {
+        let line = line(name, options);
+        assert!(line.contains(expected), "{line}");
+    }
+}
+
 #[test]
 fn fields_of_later_versions_are_listed() {
     let json = r#"{"prompt": "a fox", "loras": [], "control": [{"file": "x"}], "upscale": 2, "later": null}"#;
@@ -149,7 +242,7 @@ fn the_web_uis_lines_stay_as_they_are() {
         vae: vec!["a.pt".to_owned()],
         ..Recipe::default()
     };
-    let expected = "a fox <lora:ink.v2:0.5>\nNegative prompt: a dog\nSteps: 30, Sampler: ddim, CFG scale: 7.5, Seed: 7, \
+    let expected = "a fox <lora:ink.v2:0.5>\nNegative prompt: a dog\nSteps: 30, Sampler: DDIM, CFG scale: 7.5, Seed: 7, \
         Size: 512x768, Model: tiny, Clip skip: 2, VAE: a.pt, Denoising strength: 0.5, Cache: deepcache:3, \
         Variation seed: 3, Variation seed strength: 0.1, Version: sdq 0.1.0";
     assert_eq!(recipe.parameters(), expected);
