@@ -328,7 +328,7 @@ pub(crate) struct AddOnArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) vae: Vec<PathBuf>,
 
-    /// Folder with the LoRAs that a prompt requests with <lora:NAME:STRENGTH>.
+    /// Folder with the LoRAs that a prompt requests with <lora:NAME:STRENGTH>. Its sub-folders are searched too.
     #[arg(long, value_name = "DIR")]
     pub(crate) lora_dir: Option<PathBuf>,
 }

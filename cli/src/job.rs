@@ -54,13 +54,14 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
     let AddOnArgs { loras, embeddings, vae, lora_dir } = args.add_ons.clone();
     let mut add_ons = AddOns { loras, embeddings, vae };
     if request.reading.syntax == PromptSyntax::Weighted {
-        add_ons.take_tags(&mut request.prompt, lora_dir.as_deref())?;
+        let (prompt, negative_prompt) = (&mut request.prompt, &mut request.negative_prompt);
+        terminal::watched(|watch| add_ons.take_tags(prompt, negative_prompt, lora_dir.as_deref(), watch))?;
     }
     if let Some(source) = &source {
         let recipe = terminal::watched(|watch| {
             source.note_unused(watch);
             source.add_ons(lora_dir.as_deref(), watch)
-        });
+        })?;
         // Those of the recipe come first, as in the original run, where those of the prompt's tags were added
         // to the flags'.
         if args.add_ons.loras.is_empty() {

@@ -115,6 +115,8 @@ pub enum Note {
         modules: usize,
         /// Its strength.
         strength: f32,
+        /// Strength in the text encoders, if it is different there.
+        text_strength: Option<f32>,
     },
     /// A LoRA contains changes for layers that the model does not have.
     LoraUnmatched {
@@ -134,6 +136,14 @@ pub enum Note {
         /// Number of further ones.
         more: usize,
     },
+    /// A prompt has a tag of an unknown kind, which is left out: the whole tag.
+    TagUnused(String),
+    /// A LoRA's tag has parameters that are not used: the whole tag.
+    TagSaysMore(String),
+    /// A tag in the negative prompt, where tags are left out: the whole tag.
+    NegativeTag(String),
+    /// A part of a request has no effect because the run is not guided.
+    WithoutGuidance(&'static str),
     /// A word was added to the vocabulary.
     WordAdded {
         /// The embedding's file.
@@ -202,8 +212,12 @@ pub enum Note {
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Note::LoraApplied { path, applied, modules, strength } => {
-                write!(f, "{}: applied to {applied} of {modules} layers at {strength}", path.display())
+            Note::LoraApplied { path, applied, modules, strength, text_strength } => {
+                write!(f, "{}: applied to {applied} of {modules} layers at {strength}", path.display())?;
+                match text_strength {
+                    Some(strength) => write!(f, ", in text encoders at {strength}"),
+                    None => Ok(()),
+                }
             }
             Note::LoraUnmatched { path, layers, more } => {
                 let ellipsis = if *more > 0 { ", …" } else { "" };
@@ -218,6 +232,23 @@ impl fmt::Display for Note {
                     path.display()
                 )
             }
+            Note::TagUnused(tag) => {
+                let tag = printable(tag, SHOWN_CHARS);
+                write!(f, "warning: {tag} is left out: sdq knows only <lora:NAME:STRENGTH>")
+            }
+            Note::TagSaysMore(tag) => {
+                let tag = printable(tag, SHOWN_CHARS);
+                write!(f, "warning: {tag}: only its strengths are used, for text encoders and for the U-Net")
+            }
+            Note::NegativeTag(tag) => {
+                let tag = printable(tag, SHOWN_CHARS);
+                write!(f, "warning: {tag} is left out of the negative prompt; write it in the prompt")
+            }
+            Note::WithoutGuidance(part) => write!(
+                f,
+                "warning: {part} has no effect: the run is not guided, for the guidance scale is 1 or less, both prompts \
+                 are the same, or the model was trained to do without"
+            ),
             Note::WordAdded { path, word, vectors } => {
                 write!(f, "{}: `{word}` stands for {vectors} vectors", path.display())
             }
@@ -347,8 +378,41 @@ mod tests {
         let left_out = |names, more| Note::LeftOut { count: 9, why: "of training", names, more };
         for (note, sentence) in [
             (
-                Note::LoraApplied { path: path(), applied: 3, modules: 4, strength: 0.5 },
+                Note::LoraApplied {
+                    path: path(),
+                    applied: 3,
+                    modules: 4,
+                    strength: 0.5,
+                    text_strength: None,
+                },
                 "a.pt: applied to 3 of 4 layers at 0.5",
+            ),
+            (
+                Note::LoraApplied {
+                    path: path(),
+                    applied: 3,
+                    modules: 4,
+                    strength: 1.0,
+                    text_strength: Some(0.5),
+                },
+                "a.pt: applied to 3 of 4 layers at 1, in text encoders at 0.5",
+            ),
+            (
+                Note::TagUnused("<hypernet:x:1>".to_owned()),
+                "warning: <hypernet:x:1> is left out: sdq knows only <lora:NAME:STRENGTH>",
+            ),
+            (
+                Note::WithoutGuidance("the negative prompt"),
+                "warning: the negative prompt has no effect: the run is not guided, for the guidance scale is 1 or less, \
+                 both prompts are the same, or the model was trained to do without",
+            ),
+            (
+                Note::TagSaysMore("<lora:x:1:dyn=4>".to_owned()),
+                "warning: <lora:x:1:dyn=4>: only its strengths are used, for text encoders and for the U-Net",
+            ),
+            (
+                Note::NegativeTag("<lora:x:1>".to_owned()),
+                "warning: <lora:x:1> is left out of the negative prompt; write it in the prompt",
             ),
             (
                 Note::LoraUnmatched { path: path(), layers: layers(2), more: 0 },
@@ -407,6 +471,9 @@ mod tests {
             Note::RecipeUnused(text()),
             Note::RecipeDiffers(text()),
             Note::RecipeFileMissing { name: text() },
+            Note::TagUnused(text()),
+            Note::TagSaysMore(text()),
+            Note::NegativeTag(text()),
         ] {
             let shown = note.to_string();
             assert!(!shown.contains('\u{1b}') && shown.contains("\\u{1b}") && shown.contains('…'), "{shown}");

@@ -9,10 +9,12 @@ pub(crate) enum Tag {
         name: String,
         /// Its strength; 1 by default.
         strength: f32,
-        /// The whole tag if it has more parameters, such as a second strength for the U-Net alone.
+        /// Strength in the text encoders, if it is different there.
+        text_strength: Option<f32>,
+        /// The whole tag if it has more parameters.
         says_more: Option<String>,
     },
-    /// A LoRA whose strength is not a finite number: the whole tag.
+    /// A LoRA one of whose strengths is not a finite number: the whole tag.
     WrongStrength(String),
     /// A tag for something that sdq does not support: the whole tag.
     Other(String),
@@ -20,6 +22,15 @@ pub(crate) enum Tag {
 
 /// Removes the tags from `prompt`, each with a space before it. Time is linear in the prompt's length.
 pub(crate) fn take(prompt: &mut String) -> Vec<Tag> {
+    take_parsed(prompt).into_iter().map(|(_, tag)| tag).collect()
+}
+
+/// Removes the tags like [`take`] and returns them unparsed.
+pub(crate) fn take_whole(prompt: &mut String) -> Vec<String> {
+    take_parsed(prompt).into_iter().map(|(whole, _)| whole).collect()
+}
+
+fn take_parsed(prompt: &mut String) -> Vec<(String, Tag)> {
     let mut tags = Vec::new();
     let mut left = String::with_capacity(prompt.len());
     let mut rest = prompt.as_str();
@@ -34,7 +45,7 @@ pub(crate) fn take(prompt: &mut String) -> Vec<Tag> {
         };
         match from_start[end..].starts_with('>').then(|| parse(&from_start[1..end])).flatten() {
             Some(tag) => {
-                tags.push(tag);
+                tags.push((from_start[..=end].to_owned(), tag));
                 if left.ends_with(' ') {
                     left.pop();
                 }
@@ -51,24 +62,49 @@ pub(crate) fn take(prompt: &mut String) -> Vec<Tag> {
     tags
 }
 
-/// Parses the tag `text`, given without its brackets; `None` if it is not a tag.
+/// Parses the tag `text`, given without its brackets; `None` if it is not a tag. The case of its kind does not matter.
 fn parse(text: &str) -> Option<Tag> {
-    let mut parts = text.split(':');
-    let (kind, name) = (parts.next()?, parts.next()?);
-    match kind {
-        "lora" => {
-            let strength = parts.next().map_or(Ok(1.0), str::parse::<f32>);
-            Some(match strength.ok().filter(|strength| strength.is_finite()) {
-                Some(strength) => {
-                    let says_more = parts.next().map(|_| format!("<{text}>"));
-                    Tag::Lora { name: name.to_owned(), strength, says_more }
-                }
-                None => Tag::WrongStrength(format!("<{text}>")),
-            })
-        }
-        "lyco" | "hypernet" => Some(Tag::Other(format!("<{text}>"))),
-        _ => None,
+    let (kind, values) = text.split_once(':')?;
+    let is_word = kind.starts_with(char::is_alphabetic)
+        && kind.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
+    if !is_word || values.is_empty() {
+        return None;
     }
+    let tag = || format!("<{text}>");
+    // The web UI accepts both names for LoRAs.
+    Some(match kind.to_lowercase().as_str() {
+        "lora" | "lyco" => lora(values, tag()).unwrap_or_else(|| Tag::WrongStrength(tag())),
+        _ => Tag::Other(tag()),
+    })
+}
+
+/// Parses the parameters of `tag`: the LoRA's name, its strength in the text encoders (default 1), and its strength in the
+/// U-Net (default: the same); `te=` and `unet=` name them. `None` if a strength is not a finite number.
+fn lora(values: &str, tag: String) -> Option<Tag> {
+    let number = |text: &str| text.parse::<f32>().ok().filter(|strength| strength.is_finite());
+    let mut values = values.split(':');
+    let name = values.next()?.to_owned();
+    let (named, placed): (Vec<&str>, Vec<&str>) = values.partition(|value| value.contains('='));
+    let mut strengths = [None, None];
+    for (strength, text) in strengths.iter_mut().zip(&placed) {
+        *strength = Some(number(text)?);
+    }
+    let mut says_more = placed.len() > strengths.len();
+    for (key, text) in named.iter().filter_map(|value| value.split_once('=')) {
+        match key {
+            "te" => strengths[0] = Some(number(text)?),
+            "unet" => strengths[1] = Some(number(text)?),
+            _ => says_more = true,
+        }
+    }
+    let text_strength = strengths[0].unwrap_or(1.0);
+    let strength = strengths[1].unwrap_or(text_strength);
+    Some(Tag::Lora {
+        name,
+        strength,
+        text_strength: (text_strength != strength).then_some(text_strength),
+        says_more: says_more.then_some(tag),
+    })
 }
 
 #[cfg(test)]
@@ -78,20 +114,21 @@ mod tests {
     #[test]
     fn tags_leave_the_prompt() {
         let mut prompt =
-            "a cat <lora:ink:0.7>, <b> <lora:soft> <lyco:x:1> 1 <2 <lora:w:0.5:1> <lora:much:x> <lora:open"
+            "a cat <lora:ink:0.7>, <b> <LoRA:soft> <hypernet:x:1> 1 <2 <lora:w:0.5:1> <lora:much:x> <lora:open"
                 .to_owned();
-        let lora = |name: &str, strength, says_more: Option<&str>| Tag::Lora {
+        let lora = |name: &str, strength, text_strength| Tag::Lora {
             name: name.to_owned(),
             strength,
-            says_more: says_more.map(str::to_owned),
+            text_strength,
+            says_more: None,
         };
         assert_eq!(
             take(&mut prompt),
             [
                 lora("ink", 0.7, None),
                 lora("soft", 1.0, None),
-                Tag::Other("<lyco:x:1>".to_owned()),
-                lora("w", 0.5, Some("<lora:w:0.5:1>")),
+                Tag::Other("<hypernet:x:1>".to_owned()),
+                lora("w", 1.0, Some(0.5)),
                 Tag::WrongStrength("<lora:much:x>".to_owned()),
             ]
         );
@@ -114,13 +151,15 @@ mod tests {
             "<>",
             "a < b > c",
             "<lora>",
-            "<LORA:ink>",
-            "<cat:1>",
+            "<3: hearts>",
+            "<a b:c>",
+            "<:c>",
+            "<cat:>",
             "<lora:ink",
             "lora:ink>",
             "<<<",
             "> <lora",
-            "a  <b:c>",
+            "a  <b>",
         ] {
             let mut left = prompt.to_owned();
             assert_eq!((take(&mut left), left.as_str()), (Vec::new(), prompt));
@@ -152,12 +191,52 @@ mod tests {
             [("1", 1.0), ("-0.5", -0.5), ("+2", 2.0), ("1e-2", 0.01), (".5", 0.5), ("0", 0.0)]
         {
             let tags = take(&mut format!("<lora:ink:{text}>"));
-            let lora = Tag::Lora { name: "ink".to_owned(), strength: expected, says_more: None };
+            let lora = Tag::Lora {
+                name: "ink".to_owned(),
+                strength: expected,
+                text_strength: None,
+                says_more: None,
+            };
             assert_eq!(tags, [lora], "{text}");
         }
         for text in ["nan", "-inf", " 1", "1 ", "0,5", "1e99", "é"] {
             let tag = format!("<lora:ink:{text}>");
             assert_eq!(take(&mut tag.clone()), [Tag::WrongStrength(tag)]);
+        }
+    }
+
+    /// In the web UI's order: text encoders, then the U-Net; or by name.
+    #[test]
+    fn a_tag_may_have_two_strengths() {
+        for (text, strength, text_strength) in [
+            ("<lora:ink>", 1.0, None),
+            ("<lora:ink:0.8>", 0.8, None),
+            ("<lora:ink:0.8:0.5>", 0.5, Some(0.8)),
+            ("<lora:ink:0.5:0.5>", 0.5, None),
+            ("<LORA:ink:0:1>", 1.0, Some(0.0)),
+            ("<lyco:ink:0.8:0.5>", 0.5, Some(0.8)),
+            ("<lora:ink:unet=0.5>", 0.5, Some(1.0)),
+            ("<lora:ink:0.8:unet=0.5>", 0.5, Some(0.8)),
+            ("<lora:ink:0.8:te=0.5>", 0.5, None),
+            ("<lora:ink:te=0.5:unet=0.8>", 0.8, Some(0.5)),
+        ] {
+            let expected = Tag::Lora { name: "ink".to_owned(), strength, text_strength, says_more: None };
+            assert_eq!(take(&mut text.to_owned()), [expected], "{text}");
+        }
+        for text in ["<lora:ink:0.8:x>", "<lora:ink:0.8:inf>", "<lora:ink:te=x>", "<lora:ink:unet=>"] {
+            assert_eq!(take(&mut text.to_owned()), [Tag::WrongStrength(text.to_owned())]);
+        }
+        for text in ["<lora:ink:1:1:1>", "<lora:ink:1:dyn=4>"] {
+            let tags = take(&mut text.to_owned());
+            assert!(matches!(&tags[..], [Tag::Lora { says_more: Some(tag), .. }] if tag == text), "{tags:?}");
+        }
+    }
+
+    /// Everything of a tag's form is a tag, so that none of it is read as words.
+    #[test]
+    fn other_tags_are_told() {
+        for tag in ["<hypernet:x:1>", "<Hypernet:x>", "<cat:1>", "<b:c>", "<segment:face,0.6>"] {
+            assert_eq!(take(&mut format!("a {tag}")), [Tag::Other(tag.to_owned())]);
         }
     }
 }

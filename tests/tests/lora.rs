@@ -1,6 +1,9 @@
 //! LoRAs as low-rank branches draw the same pictures as the model with the products merged into its weights.
 
-use std::{ops::ControlFlow, path::Path};
+use std::{
+    ops::ControlFlow,
+    path::{Path, PathBuf},
+};
 
 use sdq::{
     Cancel, Watch,
@@ -8,7 +11,7 @@ use sdq::{
 };
 use sdq_engine::{
     Pipeline, Request, Tensor,
-    adapters::lora::{self, Lora},
+    adapters::lora::{self, Lora, Strength},
     models::{naming::Names, unet::UNetStructure},
     pipeline::Conditioning,
 };
@@ -128,6 +131,12 @@ fn write(path: &Path, products: &[Product], style: Style, alpha: f32, structure:
 
 /// `pipeline` with the LoRAs in `files`, each at its strength.
 fn adapted(pipeline: &Pipeline, files: &[(&Path, f32)]) -> Pipeline {
+    let everywhere = |(path, strength): &(&Path, f32)| (path.to_path_buf(), Strength::everywhere(*strength));
+    adapted_with(pipeline, &files.iter().map(everywhere).collect::<Vec<_>>())
+}
+
+/// `pipeline` with the LoRAs in `files`, each at its strengths.
+fn adapted_with(pipeline: &Pipeline, files: &[(PathBuf, Strength)]) -> Pipeline {
     let targets = pipeline.weights();
     let checkpoints: Vec<_> = files.iter().map(|(path, _)| Checkpoint::open(path).unwrap()).collect();
     let loras = checkpoints.iter().zip(files).map(|(checkpoint, (_, strength))| {
@@ -220,6 +229,23 @@ fn a_branch_is_what_merging_is_under_every_naming() {
         assert!(error < SAME, "{style:?}: {error}");
         assert!(change > 0.05, "{style:?} changes next to nothing: {change}");
     }
+}
+
+#[test]
+fn text_encoders_and_unet_may_have_strengths_of_their_own() {
+    let pipeline = Model::convert("sd1", WeightType::F32).open(2);
+    let products = products(&pipeline, &["unet", "text_encoder"], 1);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("lora.safetensors");
+    write(&path, &products, Style::Kohya, RANK as f32, &structure(&pipeline));
+    let strength = Strength { text_encoders: 0.8, others: 0.3 };
+    let found = latents(&adapted_with(&pipeline, &[(path.clone(), strength)]));
+    let scale = |product: &Product| if product.component == "unet" { 0.3 } else { 0.8 };
+    let deltas: Vec<_> = products.iter().map(|product| (product, scale(product))).collect();
+    let error = relative_error(found.values(), latents(&merged(&deltas).open(2)).values());
+    assert!(error < SAME, "{error}");
+    let alike = latents(&adapted(&pipeline, &[(&path, 0.3)]));
+    assert!(relative_error(found.values(), alike.values()) > 0.01);
 }
 
 #[test]
@@ -396,7 +422,7 @@ fn every_tensor_of_a_file_is_accounted_for() {
     tensors.push(vector("bundle_emb.my toy.clip_l", &[0.3; 64]));
     tensors.push(vector("surprise", &[0.0; 32]));
     write_raw(&copy, &tensors);
-    let lora = |strength| LoraFile { path: copy.clone(), strength };
+    let lora = |strength| LoraFile { path: copy.clone(), strength, text_strength: None };
     let apply = |add_ons: AddOns| {
         let mut notes = Vec::new();
         let mut observer = |event: sdq::Event| {

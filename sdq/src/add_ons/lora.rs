@@ -1,20 +1,25 @@
 //! LoRAs: files → low-rank branches beside the model's products.
 
 use std::{
+    fs,
     path::{Path, PathBuf},
     str::FromStr,
 };
 
 use sdq_engine::{
     Pipeline,
-    adapters::lora::{self, Lora, LoraWriteError},
+    adapters::lora::{self, Lora, LoraWriteError, Strength},
 };
 use sdq_formats::{checkpoint::Checkpoint, sdq::SdqFile};
 use serde::{Deserialize, Serialize};
 
 use super::{LISTED, embedding, tell_left_out};
-use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths};
+use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths, text::printable};
 
+/// Maximum depth of the sub-folders that are searched for LoRAs.
+const MAX_DEPTH: usize = 8;
+/// Maximum number of characters of a name in an error.
+const SHOWN_CHARS: usize = 200;
 /// Extensions of LoRA files, in order of preference.
 const ENDINGS: [&str; 5] = ["safetensors", "pt", "ckpt", "bin", "gguf"];
 
@@ -26,6 +31,16 @@ pub struct LoraFile {
     pub path: PathBuf,
     /// The factor of the LoRA; 1 is the strength of its training.
     pub strength: f32,
+    /// Strength in the text encoders, if it is different there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_strength: Option<f32>,
+}
+
+impl LoraFile {
+    fn strengths(&self) -> Strength {
+        let text_encoders = self.text_strength.unwrap_or(self.strength);
+        Strength { text_encoders, others: self.strength }
+    }
 }
 
 impl FromStr for LoraFile {
@@ -41,24 +56,74 @@ impl FromStr for LoraFile {
             _ => (text, 1.0),
         };
         match strength.is_finite() {
-            true => Ok(LoraFile { path: path.into(), strength }),
+            true => Ok(LoraFile { path: path.into(), strength, text_strength: None }),
             false => Err(format!("a strength of {strength} is no finite number")),
         }
     }
 }
 
-/// The file in the folder `directory` of the LoRA that a prompt calls `name`.
+/// The file of the LoRA that a prompt calls `name`, a name or a relative path, in the folder `directory` or its
+/// sub-folders.
 ///
 /// # Errors
-/// [`Error::LoraTag`] when there is no folder, or no such file in it.
+/// [`Error::LoraTag`] when there is no folder, no such file in it, or more than one.
 pub(super) fn find(name: &str, directory: Option<&Path>) -> Result<PathBuf, Error> {
-    let missing = |hint: &str| Error::LoraTag(format!("the prompt asks for the LoRA `{name}`; {hint}"));
+    let missing = |hint: &str| {
+        let name = printable(name, SHOWN_CHARS);
+        Error::LoraTag(format!("the prompt asks for the LoRA `{name}`; {hint}"))
+    };
     let directory = directory.ok_or_else(|| missing("say where it is with --lora-dir DIR"))?;
+    let hint =
+        format!("there is no {}.safetensors in `{}`", printable(name, SHOWN_CHARS), directory.display());
+    let found = match name.rsplit_once(['/', '\\']) {
+        None => find_below(name, directory)?,
+        Some((folder, file)) => {
+            let parts: Vec<&str> = folder.split(['/', '\\']).filter(|part| *part != ".").collect();
+            if !parts.iter().all(|part| is_file_name(part)) {
+                return Err(missing("its folders lead out of that of --lora-dir"));
+            }
+            let folder: PathBuf = parts.iter().fold(directory.to_path_buf(), |path, part| path.join(part));
+            find_file(file, &[&folder])
+        }
+    };
+    found.ok_or_else(|| missing(&hint))
+}
+
+/// The file called `name`, with or without its extension, in `directory` or its sub-folders.
+///
+/// # Errors
+/// [`Error::LoraTag`] when two folders have such a file.
+pub fn find_below(name: &str, directory: &Path) -> Result<Option<PathBuf>, Error> {
     if !is_file_name(name) {
-        return Err(missing("a name has no folders"));
+        return Ok(None);
     }
-    let hint = format!("there is no {name}.safetensors in `{}`", directory.display());
-    with_an_ending(name, directory).ok_or_else(|| missing(&hint))
+    let mut folders = vec![(directory.to_path_buf(), 0)];
+    let mut found: Option<PathBuf> = None;
+    while let Some((folder, depth)) = folders.pop() {
+        match (find_file(name, &[&folder]), &found) {
+            (Some(file), Some(other)) => {
+                let (name, other) = (printable(name, SHOWN_CHARS), other.display());
+                return Err(Error::LoraTag(format!(
+                    "two files are called `{name}`: `{other}` and `{}`; write the sub-folder before the name, or ./ for none",
+                    file.display()
+                )));
+            }
+            (Some(file), None) => found = Some(file),
+            (None, _) => {}
+        }
+        if depth < MAX_DEPTH {
+            let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+            let mut inner: Vec<PathBuf> = entries.filter(|path| path.is_dir() && !is_hidden(path)).collect();
+            // The last one is searched first, so that the order is that of the names.
+            inner.sort_by(|a, b| b.cmp(a));
+            folders.extend(inner.into_iter().map(|path| (path, depth + 1)));
+        }
+    }
+    Ok(found)
+}
+
+fn is_hidden(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
 }
 
 /// The file called `name`, with or without its extension, in the first of `folders` that contains it. `None`
@@ -100,7 +165,7 @@ pub(super) fn apply(
     for (file, checkpoint) in loras.iter().zip(&checkpoints) {
         let lora = Lora::new(checkpoint, &targets).map_err(|error| Error::from(error).in_file(&file.path))?;
         tell(file, &lora, watch);
-        matched.push((lora, file.strength));
+        matched.push((lora, file.strengths()));
     }
     let folder = temporary_folder()?;
     let path = folder.path().join("branches.sdq");
@@ -119,9 +184,10 @@ pub(super) fn apply(
 }
 
 fn tell(file: &LoraFile, lora: &Lora<'_>, watch: &mut Watch<'_>) {
-    let (path, strength) = (file.path.clone(), file.strength);
+    let &LoraFile { ref path, strength, text_strength } = file;
+    let path = path.clone();
     let (applied, modules) = (lora.applied(), lora.modules());
-    watch.note(Note::LoraApplied { path: path.clone(), applied, modules, strength });
+    watch.note(Note::LoraApplied { path: path.clone(), applied, modules, strength, text_strength });
     let unmatched = lora.unmatched();
     if !unmatched.is_empty() {
         let layers = unmatched.iter().take(LISTED).cloned().collect();
@@ -153,10 +219,48 @@ mod tests {
         std::fs::write(folder.path().join("ink.pt"), "").unwrap();
         let find = |name: &str| find(name, Some(folder.path()));
         assert_eq!(find("ink").unwrap(), folder.path().join("ink.pt"));
-        for name in ["", "../ink", "a/ink", ".ink", "c:ink", "other"] {
+        for name in ["", "../ink", "a/ink", ".ink", "c:ink", "other", "/ink", "a/../ink", "..\\ink", "./.ink"]
+        {
             assert!(find(name).is_err(), "{name}");
         }
+        assert_eq!(find("./ink").unwrap(), folder.path().join("ink.pt"));
         assert!(super::find("ink", None).is_err());
+    }
+
+    #[test]
+    fn loras_are_found_in_folders_of_the_folder() {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("style/old")).unwrap();
+        fs::create_dir_all(at(".hidden")).unwrap();
+        for name in ["style/ink.v2.safetensors", "style/old/wash.pt", "top.safetensors", ".hidden/top.pt"] {
+            fs::write(at(name), "").unwrap();
+        }
+        let find = |name: &str| find(name, Some(folder.path()));
+        for (name, file) in [
+            ("ink.v2", "style/ink.v2.safetensors"),
+            ("ink.v2.safetensors", "style/ink.v2.safetensors"),
+            ("style/ink.v2", "style/ink.v2.safetensors"),
+            ("style\\ink.v2.safetensors", "style/ink.v2.safetensors"),
+            ("wash", "style/old/wash.pt"),
+            ("style/old/wash", "style/old/wash.pt"),
+            ("top", "top.safetensors"),
+        ] {
+            assert_eq!(find(name).unwrap(), at(file), "{name}");
+        }
+        for name in ["old/wash", "style/top", "ink", ".hidden/top"] {
+            assert!(find(name).is_err(), "{name}");
+        }
+        // Within a folder, one format is preferred; in different folders the name is ambiguous.
+        fs::write(at("top.pt"), "").unwrap();
+        assert_eq!(find("top").unwrap(), at("top.safetensors"));
+        fs::write(at("style/old/top.safetensors"), "").unwrap();
+        let error = find("top").unwrap_err().to_string();
+        for file in ["top.safetensors", "style/old/top.safetensors"] {
+            assert!(error.contains(&format!("`{}`", at(file).display())), "{error}");
+        }
+        assert_eq!(find("./top").unwrap(), at("top.safetensors"));
+        assert_eq!(find("style/old/top").unwrap(), at("style/old/top.safetensors"));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use sdq_engine::Pipeline;
 use serde::{Deserialize, Serialize};
 
 pub use embedding::EmbeddingFile;
-pub use lora::{LoraFile, find_file};
+pub use lora::{LoraFile, find_below, find_file};
 pub use vae::previewer;
 
 use crate::{
@@ -48,22 +48,32 @@ pub struct AddOns {
 }
 
 impl AddOns {
-    /// Removes `<lora:NAME:STRENGTH>` tags from `prompt` and adds their LoRAs, from the folder `lora_dir`.
+    /// Removes the tags from both prompts and adds the LoRAs of `<lora:NAME:STRENGTH>` tags in `prompt`, from the
+    /// folder `lora_dir` and its sub-folders. Other tags, and all tags in the negative prompt, are reported to `watch`.
     ///
     /// # Errors
-    /// [`Error::LoraTag`] when a LoRA is not found, or its strength is not a number.
-    pub fn take_tags(&mut self, prompt: &mut String, lora_dir: Option<&Path>) -> Result<(), Error> {
+    /// [`Error::LoraTag`] when a LoRA is not found or ambiguous, or its strength is not a number.
+    pub fn take_tags(
+        &mut self,
+        prompt: &mut String,
+        negative_prompt: &mut String,
+        lora_dir: Option<&Path>,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), Error> {
         for tag in tags::take(prompt) {
             match tag {
-                Tag::Lora { name, strength, .. } => {
-                    self.loras.push(LoraFile { path: lora::find(&name, lora_dir)?, strength });
+                Tag::Lora { name, strength, text_strength, says_more } => {
+                    let path = lora::find(&name, lora_dir)?;
+                    self.loras.push(LoraFile { path, strength, text_strength });
+                    says_more.into_iter().for_each(|tag| watch.note(Note::TagSaysMore(tag)));
                 }
                 Tag::WrongStrength(tag) => {
                     return Err(Error::LoraTag(format!("{tag}: its strength is not a number, such as 0.8")));
                 }
-                Tag::Other(_) => {}
+                Tag::Other(tag) => watch.note(Note::TagUnused(tag)),
             }
         }
+        tags::take_whole(negative_prompt).into_iter().for_each(|tag| watch.note(Note::NegativeTag(tag)));
         Ok(())
     }
 

@@ -143,15 +143,13 @@ impl<'g> Reader<'g> {
             }
             match (self.text(&inputs["lora_name"]), self.float(&inputs["strength_model"])) {
                 (Some(file), Some(strength)) => {
-                    self.found
-                        .recipe
-                        .loras
-                        .push(UsedLora { file: file_name(file), strength: strength as f32 });
-                    if let Some(other) =
-                        self.float(&inputs["strength_clip"]).filter(|&other| other != strength)
-                    {
-                        self.found.skip("strength_clip", &other.to_string());
-                    }
+                    let strength = strength as f32;
+                    let text_strength = self.float(&inputs["strength_clip"]).map(|other| other as f32);
+                    self.found.recipe.loras.push(UsedLora {
+                        file: file_name(file),
+                        strength,
+                        text_strength: text_strength.filter(|&other| other != strength),
+                    });
                 }
                 _ => self.found.skip("node", kind(node)),
             }

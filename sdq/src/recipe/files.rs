@@ -13,13 +13,18 @@ pub struct UsedLora {
     pub file: String,
     /// Its strength.
     pub strength: f32,
+    /// Strength in the text encoders, if it was different there.
+    pub text_strength: Option<f32>,
 }
 
 impl UsedLora {
     /// Its tag in a prompt of the web UI.
     pub fn tag(&self) -> String {
         let stem = Path::new(&self.file).file_stem().unwrap_or_default().to_string_lossy();
-        format!("<lora:{stem}:{}>", self.strength)
+        match self.text_strength {
+            Some(text_strength) => format!("<lora:{stem}:{text_strength}:{}>", self.strength),
+            None => format!("<lora:{stem}:{}>", self.strength),
+        }
     }
 }
 
@@ -28,19 +33,30 @@ impl UsedLora {
 struct LoraSpelling {
     file: String,
     strength: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text_strength: Option<f64>,
     #[serde(default)]
     tag: String,
 }
 
 impl From<UsedLora> for LoraSpelling {
     fn from(lora: UsedLora) -> LoraSpelling {
-        LoraSpelling { tag: lora.tag(), strength: as_typed(lora.strength), file: lora.file }
+        LoraSpelling {
+            tag: lora.tag(),
+            strength: as_typed(lora.strength),
+            text_strength: lora.text_strength.map(as_typed),
+            file: lora.file,
+        }
     }
 }
 
 impl From<LoraSpelling> for UsedLora {
     fn from(spelling: LoraSpelling) -> UsedLora {
-        UsedLora { file: spelling.file, strength: spelling.strength as f32 }
+        UsedLora {
+            file: spelling.file,
+            strength: spelling.strength as f32,
+            text_strength: spelling.text_strength.map(|strength| strength as f32),
+        }
     }
 }
 

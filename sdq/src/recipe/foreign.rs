@@ -102,7 +102,10 @@ pub(super) fn invoke_ai(json: &Value) -> Found {
     for lora in &loras {
         let name = ["model", "lora"].iter().find_map(|key| model_name(&lora[*key]));
         match (name, lora["weight"].as_f64()) {
-            (Some(file), Some(weight)) => found.recipe.loras.push(UsedLora { file, strength: weight as f32 }),
+            (Some(file), Some(weight)) => {
+                let strength = weight as f32;
+                found.recipe.loras.push(UsedLora { file, strength, text_strength: None });
+            }
             _ => found.skip("LoRA", &lora.to_string()),
         }
     }

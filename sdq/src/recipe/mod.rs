@@ -255,11 +255,9 @@ impl Found {
         for prompt in [&mut request.prompt, &mut request.negative_prompt] {
             for tag in tags::take(prompt) {
                 match tag {
-                    Tag::Lora { name, strength, says_more } => {
-                        self.recipe.loras.push(UsedLora { file: name, strength });
-                        let surplus =
-                            says_more.map(|tag| format!("the part of {tag} after its first strength"));
-                        self.unused.extend(surplus);
+                    Tag::Lora { name, strength, text_strength, says_more } => {
+                        self.recipe.loras.push(UsedLora { file: name, strength, text_strength });
+                        self.unused.extend(says_more.map(|tag| format!("what {tag} says besides strengths")));
                     }
                     Tag::WrongStrength(tag) | Tag::Other(tag) => self.unused.push(tag),
                 }

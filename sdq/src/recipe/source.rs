@@ -7,7 +7,7 @@ use sdq_formats::picture;
 use super::{Found, UsedEmbedding, UsedLora};
 use crate::{
     Error, Note, Pipeline, Watch,
-    add_ons::{AddOns, EmbeddingFile, LoraFile, find_file},
+    add_ons::{AddOns, EmbeddingFile, LoraFile, find_below, find_file},
     text::printable,
 };
 
@@ -77,29 +77,34 @@ impl Source {
         Error::Option { option, problem }
     }
 
-    /// The recipe's add-ons, from files in `lora_dir` and in the picture's folder. Missing ones are left out,
-    /// which `watch` reports.
-    pub fn add_ons(&self, lora_dir: Option<&Path>, watch: &mut Watch<'_>) -> AddOns {
-        let folders: Vec<&Path> = lora_dir.into_iter().chain([self.folder()]).collect();
-        let mut find = |name: &str| {
-            let file = find_file(name, &folders);
+    /// The recipe's add-ons, from files in `lora_dir` with its sub-folders and in the picture's folder. Missing ones are
+    /// left out, which `watch` reports.
+    ///
+    /// # Errors
+    /// [`Error::LoraTag`] when a name is ambiguous in `lora_dir`.
+    pub fn add_ons(&self, lora_dir: Option<&Path>, watch: &mut Watch<'_>) -> Result<AddOns, Error> {
+        let mut find = |name: &str| -> Result<Option<PathBuf>, Error> {
+            let below = lora_dir.map(|folder| find_below(name, folder)).transpose()?.flatten();
+            let file = below.or_else(|| find_file(name, &[self.folder()]));
             if file.is_none() {
                 watch.note(Note::RecipeFileMissing { name: name.to_owned() });
             }
-            file
+            Ok(file)
         };
         let recipe = &self.found.recipe;
         let mut add_ons = AddOns::default();
-        for UsedLora { file, strength } in &recipe.loras {
-            let lora = find(file).map(|path| LoraFile { path, strength: *strength });
+        for &UsedLora { ref file, strength, text_strength } in &recipe.loras {
+            let lora = find(file)?.map(|path| LoraFile { path, strength, text_strength });
             add_ons.loras.extend(lora);
         }
         for UsedEmbedding { file, word } in &recipe.embeddings {
-            let embedding = find(file).map(|path| EmbeddingFile { path, word: word.clone() });
+            let embedding = find(file)?.map(|path| EmbeddingFile { path, word: word.clone() });
             add_ons.embeddings.extend(embedding);
         }
-        add_ons.vae.extend(recipe.vae.iter().filter_map(|name| find(name)));
-        add_ons
+        for name in &recipe.vae {
+            add_ons.vae.extend(find(name)?);
+        }
+        Ok(add_ons)
     }
 }
 

@@ -65,7 +65,9 @@ fn recipes() -> impl Strategy<Value = Recipe> {
             scheduler_options: options.into_iter().collect(),
             ..Request::default()
         });
-    let lora = (name(), float()).prop_map(|(file, strength)| UsedLora { file, strength });
+    let lora = (name(), float(), proptest::option::of(float())).prop_map(|(file, strength, other)| {
+        UsedLora { file, strength, text_strength: other.filter(|&other| other != strength) }
+    });
     let word = (name(), proptest::option::of("[a-z<>]{1,6}"));
     let embedding = word.prop_map(|(file, word)| UsedEmbedding { file, word });
     let files =
@@ -238,7 +240,7 @@ fn the_web_uis_lines_stay_as_they_are() {
         request,
         model: "tiny".to_owned(),
         version: "sdq 0.1.0".to_owned(),
-        loras: vec![UsedLora { file: "ink.v2.pt".to_owned(), strength: 0.5 }],
+        loras: vec![UsedLora { file: "ink.v2.pt".to_owned(), strength: 0.5, text_strength: None }],
         vae: vec!["a.pt".to_owned()],
         ..Recipe::default()
     };
@@ -271,7 +273,7 @@ fn older_recipes_of_sdq_are_read() {
         init_image: Some("in.png".to_owned()),
         model: "tiny".to_owned(),
         version: "sdq 0.1.0".to_owned(),
-        loras: vec![UsedLora { file: "ink.pt".to_owned(), strength: 0.7 }],
+        loras: vec![UsedLora { file: "ink.pt".to_owned(), strength: 0.7, text_strength: None }],
         embeddings: vec![UsedEmbedding { file: "toy.pt".to_owned(), word: None }],
         vae: vec!["encoder.pt".to_owned(), "decoder.pt".to_owned()],
         ..Recipe::default()
@@ -297,7 +299,7 @@ fn the_web_ui_is_understood() {
         .size(512, 768);
     assert_eq!(found.recipe.request, request);
     assert_eq!((found.recipe.model.as_str(), found.program), ("some, model", "AUTOMATIC1111"));
-    assert_eq!(found.recipe.loras, [UsedLora { file: "ink".to_owned(), strength: 0.7 }]);
+    assert_eq!(found.recipe.loras, [UsedLora { file: "ink".to_owned(), strength: 0.7, text_strength: None }]);
     let unused = [
         "Denoising strength: 0.4",
         "ENSD: 31337",
@@ -340,7 +342,10 @@ fn invoke_ai_is_understood() {
         .scheduler("dpmpp-2m-karras");
     assert_eq!(found.recipe.request, request);
     assert_eq!((found.recipe.model.as_str(), found.program), ("Deliberate_v5", "InvokeAI"));
-    assert_eq!(found.recipe.loras, [UsedLora { file: "ink".to_owned(), strength: 0.75 }]);
+    assert_eq!(
+        found.recipe.loras,
+        [UsedLora { file: "ink".to_owned(), strength: 0.75, text_strength: None }]
+    );
     assert_eq!(found.unused, ["hrf_enabled: true"]);
 }
 
@@ -399,10 +404,12 @@ fn comfy_ui_is_understood() {
         .steps(20)
         .scheduler("dpmpp-2m-karras");
     assert_eq!((found.recipe.request, found.program), (request, "ComfyUI"));
-    let lora = |file: &str, strength| UsedLora { file: file.to_owned(), strength };
-    assert_eq!(found.recipe.loras, [lora("ink.safetensors", 0.5), lora("toy.safetensors", 1.0)]);
+    let lora =
+        |file: &str, strength, text_strength| UsedLora { file: file.to_owned(), strength, text_strength };
+    let loras = [lora("ink.safetensors", 0.5, Some(1.0)), lora("toy.safetensors", 1.0, None)];
+    assert_eq!(found.recipe.loras, loras);
     assert_eq!(found.recipe.model, "v1-5.safetensors");
-    assert_eq!(found.unused, ["strength_clip: 1", "node: ControlNetLoader"]);
+    assert_eq!(found.unused, ["node: ControlNetLoader"]);
 
     // From a picture, with a cycle, and without a sampler.
     let picture = json!({

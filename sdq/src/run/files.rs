@@ -84,7 +84,11 @@ impl RunFiles {
     pub fn recipe(&self, request: Request, pipeline: &Pipeline) -> Recipe {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let AddOns { loras, embeddings, vae } = &self.add_ons;
-        let lora = |lora: &LoraFile| UsedLora { file: name(&lora.path), strength: lora.strength };
+        let lora = |lora: &LoraFile| UsedLora {
+            file: name(&lora.path),
+            strength: lora.strength,
+            text_strength: lora.text_strength,
+        };
         let embedding =
             |word: &EmbeddingFile| UsedEmbedding { file: name(&word.path), word: word.word.clone() };
         Recipe {
@@ -191,7 +195,7 @@ mod tests {
             init_image: Some("in/start.png".into()),
             mask: Some("/m/mask.png".into()),
             add_ons: AddOns {
-                loras: vec![LoraFile { path: "l/ink.pt".into(), strength: 0.5 }],
+                loras: vec![LoraFile { path: "l/ink.pt".into(), strength: 0.5, text_strength: Some(0.25) }],
                 embeddings: vec![EmbeddingFile { path: "e/cat.pt".into(), word: Some("<cat>".to_owned()) }],
                 vae: vec!["v/encoder.pt".into(), "v/decoder.pt".into()],
             },
@@ -202,7 +206,10 @@ mod tests {
             (recipe.init_image.as_deref(), recipe.mask.as_deref()),
             (Some("start.png"), Some("mask.png"))
         );
-        assert_eq!(recipe.loras, [UsedLora { file: "ink.pt".to_owned(), strength: 0.5 }]);
+        assert_eq!(
+            recipe.loras,
+            [UsedLora { file: "ink.pt".to_owned(), strength: 0.5, text_strength: Some(0.25) }]
+        );
         assert_eq!(
             recipe.embeddings,
             [UsedEmbedding { file: "cat.pt".to_owned(), word: Some("<cat>".to_owned()) }]

@@ -121,18 +121,42 @@ impl<'c> Lora<'c> {
     }
 }
 
+/// The strength of a LoRA; 1 applies it as it was trained.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Strength {
+    /// In the text encoders.
+    pub text_encoders: f32,
+    /// In the other networks.
+    pub others: f32,
+}
+
+impl Strength {
+    /// The same strength in all networks.
+    pub fn everywhere(strength: f32) -> Strength {
+        Strength { text_encoders: strength, others: strength }
+    }
+
+    fn in_component(self, component: &str) -> f32 {
+        if component.starts_with("text_encoder") { self.text_encoders } else { self.others }
+    }
+}
+
 /// Writes the branches of several LoRAs, each with its strength, to a file, under the names of
 /// [`branch_names`].
 ///
 /// # Errors
 /// When the file cannot be written, or a value is not finite.
-pub fn write(loras: &[(Lora<'_>, f32)], output: &Path) -> Result<(), LoraWriteError> {
+pub fn write(loras: &[(Lora<'_>, Strength)], output: &Path) -> Result<(), LoraWriteError> {
     let manifest = Manifest::of_no_model("LoRA", concat!("sdq ", env!("CARGO_PKG_VERSION")));
     let mut writer = SdqWriter::create(output, manifest)?;
     let mut components: BTreeMap<&str, Vec<(&Branch<'_>, f32, usize)>> = BTreeMap::new();
     for (index, (lora, strength)) in loras.iter().enumerate() {
         for branch in &lora.branches {
-            components.entry(&branch.component).or_default().push((branch, *strength, index));
+            components.entry(&branch.component).or_default().push((
+                branch,
+                strength.in_component(&branch.component),
+                index,
+            ));
         }
     }
     for (component, branches) in components {

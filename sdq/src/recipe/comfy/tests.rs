@@ -145,12 +145,14 @@ fn loras_are_listed_from_the_checkpoint_on() {
         "patch": node("FreeU", json!({ "model": ["second", 0], "b1": 1.3 })),
     });
     let found = sampled(json!({ "model": ["patch", 0] }), nodes);
+    let text_strengths: Vec<Option<f32>> = found.recipe.loras.iter().map(|lora| lora.text_strength).collect();
+    assert_eq!(text_strengths, [None, Some(0.25)]);
     let files: Vec<&str> = found.recipe.loras.iter().map(|lora| lora.file.as_str()).collect();
     assert_eq!(
         (files.as_slice(), found.recipe.model.as_str()),
         (&["first.pt", "second.pt"][..], "base.safetensors")
     );
-    assert_eq!(found.unused, ["node: FreeU", "strength_clip: 0.25"]);
+    assert_eq!(found.unused, ["node: FreeU"]);
 }
 
 #[test]

@@ -66,8 +66,8 @@ fn add_ons_are_found_in_the_folder_of_loras_first() {
     let names = |files: &[&str]| files.iter().map(|file| (*file).to_owned()).collect::<Vec<_>>();
     let recipe = Recipe {
         loras: vec![
-            UsedLora { file: "ink".to_owned(), strength: 0.5 },
-            UsedLora { file: "lost.pt".to_owned(), strength: 1.0 },
+            UsedLora { file: "ink".to_owned(), strength: 0.5, text_strength: None },
+            UsedLora { file: "lost.pt".to_owned(), strength: 1.0, text_strength: None },
         ],
         embeddings: vec![UsedEmbedding { file: "cat.pt".to_owned(), word: Some("<cat>".to_owned()) }],
         vae: names(&["encoder.pt", "decoder.pt"]),
@@ -84,11 +84,11 @@ fn add_ons_are_found_in_the_folder_of_loras_first() {
     for (lora_dir, ink) in [(None, beside("ink.pt")), (Some(loras.path()), loras.path().join("ink.gguf"))] {
         let (found, notes) = noted(|watch| source.add_ons(lora_dir, watch));
         let expected = AddOns {
-            loras: vec![LoraFile { path: ink, strength: 0.5 }],
+            loras: vec![LoraFile { path: ink, strength: 0.5, text_strength: None }],
             embeddings: vec![EmbeddingFile { path: beside("cat.pt"), word: Some("<cat>".to_owned()) }],
             vae: vec![beside("encoder.pt")],
         };
-        assert_eq!((found, notes), (expected, missing.to_vec()));
+        assert_eq!((found.unwrap(), notes), (expected, missing.to_vec()));
     }
 }
 
