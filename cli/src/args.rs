@@ -63,15 +63,15 @@ pub(crate) enum Command {
 #[derive(Debug, clap::Args)]
 pub(crate) struct SamplingArgs {
     /// Width in pixels, a multiple of 8. Default: the model's.
-    #[arg(short = 'W', long, value_name = "PIXELS")]
+    #[arg(short = 'W', long, value_name = "PIXELS", allow_negative_numbers = true)]
     pub(crate) width: Option<usize>,
 
     /// Height in pixels, a multiple of 8. Default: the model's.
-    #[arg(short = 'H', long, value_name = "PIXELS")]
+    #[arg(short = 'H', long, value_name = "PIXELS", allow_negative_numbers = true)]
     pub(crate) height: Option<usize>,
 
     /// Denoising steps. Default: the model's, or 20.
-    #[arg(short, long, value_name = "N")]
+    #[arg(short, long, value_name = "N", allow_negative_numbers = true)]
     pub(crate) steps: Option<usize>,
 
     /// Sampling method, by its name in diffusers, ComfyUI or AUTOMATIC1111's web UI, and a sigma schedule if wanted,
@@ -276,26 +276,28 @@ pub(crate) struct GenerateArgs {
 
     /// Take text states from this block of the text encoder, counted from its end: 1 is the last, 2 the one
     /// before. Default: the one that the model was trained with.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clip_skip, allow_negative_numbers = true)]
     pub(crate) clip_skip: Option<usize>,
 
     #[command(flatten)]
     pub(crate) add_ons: AddOnArgs,
 
-    /// Seed of the random numbers: the same seed draws the same picture. Default: 42.
-    #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    /// Seed of the random numbers: the same seed draws the same picture. -1 chooses a random seed and prints it.
+    /// Default: 42.
+    #[arg(long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
+    pub(crate) seed: Option<SeedArg>,
 
-    /// Move the noise of --seed towards that of this seed, for similar but different pictures.
-    #[arg(long, value_name = "N", requires = "varied")]
-    pub(crate) variation_seed: Option<u64>,
+    /// Move the noise of --seed towards that of this seed, for similar but different pictures. -1 chooses a random
+    /// seed and prints it.
+    #[arg(long, value_name = "N", requires = "varied", value_parser = seed, allow_negative_numbers = true)]
+    pub(crate) variation_seed: Option<SeedArg>,
 
     /// How far, from 0 to 1. Without --variation-seed it draws variations 1, 2 and so on.
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) variation_strength: Option<f64>,
 
     /// Number of pictures, with seeds counting up from --seed, or --variation-seed.
-    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    #[arg(short, long, value_name = "N", default_value_t = 1, allow_negative_numbers = true)]
     pub(crate) count: usize,
 
     /// Draw faster by reusing work of earlier steps, with a small difference in the picture: `deepcache:N`
@@ -470,6 +472,30 @@ pub(crate) struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The value of a flag for a seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeedArg {
+    /// A given seed.
+    Number(u64),
+    /// A random seed.
+    Random,
+}
+
+fn seed(text: &str) -> Result<SeedArg, String> {
+    match text {
+        "-1" => Ok(SeedArg::Random),
+        _ => text
+            .parse()
+            .map(SeedArg::Number)
+            .map_err(|_| "expected a whole number from 0 on, or -1 for a random seed".to_owned()),
+    }
+}
+
+fn clip_skip(text: &str) -> Result<usize, String> {
+    let expected = "expected 1, the last block, or more; without the flag it is the model's own";
+    text.parse().map_err(|_| expected.to_owned())
 }
 
 fn size(text: &str) -> Result<(usize, usize), String> {

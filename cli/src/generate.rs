@@ -31,6 +31,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         terminal::watched(|watch| source.note_differences(&pipeline, watch));
     }
     let settings = pipeline.settings(&request)?;
+    terminal::watched(|watch| run::note_without_effect(&settings, watch));
     let files = RunFiles {
         model: absolute(args.model.as_deref())?,
         output: args.output.clone(),

@@ -1,6 +1,9 @@
 //! Converts flags, a recipe and pictures to a request.
 
-use std::path::PathBuf;
+use std::{
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    path::PathBuf,
+};
 
 use sdq::{
     Request,
@@ -13,7 +16,7 @@ use sdq::{
 
 use crate::{
     UsageError,
-    args::{AddOnArgs, GenerateArgs},
+    args::{AddOnArgs, GenerateArgs, SeedArg},
     terminal,
 };
 
@@ -77,6 +80,20 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
     Ok(Asked { request, add_ons, init_image, mask, source })
 }
 
+/// Returns the number of `seed`. Chooses and prints a random seed, with 32 bits as in other programs; `name` names it in
+/// the message.
+fn number(seed: SeedArg, name: &str) -> u64 {
+    match seed {
+        SeedArg::Number(number) => number,
+        SeedArg::Random => {
+            // The standard library seeds its hash maps from the system's random numbers.
+            let number = RandomState::new().build_hasher().finish() & u64::from(u32::MAX);
+            note!("note: the {name} is {number}");
+            number
+        }
+    }
+}
+
 /// Sets the fields that flags give.
 fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Result<()> {
     fn set<T: Clone>(field: &mut T, flag: &Option<T>) {
@@ -110,7 +127,7 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
         }
     }
     set(&mut request.guidance_rescale, &args.guidance_rescale);
-    set(&mut request.seed, &args.seed);
+    set(&mut request.seed, &args.seed.map(|seed| number(seed, "seed")));
     set(&mut request.caching, &args.cache);
     request.count = args.count;
     if let Some(name) = &args.sampling.scheduler {
@@ -125,7 +142,8 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
         request.scheduler_options.retain(|(other, _)| other != key);
         request.scheduler_options.push((key.clone(), value.clone()));
     }
-    let seed = args.variation_seed.or(request.variation.map(|variation| variation.seed));
+    let seed = args.variation_seed.map(|seed| number(seed, "variation seed"));
+    let seed = seed.or(request.variation.map(|variation| variation.seed));
     let strength = args.variation_strength.or(request.variation.map(|variation| variation.strength));
     if seed.is_some() && strength.is_none() {
         let message = "--variation-seed: the recipe has no variation; give --variation-strength too";

@@ -3,6 +3,7 @@
 use sdq::{
     model,
     plan::{Decoding, Plan},
+    run,
 };
 
 use crate::{
@@ -20,6 +21,8 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     if let Some(source) = &source {
         terminal::watched(|watch| source.note_differences(&pipeline, watch));
     }
+    let settings = pipeline.settings(&request)?;
+    terminal::watched(|watch| run::note_without_effect(&settings, watch));
     let plan = Plan::new(&pipeline, &request)?;
     match args.run.json {
         true => say!("{:#}", plan.json()),

@@ -65,7 +65,12 @@ fn flags_go_together_or_not() {
         ("generate fox --plain-prompt=maybe", InvalidValue),
         ("generate fox --preview-every 0", ValueValidation),
         ("generate fox -t 0", ValueValidation),
-        ("generate fox --seed -1", UnknownArgument),
+        ("generate fox --seed -2", ValueValidation),
+        ("generate fox --seed 1.5", ValueValidation),
+        ("generate fox --clip-skip -1", ValueValidation),
+        ("generate fox --steps -1", ValueValidation),
+        ("generate fox --count -1", ValueValidation),
+        ("generate fox -W -64", ValueValidation),
         ("generate fox --lora a.pt:inf", ValueValidation),
         ("generate fox --embedding a.pt:", ValueValidation),
         ("generate fox --cache none:2", ValueValidation),
@@ -179,4 +184,20 @@ fn bytes_end_where_64_bits_do() {
         assert!(bytes(wrong).is_err(), "{wrong}");
     }
     assert_eq!((bytes("0"), bytes("0G"), bytes("1K")), (Ok(0), Ok(0), Ok(1024)));
+}
+
+#[test]
+fn a_seed_may_be_random() {
+    for (flags, seed) in [
+        ("", None),
+        ("--seed 7", Some(SeedArg::Number(7))),
+        ("--seed 18446744073709551615", Some(SeedArg::Number(u64::MAX))),
+        ("--seed -1", Some(SeedArg::Random)),
+        ("--seed=-1", Some(SeedArg::Random)),
+    ] {
+        match parse(&format!("generate fox {flags}")).unwrap().command {
+            Command::Generate(args) => assert_eq!(args.seed, seed, "{flags}"),
+            other => panic!("{other:?}"),
+        }
+    }
 }

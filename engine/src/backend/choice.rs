@@ -2,7 +2,12 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use super::{Backend, cpu::CpuBackend};
+#[cfg(feature = "vulkan")]
+use super::vulkan::Tier;
+use super::{
+    Backend,
+    cpu::{CpuBackend, simd::Isa},
+};
 use crate::Error;
 
 /// Receives a message when something failed and the run continues without it.
@@ -22,7 +27,7 @@ pub enum Wanted {
 
 /// Opens the backend that is `wanted`, with `threads` threads where the processor is used. `device` names a
 /// device by number or by a part of its name. `notice` is called when a device fails and the processor takes
-/// over.
+/// over, and when an environment variable has a value that has no effect.
 ///
 /// # Errors
 /// When a device was asked for and cannot be used, or the system refuses the threads.
@@ -33,6 +38,11 @@ pub fn choose(
     notice: Arc<Notice>,
 ) -> Result<Arc<dyn Backend>, Error> {
     let cpu = Arc::new(CpuBackend::new(threads)?);
+    let unusable =
+        |name: &str, problem: fn(&str) -> Option<String>| problem(&std::env::var_os(name)?.to_string_lossy());
+    unusable("SDQ_ISA", Isa::unusable).iter().for_each(|problem| notice(problem));
+    #[cfg(feature = "vulkan")]
+    unusable("SDQ_VK_TIER", Tier::unusable).iter().for_each(|problem| notice(problem));
     #[cfg(feature = "vulkan")]
     {
         use super::{fallback::WithFallback, vulkan::VulkanBackend};

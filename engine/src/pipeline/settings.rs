@@ -119,6 +119,11 @@ impl Settings {
         Ok(sdq_schedulers::create(&self.scheduler, &self.scheduler_config, self.steps)?)
     }
 
+    /// Whether the run is guided: whether the denoiser is also evaluated with the negative prompt.
+    pub fn is_guided(&self) -> bool {
+        self.guidance != Guidance::None
+    }
+
     /// The seed of every picture, and that of its variation.
     pub(super) fn seeds(&self, image: usize) -> (u64, Option<Variation>) {
         let Request { seed, variation, .. } = self.request;

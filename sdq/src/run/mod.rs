@@ -64,6 +64,18 @@ pub fn generate(
     writer.run(|observer| pipeline.generate(request, observer))
 }
 
+/// Reports to `watch` which parts of a request have no effect.
+pub fn note_without_effect(settings: &Settings, watch: &mut Watch<'_>) {
+    if settings.is_guided() {
+        return;
+    }
+    let parts = [
+        (!settings.request.negative_prompt.trim().is_empty()).then_some("the negative prompt"),
+        (settings.request.guidance_rescale > 0.0).then_some("the guidance rescale"),
+    ];
+    parts.into_iter().flatten().for_each(|part| watch.note(Note::WithoutGuidance(part)));
+}
+
 /// A saved run with its files.
 #[derive(Debug)]
 pub struct Unfinished {

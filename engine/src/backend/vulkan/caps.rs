@@ -28,6 +28,13 @@ impl Tier {
         }
     }
 
+    /// Describes the problem if `wanted`, a value of `SDQ_VK_TIER`, has no effect.
+    pub fn unusable(wanted: &str) -> Option<String> {
+        let names = Tier::ALL.map(Tier::name).join(", ");
+        let has_it = wanted.is_empty() || Tier::from_name(wanted).is_some();
+        (!has_it).then(|| format!("SDQ_VK_TIER is {wanted:?}, which has no effect: it may be {names}"))
+    }
+
     /// The tier with this name.
     pub fn from_name(name: &str) -> Option<Tier> {
         Tier::ALL.into_iter().find(|tier| tier.name() == name)

@@ -248,12 +248,23 @@ impl Isa {
 
     /// The fastest instruction set of this machine, or the one that the environment variable `SDQ_ISA` names
     /// (`scalar`, `avx2`, `avxvnni`, `avx512`, `avx512vnni`, `neon`, `neondot`, `neoni8mm`) if the machine has it. Any
-    /// other value changes nothing.
+    /// other value changes nothing; [`Isa::unusable`] says so.
     pub fn best() -> Isa {
         let available = Isa::available();
         let wanted = std::env::var("SDQ_ISA").unwrap_or_default();
         let named = available.iter().find(|isa| isa.name() == wanted);
         *named.or(available.last()).expect("scalar is always available")
+    }
+
+    /// Describes the problem if `wanted`, a value of `SDQ_ISA`, has no effect.
+    pub fn unusable(wanted: &str) -> Option<String> {
+        let names: Vec<&str> = Isa::available().iter().map(|isa| isa.name()).collect();
+        let has_it = wanted.is_empty() || names.contains(&wanted);
+        (!has_it).then(|| {
+            let (names, best) =
+                (names.join(", "), Isa::available().last().map_or("scalar", |isa| isa.name()));
+            format!("SDQ_ISA is {wanted:?}, which has no effect: this machine has {names}; {best} is used")
+        })
     }
 
     /// The name by which `SDQ_ISA` selects it.
