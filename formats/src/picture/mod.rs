@@ -230,8 +230,8 @@ fn try_read(path: &Path) -> Result<Picture, PictureProblem> {
     Ok(Picture { width: width as usize, height: height as usize, rgb: picture.into_raw() })
 }
 
-/// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG
-/// file; [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] of the other formats.
+/// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file;
+/// [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] in the Exif of any format.
 ///
 /// # Errors
 /// When the file cannot be read, is not a picture, or its texts would take more than 16 MiB.

@@ -20,13 +20,12 @@ const SILENT: [&str; 7] =
 pub(super) fn read(graph: &Value) -> Result<Found, RecipeError> {
     let damaged = |reason: &str| RecipeError::Damaged { program: "ComfyUI", reason: reason.to_owned() };
     let nodes = graph.as_object().ok_or_else(|| damaged("it is no object of nodes"))?;
-    let is_sampler = |node: &&Value| kind(node).starts_with("KSampler");
     // The last sampler before a picture that is saved, or the first in the file.
     let mut reader =
         Reader { graph, visited: HashSet::new(), found: Found { program: "ComfyUI", ..Found::default() } };
     let saved = nodes.values().filter(|node| matches!(kind(node), "SaveImage" | "PreviewImage"));
     let sampler = saved.map(|node| reader.sampler_before(node)).find_map(|node| node);
-    let sampler = sampler.or_else(|| nodes.values().find(is_sampler));
+    let sampler = sampler.or_else(|| nodes.values().find(|node| is_sampler(node)));
     let sampler = sampler.ok_or_else(|| damaged("its graph has no KSampler"))?;
     reader.visited.clear();
     reader.sampler(sampler);
@@ -43,6 +42,33 @@ pub(super) fn read(graph: &Value) -> Result<Found, RecipeError> {
 
 fn kind(node: &Value) -> &str {
     node["class_type"].as_str().unwrap_or_default()
+}
+
+/// Whether a node is a sampler: one of the `KSampler` nodes, or one whose settings are separate nodes.
+fn is_sampler(node: &Value) -> bool {
+    let kind = kind(node);
+    kind.starts_with("KSampler") && kind != "KSamplerSelect" || kind.starts_with("SamplerCustom")
+}
+
+/// The value of a missing input.
+static NOTHING: Value = Value::Null;
+
+/// Inputs of a custom sampler that link to nodes with its settings.
+const PARTS: [&str; 4] = ["noise", "guider", "sampler", "sigmas"];
+
+/// The inputs of a sampler and of the nodes with its settings.
+struct SamplerInputs<'g> {
+    all: Vec<&'g Value>,
+    /// The node that computes the sigmas.
+    sigmas: Option<&'g Value>,
+}
+
+impl<'g> SamplerInputs<'g> {
+    /// The first input that exists among `names`.
+    fn get(&self, names: &[&str]) -> &'g Value {
+        let inputs = names.iter().flat_map(|name| self.all.iter().map(|inputs| &inputs[*name]));
+        inputs.into_iter().find(|input| !input.is_null()).unwrap_or(&NOTHING)
+    }
 }
 
 struct Reader<'g> {
@@ -64,7 +90,7 @@ impl<'g> Reader<'g> {
     /// The sampler whose result `node` shows.
     fn sampler_before(&mut self, mut node: &'g Value) -> Option<&'g Value> {
         for _ in 0..MAX_LINKS {
-            if kind(node).starts_with("KSampler") {
+            if is_sampler(node) {
                 return Some(node);
             }
             let inputs = &node["inputs"];
@@ -100,31 +126,57 @@ impl<'g> Reader<'g> {
         self.scalar(input)?.as_str()
     }
 
+    /// The inputs of the sampler `node`.
+    fn sampler_inputs(&mut self, node: &'g Value) -> SamplerInputs<'g> {
+        let own = &node["inputs"];
+        let mut inputs = SamplerInputs { all: vec![own], sigmas: None };
+        for part in PARTS {
+            if let Some(node) = self.linked(&own[part]) {
+                inputs.all.push(&node["inputs"]);
+                if part == "sigmas" {
+                    inputs.sigmas = Some(node);
+                }
+            }
+        }
+        inputs
+    }
+
+    /// The name of the sigma schedule: an input, or the class of the node that computes the sigmas.
+    fn schedule(&mut self, inputs: &SamplerInputs<'g>) -> Option<&'g str> {
+        let of_node = inputs.sigmas.and_then(|node| kind(node).strip_suffix("Scheduler"));
+        // ComfyUI's schedule of that name differs from the web UI's.
+        match self.text(inputs.get(&["scheduler"])).or(of_node)? {
+            "beta" | "BetaSampling" => Some("beta_timesteps"),
+            name => Some(name),
+        }
+    }
+
     fn sampler(&mut self, node: &'g Value) {
-        let inputs = &node["inputs"];
+        let inputs = self.sampler_inputs(node);
         self.found.recipe.request.reading.syntax = PromptSyntax::Weighted;
-        let seed = ["seed", "noise_seed"].iter().find_map(|key| self.scalar(&inputs[*key])?.as_u64());
-        if let Some(seed) = seed {
+        if let Some(seed) = self.scalar(inputs.get(&["seed", "noise_seed"])).and_then(Value::as_u64) {
             self.found.recipe.request.seed = seed;
         }
-        self.found.recipe.request.steps = self.size(&inputs["steps"]);
-        self.found.recipe.request.guidance_scale = self.float(&inputs["cfg"]).map(|scale| scale as f32);
-        if let Some(sampler) = self.text(&inputs["sampler_name"]) {
-            let schedule = self.text(&inputs["scheduler"]);
+        self.found.recipe.request.steps = self.size(inputs.get(&["steps"]));
+        self.found.recipe.request.guidance_scale = self.float(inputs.get(&["cfg"])).map(|scale| scale as f32);
+        if let Some(sampler) = self.text(inputs.get(&["sampler_name"])) {
+            let schedule = self.schedule(&inputs);
             self.found.set_sampler(sampler, schedule);
         }
-        self.model(&inputs["model"]);
-        self.found.recipe.request.prompt = self.prompt(&inputs["positive"]).unwrap_or_default();
-        self.found.recipe.request.negative_prompt = self.prompt(&inputs["negative"]).unwrap_or_default();
-        let from_picture = self.latents(&inputs["latent_image"]);
-        match self.float(&inputs["denoise"]) {
+        self.model(inputs.get(&["model"]));
+        let prompt = self.prompt(inputs.get(&["positive", "conditioning"]));
+        self.found.recipe.request.prompt = prompt.unwrap_or_default();
+        let negative_prompt = self.prompt(inputs.get(&["negative"]));
+        self.found.recipe.request.negative_prompt = negative_prompt.unwrap_or_default();
+        let from_picture = self.latents(inputs.get(&["latent_image"]));
+        match self.float(inputs.get(&["denoise"])) {
             Some(strength) if from_picture => self.found.recipe.request.strength = Some(strength),
             Some(strength) if strength != 1.0 => self.found.skip("denoise", &strength.to_string()),
             _ => {}
         }
         // Inputs of KSamplerAdvanced, which can draw a part of the steps.
         for (key, whole) in [("start_at_step", 0.0), ("end_at_step", 10_000.0)] {
-            if let Some(step) = self.float(&inputs[key]).filter(|&step| step != whole) {
+            if let Some(step) = self.float(inputs.get(&[key])).filter(|&step| step != whole) {
                 self.found.skip(key, &step.to_string());
             }
         }

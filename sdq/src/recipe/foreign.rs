@@ -7,6 +7,8 @@ use super::{Found, UsedLora, parameters::set_option};
 
 /// Keyword of InvokeAI's text.
 pub(super) const INVOKEAI: &str = "invokeai_metadata";
+/// Keyword of the text of InvokeAI 2.
+pub(super) const INVOKEAI_2: &str = "sd-metadata";
 /// Keyword of NovelAI's text.
 pub(super) const NOVELAI: &str = "Comment";
 
@@ -114,6 +116,58 @@ pub(super) fn invoke_ai(json: &Value) -> Found {
     }
     fields.skip_rest(&mut found, &["generation_mode", "rand_device"]);
     found
+}
+
+/// Reads the format of InvokeAI 2.
+pub(super) fn invoke_ai_2(json: &Value) -> Found {
+    let mut fields = Fields::new(&json["image"]);
+    let mut found = Found { program: "InvokeAI", ..Found::default() };
+    let recipe = &mut found.recipe;
+    let request = &mut recipe.request;
+    request.reading.syntax = PromptSyntax::Weighted;
+    let prompt = |value: &Value| match value {
+        Value::Array(prompts) => {
+            let texts: Vec<&str> = prompts.iter().filter_map(|prompt| prompt["prompt"].as_str()).collect();
+            Some(texts.join(" "))
+        }
+        value => value.as_str().map(str::to_owned),
+    };
+    (request.prompt, request.negative_prompt) =
+        split_brackets(&fields.take("prompt", prompt).unwrap_or_default());
+    fields.set_common(request);
+    request.guidance_scale = fields.float("cfg_scale");
+    recipe.model = json["model_weights"].as_str().unwrap_or_default().to_owned();
+    recipe.version =
+        json["app_version"].as_str().map(|version| format!("InvokeAI {version}")).unwrap_or_default();
+    if let Some(sampler) = fields.text("sampler") {
+        found.set_sampler(&sampler, None);
+    }
+    fields.skip_rest(&mut found, &["type", "postprocessing", "variations"]);
+    found
+}
+
+/// The text outside square brackets and the text inside them, which was the negative prompt in InvokeAI 2.
+fn split_brackets(text: &str) -> (String, String) {
+    let (mut outside, mut inside) = (String::new(), Vec::new());
+    let mut rest = text;
+    while let Some((before, bracketed)) = rest.split_once('[') {
+        let Some((words, after)) = bracketed.split_once(']') else { break };
+        outside.push_str(before);
+        inside.push(words.trim());
+        rest = after;
+    }
+    outside.push_str(rest);
+    (outside.trim().to_owned(), inside.join(", "))
+}
+
+/// Reads the texts of a picture from one JSON object, as in the Exif of NovelAI's WebP files.
+pub(super) fn texts_of_object(json: &str) -> Option<Vec<(String, String)>> {
+    let Ok(Value::Object(fields)) = serde_json::from_str(json) else { return None };
+    let text = |value: Value| match value {
+        Value::String(text) => text,
+        other => other.to_string(),
+    };
+    Some(fields.into_iter().map(|(keyword, value)| (keyword, text(value))).collect())
 }
 
 /// Reads NovelAI's format: `json`, and the `description` next to it, which contains the prompt in older

@@ -203,6 +203,10 @@ impl Found {
             bounded(json)?;
             return Ok(foreign::invoke_ai(&from_json::<Value>("InvokeAI", json)?));
         }
+        if let Some(json) = text(foreign::INVOKEAI_2) {
+            bounded(json)?;
+            return Ok(foreign::invoke_ai_2(&from_json::<Value>("InvokeAI", json)?));
+        }
         if let Some(json) = text(foreign::NOVELAI).filter(|json| json.trim_start().starts_with('{')) {
             bounded(json)?;
             let description = text("Description").unwrap_or_default();
@@ -213,7 +217,13 @@ impl Found {
             bounded(json)?;
             return comfy::read(&from_json::<Value>("ComfyUI", json)?);
         }
-        Err(RecipeError::None)
+        match text(picture::PARAMETERS).and_then(foreign::texts_of_object) {
+            // The object's own texts are not read as objects again.
+            Some(texts) => Found::from_texts(
+                &texts.into_iter().filter(|(keyword, _)| keyword != picture::PARAMETERS).collect::<Vec<_>>(),
+            ),
+            None => Err(RecipeError::None),
+        }
     }
 
     /// Records that `value` under `name` is not used.

@@ -322,6 +322,47 @@ fn the_web_ui_is_understood() {
 }
 
 #[test]
+fn invoke_ai_of_old_is_understood() {
+    let json = json!({
+        "model": "stable diffusion", "model_weights": "stable-diffusion-1.5", "app_id": "invoke-ai/InvokeAI",
+        "app_version": "2.3.5", "image": {
+            "prompt": [{ "prompt": "a cat [blurry] on a mat [ugly]", "weight": 1.0 }], "steps": 30, "cfg_scale": 7.5,
+            "threshold": 0, "seed": 9, "width": 512, "height": 640, "sampler": "k_dpmpp_2", "type": "txt2img",
+        },
+    });
+    let mut with_sampler = json.clone();
+    with_sampler["image"]["sampler"] = "k_euler_a".into();
+    let found = read(foreign::INVOKEAI_2, &with_sampler.to_string());
+    let request = Request::new("a cat  on a mat")
+        .negative_prompt("blurry, ugly")
+        .reading(PromptReading { syntax: PromptSyntax::Weighted, clip_skip: None })
+        .size(512, 640)
+        .seed(9)
+        .guidance_scale(7.5)
+        .steps(30)
+        .scheduler("euler-ancestral");
+    assert_eq!(found.recipe.request, request);
+    assert_eq!((found.program, found.recipe.model.as_str()), ("InvokeAI", "stable-diffusion-1.5"));
+    assert_eq!(found.unused, Vec::<String>::new());
+    // It draws by another method than any here.
+    let found = read(foreign::INVOKEAI_2, &json.to_string());
+    assert_eq!((found.recipe.request.scheduler, &*found.unused[0]), (None, "sampler: k_dpmpp_2"));
+}
+
+/// In the Exif of its WebP files NovelAI has all texts in one object.
+#[test]
+fn texts_may_be_in_one_object() {
+    let comment = json!({ "prompt": "a cat", "uc": "lowres", "steps": 28, "seed": 3, "sampler": "k_euler" });
+    let object = json!({ "Software": "NovelAI", "Description": "a cat", "Comment": comment.to_string() });
+    let found = read(picture::PARAMETERS, &object.to_string());
+    assert_eq!((found.program, found.recipe.request.prompt.as_str()), ("NovelAI", "a cat"));
+    assert_eq!(found.recipe.request.steps, Some(28));
+    for text in [r#"{"parameters": "{\"a\": 1}"}"#, "{}", "{"] {
+        assert_eq!(Found::from_texts(&texts(picture::PARAMETERS, text)), Err(RecipeError::None), "{text}");
+    }
+}
+
+#[test]
 fn invoke_ai_is_understood() {
     let json = json!({
         "generation_mode": "txt2img", "positive_prompt": "a cat", "negative_prompt": "a dog", "width": 512,

@@ -25,11 +25,15 @@ fn the_sampler_of_a_saved_picture_goes_before_others() {
     for (from, steps) in [("1", 11), ("2", 22)] {
         assert_eq!(read(&saved(from)).unwrap().recipe.request.steps, Some(steps));
     }
-    // If no picture is saved, the first sampler is used, under any name.
-    let found =
-        read(&json!({ "a": node("KSamplerSelect", json!({ "steps": 7 })), "b": sampler(8) })).unwrap();
+    // If no picture is saved, the first sampler is used, under any name. `KSamplerSelect` only names a method.
+    let found = read(&json!({
+        "a": node("KSamplerSelect", json!({ "sampler_name": "lms" })),
+        "b": node("KSampler (Efficient)", json!({ "steps": 7 })),
+        "c": sampler(8),
+    }))
+    .unwrap();
     assert_eq!(found.recipe.request.steps, Some(7));
-    assert_eq!(found.unused, ["node: KSampler"]);
+    assert_eq!(found.unused, ["node: KSamplerSelect", "node: KSampler"]);
 }
 
 #[test]
@@ -193,5 +197,61 @@ fn a_graph_without_a_sampler_is_damaged() {
     ] {
         let damaged = RecipeError::Damaged { program: "ComfyUI", reason: reason.to_owned() };
         assert_eq!(read(&graph), Err(damaged), "{graph}");
+    }
+}
+
+/// Samplers whose settings are in separate nodes.
+#[test]
+fn a_custom_sampler_has_its_settings_from_other_nodes() {
+    let text = |text: &str| node("CLIPTextEncode", json!({ "text": text, "clip": ["4", 1] }));
+    let shared = json!({
+        "4": node("CheckpointLoaderSimple", json!({ "ckpt_name": "sd.safetensors" })),
+        "5": node("EmptyLatentImage", json!({ "width": 512, "height": 768, "batch_size": 1 })),
+        "6": text("a cat"), "7": text("blurry"),
+        "10": node("KSamplerSelect", json!({ "sampler_name": "dpmpp_2m_sde_gpu" })),
+        "11": node("BasicScheduler",
+            json!({ "model": ["4", 0], "scheduler": "karras", "steps": 25, "denoise": 1.0 })),
+        "12": node("RandomNoise", json!({ "noise_seed": 77 })),
+        "13": node("CFGGuider", json!({ "model": ["4", 0], "positive": ["6", 0], "negative": ["7", 0], "cfg": 6.5 })),
+    });
+    let custom = json!({
+        "model": ["4", 0], "add_noise": true, "noise_seed": 77, "cfg": 6.5, "positive": ["6", 0], "negative": ["7", 0],
+        "sampler": ["10", 0], "sigmas": ["11", 0], "latent_image": ["5", 0],
+    });
+    let advanced = json!({
+        "noise": ["12", 0], "guider": ["13", 0], "sampler": ["10", 0], "sigmas": ["11", 0], "latent_image": ["5", 0],
+    });
+    let expected = sdq_engine::Request::new("a cat")
+        .negative_prompt("blurry")
+        .reading(sdq_engine::PromptReading { syntax: PromptSyntax::Weighted, clip_skip: None })
+        .size(512, 768)
+        .steps(25)
+        .seed(77)
+        .guidance_scale(6.5)
+        .scheduler("dpmpp-2m-sde-karras");
+    for (class, inputs) in [("SamplerCustom", custom), ("SamplerCustomAdvanced", advanced.clone())] {
+        let mut graph = shared.clone();
+        graph["1"] = node(class, inputs);
+        graph["2"] = node("VAEDecode", json!({ "samples": ["1", 0], "vae": ["4", 2] }));
+        graph["3"] = node("SaveImage", json!({ "images": ["2", 0] }));
+        let found = read(&graph).unwrap();
+        assert_eq!(
+            (found.recipe.request, found.recipe.model.as_str()),
+            (expected.clone(), "sd.safetensors"),
+            "{class}"
+        );
+    }
+    for (class, name) in [
+        ("KarrasScheduler", "dpmpp-2m-sde-karras"),
+        ("PolyexponentialScheduler", "dpmpp-2m-sde-exponential"),
+        ("AlignYourStepsScheduler", "dpmpp-2m-sde-ays"),
+        ("BetaSamplingScheduler", "dpmpp-2m-sde-beta-timesteps"),
+    ] {
+        let mut graph = shared.clone();
+        graph["1"] = node("SamplerCustomAdvanced", advanced.clone());
+        graph["11"] = node(class, json!({ "steps": 9 }));
+        let found = read(&graph).unwrap();
+        let request = found.recipe.request;
+        assert_eq!((request.scheduler.as_deref(), request.steps), (Some(name), Some(9)), "{class}");
     }
 }
