@@ -251,9 +251,13 @@ pub(crate) struct GenerateArgs {
     pub(crate) negative_prompt: Option<String>,
 
     /// Output file: .png, .jpg or .webp. With --count, `-1`, `-2` and so on are inserted before the
-    /// extension.
-    #[arg(short, long, value_name = "FILE", default_value = "sdq.png")]
-    pub(crate) output: PathBuf,
+    /// extension. Default: sdq.png, or the first of sdq-2.png, sdq-3.png and so on that replaces no file.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+
+    /// Replace the output file even if it is not a picture.
+    #[arg(long)]
+    pub(crate) force: bool,
 
     #[command(flatten)]
     pub(crate) sampling: SamplingArgs,
@@ -403,6 +407,10 @@ pub(crate) struct ResumeArgs {
     /// Output file, if different from that of the run.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Replace the output file even if it is not a picture.
+    #[arg(long)]
+    pub(crate) force: bool,
 
     #[command(flatten)]
     pub(crate) run: RunArgs,

@@ -17,6 +17,9 @@ use crate::{
     terminal,
 };
 
+/// The output file if no flag names one and it does not exist.
+const DEFAULT_OUTPUT: &str = "sdq.png";
+
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     // From the start, so that a run that is interrupted before its first step can be resumed too.
     interrupt::listen();
@@ -32,15 +35,23 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let settings = pipeline.settings(&request)?;
     terminal::watched(|watch| run::note_without_effect(&settings, watch));
+    let count = settings.request.count;
+    let output = match &args.output {
+        Some(output) => output.clone(),
+        None => run::free_output(Path::new(DEFAULT_OUTPUT), count)?,
+    };
     let files = RunFiles {
         model: absolute(args.model.as_deref())?,
-        output: args.output.clone(),
+        output,
         save_latents: args.save_latents.clone(),
         init_image,
         mask,
         add_ons: add_ons.absolute()?,
     };
-    files.check(settings.request.count)?;
+    files.check(count)?;
+    if !args.force {
+        run::check_replaced(&files.pictures(count)?)?;
+    }
     for prompt in [&request.prompt, &request.negative_prompt] {
         let surplus = pipeline.surplus_tokens(prompt)?;
         if request.reading.syntax == PromptSyntax::Plain && surplus > 0 {
@@ -52,7 +63,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         let path = saved_run.display();
         note!("note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it");
     }
-    crate::run::run(&pipeline, &files, settings.request.count, &args.run, |options, watch| {
+    crate::run::run(&pipeline, &files, count, &args.run, |options, watch| {
         run::generate(&pipeline, &request, &files, options, watch)
     })
 }

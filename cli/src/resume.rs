@@ -1,6 +1,9 @@
 //! `sdq resume`: finishes a run that was interrupted, with the same pictures as without the interruption.
 
-use sdq::{model, run::Unfinished};
+use sdq::{
+    model,
+    run::{self, Unfinished},
+};
 
 use crate::{args::ResumeArgs, interrupt, terminal};
 
@@ -14,10 +17,13 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     if let Some(output) = &args.output {
         files.output.clone_from(output);
     }
+    let count = unfinished.saved.request().count;
+    if !args.force {
+        run::check_replaced(&files.pictures(count)?)?;
+    }
     let pipeline = model::open(files.model.as_deref(), &args.run.options()?)?;
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| files.add_ons.apply(pipeline, threads, watch))?;
-    let count = unfinished.saved.request().count;
     crate::run::run(&pipeline, &unfinished.files, count, &args.run, |options, watch| {
         unfinished.resume(&pipeline, options, watch)
     })?;

@@ -109,7 +109,7 @@ fn the_command_line_is_sound() {
 #[test]
 fn open_flags_have_the_documented_values() {
     let Command::Generate(args) = parse("generate fox").unwrap().command else { panic!("generate") };
-    assert_eq!((args.output.to_str(), args.count, args.seed), (Some("sdq.png"), 1, None));
+    assert_eq!((args.output, args.count, args.seed, args.force), (None, 1, None, false));
     assert_eq!((args.run.save_every, args.run.max_memory, args.plain_prompt), (20, None, None));
     assert!(args.sampling.width.is_none() && args.sampling.steps.is_none() && args.cache.is_none());
     let Command::Bench(args) = parse("bench").unwrap().command else { panic!("bench") };

@@ -14,6 +14,7 @@ use crate::{
     add_ons::{AddOns, EmbeddingFile, LoraFile},
     paths,
     recipe::{Recipe, UsedEmbedding, UsedLora},
+    run::naming::numbered,
 };
 
 /// The files of a run. A saved run contains them as absolute paths, so that it can be resumed from another
@@ -70,14 +71,7 @@ impl RunFiles {
         if count == 1 {
             return Ok(vec![output.clone()]);
         }
-        let extension = output.extension().unwrap_or_default();
-        let name = |number: usize| {
-            let mut name = output.file_stem().unwrap_or_default().to_owned();
-            name.push(format!("-{number}."));
-            name.push(extension);
-            output.with_file_name(name)
-        };
-        Ok((1..=count).map(name).collect())
+        Ok((1..=count).map(|number| numbered(output, number)).collect())
     }
 
     /// The recipe of the picture that `pipeline` draws for `request` with these files.

@@ -1,6 +1,7 @@
 //! A run with files: each picture is written as soon as it is drawn, and an unfinished run can be resumed.
 
 mod files;
+mod naming;
 mod start;
 
 use std::{
@@ -18,6 +19,7 @@ use sdq_formats::{dtype::DType, picture, safetensors, tensor::TensorView};
 use crate::{Error, Event, Generated, Note, Picture, Pipeline, Request, Task, Watch, recipe::Recipe};
 
 pub use files::{RunFiles, check_writable};
+pub use naming::{check_replaced, free_output};
 pub use start::read_start;
 
 /// Name of the tensor in a file of latents.
