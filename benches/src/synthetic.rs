@@ -96,15 +96,30 @@ pub fn write_checkpoint(shape: Shape, folder: &Path) -> anyhow::Result<()> {
         let halves: Vec<Vec<f16>> =
             specs.iter().map(|spec| random.weight(spec).into_iter().map(f16::from_f32).collect()).collect();
         let tensors = specs.into_iter().zip(&halves).map(|(spec, halves)| TensorView {
+            shape: published_shape(shape, &spec),
             name: spec.name,
             dtype: DType::F16,
-            shape: spec.shape,
             bytes: bytemuck::cast_slice(halves),
         });
         let tensors: Vec<TensorView<'_>> = tensors.collect();
         safetensors::write(folder.join(file), &tensors, &[])?;
     }
     Ok(())
+}
+
+/// The shape that `spec` has in published files: sdq computes convolutions of one pixel as matrices, other engines expect the
+/// four axes of a convolution.
+fn published_shape(shape: Shape, spec: &WeightSpec) -> Vec<usize> {
+    let module = spec.name.strip_suffix(".weight").and_then(|module| module.rsplit('.').next());
+    let is_convolution = match module {
+        Some("conv_shortcut" | "quant_conv" | "post_quant_conv") => true,
+        Some("proj_in" | "proj_out") => shape == Shape::Sd15,
+        _ => false,
+    };
+    match is_convolution && spec.shape.len() == 2 {
+        true => [&spec.shape[..], &[1, 1]].concat(),
+        false => spec.shape.clone(),
+    }
 }
 
 /// Everything in a model except its weights.
@@ -305,6 +320,26 @@ mod tests {
                 (elements as f64 / 1e5).round() / 10.0
             });
             assert_eq!(found.collect::<Vec<f64>>(), expected, "{shape:?}");
+        }
+    }
+
+    /// By the names and shapes of the published files: SD1.5 projects by convolutions, the later ones by matrices.
+    #[test]
+    fn convolutions_of_one_pixel_have_four_axes() {
+        for (shape, [shortcuts, projections]) in
+            [(Shape::Sd15, [14, 32]), (Shape::Sd21, [14, 0]), (Shape::Sdxl, [11, 0])]
+        {
+            let weights = weights(shape).unwrap();
+            let convolutions = |module: &str| {
+                let specs = weights.iter().flat_map(|(_, specs)| specs);
+                let of_module = specs.filter(|spec| spec.name.ends_with(&format!("{module}.weight")));
+                of_module.filter(|spec| published_shape(shape, spec).ends_with(&[1, 1])).count()
+            };
+            // Four more shortcuts are in the autoencoder.
+            assert_eq!(convolutions(".conv_shortcut"), shortcuts + 4, "{shape:?}");
+            assert_eq!(convolutions(".proj_in") + convolutions(".proj_out"), projections, "{shape:?}");
+            assert_eq!(convolutions("quant_conv"), 2, "{shape:?}");
+            assert_eq!(convolutions(".to_q"), 0, "{shape:?}");
         }
     }
 
