@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod dtype;
 pub mod gguf;
 pub mod layout;
+pub mod links;
 pub mod mmap;
 pub mod names;
 pub mod pickle;

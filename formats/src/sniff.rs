@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::links;
+
 /// Kinds of files that users pass to a reader of models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
@@ -16,6 +18,12 @@ pub enum FileKind {
     GitLfsPointer,
     /// A web page, mostly an error or login page saved under the model's name.
     Html,
+    /// A JSON text: a config, or a server's error message saved under the model's name.
+    Json,
+    /// An XML text: mostly a server's error message.
+    Xml,
+    /// Any other text.
+    Text,
     /// A zip archive: PyTorch's `.bin`, `.ckpt` and `.pt` since 1.6.
     Zip,
     /// A bare Python pickle: older `.bin` and `.ckpt`.
@@ -41,10 +49,10 @@ impl FileKind {
     /// The kind of the file at `path`.
     ///
     /// # Errors
-    /// When it cannot be read or is not a regular file.
+    /// When it cannot be read, is not a regular file, or is a link to a file that does not exist.
     pub fn of_file(path: &Path) -> io::Result<FileKind> {
         // Checked before opening: opening a pipe would wait for a writer.
-        let metadata = std::fs::metadata(path)?;
+        let metadata = links::metadata(path)?;
         if !metadata.is_file() {
             let what = if metadata.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -57,7 +65,7 @@ impl FileKind {
     /// The kind of file that starts with `bytes`.
     pub fn of(bytes: &[u8]) -> FileKind {
         let head = &bytes[..bytes.len().min(FileKind::LOOK)];
-        let text = head.trim_ascii_start().to_ascii_lowercase();
+        let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().to_ascii_lowercase();
         let starts = |prefix: &[u8]| head.starts_with(prefix);
         if head.is_empty() {
             FileKind::Empty
@@ -69,7 +77,7 @@ impl FileKind {
             FileKind::Sdq
         } else if starts(b"version https://git-lfs") {
             FileKind::GitLfsPointer
-        } else if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") {
+        } else if HTML.iter().any(|start| text.starts_with(start)) {
             FileKind::Html
         } else if starts(b"PK\x03\x04") {
             FileKind::Zip
@@ -83,10 +91,36 @@ impl FileKind {
             FileKind::Jpeg
         } else if starts(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
             FileKind::WebP
-        } else {
+        } else if !is_text(head) {
             FileKind::Other
+        } else if text.starts_with(b"{") || text.starts_with(b"[") {
+            FileKind::Json
+        } else if text.starts_with(b"<?xml") {
+            FileKind::Xml
+        } else {
+            FileKind::Text
         }
     }
+
+    /// Whether it is a text that may be a model's own: a config, a vocabulary, a licence.
+    pub(crate) fn may_be_a_models_text(self) -> bool {
+        matches!(self, FileKind::Json | FileKind::Text | FileKind::Other)
+    }
+}
+
+/// What web pages begin with, in lower case.
+const HTML: [&[u8]; 5] = [b"<!doctype html", b"<html", b"<head", b"<body", b"<!--"];
+
+/// Whether `head`, which may end inside of a character, is UTF-8 without control characters.
+fn is_text(head: &[u8]) -> bool {
+    let text = match std::str::from_utf8(head) {
+        Ok(text) => text,
+        Err(error) if error.error_len().is_none() => {
+            std::str::from_utf8(&head[..error.valid_up_to()]).unwrap_or_default()
+        }
+        Err(_) => return false,
+    };
+    !text.is_empty() && text.chars().all(|letter| !letter.is_control() || letter.is_ascii_whitespace())
 }
 
 /// Completes "it is …", with advice where there is any.
@@ -97,6 +131,9 @@ impl fmt::Display for FileKind {
             FileKind::Sdq => "an .sdq file",
             FileKind::GitLfsPointer => "a git-lfs pointer: fetch the file itself with `git lfs pull`",
             FileKind::Html => "a web page: the download went wrong",
+            FileKind::Json => "a JSON text: the download went wrong",
+            FileKind::Xml => "an XML text: the download went wrong",
+            FileKind::Text => "a text: the download went wrong",
             FileKind::Zip => "a zip archive, as PyTorch's .bin and .ckpt are",
             FileKind::Pickle => "a Python pickle",
             FileKind::Gguf => "a GGUF file",
@@ -128,7 +165,15 @@ mod tests {
             (b"\xff\xd8\xff\xe0", FileKind::Jpeg),
             (b"RIFF\0\0\0\0WEBPVP8L", FileKind::WebP),
             (b"RIFF\0\0\0\0WAVE", FileKind::Other),
-            (b"{\"a\": 1}", FileKind::Other),
+            (b"{\"a\": 1}", FileKind::Json),
+            (b"\xef\xbb\xbf[1]", FileKind::Json),
+            (b"<?xml version='1.0'?><Error>", FileKind::Xml),
+            (b"<!-- error --><p>", FileKind::Html),
+            (b"Entry not found", FileKind::Text),
+            // Cut inside of a character.
+            (b"caf\xc3", FileKind::Text),
+            (b"caf\xc3\0\0", FileKind::Other),
+            (b"\0\x01", FileKind::Other),
         ] {
             assert_eq!(FileKind::of(bytes), kind);
         }

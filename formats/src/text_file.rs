@@ -1,9 +1,10 @@
 //! Small text files that are read completely: configs, indexes, vocabularies.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crate::links;
 use crate::sniff::FileKind;
 
 /// Errors of reading a text file.
@@ -35,7 +36,7 @@ pub enum TextFileError {
 /// When it cannot be read, has more than `limit` bytes, or is not a text file in UTF-8.
 pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     // Checked before opening: opening a pipe would wait for a writer.
-    if !fs::metadata(path)?.is_file() {
+    if !links::metadata(path)?.is_file() {
         return Err(TextFileError::NotAFile);
     }
     let mut bytes = Vec::new();
@@ -43,15 +44,17 @@ pub fn read(path: &Path, limit: u64) -> Result<String, TextFileError> {
     if bytes.len() as u64 > limit {
         return Err(TextFileError::TooLong { limit });
     }
-    match FileKind::of(&bytes) {
-        FileKind::Other => {}
-        kind => return Err(TextFileError::Kind(kind)),
+    let kind = FileKind::of(&bytes);
+    if !kind.may_be_a_models_text() {
+        return Err(TextFileError::Kind(kind));
     }
     String::from_utf8(bytes).map_err(|error| TextFileError::Utf8(error.utf8_error().valid_up_to()))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

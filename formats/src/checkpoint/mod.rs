@@ -44,6 +44,9 @@ impl CheckpointFile {
             FileKind::Empty
             | FileKind::GitLfsPointer
             | FileKind::Html
+            | FileKind::Json
+            | FileKind::Xml
+            | FileKind::Text
             | FileKind::Sdq
             | FileKind::Png
             | FileKind::Jpeg
@@ -96,6 +99,8 @@ pub struct Checkpoint {
     files: Vec<CheckpointFile>,
     /// The prefix that is added to the names of each file's tensors.
     prefixes: Vec<String>,
+    /// Other names of tensors, by those that they would have.
+    renames: BTreeMap<String, String>,
     index: Option<PathBuf>,
     surplus: Vec<String>,
 }
@@ -130,7 +135,8 @@ impl Checkpoint {
                     }
                 }
             }
-            let Checkpoint { files, mut prefixes, index, surplus } = checkpoint;
+            let Checkpoint { files, mut prefixes, renames, index, surplus } = checkpoint;
+            all.renames.extend(renames);
             prefixes.resize(files.len(), String::new());
             all.files.extend(files);
             all.prefixes.extend(prefixes);
@@ -145,6 +151,15 @@ impl Checkpoint {
     pub fn prefixed(mut self, prefix: &str) -> Checkpoint {
         self.prefixes.resize(self.files.len(), String::new());
         self.prefixes.iter_mut().for_each(|before| before.insert_str(0, prefix));
+        self
+    }
+
+    /// The same tensors, those under the names that `rename` gives for which it gives one.
+    #[must_use]
+    pub fn renamed(mut self, rename: impl Fn(&str) -> Option<String>) -> Checkpoint {
+        let names: Vec<String> = self.tensors().map(|tensor| tensor.name).collect();
+        let renames = names.into_iter().filter_map(|name| rename(&name).map(|other| (name, other)));
+        self.renames = renames.collect();
         self
     }
 
@@ -172,6 +187,9 @@ impl Checkpoint {
         let prefix = self.prefixes.get(index).map_or("", String::as_str);
         self.files[index].tensors().map(move |mut tensor| {
             tensor.name.insert_str(0, prefix);
+            if let Some(name) = self.renames.get(&tensor.name) {
+                tensor.name.clone_from(name);
+            }
             tensor
         })
     }

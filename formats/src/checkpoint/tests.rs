@@ -33,6 +33,15 @@ fn shards_are_one_checkpoint() {
 }
 
 #[test]
+fn tensors_can_go_by_other_names() {
+    let checkpoint =
+        sharded(r#"{"a":"m-1.safetensors","b":"m-2.safetensors","c":"m-2.safetensors"}"#).unwrap();
+    let renamed = checkpoint.prefixed("x.").renamed(|name| (name == "x.b").then(|| "other".to_owned()));
+    let joined = Checkpoint::join(vec![renamed]).unwrap();
+    assert_eq!(joined.tensors().map(|tensor| tensor.name).collect::<Vec<_>>(), ["x.a", "other", "x.c"]);
+}
+
+#[test]
 fn a_tensor_outside_of_the_index_is_noted() {
     let checkpoint = sharded(r#"{"a":"m-1.safetensors","b":"m-2.safetensors"}"#).unwrap();
     assert_eq!(checkpoint.surplus(), ["c"]);

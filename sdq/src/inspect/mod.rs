@@ -31,9 +31,12 @@ pub fn file(path: &Path, options: InspectOptions) -> Result<Value, Error> {
     match kind {
         FileKind::Png | FileKind::Jpeg | FileKind::WebP => picture(path),
         FileKind::Sdq => model_file(path, options),
-        FileKind::Empty | FileKind::GitLfsPointer | FileKind::Html => {
-            Err(Error::UnknownFile { path: path.to_path_buf(), found: kind.to_string() })
-        }
+        FileKind::Empty
+        | FileKind::GitLfsPointer
+        | FileKind::Html
+        | FileKind::Json
+        | FileKind::Xml
+        | FileKind::Text => Err(Error::UnknownFile { path: path.to_path_buf(), found: kind.to_string() }),
         _ => checkpoint::file(path, options.whole),
     }
 }

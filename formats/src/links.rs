@@ -1,0 +1,50 @@
+//! Links to files that do not exist, as a download leaves them that stopped half-way: an error names the link.
+
+use std::fs::{self, Metadata};
+use std::io;
+use std::path::Path;
+
+/// As [`fs::metadata`], with an error that tells a file which does not exist from a link to one.
+///
+/// # Errors
+/// When the system refuses.
+pub fn metadata(path: &Path) -> io::Result<Metadata> {
+    fs::metadata(path).map_err(|error| broken_link(path).unwrap_or(error))
+}
+
+/// Whether there is something at `path`, if only a link to nothing.
+pub fn is_there(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok()
+}
+
+/// The error for `path` where it, or a folder around it, is a link to something that does not exist.
+fn broken_link(path: &Path) -> Option<io::Error> {
+    let link = path.ancestors().find(|part| is_there(part))?;
+    let target = fs::read_link(link).ok().filter(|_| fs::metadata(link).is_err())?;
+    let what = if link == path { String::new() } else { format!("`{}` ", link.display()) };
+    let reason = format!("{what}is a link to `{}`, which does not exist", target.display());
+    Some(io::Error::new(io::ErrorKind::NotFound, reason))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_to_nothing_is_named_with_its_target() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink("../blobs/0123", at("model.safetensors")).unwrap();
+        std::os::unix::fs::symlink("gone", at("unet")).unwrap();
+        let message = |name: &str| metadata(&at(name)).unwrap_err().to_string();
+        assert_eq!(message("model.safetensors"), "is a link to `../blobs/0123`, which does not exist");
+        let unet = at("unet").display().to_string();
+        assert_eq!(
+            message("unet/config.json"),
+            format!("`{unet}` is a link to `gone`, which does not exist")
+        );
+        assert!(message("nothing").starts_with("No such file"), "{}", message("nothing"));
+        assert!(is_there(&at("unet")) && !is_there(&at("nothing")));
+        assert!(metadata(folder.path()).is_ok());
+    }
+}
