@@ -15,6 +15,7 @@ use crate::{
         unet::UNetConfig,
         vae::VaeConfig,
     },
+    pipeline::STEPS,
     roles::{Autoencoder, DenoiserNetwork, PromptEncoder, RatedWeight, StepNetwork, StoredNetwork},
     tokenizer::{Tokenizer, TokenizerFiles},
 };
@@ -81,6 +82,23 @@ impl Model {
             index,
             extra_input,
         })
+    }
+
+    /// Name of the scheduler for a model whose file names none: the one for its config's class.
+    pub fn default_scheduler(&self) -> &'static str {
+        let class = self.scheduler.class_name.as_deref();
+        class.and_then(sdq_schedulers::default_for_class).unwrap_or("ddim")
+    }
+
+    /// Checks that a request without a scheduler and steps can be run: with `scheduler` and `steps` of the model's card, or
+    /// with the defaults if these are `None`.
+    ///
+    /// # Errors
+    /// When the scheduler does not support the model's config.
+    pub fn check_defaults(&self, scheduler: Option<&str>, steps: Option<usize>) -> Result<(), Error> {
+        let name = scheduler.unwrap_or(self.default_scheduler());
+        sdq_schedulers::create(name, &self.scheduler, steps.unwrap_or(STEPS))?;
+        Ok(())
     }
 
     /// Tokens and channels of a prompt's text states, for a prompt of `chunks` chunks.

@@ -62,6 +62,12 @@ const OTHER_KEYS: [&str; 44] = [
     "max_shift",
 ];
 
+/// Keys of old diffusers versions without an effect.
+const WITHOUT_EFFECT: [&str; 1] = ["tensor_format"];
+
+/// The key before `prediction_type`, in diffusers up to 0.9: false if the model predicts the picture.
+const PREDICT_EPSILON: &str = "predict_epsilon";
+
 /// The models for which the levels of Align Your Steps were published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlignedSteps {
@@ -134,17 +140,31 @@ impl TryFrom<Map<String, Value>> for SchedulerConfig {
     /// `_class_name`.
     fn try_from(map: Map<String, Value>) -> Result<Self, SchedulerError> {
         let mut config = SchedulerConfig::default();
+        let (mut predicts_epsilon, mut says_prediction) = (None, false);
         for (key, value) in map {
             if key == "_class_name" {
                 config.class_name = Some(text(&key, &value)?.to_owned());
-            } else if key.starts_with('_') {
+            } else if key.starts_with('_') || WITHOUT_EFFECT.contains(&key.as_str()) {
                 continue;
+            } else if key == PREDICT_EPSILON && !value.is_null() {
+                predicts_epsilon = Some(flag(&key, &value)?);
             } else if config.has_field(&key) || OTHER_KEYS.contains(&key.as_str()) {
+                says_prediction |= key == "prediction_type";
                 config.set(&key, value)?;
+            } else if matches!(value, Value::Null | Value::Bool(false)) {
+                // An unknown feature that is off.
+                continue;
             } else {
                 let suggestion = nearest(&key, FIELDS.into_iter().chain(OTHER_KEYS)).map(str::to_owned);
                 return Err(SchedulerError::UnknownKey { key, value: value.to_string(), suggestion });
             }
+        }
+        if predicts_epsilon == Some(false) {
+            if says_prediction && config.prediction_type != PredictionType::Sample {
+                let expected = "true, or `prediction_type` to be \"sample\" too";
+                return Err(invalid(PREDICT_EPSILON, expected, "false"));
+            }
+            config.prediction_type = PredictionType::Sample;
         }
         Ok(config)
     }
@@ -466,6 +486,26 @@ mod tests {
         assert_eq!(config.flag("set_alpha_to_one"), Ok(Some(false)));
         assert_eq!(Limit::from_config(&config, Some(true)), Ok(Limit::None));
         assert_eq!(config, serde_json::from_str(STABLE_DIFFUSION_1).unwrap());
+    }
+
+    #[test]
+    fn keys_of_old_versions_are_read_as_diffusers_reads_them() {
+        let read = |json: &str| SchedulerConfig::from_json(json);
+        let plain = read("{}").unwrap();
+        for same in [
+            r#"{"tensor_format": "pt"}"#,
+            r#"{"predict_epsilon": true}"#,
+            r#"{"predict_epsilon": null}"#,
+            r#"{"timestep_values": null, "brand_new_switch": false}"#,
+        ] {
+            assert_eq!(read(same).unwrap(), plain, "{same}");
+        }
+        let sample = r#"{"predict_epsilon": false}"#;
+        assert_eq!(read(sample).unwrap().prediction_type, PredictionType::Sample);
+        let v = r#"{"predict_epsilon": true, "prediction_type": "v_prediction"}"#;
+        assert_eq!(read(v).unwrap().prediction_type, PredictionType::VPrediction);
+        let twice = read(r#"{"predict_epsilon": false, "prediction_type": "epsilon"}"#).unwrap_err();
+        assert!(twice.to_string().contains("`predict_epsilon` is false"), "{twice}");
     }
 
     #[test]

@@ -71,6 +71,14 @@ pub enum SchedulerError {
         /// The most similar known key.
         suggestion: Option<String>,
     },
+    /// A model's config was written for a diffusers class that is not supported.
+    #[error("scheduler class `{class}` is not supported: {reason}")]
+    UnknownClass {
+        /// The class.
+        class: String,
+        /// Why not, or what to do about it.
+        reason: &'static str,
+    },
     /// The chosen scheduler does not have the option.
     #[error("scheduler `{scheduler}` has no option `{option}`; its options are: {options}")]
     UnknownOption {

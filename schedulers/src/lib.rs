@@ -34,6 +34,7 @@
 #![forbid(unsafe_code)]
 
 mod beta;
+mod classes;
 mod config;
 mod ddim;
 mod ddpm;
@@ -68,6 +69,7 @@ mod tcd;
 mod timesteps;
 mod unipc;
 
+pub use classes::check_class;
 pub use config::{AlignedSteps, SchedulerConfig, value_from_text};
 pub use error::{SchedulerError, StepLimit};
 pub use history::{Combination, Evaluation, HistoryScheduler, HistoryStep, PlanStep};

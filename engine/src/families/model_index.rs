@@ -62,6 +62,8 @@ pub struct ModelIndex {
     pub requires_aesthetics_score: bool,
     /// Names of the text encoders that have a projection.
     projections: Vec<String>,
+    /// Class of the scheduler.
+    scheduler_class: Option<String>,
 }
 
 impl ModelIndex {
@@ -90,16 +92,16 @@ impl ModelIndex {
             Some(other) => Err(error(key, other.to_string(), "true or false".to_owned())),
         };
         let sdxl = class.layer == Layer::Penultimate;
-        let has_projection = |entry: &Value| {
-            let entry = entry.as_array().and_then(|pair| pair.get(1));
-            entry.is_some_and(|class| class == "CLIPTextModelWithProjection")
-        };
+        let class_of = |entry: &Value| Some(entry.as_array()?.get(1)?.as_str()?.to_owned());
+        let has_projection =
+            |entry: &Value| class_of(entry).is_some_and(|class| class == "CLIPTextModelWithProjection");
         let projections = index.iter().filter(|(_, entry)| has_projection(entry));
         Ok(ModelIndex {
             class: *class,
             force_zeros_for_empty_prompt: flag("force_zeros_for_empty_prompt", sdxl)? && sdxl,
             requires_aesthetics_score: flag("requires_aesthetics_score", false)? && sdxl,
             projections: projections.map(|(name, _)| name.clone()).collect(),
+            scheduler_class: index.get("scheduler").and_then(class_of),
         })
     }
 
@@ -109,6 +111,7 @@ impl ModelIndex {
             force_zeros_for_empty_prompt: false,
             requires_aesthetics_score: false,
             projections: Vec::new(),
+            scheduler_class: None,
         }
     }
 
@@ -127,11 +130,15 @@ impl ModelIndex {
         self.class.layer == Layer::Penultimate
     }
 
-    /// The scheduler config after the pipeline's changes to the model's own.
+    /// The scheduler config after the pipeline's changes to the model's own. If the index and the config name different
+    /// classes, the index's counts, as in diffusers.
     ///
     /// # Errors
-    /// None for a config that has been read before.
+    /// When one of the classes is not supported.
     pub fn corrected(&self, mut config: SchedulerConfig) -> Result<SchedulerConfig, SchedulerError> {
+        let classes = config.class_name.iter().chain(&self.scheduler_class);
+        classes.into_iter().try_for_each(|class| sdq_schedulers::check_class(class))?;
+        config.class_name = self.scheduler_class.clone().or(config.class_name);
         if self.class.layer == Layer::Penultimate {
             config.aligned_steps = AlignedSteps::Sdxl;
         }
@@ -196,6 +203,29 @@ mod tests {
             assert_eq!(config.steps_offset, steps_offset, "{class}");
             assert_eq!(config.flag("clip_sample").unwrap(), Some(clip_sample), "{class}");
             assert_eq!(config.flag("skip_prk_steps").unwrap(), skip_prk_steps, "{class}");
+        }
+    }
+
+    #[test]
+    fn the_scheduler_is_of_the_class_that_the_index_names() {
+        let corrected = |index: &str, config: &str| {
+            let index = format!(
+                r#"{{"_class_name": "StableDiffusionXLPipeline", "scheduler": ["diffusers", {index}]}}"#
+            );
+            let config = format!(r#"{{"_class_name": "{config}"}}"#);
+            let config = SchedulerConfig::from_json(&config).unwrap();
+            ModelIndex::from_text(Some(&index)).unwrap().corrected(config)
+        };
+        let class = |index, config| corrected(index, config).unwrap().class_name.unwrap();
+        assert_eq!(class(r#""EulerDiscreteScheduler""#, "DDIMScheduler"), "EulerDiscreteScheduler");
+        assert_eq!(class("null", "DDIMScheduler"), "DDIMScheduler");
+        for (index, config) in [
+            (r#""EDMEulerScheduler""#, "EulerDiscreteScheduler"),
+            (r#""DDIMScheduler""#, "EDMEulerScheduler"),
+            ("null", "EDMEulerScheduler"),
+        ] {
+            let error = corrected(index, config).unwrap_err().to_string();
+            assert!(error.contains("`EDMEulerScheduler`"), "{error}");
         }
     }
 

@@ -53,7 +53,7 @@ pub use preview::Preview;
 pub use probe::Probe;
 pub use request::{Request, Variation, as_typed};
 pub use run_plan::{EncodedPicture, RunPlan};
-pub use settings::{Defaults, Job, MAX_SIDE, SIZE_STEP, Settings};
+pub use settings::{Defaults, Job, MAX_SIDE, SIZE_STEP, STEPS, Settings};
 pub use text::{Conditioning, EncodedPrompts};
 pub use time::{OpTime, Part, PartRun, TimePlan};
 

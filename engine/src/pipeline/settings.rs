@@ -17,9 +17,9 @@ pub const MAX_SIDE: usize = 16_384;
 /// Maximum number of pictures of one request.
 const MAX_COUNT: usize = 10_000;
 
+/// Denoising steps where neither the user nor the model's file says.
+pub const STEPS: usize = 20;
 /// Used if neither the user nor the model's file sets it.
-const STEPS: usize = 20;
-const SCHEDULER: &str = "ddim";
 const GUIDANCE_SCALE: f32 = 7.5;
 const IMAGE_GUIDANCE_SCALE: f32 = 1.5;
 /// Strength of image to image and of inpainting, as in diffusers' pipelines.
@@ -172,14 +172,12 @@ impl Pipeline {
     pub fn defaults(&self) -> Result<Defaults, Error> {
         let (height, width) = self.model.denoiser.sample_size().unwrap_or((SAMPLE_SIZE, SAMPLE_SIZE));
         let pixels = |side: usize| side.saturating_mul(self.scale_factor());
-        let class = self.model.scheduler.class_name.as_deref();
-        let scheduler = class.and_then(sdq_schedulers::default_for_class).unwrap_or(SCHEDULER);
         let from_file = FileDefaults(&self.manifest().defaults);
         Ok(Defaults {
             width: from_file.size("width", pixels(width))?,
             height: from_file.size("height", pixels(height))?,
             steps: from_file.size("steps", STEPS)?,
-            scheduler: from_file.text("scheduler", scheduler)?,
+            scheduler: from_file.text("scheduler", self.model.default_scheduler())?,
             guidance_scale: from_file.float("guidance_scale", GUIDANCE_SCALE)?,
             image_guidance_scale: from_file.float("image_guidance_scale", IMAGE_GUIDANCE_SCALE)?,
         })
