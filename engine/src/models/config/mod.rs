@@ -8,6 +8,11 @@ pub(super) use fields::{Fields, MAX_DEPTH};
 
 use crate::{Error, graph::Activation};
 
+/// Keys of an EMA of the weights. diffusers adds them to the config of a network saved from an EMA; they only matter in
+/// training.
+pub(super) const EMA_KEYS: [&str; 7] =
+    ["decay", "min_decay", "inv_gamma", "power", "optimization_step", "update_after_step", "use_ema_warmup"];
+
 pub(super) const ACTIVATIONS: [(&str, Activation); 6] = [
     ("quick_gelu", Activation::QuickGelu),
     ("gelu", Activation::Gelu),

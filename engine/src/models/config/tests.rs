@@ -226,6 +226,11 @@ fn keys_that_are_off_or_private_change_nothing() {
         ("upcast_attention", json!(true)),
         ("use_linear_projection", json!(true)),
         ("brand_new_switch", Value::Null),
+        ("decay", json!(0.9999)),
+        ("inv_gamma", json!(1.0)),
+        ("optimization_step", json!(3000)),
+        ("power", json!(0.6667)),
+        ("use_ema_warmup", json!(true)),
     ] {
         assert_eq!(UNetConfig::from_json(&with(unet(), key, value)).unwrap(), plain, "{key}");
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Error,
-    models::config::{Fields, MAX_DEPTH, SILU, check_divides},
+    models::config::{EMA_KEYS, Fields, MAX_DEPTH, SILU, check_divides},
 };
 
 /// The layers in one level of the U-Net.
@@ -311,5 +311,6 @@ fn refuse_other_families(fields: &mut Fields) -> Result<(), Error> {
     // Heads of an addition embedding of another type, the notation of a product, and settings of training or
     // half precision.
     fields.ignore(&["addition_embed_type_num_heads", "use_linear_projection", "upcast_attention", "dropout"]);
+    fields.ignore(&EMA_KEYS);
     Ok(())
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Error,
-    models::config::{Fields, SILU, check_divides},
+    models::config::{EMA_KEYS, Fields, SILU, check_divides},
 };
 
 /// The KL autoencoder between pixels and latents. Rombach et al. 2022, appendix G; keys as in
@@ -84,6 +84,7 @@ impl AutoencoderConfig {
                 return Err(fields.error(key, "3 (red, green, blue)"));
             }
         }
+        fields.ignore(&EMA_KEYS);
         fields.finish()?;
         Ok(config)
     }

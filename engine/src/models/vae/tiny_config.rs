@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::{
     Error,
     graph::Activation,
-    models::config::{ACTIVATIONS, Fields},
+    models::config::{ACTIVATIONS, EMA_KEYS, Fields},
 };
 
 /// TAESD, a small network distilled from a KL autoencoder (Ollin Boer Bohan, github.com/madebyollin/taesd); keys and
@@ -68,6 +68,7 @@ impl AutoencoderTinyConfig {
         if config.scaling_factor <= 0.0 {
             return Err(fields.error("scaling_factor", "a positive number"));
         }
+        fields.ignore(&EMA_KEYS);
         fields.finish()?;
         Ok(config)
     }
