@@ -107,8 +107,7 @@ pub fn write_checkpoint(shape: Shape, folder: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The shape that `spec` has in published files: sdq computes convolutions of one pixel as matrices, other engines expect the
-/// four axes of a convolution.
+/// The shape of `spec` in published files, where 1x1 convolutions have four axes; in sdq they are matrices.
 fn published_shape(shape: Shape, spec: &WeightSpec) -> Vec<usize> {
     let module = spec.name.strip_suffix(".weight").and_then(|module| module.rsplit('.').next());
     let is_convolution = match module {
@@ -323,7 +322,7 @@ mod tests {
         }
     }
 
-    /// By the names and shapes of the published files: SD1.5 projects by convolutions, the later ones by matrices.
+    /// As in the published files: SD1.5 projects by convolutions, the later ones by matrices.
     #[test]
     fn convolutions_of_one_pixel_have_four_axes() {
         for (shape, [shortcuts, projections]) in

@@ -1,10 +1,10 @@
-//! Links to files that do not exist, as a download leaves them that stopped half-way: an error names the link.
+//! Error messages for symbolic links to files that do not exist, such as an incomplete download leaves behind.
 
 use std::fs::{self, Metadata};
 use std::io;
 use std::path::Path;
 
-/// As [`fs::metadata`], with an error that tells a file which does not exist from a link to one.
+/// Like [`fs::metadata`], with an error that names the target of a broken link.
 ///
 /// # Errors
 /// When the system refuses.
@@ -12,12 +12,12 @@ pub fn metadata(path: &Path) -> io::Result<Metadata> {
     fs::metadata(path).map_err(|error| broken_link(path).unwrap_or(error))
 }
 
-/// Whether there is something at `path`, if only a link to nothing.
+/// Whether there is a file, folder or link at `path`; the link may be broken.
 pub fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
 }
 
-/// The error for `path` where it, or a folder around it, is a link to something that does not exist.
+/// The error for `path` if it, or a parent folder, is a broken link.
 fn broken_link(path: &Path) -> Option<io::Error> {
     let link = path.ancestors().find(|part| is_there(part))?;
     let target = fs::read_link(link).ok().filter(|_| fs::metadata(link).is_err())?;

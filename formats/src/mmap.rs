@@ -38,7 +38,7 @@ impl Bytes {
     /// When the file is missing, unreadable or not a regular file.
     pub fn map(path: &Path) -> io::Result<Bytes> {
         // Checked before opening: opening a pipe would wait for a writer.
-        let metadata = std::fs::metadata(path)?;
+        let metadata = crate::links::metadata(path)?;
         if !metadata.is_file() {
             let what = if metadata.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
             return Err(io::Error::new(io::ErrorKind::InvalidInput, what));

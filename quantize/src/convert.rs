@@ -15,11 +15,12 @@ use std::{
 use rayon::ThreadPool;
 use sdq_formats::{
     WeightRole, WeightSpec, WeightType,
+    dtype::DType,
     sdq::{Encoded, SdqWriter},
     tensor::TensorView,
 };
 
-use crate::{ComponentSource, ConvertError, ModelSource, Plan, encode};
+use crate::{ComponentSource, ConvertError, EncodeError, ModelSource, Plan, encode};
 
 /// The plan for one component.
 #[derive(Clone, Debug, PartialEq)]
@@ -164,7 +165,12 @@ fn encode_all(
 ) {
     for Matched { component, part, tensors } in components {
         for (PlannedWeight { spec, weight_type, importance }, tensor) in part.weights.iter().zip(tensors) {
-            let encoded = pool.install(|| encode(spec, *weight_type, tensor, importance.as_deref()));
+            let encoded = pool.install(|| -> Result<Encoded, EncodeError> {
+                let scaled = component.scaled(&spec.name, tensor)?;
+                let view =
+                    scaled.as_ref().map(|bytes| TensorView { dtype: DType::F32, bytes, ..(*tensor).clone() });
+                encode(spec, *weight_type, view.as_ref().unwrap_or(tensor), importance.as_deref())
+            });
             let encoded =
                 encoded.map_err(|problem| ConvertError::Tensor { path: component.path.to_owned(), problem });
             let failed = encoded.is_err();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use sdq_formats::{
     mmap::Bytes,
     sdq::{Manifest, Source},
-    tensor::TensorView,
+    tensor::{TensorError, TensorView},
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -41,6 +41,23 @@ pub struct ComponentSource<'m> {
     pub config: &'m Value,
     /// Its tensors, by the names of the plan's weights.
     pub tensors: BTreeMap<String, TensorView<'m>>,
+    /// Scales that tensors have to be multiplied by, by name: one number, or one for each row.
+    pub scales: BTreeMap<String, Vec<f32>>,
+}
+
+impl ComponentSource<'_> {
+    /// The elements of `tensor`, called `name`, multiplied by its scales, as bytes of f32; `None` if it has no scales.
+    ///
+    /// # Errors
+    /// When they cannot be read as numbers.
+    pub(crate) fn scaled(&self, name: &str, tensor: &TensorView<'_>) -> Result<Option<Vec<u8>>, TensorError> {
+        let Some(scales) = self.scales.get(name) else { return Ok(None) };
+        let values = tensor.to_f32()?;
+        let row = (values.len() / scales.len().max(1)).max(1);
+        let scaled =
+            values.chunks(row).zip(scales).flat_map(|(row, scale)| row.iter().map(move |v| v * scale));
+        Ok(Some(scaled.flat_map(f32::to_le_bytes).collect()))
+    }
 }
 
 impl ModelSource<'_> {
@@ -71,6 +88,33 @@ fn hash(path: &Path, name: &str, go_on: impl Fn() -> bool) -> Result<Option<Sour
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scales_multiply_a_tensor_or_each_of_its_rows() {
+        let bytes: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let tensor = TensorView {
+            name: "w".to_owned(),
+            dtype: sdq_formats::dtype::DType::F32,
+            shape: vec![2, 2],
+            bytes: &bytes,
+        };
+        let scaled = |scales: &[f32]| {
+            let component = ComponentSource {
+                path: Path::new("m"),
+                name: "unet",
+                class_name: "UNet2DConditionModel",
+                config: &Value::Null,
+                tensors: BTreeMap::new(),
+                scales: BTreeMap::from([("w".to_owned(), scales.to_vec())]),
+            };
+            assert_eq!(component.scaled("other", &tensor), Ok(None));
+            let bytes = component.scaled("w", &tensor).unwrap().unwrap();
+            let values = bytes.chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
+            values.collect::<Vec<f32>>()
+        };
+        assert_eq!(scaled(&[0.5]), [0.5, 1.0, 1.5, 2.0]);
+        assert_eq!(scaled(&[2.0, -1.0]), [2.0, 4.0, -3.0, -4.0]);
+    }
 
     #[test]
     fn a_hash_is_that_of_the_whole_file_or_is_given_up() {

@@ -107,6 +107,16 @@ pub enum Error {
         /// The kind of the file.
         found: String,
     },
+    /// A published model was given where an `.sdq` file is read.
+    #[error("{}: not an .sdq file; it is {found}: convert it first, by `{command}`", path.display())]
+    NotConverted {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is.
+        found: String,
+        /// The command that converts it.
+        command: String,
+    },
     /// There is no GPU, or none of this name.
     #[error("{}", no_device(wanted.as_deref()))]
     NoDevice {
@@ -258,7 +268,7 @@ impl Error {
             Error::Checkpoint(_) => ErrorKind::ModelInvalid,
             Error::Sdq(error) => sdq_kind(error),
             Error::Picture(_) | Error::Recipe(_) => ErrorKind::PictureInvalid,
-            Error::UnknownFile { .. } => ErrorKind::ModelInvalid,
+            Error::UnknownFile { .. } | Error::NotConverted { .. } => ErrorKind::ModelInvalid,
             Error::Rule(_) | Error::Option { .. } => ErrorKind::OptionInvalid,
             Error::Lora(_) | Error::Embedding(_) => ErrorKind::AddOnInvalid,
             Error::LoraTag(_) => ErrorKind::RequestInvalid,

@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::Path};
 
 use sdq_engine::{Pipeline, PipelineOptions};
+use sdq_formats::sniff::FileKind;
 
 use crate::Error;
 
@@ -21,10 +22,80 @@ pub(crate) fn on_cpu(threads: Option<NonZeroUsize>) -> PipelineOptions {
 /// The model at `path`, or the built-in one.
 ///
 /// # Errors
-/// When the file is damaged, not a model, or not supported.
+/// When the file is damaged, not a model, or not supported. For a published model that was not converted, the error
+/// says which command converts it.
 pub fn open(path: Option<&Path>, options: &PipelineOptions) -> Result<Pipeline, Error> {
-    Ok(match path {
-        Some(path) => Pipeline::open(path, options)?,
-        None => Pipeline::from_static(&BUILT_IN.0, options)?,
-    })
+    let Some(path) = path else { return Ok(Pipeline::from_static(&BUILT_IN.0, options)?) };
+    match published_kind(path) {
+        Some(found) => {
+            Err(Error::NotConverted { path: path.to_path_buf(), found, command: convert_command(path) })
+        }
+        None => Ok(Pipeline::open(path, options)?),
+    }
+}
+
+/// Describes the file or folder at `path` if `sdq convert` may read it.
+fn published_kind(path: &Path) -> Option<String> {
+    if path.is_dir() {
+        return Some("a folder".to_owned());
+    }
+    let kind = FileKind::of_file(path).ok()?;
+    let is_pickle = path.extension().is_some_and(|ending| ending == "ckpt" || ending == "pt");
+    match kind {
+        FileKind::Safetensors | FileKind::Zip | FileKind::Pickle | FileKind::Gguf => Some(kind.to_string()),
+        FileKind::Other if is_pickle => Some("a PyTorch checkpoint".to_owned()),
+        _ => None,
+    }
+}
+
+/// The command that converts the model at `path` into a file of the same name in the current folder.
+fn convert_command(path: &Path) -> String {
+    let absolute = path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    let name = if path.is_dir() { absolute.file_name() } else { path.file_stem() };
+    let mut output = name.unwrap_or("model".as_ref()).to_os_string();
+    output.push(".sdq");
+    format!("sdq convert {} -o {}", shell_word(path), shell_word(output.as_ref()))
+}
+
+/// `path` as a word of a shell command, quoted if necessary.
+fn shell_word(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |letter: char| {
+        letter.is_alphanumeric() || "/.,:=@%+_-".contains(letter) || cfg!(windows) && letter == '\\'
+    };
+    let is_flag = text.starts_with('-');
+    let text = if is_flag { format!("./{text}") } else { text };
+    if text.chars().all(is_plain) { text } else { format!("'{}'", text.replace('\'', "'\\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_to_convert_is_named_with_the_command() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = |name: &str, bytes: &[u8]| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, bytes).unwrap();
+            let message = open(Some(&path), &PipelineOptions::default()).unwrap_err().to_string();
+            message.replace(&format!("{}/", folder.path().display()), "")
+        };
+        assert_eq!(
+            message("v1.5.safetensors", b"\x02\0\0\0\0\0\0\0{}"),
+            "v1.5.safetensors: not an .sdq file; it is a safetensors file: convert it first, by \
+             `sdq convert v1.5.safetensors -o v1.5.sdq`"
+        );
+        assert!(message("m.gguf", b"GGUF\x03\0\0\0").contains("convert m.gguf -o m.sdq"));
+        let spaced = message("my model's.ckpt", b"PK\x03\x04....");
+        assert!(spaced.contains("-o 'my model'\\''s.sdq'"), "{spaced}");
+        let error = open(Some(folder.path()), &PipelineOptions::default()).unwrap_err();
+        assert!(matches!(error, Error::NotConverted { .. }), "{error}");
+        // Files that `sdq convert` does not read are only named.
+        assert!(
+            message("a.safetensors", b"{\"error\":1}")
+                .ends_with("it is a JSON text: the download went wrong")
+        );
+        assert!(message("a.png", b"\x89PNG\r\n\x1a\n").ends_with("not an .sdq file; it is a PNG picture"));
+    }
 }

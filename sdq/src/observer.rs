@@ -169,6 +169,8 @@ pub enum Note {
     },
     /// The prediction of a model, and how it is known.
     Predicts(String),
+    /// A sentence on what was decided while a published model was read.
+    Remark(String),
     /// Tensors that are not converted.
     LeftOut {
         /// Number of tensors.
@@ -257,6 +259,7 @@ impl fmt::Display for Note {
                 write!(f, "{}: {family}, {class_name}", path.display())
             }
             Note::Predicts(prediction) => write!(f, "predicts {prediction}"),
+            Note::Remark(remark) => f.write_str(remark),
             Note::LeftOut { count, why, names, .. } if names.is_empty() => {
                 write!(f, "left out: {count} tensors {why}")
             }
@@ -436,6 +439,7 @@ mod tests {
                 "a.pt: SDXL, StableDiffusionXLPipeline",
             ),
             (Note::Predicts("noise".to_owned()), "predicts noise"),
+            (Note::Remark("one of two is read".to_owned()), "one of two is read"),
             (left_out(Vec::new(), 9), "left out: 9 tensors of training"),
             (left_out(layers(2), 0), "left out: 9 tensors of training: l0, l1"),
             (left_out(layers(2), 7), "left out: 9 tensors of training: l0, l1 and 7 more"),

@@ -35,6 +35,20 @@ impl Spelling {
     }
 }
 
+/// Whether two paths lead to the same existing file, also through links.
+pub(crate) fn same_file(first: &Path, second: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let id = |path: &Path| path.metadata().ok().map(|metadata| (metadata.dev(), metadata.ino()));
+        if let (Some(first), Some(second)) = (id(first), id(second)) {
+            return first == second;
+        }
+    }
+    let real = |path: &Path| path.canonicalize().ok();
+    real(first).is_some_and(|first| real(second) == Some(first))
+}
+
 fn read<E: serde::de::Error>(spelling: Spelling) -> Result<PathBuf, E> {
     spelling.path().ok_or_else(|| E::custom("a path is not one of this system"))
 }
@@ -102,6 +116,24 @@ mod tests {
 
     #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
     struct Named(#[serde(with = "super")] std::path::PathBuf);
+
+    #[test]
+    fn one_file_is_known_under_all_its_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::write(at("a"), "").unwrap();
+        std::fs::write(at("other"), "").unwrap();
+        std::os::unix::fs::symlink("a", at("link")).unwrap();
+        std::fs::hard_link(at("a"), at("hard")).unwrap();
+        std::fs::create_dir(at("sub")).unwrap();
+        for name in ["a", "link", "hard", "./a", "sub/../a"] {
+            assert!(super::same_file(&at("a"), &at(name)), "{name}");
+        }
+        for name in ["other", "nothing", "sub"] {
+            assert!(!super::same_file(&at("a"), &at(name)), "{name}");
+        }
+        assert!(!super::same_file(&at("nothing"), &at("nothing")), "nothing is replaced there");
+    }
 
     #[test]
     fn a_path_is_text_unless_it_cannot_be() {

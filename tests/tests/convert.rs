@@ -177,6 +177,50 @@ fn refuses_scheduler_configs_that_no_scheduler_understands() {
     }
 }
 
+/// None of diffusers' classes is replaced by another in silence, whichever file names it.
+#[test]
+fn refuses_schedulers_that_it_does_not_have() {
+    for class in ["EDMDPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "IPNDMScheduler"] {
+        let (config, index) = ("scheduler/scheduler_config.json", "model_index.json");
+        let copy = ModelCopy::of("sd1");
+        copy.edit_json(config, |config| drop(config.insert("_class_name".to_owned(), json!(class))));
+        assert_refused(copy.path(), &[class]);
+        let copy = ModelCopy::of("sd1");
+        copy.edit_json(index, |index| drop(index.remove("scheduler")));
+        assert_refused(copy.path(), &["no `scheduler`"]);
+        copy.edit_json(index, |index| {
+            drop(index.insert("scheduler".to_owned(), json!(["diffusers", class])))
+        });
+        assert_refused(copy.path(), &[class]);
+    }
+}
+
+/// A file that no run could draw with by default would only be found out after the conversion.
+#[test]
+fn refuses_a_config_that_its_own_scheduler_cannot_follow() {
+    let config = "scheduler/scheduler_config.json";
+    assert_config_refused(config, "rescale_betas_zero_snr", json!(true), &["pndm", "ddim"]);
+    assert_config_refused(config, "prediction_type", json!("sample"), &["pndm", "sample"]);
+}
+
+/// Keys of a network saved from a running mean of its weights, and of old versions of the scheduler.
+#[test]
+fn keys_that_change_nothing_are_read_over() {
+    let copy = ModelCopy::of("sd1");
+    copy.edit_json("unet/config.json", |config| {
+        config.extend([("decay".to_owned(), json!(0.9999)), ("use_ema_warmup".to_owned(), json!(true))]);
+        config.extend([("optimization_step".to_owned(), json!(3000)), ("power".to_owned(), json!(0.6667))]);
+    });
+    copy.edit_json("scheduler/scheduler_config.json", |config| {
+        config
+            .extend([("tensor_format".to_owned(), json!("pt")), ("predict_epsilon".to_owned(), json!(true))]);
+    });
+    assert_same_weights(
+        &Model::convert("sd1", WeightType::F16),
+        &Model::convert_folder(copy.path(), WeightType::F16),
+    );
+}
+
 #[test]
 fn refuses_tokenizer_files_that_make_no_tokenizer() {
     for (file, content) in [("vocab.json", "{}"), ("vocab.json", "[1]"), ("merges.txt", "one two\n")] {
@@ -274,10 +318,13 @@ fn names_and_files_do_not_change_the_weights() {
         let variant = file.replace(".safetensors", ".fp16.safetensors");
         fs::rename(copy.file(file), copy.file(&variant)).unwrap();
     }
-    let renamed = Model::convert_folder(copy.path(), WeightType::F32);
-    let [original, renamed] = [original, renamed].map(|model| SdqFile::open(model.path()).unwrap());
+    assert_same_weights(&original, &Model::convert_folder(copy.path(), WeightType::F32));
+}
+
+fn assert_same_weights(original: &Model, other: &Model) {
+    let [original, other] = [original, other].map(|model| SdqFile::open(model.path()).unwrap());
     for component in original.components() {
-        let other = renamed.component(component.name()).unwrap();
+        let other = other.component(component.name()).unwrap();
         assert_eq!(component.weights().count(), other.weights().count());
         for weight in component.weights() {
             let twin = other.weight(&weight.spec.name).unwrap();

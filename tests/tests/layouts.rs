@@ -72,7 +72,7 @@ fn a_dry_run_accepts_them_and_writes_nothing() {
     for (family, words) in [
         ("sd15", ["unet: 859.5 M", "predicts noise (epsilon), as its family does"]),
         ("sd21", ["unet: 865.9 M", "or noise: the file does not say"]),
-        ("sdxl", ["unet: 2567.5 M", "predicts noise (epsilon), as its family does"]),
+        ("sdxl", ["unet: 2567.5 M", "predicts noise (epsilon), or velocity: the file does not say"]),
     ] {
         let published = Published::new(&rows(family));
         let file = published.file();
@@ -133,7 +133,8 @@ fn markers_tell_velocity_from_noise() {
     assert_eq!(training("sd15", None), (Prediction::Epsilon, Certainty::Family, false));
     assert_eq!(training("sd21", None), (Prediction::V, Certainty::Guess, false));
     assert_eq!(training("sdxl", Some("v_pred")), (Prediction::V, Certainty::Marked, false));
-    assert_eq!(training("sdxl", Some("ztsnr")), (Prediction::Epsilon, Certainty::Family, true));
+    assert_eq!(training("sdxl", Some("ztsnr")), (Prediction::V, Certainty::Guess, true));
+    assert_eq!(training("sdxl", None), (Prediction::Epsilon, Certainty::Guess, false));
 }
 
 /// U-Nets without a middle, with unequal layers, with transformers without blocks: every structure of the

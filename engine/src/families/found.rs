@@ -23,7 +23,7 @@ pub(crate) struct Found {
 pub(crate) struct FoundUNet {
     /// Prefix of its tensors' names.
     prefix: String,
-    pub(super) unet: UNet,
+    pub(crate) unet: UNet,
 }
 
 impl FoundUNet {
@@ -88,7 +88,7 @@ impl FoundVae {
 fn renames(names: &Names, prefix: &str, to_diffusers: impl Fn(&str) -> String) -> Vec<Rename> {
     let rename = |source: &str| match Skipped::of(source) {
         Skipped::Unknown => Rename::new(source, &to_diffusers(&source[prefix.len()..]), Piece::Whole),
-        Skipped::Ema | Skipped::Training => Rename::ignored(source),
+        Skipped::Ema | Skipped::Training | Skipped::Mark => Rename::ignored(source),
     };
     names.under(prefix).map(rename).collect()
 }
@@ -100,6 +100,8 @@ pub enum Skipped {
     Ema,
     /// The noise schedule, or the state of training.
     Training,
+    /// A marker without values: what the model predicts, or how other tensors are stored.
+    Mark,
     /// A tensor of an unknown part.
     Unknown,
 }
@@ -110,6 +112,7 @@ impl Skipped {
         match self {
             Skipped::Ema => "of a running mean (EMA)",
             Skipped::Training => "of schedule and training",
+            Skipped::Mark => "that only mark the file",
             Skipped::Unknown => "of no known part",
         }
     }
@@ -126,10 +129,11 @@ impl Skipped {
             "optimizer_states.",
             "lr_schedulers.",
         ];
-        let single =
-            ["betas", "logvar", "lvlb_weights", "scale_factor", "global_step", "epoch", "v_pred", "ztsnr"];
+        let single = ["betas", "logvar", "lvlb_weights", "scale_factor", "global_step", "epoch"];
         if name.starts_with("model_ema.") {
             Skipped::Ema
+        } else if ["v_pred", "ztsnr"].contains(&name) || name.rsplit('.').next() == Some("scaled_fp8") {
+            Skipped::Mark
         } else if schedule.iter().any(|start| name.starts_with(start)) || single.contains(&name) {
             Skipped::Training
         } else {
@@ -146,11 +150,7 @@ impl Found {
     pub(crate) fn of(names: &Names) -> Result<Found, LayoutProblem> {
         let mut found = Found::default();
         let starts = |end: &'static str| names.iter().filter_map(move |name| name.strip_suffix(end));
-        let unets = starts("input_blocks.0.0.weight").chain(starts("down_blocks.0.resnets.0.conv1.weight"));
-        // Other prefixes of these belong to a ControlNet, and to the encoders of autoencoders.
-        if let Some(prefix) =
-            unets.into_iter().find(|start| *start != "control_model." && !start.ends_with("coder."))
-        {
+        if let Some(prefix) = unet_prefix(names) {
             found.unet = Some(FoundUNet { prefix: prefix.to_owned(), unet: UNet::of(names, prefix)? });
         }
         if let Some(prefix) =
@@ -187,6 +187,14 @@ impl Found {
             .collect();
         Ok(found)
     }
+}
+
+/// The prefix of the U-Net's tensor names, if there is a U-Net.
+pub(crate) fn unet_prefix(names: &Names) -> Option<&str> {
+    let starts = |end: &'static str| names.iter().filter_map(move |name| name.strip_suffix(end));
+    let mut unets = starts("input_blocks.0.0.weight").chain(starts("down_blocks.0.resnets.0.conv1.weight"));
+    // Other prefixes of these belong to a ControlNet, and to the encoders of autoencoders.
+    unets.find(|start| *start != "control_model." && !start.ends_with("coder."))
 }
 
 /// The error for a file without any part of a model.

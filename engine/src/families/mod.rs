@@ -2,6 +2,7 @@
 //! distinguished.
 
 mod found;
+mod marks;
 mod model_index;
 mod parts;
 
@@ -9,9 +10,11 @@ pub use found::Skipped;
 pub use model_index::ModelIndex;
 pub use parts::ExtraInput;
 
-pub(crate) use found::{Found, FoundUNet, FoundVae};
+pub(crate) use found::{Found, FoundUNet, FoundVae, unet_prefix};
+pub(crate) use marks::Marks;
 pub(crate) use parts::{REQUIRED, TEXT_ENCODERS, added_numbers, tokenizer_of};
 
+use sdq_schedulers::{PredictionType, SchedulerConfig};
 use serde_json::{Value, json};
 
 use crate::models::{
@@ -88,6 +91,16 @@ impl Prediction {
             Prediction::Sample => "sample",
         }
     }
+
+    /// The prediction of this name in a scheduler's config, a file's notes or a settings file.
+    pub(crate) fn from_name(name: &str) -> Option<Prediction> {
+        match name {
+            "epsilon" | "eps" => Some(Prediction::Epsilon),
+            "v_prediction" | "v" => Some(Prediction::V),
+            "sample" | "x0" => Some(Prediction::Sample),
+            _ => None,
+        }
+    }
 }
 
 /// How the prediction is known.
@@ -118,42 +131,48 @@ pub struct Training {
 }
 
 impl Training {
-    /// Reads the tensors `v_pred` and `ztsnr`, and the metadata under the keys that `note` looks up;
-    /// otherwise uses the family's default. SD2 has both kinds: the models of 768 pixels predict velocity,
-    /// those of 512 noise.
+    /// The prediction that was given, else the marked one, else the family's default. SD2 has both kinds: the
+    /// models of 768 pixels predict velocity, those of 512 noise. Some SDXL models were tuned to predict velocity,
+    /// and merging loses their marks. A model with zero terminal SNR cannot predict noise.
     pub(crate) fn of(
         unet: &FoundUNet,
         vae: &FoundVae,
         family: Family,
         given: Option<Prediction>,
-        names: &Names,
-        note: impl Fn(&str) -> Option<String>,
-    ) -> Result<Training, LayoutProblem> {
-        if let Some(marker) = names.under("edm_").next() {
-            return Err(unknown(marker, "the mark of an EDM model".to_owned()));
-        }
-        let zero_snr = names.has("ztsnr");
-        let known = |prediction, certainty| Ok(Training { prediction, certainty, zero_snr });
+        marks: Marks,
+    ) -> Training {
+        let zero_snr = marks.zero_snr;
+        let known = |prediction, certainty| Training { prediction, certainty, zero_snr };
         if let Some(prediction) = given {
             return known(prediction, Certainty::Given);
         }
-        if names.has("v_pred") {
-            return known(Prediction::V, Certainty::Marked);
+        if let Some(prediction) = marks.prediction {
+            return known(prediction, Certainty::Marked);
         }
-        match note("modelspec.predict_key").or_else(|| note("modelspec.prediction_type")).as_deref() {
-            Some("v" | "v_prediction") => return known(Prediction::V, Certainty::Marked),
-            Some("epsilon" | "eps") => return known(Prediction::Epsilon, Certainty::Marked),
-            _ => {}
-        }
+        let of_latents_alone = unet.unet.in_channels == vae.latent_channels();
         match family {
-            // The number of training steps of the published 512-base-ema.ckpt.
-            Family::Sd2 if note("global_step").as_deref() == Some("875000") => {
-                known(Prediction::Epsilon, Certainty::Marked)
-            }
-            Family::Sd2 if unet.unet.in_channels == vae.latent_channels() => {
-                known(Prediction::V, Certainty::Guess)
-            }
+            _ if zero_snr => known(Prediction::V, Certainty::Guess),
+            Family::Sd2 if of_latents_alone => known(Prediction::V, Certainty::Guess),
+            Family::Sdxl if of_latents_alone => known(Prediction::Epsilon, Certainty::Guess),
             _ => known(Prediction::Epsilon, Certainty::Family),
+        }
+    }
+}
+
+impl Training {
+    /// This training, changed to what `config` says, the text of a scheduler's config. One that cannot be read changes
+    /// nothing here; building the model reports it.
+    pub(crate) fn with_config(self, config: &str) -> Training {
+        let Ok(config) = SchedulerConfig::from_json(config) else { return self };
+        let prediction = match config.prediction_type {
+            PredictionType::Epsilon => Prediction::Epsilon,
+            PredictionType::VPrediction => Prediction::V,
+            PredictionType::Sample => Prediction::Sample,
+        };
+        let zero_snr = config.rescale_betas_zero_snr;
+        match self.certainty {
+            Certainty::Given => Training { zero_snr, ..self },
+            _ => Training { prediction, certainty: Certainty::Marked, zero_snr },
         }
     }
 }
@@ -183,6 +202,7 @@ impl Parts<'_> {
         &self,
         family: Family,
         training: &Training,
+        marks: &Marks,
     ) -> Result<Vec<Component>, LayoutProblem> {
         let kinds: &[(&'static str, TextKind)] = match family {
             Family::Sd1 => &[("text_encoder", TextKind::Clip)],
@@ -205,7 +225,7 @@ impl Parts<'_> {
         let numbers = added_numbers(family == Family::SdxlRefiner);
         components.push(found.component(names, pooled, numbers, family.latent_size(training.prediction))?);
         let (names, found) = self.vae;
-        components.push(found.component(names, family.scaling_factor()));
+        components.push(found.component(names, marks.scaling_factor.unwrap_or(family.scaling_factor())));
         Ok(components)
     }
 
@@ -237,7 +257,7 @@ impl Parts<'_> {
     pub(crate) fn texts(
         &self,
         family: Family,
-        training: &Training,
+        scheduler: &Value,
         class_name: &str,
         components: &[Component],
     ) -> Vec<(String, String)> {
@@ -258,7 +278,6 @@ impl Parts<'_> {
                 tokenizer_config(open_clip).to_string(),
             ));
         }
-        let scheduler = scheduler_config(family, training, class_name);
         index["scheduler"] = json!(["diffusers", scheduler["_class_name"]]);
         texts.push((SCHEDULER.to_owned(), scheduler.to_string()));
         texts.insert(0, ("model_index.json".to_owned(), index.to_string()));
@@ -275,19 +294,22 @@ fn tokenizer_config(open_clip: bool) -> Value {
     json!({ "tokenizer_class": "CLIPTokenizer", "pad_token": padding })
 }
 
-/// The config of the published models of the family.
-fn scheduler_config(family: Family, training: &Training, pipeline: &str) -> Value {
+/// The config of the published models of the family, changed as `marks` say. Its class is one that supports the
+/// training.
+pub(crate) fn scheduler_config(family: Family, training: &Training, marks: &Marks, pipeline: &str) -> Value {
+    // PNDM knows neither a schedule that ends in noise alone nor the prediction of the picture.
+    let pndm_can = !training.zero_snr && training.prediction != Prediction::Sample;
     let mut config = json!({
         "_class_name": match family {
             _ if pipeline == "LatentConsistencyModelPipeline" => "LCMScheduler",
-            Family::Sd1 => "PNDMScheduler",
-            Family::Sd2 => "DDIMScheduler",
+            Family::Sd1 if pndm_can => "PNDMScheduler",
+            Family::Sd1 | Family::Sd2 => "DDIMScheduler",
             Family::Sdxl | Family::SdxlRefiner => "EulerDiscreteScheduler",
         },
         "beta_schedule": "scaled_linear",
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "num_train_timesteps": 1000,
+        "beta_start": marks.betas[0].unwrap_or(0.00085),
+        "beta_end": marks.betas[1].unwrap_or(0.012),
+        "num_train_timesteps": marks.timesteps.unwrap_or(1000),
         "prediction_type": training.prediction.name(),
         "steps_offset": 1,
         "timestep_spacing": "leading",
@@ -301,7 +323,10 @@ fn scheduler_config(family: Family, training: &Training, pipeline: &str) -> Valu
     }
     if training.zero_snr {
         config["rescale_betas_zero_snr"] = true.into();
-        config["timestep_spacing"] = "trailing".into();
+        // Noise cannot be predicted at a step that is pure noise.
+        if training.prediction != Prediction::Epsilon {
+            config["timestep_spacing"] = "trailing".into();
+        }
     }
     config
 }

@@ -9,6 +9,10 @@ use serde_json::Value;
 use super::error::PublishedError;
 use super::files::read_json_object;
 use super::keys::canonical_tensor;
+use super::remark::Remark;
+use super::scales;
+use super::vocabulary::Vocabulary;
+use super::weights::find_weights;
 use crate::models::naming::{LayoutProblem, Piece, Rename};
 use sdq_formats::checkpoint::Checkpoint;
 use sdq_formats::dtype::DType;
@@ -24,7 +28,11 @@ pub struct PublishedComponent {
     config_file: Option<PathBuf>,
     checkpoint: Arc<Checkpoint>,
     place: Place,
+    pub(super) remarks: Vec<Remark>,
 }
+
+/// The scales of weights, by name.
+type Scales = BTreeMap<String, Vec<f32>>;
 
 /// The location of the weights in the checkpoint.
 #[derive(Debug)]
@@ -67,7 +75,8 @@ impl PublishedComponent {
     ) -> Result<PublishedComponent, PublishedError> {
         let config_file = path.join("config.json");
         let config = read_json_object(&config_file)?;
-        let checkpoint = Arc::new(Checkpoint::open(find_weights(path)?)?);
+        let mut remarks = Vec::new();
+        let checkpoint = Arc::new(Checkpoint::open(find_weights(path, &mut remarks)?)?);
         Ok(PublishedComponent {
             path: path.to_path_buf(),
             name: name.to_owned(),
@@ -76,6 +85,7 @@ impl PublishedComponent {
             config_file: Some(config_file),
             checkpoint,
             place: Place::Diffusers,
+            remarks,
         })
     }
 
@@ -104,6 +114,7 @@ impl PublishedComponent {
             config_file: None,
             checkpoint,
             place: Place::Renamed(renames),
+            remarks: Vec::new(),
         })
     }
 
@@ -117,6 +128,22 @@ impl PublishedComponent {
     pub(super) fn set_latent_size(&mut self, size: usize) {
         if self.config_file.is_none() {
             self.config["sample_size"] = size.into();
+        }
+    }
+
+    /// Sets the end token of the encoder to that of `vocabulary`, unless its config came from a file. The token table may have
+    /// more rows than the vocabulary.
+    pub(super) fn set_vocabulary(&mut self, vocabulary: &Vocabulary) {
+        let rows = self.config["vocab_size"].as_u64().unwrap_or(0);
+        if vocabulary.size > 0 && rows > vocabulary.size {
+            let rows = usize::try_from(rows - vocabulary.size).unwrap_or(usize::MAX);
+            let (path, component) = (self.path.clone(), self.name.clone());
+            self.remarks.push(Remark::SurplusTokens { path, component, rows });
+        }
+        if let (None, Some(end)) = (&self.config_file, vocabulary.end)
+            && !self.config["eos_token_id"].is_null()
+        {
+            self.config["eos_token_id"] = end.into();
         }
     }
 
@@ -150,12 +177,25 @@ impl PublishedComponent {
         &self.checkpoint
     }
 
-    /// Its weights by canonical name, see [`super::canonical_name`]. They include tensors that no model
-    /// reads.
+    /// Its weights by canonical name, see [`super::canonical_name`], not yet multiplied by their
+    /// [`scales`](PublishedComponent::scales). They include tensors that no model reads.
     ///
     /// # Errors
-    /// When two tensors have the same canonical name.
+    /// When two tensors have the same canonical name, or a weight is stored in a way that is not read.
     pub fn tensors(&self) -> Result<BTreeMap<String, TensorView<'_>>, PublishedError> {
+        Ok(self.tensors_and_scales()?.0)
+    }
+
+    /// The scales that weights have to be multiplied by, by canonical name: one number, or one for each row. Most files have
+    /// none.
+    ///
+    /// # Errors
+    /// As for [`PublishedComponent::tensors`].
+    pub fn scales(&self) -> Result<BTreeMap<String, Vec<f32>>, PublishedError> {
+        Ok(self.tensors_and_scales()?.1)
+    }
+
+    fn tensors_and_scales(&self) -> Result<(BTreeMap<String, TensorView<'_>>, Scales), PublishedError> {
         let mut tensors = BTreeMap::new();
         let mut own_names: BTreeMap<String, String> = BTreeMap::new();
         for (own_name, tensor) in self.named_tensors() {
@@ -167,7 +207,9 @@ impl PublishedComponent {
             }
             tensors.insert(canonical, tensor);
         }
-        Ok(tensors)
+        let layout = |problem| PublishedError::Layout { path: self.path.clone(), problem };
+        let scales = scales::take(&mut tensors).map_err(layout)?;
+        Ok((tensors, scales))
     }
 
     /// Its tensors with diffusers' names, each with its own name.
@@ -229,35 +271,4 @@ fn cut(tensor: &TensorView<'_>, piece: Piece) -> Result<Cut, LayoutProblem> {
             Ok(Cut::Copied { shape: vec![columns, rows], bytes })
         }
     }
-}
-
-/// Names of weight files in order of preference: full before half precision, one file before shards,
-/// safetensors before pickles. diffusers and transformers use different stems, and have put the variant on
-/// either side of `safetensors.index` over time.
-pub(super) const WEIGHT_FILES: [&str; 16] = [
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "model.safetensors.index.json",
-    "diffusion_pytorch_model.fp16.safetensors",
-    "model.fp16.safetensors",
-    "diffusion_pytorch_model.safetensors.index.fp16.json",
-    "model.safetensors.index.fp16.json",
-    "diffusion_pytorch_model.fp16.safetensors.index.json",
-    "model.fp16.safetensors.index.json",
-    "diffusion_pytorch_model.bin",
-    "pytorch_model.bin",
-    "diffusion_pytorch_model.bin.index.json",
-    "pytorch_model.bin.index.json",
-    "diffusion_pytorch_model.fp16.bin",
-    "pytorch_model.fp16.bin",
-];
-
-/// The weight file, or the index of the shards, in a component's directory.
-pub(super) fn find_weights(folder: &Path) -> Result<PathBuf, PublishedError> {
-    if let Some(path) = WEIGHT_FILES.iter().map(|name| folder.join(name)).find(|path| path.exists()) {
-        return Ok(path);
-    }
-    let expected = format!("{} or {}", WEIGHT_FILES[0], WEIGHT_FILES[1]);
-    Err(PublishedError::MissingFile { path: folder.to_path_buf(), expected })
 }

@@ -9,8 +9,9 @@ use super::assemble;
 use super::component::PublishedComponent;
 use super::error::PublishedError;
 use super::files::{read_json_object, read_text};
-use super::{ModelFiles, PublishedModel};
+use super::{ModelFiles, PublishedModel, place};
 use crate::families::{REQUIRED, SCHEDULER};
+use sdq_formats::links;
 use sdq_formats::names::{is_relative_path, json_reason, quote};
 
 /// Components that do not affect the picture: a filter for finished pictures, and its preprocessing.
@@ -40,7 +41,7 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
     }
     let mut model = PublishedModel::new(path, class_name);
     let text = read_text(&index_path)?;
-    model.keep_text("model_index.json", &index_path, text);
+    model.keep_text(place::INDEX, &index_path, text);
     for (name, class_name) in &listed {
         if !is_relative_path(name) || name.contains('/') {
             return Err(invalid(&format!("component name \"{}\" is not allowed", quote(name))));
@@ -70,7 +71,7 @@ impl PublishedModel {
     /// Reads the files of the tokenizer called `name` in `folder`.
     fn read_tokenizer(&mut self, folder: &Path, name: &str) -> Result<(), PublishedError> {
         self.read_vocabulary(folder, name)?;
-        for file in TOKENIZER_CONFIGS.iter().filter(|file| folder.join(file).exists()) {
+        for file in TOKENIZER_CONFIGS.iter().filter(|file| links::is_there(&folder.join(file))) {
             self.read_text_file(&format!("{name}/{file}"), &folder.join(file))?;
         }
         Ok(())
@@ -78,7 +79,7 @@ impl PublishedModel {
 
     /// Reads the files of the vocabulary.
     pub(super) fn read_vocabulary(&mut self, folder: &Path, name: &str) -> Result<(), PublishedError> {
-        let has = |file: &str| folder.join(file).exists();
+        let has = |file: &str| links::is_there(&folder.join(file));
         if !(has("tokenizer.json") || has("vocab.json") && has("merges.txt")) {
             let expected = "vocab.json and merges.txt, or tokenizer.json".to_owned();
             return Err(PublishedError::MissingFile { path: folder.to_path_buf(), expected });
@@ -93,7 +94,7 @@ impl PublishedModel {
 
     fn read_card(&mut self) -> Result<(), PublishedError> {
         let path = self.path.join("sdq.json");
-        if path.exists() {
+        if links::is_there(&path) {
             let card = read_json_object(&path)?;
             self.card = serde_json::from_value(card)
                 .map_err(|error| PublishedError::Json { path: path.clone(), reason: json_reason(&error) })?;
@@ -142,8 +143,14 @@ impl PublishedModel {
 
 /// The path of the directory's `model_index.json`.
 fn find_index(path: &Path) -> Result<PathBuf, PublishedError> {
-    let index = path.join("model_index.json");
-    if index.exists() { Ok(index) } else { Err(PublishedError::NotAModel { path: path.to_path_buf() }) }
+    let index = path.join(place::INDEX);
+    match links::is_there(&index) {
+        true => Ok(index),
+        false => {
+            let instead = place::instead_of(path);
+            Err(PublishedError::NotAModel { path: path.to_path_buf(), instead })
+        }
+    }
 }
 
 /// Names and classes of the components that are present: entries such as

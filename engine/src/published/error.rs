@@ -25,10 +25,12 @@ pub enum PublishedError {
         source: io::Error,
     },
     /// The directory contains no model.
-    #[error("{}: no model_index.json in it, so it is not a diffusers directory", path.display())]
+    #[error("{}: {}", path.display(), no_model(instead.as_deref()))]
     NotAModel {
         /// The path.
         path: PathBuf,
+        /// A description of the folder and the path to give instead, if known.
+        instead: Option<String>,
     },
     /// A text file cannot be read.
     #[error("{}: {problem}", path.display())]
@@ -93,6 +95,32 @@ pub enum PublishedError {
         /// Its actual content.
         found: String,
     },
+    /// SDXL's text encoders were given in each other's places.
+    #[error(
+        "the text encoders are exchanged: {} has the second, which is given with --text-encoder-2, and {} the first",
+        first.display(),
+        second.display()
+    )]
+    ExchangedEncoders {
+        /// What was given as the first.
+        first: PathBuf,
+        /// What was given as the second.
+        second: PathBuf,
+    },
+    /// Text encoders of another model.
+    #[error(
+        "{}: its text states are {found} wide, the U-Net reads {expected}: the text encoder is another model's; give the \
+         right one with --text-encoder",
+        path.display()
+    )]
+    TextWidth {
+        /// The encoder's file.
+        path: PathBuf,
+        /// Width of the text states, those of two encoders together.
+        found: usize,
+        /// Width that the U-Net reads.
+        expected: usize,
+    },
     /// No files were given.
     #[error("no model given; expected a file, a directory, or at least `--unet FILE`")]
     NoModel,
@@ -108,4 +136,9 @@ pub enum PublishedError {
         /// Their canonical name.
         canonical: String,
     },
+}
+
+fn no_model(instead: Option<&str>) -> String {
+    let reason = "no model_index.json in it, so it is not a diffusers directory";
+    instead.unwrap_or(reason).to_owned()
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::error::PublishedError;
+use sdq_formats::links;
 use sdq_formats::names::json_reason;
 use sdq_formats::text_file;
 
@@ -13,6 +14,17 @@ const MAX_TEXT_LEN: u64 = 64 * 1024 * 1024;
 
 /// Maximum length of a JSON file.
 const MAX_CONFIG_LEN: u64 = 1024 * 1024;
+
+/// Checks that there is something at `path`.
+pub(super) fn check_exists(path: &Path) -> Result<(), PublishedError> {
+    match links::metadata(path) {
+        Ok(_) => Ok(()),
+        Err(_) if !links::is_there(path) && !path.ancestors().any(Path::is_symlink) => {
+            Err(PublishedError::NotFound { path: path.to_path_buf() })
+        }
+        Err(source) => Err(PublishedError::Io { path: path.to_path_buf(), source }),
+    }
+}
 
 /// The text of a required file.
 pub(super) fn read_text(path: &Path) -> Result<String, PublishedError> {

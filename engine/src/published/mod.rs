@@ -8,20 +8,30 @@ mod card;
 mod clip_vocabulary;
 mod component;
 mod directory;
+mod encoders;
 mod error;
 mod files;
 mod keys;
+mod place;
+mod remark;
+mod scales;
+mod settings_file;
+mod vocabulary;
+mod weights;
 
 pub use card::ModelCard;
 pub use component::PublishedComponent;
 pub use error::PublishedError;
 pub use keys::canonical_name;
+pub use remark::Remark;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::families::{Certainty, Family, Prediction, SCHEDULER, Skipped, Training, with_prediction};
+use crate::families::{
+    Certainty, Family, Marks, Prediction, SCHEDULER, Skipped, Training, scheduler_config, with_prediction,
+};
 use sdq_formats::sdq::Manifest;
 
 /// The files of the parts of a model.
@@ -58,7 +68,10 @@ pub struct PublishedModel {
     files: BTreeMap<String, PathBuf>,
     family: Option<Family>,
     training: Option<Training>,
+    /// Marks of training; `None` if a scheduler config was given.
+    marks: Option<Marks>,
     skipped: Vec<(Skipped, String)>,
+    remarks: Vec<Remark>,
 }
 
 impl PublishedModel {
@@ -70,7 +83,14 @@ impl PublishedModel {
     pub fn open(files: &ModelFiles) -> Result<PublishedModel, PublishedError> {
         let mut model = match &files.model {
             Some(path) if path.is_dir() => directory::open(path, files)?,
-            Some(path) if !path.exists() => return Err(PublishedError::NotFound { path: path.clone() }),
+            Some(path) if path.ends_with(place::INDEX) => {
+                let instead = Some("it is a list of a model's parts; give the folder around it".to_owned());
+                return Err(PublishedError::NotAModel { path: path.clone(), instead });
+            }
+            Some(path) => {
+                files::check_exists(path)?;
+                assemble::open(files)?
+            }
             _ => assemble::open(files)?,
         };
         if let Some(prediction) = files.prediction {
@@ -102,37 +122,61 @@ impl PublishedModel {
             files: BTreeMap::new(),
             family: None,
             training: None,
+            marks: None,
             skipped: Vec::new(),
+            remarks: Vec::new(),
         }
     }
 
     /// Adds a component and records its files, by their paths within `root` if they are there.
-    fn add_component(&mut self, component: PublishedComponent, root: Option<&Path>) {
+    fn add_component(&mut self, mut component: PublishedComponent, root: Option<&Path>) {
+        for remark in component.remarks.drain(..) {
+            // Several components may come from one file.
+            if !self.remarks.contains(&remark) {
+                self.remarks.push(remark);
+            }
+        }
         let checkpoint = component.checkpoint();
         let weights = checkpoint.files().iter().map(|file| file.path()).chain(checkpoint.index());
         for file in weights.chain(component.config_file()) {
-            let inside = root.and_then(|root| file.strip_prefix(root).ok());
-            let name = inside.or(file.file_name().map(Path::new)).unwrap_or(file);
-            let parts: Vec<_> = name.iter().map(|part| part.to_string_lossy()).collect();
-            self.files.insert(parts.join("/"), file.to_path_buf());
+            self.note_file(file, root);
         }
         self.components.push(component);
+    }
+
+    /// Records that `file` was used, by its path relative to `root` if it lies inside.
+    fn note_file(&mut self, file: &Path, root: Option<&Path>) {
+        let inside = root.and_then(|root| file.strip_prefix(root).ok());
+        let all: Vec<_> = file.iter().map(|part| part.to_string_lossy()).collect();
+        let mut count = inside.map_or(1, |inside| inside.iter().count());
+        // Files with the same name in different folders are recorded with their folders.
+        loop {
+            let name = all[all.len() - count.min(all.len())..].join("/");
+            match self.files.get(&name) {
+                Some(other) if other != file && count < all.len() => count += 1,
+                _ => return drop(self.files.insert(name, file.to_path_buf())),
+            }
+        }
     }
 
     /// Sets the U-Net's prediction, overriding the scheduler's config, and the latent size with which such
     /// models of its family were trained.
     pub fn set_prediction(&mut self, prediction: Prediction, certainty: Certainty) {
+        if let Some(training) = &mut self.training {
+            (training.prediction, training.certainty) = (prediction, certainty);
+        }
+        let own = self.family.zip(self.training).zip(self.marks);
+        let own = own.map(|((family, training), marks)| {
+            scheduler_config(family, &training, &marks, &self.class_name).to_string()
+        });
         for (_, text) in self.texts.iter_mut().filter(|(name, _)| name == SCHEDULER) {
-            if let Some(changed) = with_prediction(text, prediction) {
+            if let Some(changed) = own.clone().or_else(|| with_prediction(text, prediction)) {
                 *text = changed;
             }
         }
         if let Some(family) = self.family {
             let unet = self.components.iter_mut().find(|component| component.name() == "unet");
             unet.into_iter().for_each(|unet| unet.set_latent_size(family.latent_size(prediction)));
-        }
-        if let Some(training) = &mut self.training {
-            (training.prediction, training.certainty) = (prediction, certainty);
         }
     }
 
@@ -175,6 +219,11 @@ impl PublishedModel {
     /// Tensors in its files that are not part of the model, and why.
     pub fn skipped(&self) -> &[(Skipped, String)] {
         &self.skipped
+    }
+
+    /// Decisions made while it was read.
+    pub fn remarks(&self) -> &[Remark] {
+        &self.remarks
     }
 
     /// The contents of `sdq.json`; empty if there is none.

@@ -169,6 +169,80 @@ fn prefers_whole_precision_then_falls_back_to_fp16() {
     assert!(model.open().component("unet").unwrap().tensors().unwrap().contains_key("half"));
 }
 
+/// Where there is no plain file, whichever variant there is, with a word about the others.
+#[test]
+fn finds_the_weights_of_every_variant() {
+    for variant in ["fp32", "bf16", "non_ema", "ours"] {
+        let model = Model::new();
+        let name = |variant: &str| format!("unet/diffusion_pytorch_model.{variant}safetensors");
+        model.rename(&name(""), &name(&format!("{variant}.")));
+        assert!(model.open().component("unet").unwrap().tensors().unwrap().contains_key("conv_in.weight"));
+        assert_eq!(model.open().remarks(), []);
+        model.put_weights(&name("pruned."), &["other"]);
+        let remarks = model.open().remarks().to_vec();
+        let [Remark::Variants { .. }] = remarks[..] else { panic!("{variant}: {remarks:?}") };
+    }
+}
+
+/// The caches of Hugging Face's libraries: what people copy is the folder above the model.
+#[test]
+fn the_folders_around_a_model_are_told_from_it() {
+    let model = Model::new();
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("models--a--b");
+    let snapshots = root.join("snapshots");
+    fs::create_dir_all(snapshots.join("0000")).unwrap();
+    let error = |path: &Path| open(path).unwrap_err().to_string();
+    let snapshot = snapshots.join("1234");
+    fs::rename(model.0.path(), &snapshot).unwrap();
+    fs::create_dir_all(root.join("refs")).unwrap();
+    fs::write(root.join("refs/main"), "1234").unwrap();
+    let give = format!("give `{}`", snapshot.display());
+    assert!(
+        error(&root).ends_with(&format!("it is the cache of a Hugging Face model; {give}")),
+        "{}",
+        error(&root)
+    );
+    assert!(error(&snapshots).ends_with(&give), "{}", error(&snapshots));
+    assert!(error(folder.path()).contains(&snapshot.display().to_string()), "{}", error(folder.path()));
+    let unet = error(&snapshot.join("unet"));
+    let canonical = fs::canonicalize(&snapshot).unwrap();
+    assert!(unet.ends_with(&format!("it is a part of a model; give `{}`", canonical.display())), "{unet}");
+    let index = error(&snapshot.join("model_index.json"));
+    assert!(index.ends_with("give the folder around it"), "{index}");
+    fs::remove_dir_all(&snapshots).unwrap();
+    fs::create_dir_all(&snapshots).unwrap();
+    assert!(error(&root).ends_with("download the model again"));
+    let single = tempfile::tempdir().unwrap();
+    fs::write(single.path().join("v1-5.ckpt"), "").unwrap();
+    assert!(error(single.path()).contains("v1-5.ckpt"));
+    fs::rename(&single.path().join("v1-5.ckpt"), single.path().join("notes.txt")).unwrap();
+    assert!(error(single.path()).ends_with("so it is not a diffusers directory"));
+}
+
+/// A download that stopped leaves links to files that never came.
+#[cfg(unix)]
+#[test]
+fn a_broken_link_is_named_with_its_target() {
+    for file in [
+        "unet/diffusion_pytorch_model.safetensors",
+        "unet/config.json",
+        "model_index.json",
+        "tokenizer/vocab.json",
+        "scheduler/scheduler_config.json",
+    ] {
+        let model = Model::new();
+        model.remove(file);
+        std::os::unix::fs::symlink("../../blobs/0123", model.0.path().join(file)).unwrap();
+        let expected = format!("{file}: is a link to `../../blobs/0123`, which does not exist");
+        assert_eq!(model.error(), expected);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let link = folder.path().join("model.safetensors");
+    std::os::unix::fs::symlink("gone", &link).unwrap();
+    assert!(open(&link).unwrap_err().to_string().ends_with("is a link to `gone`, which does not exist"));
+}
+
 #[test]
 fn reads_shards_under_every_name_of_their_index() {
     for index in [

@@ -61,6 +61,7 @@ impl Model {
             class_name: "Network",
             config: &self.config,
             tensors: tensors.iter().map(view).collect(),
+            scales: BTreeMap::new(),
         });
         ModelSource {
             path: Path::new("model"),

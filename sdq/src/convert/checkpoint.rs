@@ -10,12 +10,17 @@ use crate::{Error, Task, Watch, observer::Event};
 /// The structure of the model, from its configs and texts.
 ///
 /// # Errors
-/// When a part is missing, requires something that is not supported, or does not fit the others.
+/// When a part is missing, requires something that is not supported, or does not fit the others; when the model's default
+/// scheduler cannot sample as its config asks.
 pub fn describe(model: &PublishedModel) -> Result<Model, Error> {
     let config = |name: &str| model.component(name).map(|component| component.config());
     let text =
         |name: &str| model.texts().iter().find(|(other, _)| other == name).map(|(_, text)| text.as_str());
-    Model::new(config, text).map_err(|error| Error::from(error).in_file(model.path()))
+    let (card, in_file) = (model.card(), |error| Error::from(error).in_file(model.path()));
+    let described = Model::new(config, text).map_err(in_file)?;
+    let steps = card.steps.and_then(|steps| usize::try_from(steps).ok());
+    described.check_defaults(card.scheduler.as_deref(), steps).map_err(in_file)?;
+    Ok(described)
 }
 
 /// `model` as the input of a conversion.
@@ -33,6 +38,7 @@ pub(crate) fn source(model: &PublishedModel) -> Result<ModelSource<'_>, Error> {
             class_name: component.class_name(),
             config: component.config(),
             tensors: component.tensors()?,
+            scales: component.scales()?,
         });
     }
     Ok(ModelSource {

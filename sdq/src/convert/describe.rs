@@ -24,10 +24,13 @@ pub(super) fn note_choices(model: &PublishedModel, watch: &mut Watch<'_>) {
         });
         watch.note(Note::Predicts(prediction(&training)));
     }
+    for remark in model.remarks() {
+        watch.note(Note::Remark(remark.to_string()));
+    }
     for (why, names) in skipped(model) {
         let listed = match why {
             Skipped::Unknown => names.iter().take(LISTED).map(|name| (*name).to_owned()).collect(),
-            Skipped::Ema | Skipped::Training => Vec::new(),
+            Skipped::Ema | Skipped::Training | Skipped::Mark => Vec::new(),
         };
         watch.note(Note::LeftOut {
             count: names.len(),
@@ -59,6 +62,9 @@ pub fn prediction(training: &Training) -> String {
         Certainty::Marked => "as the file says",
         Certainty::Family => "as its family does",
         Certainty::Measured => "as one evaluation shows",
+        Certainty::Guess if training.prediction == Prediction::Epsilon => {
+            "or velocity: the file does not say"
+        }
         Certainty::Guess => "or noise: the file does not say",
     };
     let schedule = if training.zero_snr { ", from noise alone (zero terminal SNR)" } else { "" };
@@ -111,6 +117,10 @@ mod tests {
             (
                 training(Prediction::V, Certainty::Guess, false),
                 "velocity (v), or noise: the file does not say",
+            ),
+            (
+                training(Prediction::Epsilon, Certainty::Guess, false),
+                "noise (epsilon), or velocity: the file does not say",
             ),
             (
                 training(Prediction::V, Certainty::Marked, true),

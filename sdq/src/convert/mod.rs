@@ -20,7 +20,7 @@ pub use fit::Goal;
 pub use sdq_engine::{families::Prediction, published::ModelFiles};
 pub use sdq_quantize::{Precision, Report, Rule};
 
-use crate::{Error, Watch};
+use crate::{Error, Watch, paths};
 
 /// Options of a conversion.
 #[derive(Clone, Debug)]
@@ -96,6 +96,7 @@ pub fn convert(
     options: &ConvertOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Report, Error> {
+    check_output(&model, output, options)?;
     prediction::settle(&mut model, options.threads, watch)?;
     let mut plan = plan(&model, options)?;
     let prompts = options.calibration_prompts.as_deref();
@@ -111,6 +112,19 @@ pub fn convert(
         calibrate::weigh(&mut plan, &moments, drawn);
     }
     checkpoint::write(&model, &plan, options.threads, output, watch)
+}
+
+/// Checks that `output` is not a file that the conversion reads.
+fn check_output(model: &PublishedModel, output: &Path, options: &ConvertOptions) -> Result<(), Error> {
+    let inputs = model.files().values().chain(&options.calibration_prompts);
+    for input in inputs {
+        if paths::same_file(input, output) {
+            let (input, output) = (input.display(), output.display());
+            let problem = format!("`{output}` is `{input}`, which is read; choose another name");
+            return Err(Error::Option { option: "output", problem });
+        }
+    }
+    Ok(())
 }
 
 fn plan(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan, Error> {

@@ -74,6 +74,9 @@ fn add_model(description: &mut Value, model: &PublishedModel) -> Result<(), Erro
         components.insert(component.name().to_owned(), by_format(tensors.into_values()));
     }
     description["components"] = components.into();
+    if !model.remarks().is_empty() {
+        description["remarks"] = model.remarks().iter().map(ToString::to_string).collect();
+    }
     let skipped = describe::skipped(model);
     if !skipped.is_empty() {
         let lines = skipped.iter().map(|(why, names)| format!("{} tensors {}", names.len(), why.name()));

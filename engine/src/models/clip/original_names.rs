@@ -49,7 +49,8 @@ pub(crate) struct TextEncoder {
     pub(crate) width: usize,
     layers: usize,
     intermediate: usize,
-    vocabulary: usize,
+    /// Rows of the token table.
+    pub(crate) vocabulary: usize,
     positions: usize,
     /// Size of the pooled prompt.
     pub(crate) projection: Option<usize>,
@@ -89,7 +90,10 @@ impl TextEncoder {
         // The projection is next to `text_model.`, not in it.
         let prefix_of_all = prefix.strip_suffix("text_model.").unwrap_or(prefix);
         let projection = match open_clip {
-            true => size(inner("text_projection"), 1).ok(),
+            // diffusers' script leaves it as transformers has it.
+            true => {
+                size(inner("text_projection"), 1).or_else(|_| size(inner("text_projection.weight"), 0)).ok()
+            }
             false => size(format!("{prefix_of_all}text_projection.weight"), 0)
                 .or_else(|_| size(format!("{prefix_of_all}text_projection"), 1))
                 .or_else(|_| size(inner("text_projection"), 1))
@@ -107,6 +111,16 @@ impl TextEncoder {
             open_clip,
             prefix: prefix_of_all.to_owned(),
         })
+    }
+
+    /// Whether it can be the second encoder of SDXL. The U-Net's `added_inputs` consist of its pooled prompt and of sines
+    /// and cosines of five or six numbers.
+    pub(crate) fn is_second(&self, added_inputs: usize) -> bool {
+        let fits = |numbers: usize| {
+            let rest = self.projection.and_then(|pooled| added_inputs.checked_sub(pooled));
+            rest.is_some_and(|rest| rest > 0 && rest.is_multiple_of(2 * numbers))
+        };
+        fits(6) || fits(5) || self.open_clip
     }
 
     /// The kind of the encoder, given a config with so many layers: with one block more, it is that of SD2,
@@ -137,7 +151,7 @@ impl TextEncoder {
         });
         if let (TextKind::OpenClip, Some(projection)) = (kind, self.projection) {
             config["projection_dim"] = projection.into();
-            // The end token has the last id.
+            // The end token has the last id, unless the table has rows for words of its own.
             config["eos_token_id"] = self.vocabulary.saturating_sub(1).into();
         }
         config

@@ -39,6 +39,24 @@ pub enum LayoutProblem {
         /// The expected shape.
         expected: String,
     },
+    /// The file and the settings beside it name two predictions.
+    #[error(
+        "the file says that it predicts {in_file}, the settings beside it say {beside}; say which is right with --prediction"
+    )]
+    Predictions {
+        /// In the file.
+        in_file: &'static str,
+        /// In the settings.
+        beside: &'static str,
+    },
+    /// A tensor in a format that sdq does not multiply out.
+    #[error("tensor `{tensor}` is stored as {format:?}, of which sdq reads float8 with a scale alone")]
+    Format {
+        /// The tensor.
+        tensor: String,
+        /// What the file calls the format.
+        format: String,
+    },
     /// The values of a tensor cannot be read.
     #[error(transparent)]
     Values(TensorError),

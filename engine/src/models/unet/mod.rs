@@ -6,12 +6,14 @@
 //! cross-attentions, and everything else runs in each step.
 
 mod config;
+mod ema_names;
 mod original_names;
 mod sensitivity;
 
 pub use config::{AdditionEmbedding, LevelKind, UNetConfig};
 pub use original_names::{Level, Middle, UNetStructure};
 
+pub(crate) use ema_names::weight_name as ema_weight_name;
 pub(crate) use original_names::UNet;
 
 use sdq_formats::{Sensitivity, WeightSpec};

@@ -246,7 +246,12 @@ impl UNet {
             .find(|keys| names.has(&name(keys)));
         let keys = keys
             .ok_or_else(|| missing(name(&format!("{transformer}.transformer_blocks.0.attn2.to_k.weight"))))?;
-        let optional = |diffusers: &str| size(diffusers, 1).ok();
+        // Older scripts of diffusers' do not rename what only SDXL has.
+        let optional = |diffusers: &str| {
+            let unnamed =
+                || names.shape(&format!("{prefix}{diffusers}")).and_then(|shape| shape.get(1)).copied();
+            size(diffusers, 1).ok().or_else(unnamed)
+        };
         Ok(UNet {
             in_channels: size("conv_in.weight", 1)?,
             out_channels: size("conv_out.weight", 0)?,

@@ -1,0 +1,165 @@
+//! The `.yaml` file beside a single file: the settings of the training code. AUTOMATIC1111's web UI reads it, too.
+//!
+//! Only values that cannot be derived from the weights are used. The parser supports the subset of YAML in such files:
+//! one key on a line, with a value or with indented entries below it.
+
+use std::path::{Path, PathBuf};
+
+use sdq_formats::{links, names::quote};
+
+use super::error::PublishedError;
+use super::files::read_text;
+use super::remark::Remark;
+use crate::families::{Marks, Prediction};
+use crate::models::naming::unknown;
+
+/// Extensions of settings files.
+const ENDINGS: [&str; 2] = ["yaml", "yml"];
+
+/// Deepest nesting that is followed.
+const MAX_DEPTH: usize = 64;
+
+/// Keys that enable zero terminal SNR.
+const ZERO_SNR: [&str; 5] = ["rescale_betas_zero_snr", "zero_terminal_snr", "zero_snr", "zsnr", "ztsnr"];
+
+/// The settings file beside the single file at `path`, if there is one.
+pub(super) fn beside(path: &Path) -> Option<PathBuf> {
+    ENDINGS.iter().map(|ending| path.with_extension(ending)).find(|file| links::is_there(file))
+}
+
+/// Reads the settings file at `path`. The values that were used are added to `remarks`.
+///
+/// # Errors
+/// When it cannot be read, or requires something that is not supported.
+pub(super) fn read(path: &Path, remarks: &mut Vec<Remark>) -> Result<Marks, PublishedError> {
+    let text = read_text(path)?;
+    let mut marks = Marks::default();
+    let mut used = Vec::new();
+    for (key, value) in entries(&text) {
+        let known = mark(&mut marks, &key, value).map_err(|found| {
+            let problem = unknown(&quote(&key), found);
+            PublishedError::Layout { path: path.to_path_buf(), problem }
+        })?;
+        if known {
+            used.push(format!("{} = {}", key.rsplit('.').next().unwrap_or(&key), quote(value)));
+        }
+    }
+    remarks.push(Remark::Settings { path: path.to_path_buf(), used });
+    Ok(marks)
+}
+
+/// Stores the value of `key`, a path of nested keys. Returns whether the key is known; the error is the unsupported value.
+fn mark(marks: &mut Marks, key: &str, value: &str) -> Result<bool, String> {
+    let number = || value.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
+    let other = || format!("\"{}\"", quote(value));
+    match key.rsplit('.').next().unwrap_or(key) {
+        "parameterization" | "prediction_type" => {
+            marks.prediction = Some(Prediction::from_name(value).ok_or_else(other)?);
+        }
+        "target" if key.contains("denoiser") => match value.rsplit('.').next() {
+            Some("VScaling") => marks.prediction = Some(Prediction::V),
+            Some("EpsScaling") => marks.prediction = Some(Prediction::Epsilon),
+            Some("EDMScaling" | "VScalingWithEDMcNoise") => return Err(format!("{} (EDM)", other())),
+            _ => return Ok(false),
+        },
+        name if ZERO_SNR.contains(&name) => marks.zero_snr = value.eq_ignore_ascii_case("true"),
+        "linear_start" => marks.betas[0] = Some(number().ok_or_else(other)?),
+        "linear_end" => marks.betas[1] = Some(number().ok_or_else(other)?),
+        "scale_factor" => marks.scaling_factor = Some(number().ok_or_else(other)?),
+        "beta_schedule" if value != "linear" => return Err(other()),
+        "timesteps" => marks.timesteps = Some(value.parse().map_err(|_| other())?),
+        _ => return Ok(false),
+    }
+    Ok(true)
+}
+
+/// Paths of nested keys, with their values.
+fn entries(text: &str) -> Vec<(String, &str)> {
+    let mut around: Vec<(usize, &str)> = Vec::new();
+    let mut entries = Vec::new();
+    for line in text.lines() {
+        // The dash of a list entry counts as indentation.
+        let indent = line.find(|letter: char| letter != ' ' && letter != '-').unwrap_or(line.len());
+        let Some((key, value)) = line[indent..].split_once(':') else { continue };
+        if key.starts_with('#') || !(value.is_empty() || value.starts_with([' ', '\t'])) {
+            continue;
+        }
+        around.retain(|(outer, _)| *outer < indent);
+        around.truncate(MAX_DEPTH);
+        let value = value.split(" #").next().unwrap_or_default().trim();
+        let value = value.trim_matches(['"', '\'']);
+        let key = key.trim().trim_matches(['"', '\'']);
+        if value.is_empty() || value.starts_with('#') {
+            around.push((indent, key));
+        } else {
+            let outer: String = around.iter().map(|(_, key)| format!("{key}.")).collect();
+            entries.push((outer + key, value));
+        }
+    }
+    entries
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marks(text: &str) -> Result<(Marks, String), String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.yaml");
+        std::fs::write(&path, text).unwrap();
+        let mut remarks = Vec::new();
+        let marks = read(&path, &mut remarks).map_err(|error| error.to_string())?;
+        Ok((marks, remarks[0].to_string()))
+    }
+
+    #[test]
+    fn keys_stand_behind_those_around_them() {
+        let text = "model:\n  # note: x\n  params:\n    a: \"v\"   # as trained\n    list:\n    - b: 1\n      c: d\n\
+                    \n  last: 'x'\nurl:http\n";
+        let expected = [
+            ("model.params.a", "v"),
+            ("model.params.list.b", "1"),
+            ("model.params.list.c", "d"),
+            ("model.last", "x"),
+        ];
+        let found = entries(text);
+        let found: Vec<(&str, &str)> = found.iter().map(|(key, value)| (key.as_str(), *value)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn training_is_read_and_the_rest_is_said_to_be_left_out() {
+        let text = "model:\n  params:\n    parameterization: \"v\"\n    linear_start: 1.0e-3\n    linear_end: 0.02\n\
+                    \x20   timesteps: 500\n    scale_factor: 0.13\n    zsnr: True\n    num_heads: 8\n";
+        let (marks, said) = marks(text).unwrap();
+        let expected = Marks {
+            prediction: Some(Prediction::V),
+            zero_snr: true,
+            betas: [Some(1e-3), Some(0.02)],
+            timesteps: Some(500),
+            scaling_factor: Some(0.13),
+        };
+        assert_eq!(marks, expected);
+        assert!(said.contains("parameterization = v") && said.contains("timesteps = 500"), "{said}");
+        let sgm = "model:\n  params:\n    denoiser_config:\n      params:\n        scaling_config:\n\
+                   \x20         target: sgm.modules.diffusionmodules.denoiser_scaling.VScaling\n";
+        assert_eq!(self::marks(sgm).unwrap().0.prediction, Some(Prediction::V));
+        let (nothing, said) = self::marks("a: 1\n").unwrap();
+        assert_eq!(nothing, Marks::default());
+        assert!(said.ends_with("nothing in it is used"), "{said}");
+    }
+
+    #[test]
+    fn settings_of_other_models_are_refused() {
+        let edm = "denoiser_config:\n  target: sgm.modules.diffusionmodules.denoiser_scaling.EDMScaling\n";
+        for (text, word) in [
+            ("parameterization: mu\n", "mu"),
+            ("linear_start: much\n", "much"),
+            ("beta_schedule: cosine\n", "cosine"),
+            (edm, "EDM"),
+        ] {
+            let error = marks(text).unwrap_err();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+}
