@@ -16,7 +16,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pipeline = Pipeline::open(Path::new(&model), &PipelineOptions::default())?;
     // The model's default size; any multiple of 8 is possible.
     let size = pipeline.defaults()?;
-    let start = picture::read(image)?.fill(size.width, size.height);
+    let start = picture::read(image)?.fill(size.width, size.height)?;
 
     let request = Request::new(prompt).init_image(start).strength(0.7);
     let generated = pipeline.generate(&request, &mut |_event| ControlFlow::Continue(()))?;

@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let pipeline = Pipeline::open(Path::new(&model), &PipelineOptions::default())?;
     let size = pipeline.defaults()?;
-    let start = picture::read(image)?.fill(size.width, size.height);
+    let start = picture::read(image)?.fill(size.width, size.height)?;
     let (width, height) = (start.width, start.height);
     // The right half; `Picture::luma` turns a picture into a mask.
     let values = (0..width * height).map(|pixel| if pixel % width < width / 2 { 0 } else { 255 }).collect();

@@ -19,7 +19,7 @@ pub mod backend;
 mod error;
 pub mod families;
 pub mod graph;
-mod memory;
+pub mod memory;
 pub mod metrics;
 mod model;
 pub mod models;

@@ -12,12 +12,37 @@ pub(crate) fn held() -> u64 {
     kilobytes(&status, "RssAnon").unwrap_or(0)
 }
 
-/// Memory that this process can still allocate before the system runs out or a limit of its control groups is
-/// reached, in bytes. `None` where the system does not report it (Linux does).
+/// Memory that a run could still take before the system runs out, a limit of its control groups is met, or that of its
+/// address space (`ulimit -v`), in bytes. What the process takes beside any plan is left free. `None` where the system does not
+/// tell (it does on Linux).
 pub(crate) fn available() -> Option<u64> {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| kilobytes(&text, "MemAvailable"));
-    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    machine.into_iter().chain(limits(&groups, Path::new("/sys/fs/cgroup"))).min()
+    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+    let machine = kilobytes(&read("/proc/meminfo"), "MemAvailable");
+    let groups = limits(&read("/proc/self/cgroup"), Path::new("/sys/fs/cgroup"));
+    let addresses = address_space(&read("/proc/self/limits"), &read("/proc/self/status"));
+    let least = machine.into_iter().chain(groups).chain(addresses).min()?;
+    Some(least.saturating_sub(margin(least)))
+}
+
+/// What a process takes beside what it plans: tables of pages, stacks, buffers of files that it writes, what the allocator keeps
+/// for itself. A part of it grows with the run.
+const fn margin(available: u64) -> u64 {
+    const FIXED: u64 = 12 << 20;
+    FIXED + available / 32
+}
+
+/// What is left of the address space. `limits` and `status` are `/proc`'s files of these names.
+fn address_space(limits: &str, status: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
+    let limit: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(limit.saturating_sub(kilobytes(status, "VmSize")?))
+}
+
+/// Bytes that this process may still take: what is left of `max_memory`, a bound on what it holds in all, and what the
+/// system has. `None` where neither is known.
+pub fn left(max_memory: Option<u64>) -> Option<u64> {
+    let own = max_memory.map(|limit| limit.saturating_sub(held()));
+    own.into_iter().chain(available()).min()
 }
 
 /// The value of `key` in a file of lines such as `MemAvailable:  123 kB`, in bytes.
@@ -117,6 +142,23 @@ mod tests {
         assert_eq!(found, [4900, 600]);
         assert_eq!(old, [1500]);
         assert_eq!(outside, [600]);
+    }
+
+    #[test]
+    fn the_address_space_has_a_limit_of_its_own() {
+        let limits = |soft: &str| {
+            format!(
+                "Limit                     Soft Limit           Hard Limit           Units     \n\
+                 Max cpu time              unlimited            unlimited            seconds   \n\
+                 Max address space         {soft}            unlimited            bytes     \n"
+            )
+        };
+        let status = "Name:\tsdq\nVmPeak:\t  900 kB\nVmSize:\t  600 kB\n";
+        assert_eq!(address_space(&limits("1024000"), status), Some(1_024_000 - 614_400));
+        assert_eq!(address_space(&limits("1000"), status), Some(0));
+        assert_eq!(address_space(&limits("unlimited"), status), None);
+        assert_eq!(address_space("", status), None);
+        assert_eq!(address_space(&limits("1024000"), ""), None);
     }
 
     #[cfg(target_os = "linux")]

@@ -1,6 +1,7 @@
 //! Pictures in files: 8-bit RGB as PNG, JPEG or lossless WebP, with texts that contain the recipe.
 
 mod exif;
+mod fill;
 mod png;
 
 use std::ffi::OsStr;
@@ -10,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
 use image::{
-    DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder, ImageFormat, ImageReader, RgbImage,
-    imageops::FilterType, metadata::Orientation,
+    DynamicImage, ExtendedColorType, ImageDecoder as _, ImageEncoder, ImageFormat, ImageReader,
+    metadata::Orientation,
 };
 
 use crate::atomic::AtomicFile;
@@ -27,9 +28,17 @@ pub const RECIPE: &str = "sdq";
 /// Keyword of ComfyUI's text: the graph of the run, as JSON.
 pub const GRAPH: &str = "prompt";
 
-/// Maximum side and size in memory of a picture that is read.
+/// Keyword of the text that tells a preview, a picture while it is drawn, from pictures that a person may want to keep.
+pub const PREVIEW: &str = "sdq-preview";
+
+/// Longest side of a picture that is read, in pixels.
 const MAX_SIDE: u32 = 32_768;
-const MAX_BYTES: u64 = 1 << 30;
+
+/// Most memory that what stands beside the pixels of a picture may take, in bytes.
+const MAX_BESIDE_PIXELS: u64 = 16 << 20;
+
+/// Most memory that reading a picture may take, in bytes.
+pub const MAX_BYTES: u64 = 1 << 30;
 
 /// JPEG quality, 1 to 100: differences become visible below 90.
 const JPEG_QUALITY: u8 = 95;
@@ -62,6 +71,21 @@ pub enum PictureProblem {
         height: usize,
         /// Length of the pixels in bytes.
         found: usize,
+    },
+    /// Reading or scaling it takes more memory than there is for it.
+    #[error(
+        "{width}x{height} pixels take {} MiB of memory here, more than the {} MiB allowed; scale the picture down",
+        needed.div_ceil(1 << 20), limit >> 20
+    )]
+    TooLarge {
+        /// Width in pixels.
+        width: u32,
+        /// Height in pixels.
+        height: u32,
+        /// Bytes that it takes.
+        needed: u64,
+        /// Bytes that it may take.
+        limit: u64,
     },
     /// PNG does not allow this keyword, or the text contains a zero byte.
     #[error("text `{0}` cannot be stored in a picture")]
@@ -125,23 +149,6 @@ impl Picture {
         };
         self.rgb.chunks_exact(3).map(luma).collect()
     }
-
-    /// Scales the picture with a Lanczos filter of three lobes until it covers `width x height`, and crops it
-    /// to that size around its centre.
-    ///
-    /// # Panics
-    /// When `rgb` does not fit the size, or a side is zero or beyond `u32`.
-    #[must_use]
-    pub fn fill(&self, width: usize, height: usize) -> Picture {
-        if (width, height) == (self.width, self.height) {
-            return self.clone();
-        }
-        let side = |pixels: usize| u32::try_from(pixels).expect("pictures have sides within u32");
-        let picture = RgbImage::from_raw(side(self.width), side(self.height), self.rgb.clone());
-        let picture = DynamicImage::ImageRgb8(picture.expect("the values fill the sides"));
-        let filled = picture.resize_to_fill(side(width), side(height), FilterType::Lanczos3);
-        Picture { width, height, rgb: filled.into_rgb8().into_raw() }
-    }
 }
 
 /// Writes a picture in the format of its extension, to a temporary file that is then renamed.
@@ -200,27 +207,40 @@ fn encode(
 /// Reads a PNG, JPEG or WebP picture, rotated according to its Exif orientation; transparency is dropped.
 ///
 /// # Errors
-/// When the file cannot be read, is not a picture of these formats, or is larger than 32768 pixels a side or
-/// 1 GiB.
+/// When the file cannot be read, is no such picture, is larger than 32768 pixels a side or takes more than [`MAX_BYTES`].
 pub fn read(path: impl AsRef<Path>) -> Result<Picture, PictureError> {
-    let path = path.as_ref();
-    try_read(path).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+    read_within(path, MAX_BYTES)
 }
 
-fn try_read(path: &Path) -> Result<Picture, PictureProblem> {
+/// [`read`] in at most `max_bytes` of memory, the pixels as the file has them and as 8-bit RGB together.
+///
+/// # Errors
+/// As [`read`], and [`PictureProblem::TooLarge`] before any pixel is decoded.
+pub fn read_within(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, PictureError> {
+    let path = path.as_ref();
+    let limit = max_bytes.min(MAX_BYTES);
+    try_read(path, limit).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+}
+
+fn try_read(path: &Path, limit: u64) -> Result<Picture, PictureProblem> {
     let mut reader = ImageReader::new(open(path)?).with_guessed_format()?;
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_BYTES);
+    // Headers and texts are read before the size is known.
+    limits.max_alloc = Some(limit.max(MAX_BESIDE_PIXELS));
     reader.limits(limits);
     let mut decoder = reader.into_decoder()?;
-    // A picture with many channels of 16 bits takes most memory.
-    if decoder.total_bytes() > MAX_BYTES {
-        return Err(PictureProblem::Decode("it would take more than 1 GiB".to_owned()));
+    let (width, height) = decoder.dimensions();
+    // A file may have one bit for a pixel that takes a byte when it is decoded, and three as RGB. Turning copies those.
+    let rgb = 3 * u64::from(width) * u64::from(height);
+    let needed = decoder.total_bytes().max(rgb).saturating_add(rgb);
+    if needed > limit {
+        return Err(PictureProblem::TooLarge { width, height, needed, limit });
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut picture = DynamicImage::from_decoder(decoder)?;
+    let picture = DynamicImage::from_decoder(decoder)?;
+    let mut picture = DynamicImage::ImageRgb8(picture.into_rgb8());
     picture.apply_orientation(orientation);
     let picture = picture.into_rgb8();
     let (width, height) = picture.dimensions();

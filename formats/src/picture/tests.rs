@@ -117,7 +117,40 @@ fn a_picture_that_claims_to_be_huge_is_refused() {
     let checksum = crc32fast::hash(&file[12..29]);
     file[29..33].copy_from_slice(&checksum.to_be_bytes());
     std::fs::write(&path, &file).unwrap();
-    assert!(matches!(read(&path).unwrap_err().problem, PictureProblem::Decode(_)));
+    assert!(matches!(read(&path).unwrap_err().problem, PictureProblem::TooLarge { .. }));
+}
+
+/// A pixel of one bit takes a byte when it is decoded and three as RGB.
+#[test]
+fn a_picture_is_measured_as_it_is_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    let write_gray = |side: u32| {
+        let mut file = std::io::BufWriter::new(std::fs::File::create(&path).unwrap());
+        let mut encoder = ::png::Encoder::new(&mut file, side, side);
+        encoder.set_color(::png::ColorType::Grayscale);
+        encoder.set_depth(::png::BitDepth::One);
+        let rows = vec![0; side.div_ceil(8) as usize * side as usize];
+        encoder.write_header().unwrap().write_image_data(&rows).unwrap();
+    };
+    write_gray(32_768);
+    assert!(std::fs::metadata(&path).unwrap().len() < 1 << 20);
+    let needed = 2 * 3 * 32_768 * 32_768;
+    for error in [read(&path).unwrap_err(), read_within(&path, u64::MAX).unwrap_err()] {
+        let PictureProblem::TooLarge { width: 32_768, height: 32_768, needed: found, limit: MAX_BYTES } =
+            error.problem
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(found, needed);
+    }
+    // Its texts are before the pixels.
+    assert_eq!(read_texts(&path).unwrap(), []);
+
+    write_gray(512);
+    let needed = 2 * 3 * 512 * 512;
+    assert!(matches!(read_within(&path, needed - 1).unwrap_err().problem, PictureProblem::TooLarge { .. }));
+    assert_eq!(read_within(&path, needed).unwrap().rgb, vec![0; 3 * 512 * 512]);
 }
 
 #[test]
@@ -133,9 +166,9 @@ fn luma_is_that_of_pillow() {
 fn filling_keeps_the_middle_and_the_proportions() {
     // Left half black, right half white, twice as wide as high.
     let rgb = (0..32 * 16).flat_map(|i| [if i % 32 < 16 { 0 } else { 255 }; 3]).collect();
-    let filled = Picture { width: 32, height: 16, rgb }.fill(8, 8);
+    let filled = Picture { width: 32, height: 16, rgb }.fill(8, 8).unwrap();
     assert_eq!((filled.width, filled.height, filled.rgb.len()), (8, 8, 192));
     let row = &filled.luma()[..8];
     assert!(row[0] < 10 && row[7] > 245, "{row:?}");
-    assert_eq!(filled.fill(8, 8), filled);
+    assert_eq!(filled.fill(8, 8).unwrap(), filled);
 }

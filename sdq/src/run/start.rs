@@ -3,25 +3,28 @@
 use std::path::Path;
 
 use sdq_engine::{
-    Mask, Request,
+    Mask, Request, memory,
     pipeline::{MAX_SIDE, SIZE_STEP},
 };
-use sdq_formats::picture;
+use sdq_formats::picture::{self, Picture, PictureError};
 
 use crate::Error;
 
 /// Reads the start picture and the mask, scaled to the size to be drawn; if the size is open, the picture
 /// sets it.
+/// The process holds at most `max_memory` bytes meanwhile, by default what the system has.
 ///
 /// # Errors
-/// When a file is not a picture.
+/// When a file is not a picture, or takes more memory than that.
 pub fn read_start(
     request: &mut Request,
     init_image: Option<&Path>,
     mask: Option<&Path>,
+    max_memory: Option<u64>,
 ) -> Result<(), Error> {
     let Some(path) = init_image else { return Ok(()) };
-    let image = picture::read(path)?;
+    let left = || memory::left(max_memory).unwrap_or(u64::MAX);
+    let image = picture::read_within(path, left())?;
     let side = |asked: Option<usize>, own: usize| match asked {
         Some(side) => side,
         None => (own / SIZE_STEP * SIZE_STEP).max(SIZE_STEP),
@@ -30,20 +33,33 @@ pub fn read_start(
     (request.width, request.height) = (Some(width), Some(height));
     // An invalid size is refused with the request; nothing is scaled to it.
     if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
-        request.init_image = Some(image.fill(width, height));
-        request.mask = mask.map(|path| read_mask(path, width, height)).transpose()?;
+        request.init_image = Some(fill(path, &image, (width, height), left())?);
+        drop(image);
+        let mask = mask.map(|path| read_mask(path, (width, height), left()));
+        request.mask = mask.transpose()?;
     }
     Ok(())
 }
 
-fn read_mask(path: &Path, width: usize, height: usize) -> Result<Mask, Error> {
-    let values = picture::read(path)?.fill(width, height).luma();
+fn read_mask(path: &Path, (width, height): (usize, usize), max_bytes: u64) -> Result<Mask, Error> {
+    let image = picture::read_within(path, max_bytes)?;
+    let room = max_bytes.saturating_sub(image.rgb.len() as u64);
+    let values = fill(path, &image, (width, height), room)?.luma();
     Ok(Mask { width, height, values })
+}
+
+fn fill(
+    path: &Path,
+    image: &Picture,
+    (width, height): (usize, usize),
+    max_bytes: u64,
+) -> Result<Picture, Error> {
+    let filled = image.fill_within(width, height, max_bytes);
+    Ok(filled.map_err(|problem| PictureError { path: path.to_path_buf(), problem })?)
 }
 
 #[cfg(test)]
 mod tests {
-    use sdq_formats::picture::Picture;
     use tempfile::TempDir;
 
     use super::*;
@@ -69,7 +85,7 @@ mod tests {
         ] {
             let path = gray(&folder, "start.png", own, 99);
             let mut request = Request { width: asked.0, height: asked.1, ..Request::default() };
-            read_start(&mut request, Some(&path), None).unwrap();
+            read_start(&mut request, Some(&path), None, None).unwrap();
             assert_eq!(
                 (request.width, request.height),
                 (Some(expected.0), Some(expected.1)),
@@ -91,7 +107,7 @@ mod tests {
         for side in [0, MAX_SIDE + 1, usize::MAX] {
             for (width, height) in [(side, 8), (8, side)] {
                 let mut request = Request::default().size(width, height);
-                read_start(&mut request, Some(&path), Some(&path)).unwrap();
+                read_start(&mut request, Some(&path), Some(&path), None).unwrap();
                 assert_eq!((request.width, request.height), (Some(width), Some(height)));
                 assert_eq!((request.init_image, request.mask), (None, None));
             }
@@ -104,11 +120,11 @@ mod tests {
         let (start, mask) =
             (gray(&folder, "start.png", (16, 8), 0), gray(&folder, "mask.png", (40, 40), 200));
         let mut request = Request::default();
-        read_start(&mut request, Some(&start), Some(&mask)).unwrap();
+        read_start(&mut request, Some(&start), Some(&mask), None).unwrap();
         assert_eq!(request.mask, Some(Mask { width: 16, height: 8, values: vec![200; 16 * 8] }));
         // Without a picture there is nothing to mask; the request is not changed.
         let mut request = Request::default();
-        read_start(&mut request, None, Some(&folder.path().join("none.png"))).unwrap();
+        read_start(&mut request, None, Some(&folder.path().join("none.png")), None).unwrap();
         assert_eq!(request, Request::default());
     }
 
@@ -119,9 +135,32 @@ mod tests {
         std::fs::write(&text, "not a picture").unwrap();
         for (image, mask) in [(&text, None), (&folder.path().join("none.png"), None), (&start, Some(&text))] {
             let error =
-                read_start(&mut Request::default(), Some(image), mask.map(|path| &**path)).unwrap_err();
+                read_start(&mut Request::default(), Some(image), mask.map(|path| &**path), None).unwrap_err();
             let named = mask.unwrap_or(image).display().to_string();
             assert!(error.code() == "picture.invalid" && error.to_string().contains(&named), "{error}");
+        }
+    }
+
+    /// A long file of few bytes, as a start picture and as a mask: cut before it is scaled, and never beyond the memory.
+    #[test]
+    fn pictures_that_would_grow_are_cut_or_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, thin) =
+            (gray(&folder, "start.png", (64, 64), 0), gray(&folder, "thin.png", (1, 32_768), 200));
+        let read = |image: &Path, mask: Option<&Path>, max_memory| {
+            let mut request = Request::default().size(64, 64);
+            read_start(&mut request, Some(image), mask, max_memory).map(|()| request)
+        };
+        for (image, mask) in [(&thin, None), (&start, Some(&*thin)), (&thin, Some(&*thin))] {
+            let request = read(image, mask, None).unwrap();
+            assert_eq!(request.init_image.unwrap().rgb.len(), 3 * 64 * 64);
+            assert!(request.mask.is_none_or(|mask| mask.values == vec![200; 64 * 64]));
+            // The process holds more than a byte already.
+            let error = read(image, mask, Some(1)).unwrap_err();
+            assert!(
+                error.code() == "picture.invalid" && error.to_string().contains("0 MiB allowed"),
+                "{error}"
+            );
         }
     }
 }
