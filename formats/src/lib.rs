@@ -22,6 +22,7 @@ pub mod safetensors;
 pub mod sdq;
 pub mod sniff;
 pub mod tensor;
+pub mod text;
 pub mod text_file;
 pub mod weight;
 

@@ -1,5 +1,7 @@
 //! Text from a file within a one-line error: printable, and of bounded length.
 
+use crate::text::printable;
+
 /// Maximum length of the name of a tensor, component or embedded file, in bytes.
 pub(crate) const MAX_NAME_LEN: usize = 1024;
 
@@ -19,22 +21,14 @@ pub fn is_relative_path(name: &str) -> bool {
     is_printable(name) && name.split('/').all(plain)
 }
 
-/// `text` with control characters escaped, truncated to a length that fits a line.
+/// `text` as [`printable`], cut to a length that fits a line.
 pub fn quote(text: &str) -> String {
-    let mut quoted: String = text.chars().take(MAX_QUOTE).flat_map(char::escape_debug).collect();
-    if text.chars().nth(MAX_QUOTE).is_some() {
-        quoted.push('…');
-    }
-    quoted
+    printable(text, MAX_QUOTE).into_owned()
 }
 
 /// The message of `error` as one line of bounded length; it may quote long parts of the file.
 pub fn json_reason(error: &serde_json::Error) -> String {
-    let message = error.to_string();
-    if message.chars().nth(MAX_QUOTE).is_none() && !message.chars().any(char::is_control) {
-        return message;
-    }
-    quote(&message)
+    quote(&error.to_string())
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub mod request;
 pub mod run;
 mod session;
 mod tags;
-pub mod text;
+pub use sdq_formats::text;
 
 pub use budget::MemoryBudget;
 pub use error::{Error, ErrorKind};

@@ -1,4 +1,5 @@
-//! Makes text from files and networks safe to print.
+//! Text from files and networks, made safe to print. Whatever shows foreign text, an error or a description, does it by
+//! these functions.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -14,8 +15,8 @@ fn is_unsafe(character: char) -> bool {
 /// first `max_chars` characters is replaced by `…`.
 ///
 /// ```
-/// assert_eq!(sdq::text::printable("a\u{1b}[2Jb", 80), "a\\u{1b}[2Jb");
-/// assert_eq!(sdq::text::printable("abc", 2), "ab…");
+/// assert_eq!(sdq_formats::text::printable("a\u{1b}[2Jb", 80), "a\\u{1b}[2Jb");
+/// assert_eq!(sdq_formats::text::printable("abc", 2), "ab…");
 /// ```
 pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
     let end = text.char_indices().nth(max_chars).map(|(place, _)| place);
@@ -31,6 +32,26 @@ pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
     }
     if end.is_some() {
         printed.push('…');
+    }
+    Cow::Owned(printed)
+}
+
+/// `text` of several lines for a terminal: as [`printable`], whole and with its line breaks.
+///
+/// ```
+/// assert_eq!(sdq_formats::text::printable_lines("a\n\u{9b}2Jb\n"), "a\n\\u{9b}2Jb\n");
+/// ```
+pub fn printable_lines(text: &str) -> Cow<'_, str> {
+    let is_unsafe = |character: char| character != '\n' && is_unsafe(character);
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut printed = String::with_capacity(text.len() + 64);
+    for character in text.chars() {
+        match is_unsafe(character) {
+            true => printed.extend(character.escape_default()),
+            false => printed.push(character),
+        }
     }
     Cow::Owned(printed)
 }
