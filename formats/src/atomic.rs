@@ -16,6 +16,8 @@ const AFFIXES: (&str, &str) = (".sdq-", ".part");
 pub struct AtomicFile {
     temporary: NamedTempFile,
     destination: PathBuf,
+    /// Those of the file that is replaced, which the new one keeps.
+    permissions: Option<fs::Permissions>,
 }
 
 impl AtomicFile {
@@ -28,7 +30,9 @@ impl AtomicFile {
     /// When the folder does not exist or cannot be written, the name is too long, or `path` exists and is not
     /// a regular file: renaming over `/dev/null` would replace the device.
     pub fn create(path: &Path) -> io::Result<AtomicFile> {
-        let destination = match fs::metadata(path) {
+        let found = fs::metadata(path);
+        let permissions = found.as_ref().ok().map(fs::Metadata::permissions);
+        let destination = match found {
             Ok(found) if !found.is_file() => {
                 let what = if found.is_dir() { "is a directory" } else { "is not a regular file" };
                 return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
@@ -51,14 +55,17 @@ impl AtomicFile {
         // Only the kind of the error: the full message would name the temporary file, which the caller does
         // not know.
         let temporary = create_locked(folder).map_err(|error| io::Error::from(error.kind()))?;
-        Ok(AtomicFile { temporary, destination })
+        Ok(AtomicFile { temporary, destination, permissions })
     }
 
-    /// Flushes the content to the disk and renames the file, replacing any file of that name.
+    /// Flushes the content to the disk and gives the file its name, replacing what had it; its permissions are kept.
     ///
     /// # Errors
     /// When the disk is full or the rename is refused; the temporary file is removed then.
     pub fn commit(self) -> io::Result<()> {
+        if let Some(permissions) = self.permissions {
+            self.temporary.as_file().set_permissions(permissions)?;
+        }
         self.temporary.as_file().sync_all()?;
         self.temporary.persist(&self.destination).map(|_file: File| ()).map_err(|failed| failed.error)
     }
@@ -173,6 +180,26 @@ mod tests {
         let error = AtomicFile::create(&folder.path().join("absent/a")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
         assert_eq!(error.to_string(), "its folder does not exist");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_is_replaced_keeps_its_mode() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a"), folder.path().join("link"));
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for mode in [0o600, 0o640, 0o664, 0o755] {
+            for name in [&path, &link] {
+                fs::write(&path, "old").unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+                let mut file = AtomicFile::create(name).unwrap();
+                file.write_all(b"new").unwrap();
+                file.commit().unwrap();
+                let found = fs::metadata(&path).unwrap().permissions().mode();
+                assert_eq!((fs::read(&path).unwrap(), found & 0o7777), (b"new".to_vec(), mode));
+            }
+        }
     }
 
     #[cfg(unix)]
