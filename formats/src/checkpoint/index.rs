@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Checkpoint, CheckpointError, CheckpointFile, IndexProblem};
 use crate::names::{is_relative_path, json_reason, quote};
-use crate::safetensors::Pairs;
+use crate::safetensors::{MAX_TENSORS, Pairs};
 use crate::text_file;
 
 /// Maximum length of an index. That of a model with 10,000 tensors has two megabytes.
@@ -43,7 +43,7 @@ pub(super) fn open(path: &Path) -> Result<Checkpoint, CheckpointError> {
 
 #[derive(serde::Deserialize)]
 struct Index {
-    weight_map: Pairs<String>,
+    weight_map: Pairs<String, MAX_TENSORS>,
 }
 
 /// The index's map from tensor to shard.

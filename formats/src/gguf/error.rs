@@ -52,6 +52,16 @@ pub enum GgufProblem {
         /// The number in the file.
         found: u64,
     },
+    /// More tensors or keys than any model has.
+    #[error("{found} {what}, at most {limit} are read")]
+    TooMany {
+        /// Tensors or keys.
+        what: &'static str,
+        /// How many it announces.
+        found: u64,
+        /// How many are read.
+        limit: u64,
+    },
     /// A name is empty, too long or contains control characters.
     #[error("name \"{0}\" is not allowed")]
     Name(String),

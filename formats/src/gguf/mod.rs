@@ -23,6 +23,10 @@ use reader::Reader;
 
 /// Maximum number of dimensions of a tensor.
 const MAX_DIMENSIONS: u32 = 8;
+/// Most keys and tensors. A key can take 13 bytes in the file and ten times that in memory; models have a few thousand of
+/// either.
+const MAX_KEYS: u64 = 1 << 16;
+const MAX_TENSORS: u64 = 1 << 18;
 /// Minimum size of a key in the header, in bytes.
 const MIN_KEY: u64 = 8 + 4 + 1;
 const MIN_TENSOR: u64 = 8 + 4 + 4 + 8;
@@ -104,9 +108,14 @@ fn read(file: &[u8]) -> Result<Read, GgufProblem> {
         version => return Err(GgufProblem::Version(version)),
     }
     let (tensors, keys) = (reader.u64("the header")?, reader.u64("the header")?);
-    for (what, found, least) in [("keys", keys, MIN_KEY), ("tensors", tensors, MIN_TENSOR)] {
+    for (what, found, least, limit) in
+        [("keys", keys, MIN_KEY, MAX_KEYS), ("tensors", tensors, MIN_TENSOR, MAX_TENSORS)]
+    {
         if found > reader.left() / least {
             return Err(GgufProblem::Count { what, found });
+        }
+        if found > limit {
+            return Err(GgufProblem::TooMany { what, found, limit });
         }
     }
     let metadata = read_metadata(&mut reader, keys)?;
@@ -156,7 +165,7 @@ fn alignment(metadata: &BTreeMap<String, MetadataValue>) -> Result<u64, GgufProb
     let alignment = value.size().filter(|size| size.is_power_of_two() && *size <= 1 << 20);
     alignment.ok_or_else(|| GgufProblem::Metadata {
         key: key.to_owned(),
-        found: value.to_text(),
+        found: quote(&value.to_text()),
         expected: "a power of two".to_owned(),
     })
 }
@@ -226,7 +235,7 @@ impl RawInfo {
                     shape.iter().try_fold(1u64, |n, &size| n.checked_mul(size)) == Some(elements as u64)
                 })
                 .ok_or_else(|| {
-                    wrong(&shape, &format!("its original shape is noted as {}", original.to_text()))
+                    wrong(&shape, &format!("its original shape is noted as {}", quote(&original.to_text())))
                 })?,
         };
         // The product of the sizes is the number of elements, so each fits unless it is zero.

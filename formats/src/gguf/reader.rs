@@ -7,8 +7,9 @@ use crate::names::quote;
 
 /// Maximum depth of nested arrays.
 const MAX_DEPTH: usize = 4;
-/// Maximum length of arrays whose elements are kept; longer ones are vocabularies.
-const MAX_KEPT: u64 = 64;
+/// Longest array whose members are kept: a shape. A member can take a byte in the file and 32 in memory, and longer arrays
+/// are vocabularies.
+const MAX_KEPT: u64 = 8;
 /// Maximum length of texts that are kept completely.
 const MAX_TEXT: usize = 4096;
 
@@ -23,9 +24,9 @@ pub enum MetadataValue {
     Bool(bool),
     /// A text, truncated if it is long.
     Text(String),
-    /// A short array.
+    /// A short array of single values.
     Array(Vec<MetadataValue>),
-    /// The number of elements of an array that is too long to be kept.
+    /// So many members of an array that is of no interest: it is long, or holds arrays.
     Long(u64),
 }
 
@@ -133,14 +134,15 @@ impl<'a> Reader<'a> {
                 if len > self.left() {
                     return Err(GgufProblem::Count { what: "members of an array", found: len });
                 }
+                let is_kept = len <= MAX_KEPT && kind != 9;
                 let mut members = Vec::new();
                 for _ in 0..len {
                     let member = self.value_of(key, kind, depth + 1)?;
-                    if len <= MAX_KEPT {
+                    if is_kept {
                         members.push(member);
                     }
                 }
-                if len <= MAX_KEPT { MetadataValue::Array(members) } else { MetadataValue::Long(len) }
+                if is_kept { MetadataValue::Array(members) } else { MetadataValue::Long(len) }
             }
             10 => MetadataValue::Integer(self.u64(WHAT)?.into()),
             11 => MetadataValue::Integer(LittleEndian::read_i64(self.take(8, WHAT)?).into()),

@@ -53,6 +53,14 @@ pub enum PickleProblem {
         /// The limit.
         limit: usize,
     },
+    /// More of something than any checkpoint has.
+    #[error("its pickle has more than {limit} {what}, too many for the names and shapes of a checkpoint")]
+    TooMany {
+        /// Values, marks, or bytes of names.
+        what: &'static str,
+        /// How many are read.
+        limit: usize,
+    },
     /// An opcode that files of tensors do not need.
     #[error("opcode {code:#04x} at byte {at} of its pickle is not one that tensor files use")]
     Opcode {

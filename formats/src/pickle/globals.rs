@@ -1,6 +1,7 @@
 //! Python's globals by name, and the ones that files of tensors may name in a call.
 
 use std::fmt;
+use std::rc::Rc;
 
 use crate::dtype::DType;
 use crate::names::quote;
@@ -8,17 +9,18 @@ use crate::names::quote;
 /// A class or function, identified by module and name. It is never imported or called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Global {
-    module: String,
-    name: String,
+    // Shared: every object has the name of its class.
+    module: Rc<str>,
+    name: Rc<str>,
 }
 
 impl Global {
     pub(super) fn new(module: &str, name: &str) -> Global {
-        Global { module: module.to_owned(), name: name.to_owned() }
+        Global { module: module.into(), name: name.into() }
     }
 
     pub(super) fn is(&self, module: &str, names: &[&str]) -> bool {
-        self.module == module && names.contains(&self.name.as_str())
+        *self.module == *module && names.contains(&&*self.name)
     }
 }
 
@@ -75,10 +77,10 @@ pub(super) fn is_dictionary(global: &Global) -> bool {
 
 /// The number format of a class of storages; `None` for other classes. Untyped storages hold bytes.
 pub(super) fn storage_dtype(global: &Global) -> Option<DType> {
-    if !matches!(global.module.as_str(), "torch" | "torch.storage" | "torch.cuda") {
+    if !matches!(&*global.module, "torch" | "torch.storage" | "torch.cuda") {
         return None;
     }
-    Some(match global.name.as_str() {
+    Some(match &*global.name {
         "DoubleStorage" => DType::F64,
         "FloatStorage" => DType::F32,
         "HalfStorage" => DType::F16,
@@ -95,10 +97,10 @@ pub(super) fn storage_dtype(global: &Global) -> Option<DType> {
 
 /// The number format called `torch.float16` and so on.
 pub(super) fn dtype(global: &Global) -> Option<DType> {
-    if global.module != "torch" {
+    if &*global.module != "torch" {
         return None;
     }
-    Some(match global.name.as_str() {
+    Some(match &*global.name {
         "float64" | "double" => DType::F64,
         "float32" | "float" => DType::F32,
         "float16" | "half" => DType::F16,

@@ -12,9 +12,8 @@ use byteorder::{ByteOrder, LittleEndian};
 
 use super::error::PickleProblem;
 use super::globals::{self, Global};
-
-/// Maximum length of a pickle. That of a model with its running means has half a megabyte.
-pub(super) const MAX_LEN: usize = 8 << 20;
+use super::limits::{MAX_LEN, MAX_MARKS, MAX_VALUES, at_most};
+use crate::names::MAX_NAME_LEN;
 
 /// An index into [`Values`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -60,13 +59,23 @@ impl Values<'_> {
         &self.values[id.0 as usize]
     }
 
-    /// The text at `id`.
+    /// The text at `id`, if it is short enough to be a name. A pickle can refer to one text a million times, and each look
+    /// reads all of it.
     pub(super) fn text(&self, id: Id) -> Option<&str> {
         match self.get(id) {
             // It was checked when it was read.
-            Value::Text(range) => std::str::from_utf8(&self.pickle[range.clone()]).ok(),
+            Value::Text(range) if range.len() <= MAX_NAME_LEN => {
+                std::str::from_utf8(&self.pickle[range.clone()]).ok()
+            }
             _ => None,
         }
+    }
+
+    /// The beginning of a text of any length: more than a name can have of one that is longer.
+    pub(super) fn start_of_text(&self, id: Id) -> Option<&str> {
+        let Value::Text(range) = self.get(id) else { return None };
+        let start = &self.pickle[range.start..range.end.min(range.start + MAX_NAME_LEN + 1)];
+        Some(start.utf8_chunks().next().map_or("", |chunk| chunk.valid()))
     }
 
     /// The value as a non-negative integer.
@@ -104,6 +113,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Values<'_>, Id, usize), PickleProblem
         marks: Vec::new(),
         memo: HashMap::new(),
         copied: 0,
+        names: 0,
     };
     loop {
         let start = machine.at;
@@ -128,15 +138,22 @@ enum Stop {
     Problem(PickleProblem),
 }
 
+impl From<PickleProblem> for Stop {
+    fn from(problem: PickleProblem) -> Stop {
+        Stop::Problem(problem)
+    }
+}
+
 struct Machine<'a> {
     values: Values<'a>,
     at: usize,
     stack: Vec<Id>,
     marks: Vec<usize>,
     memo: HashMap<u64, Id>,
-    /// The number of pairs copied from lists into dictionaries: the only operation by which a small pickle
-    /// could need much memory.
+    /// Entries of lists that were looked at to make dictionaries: one list may be asked for a million times.
     copied: usize,
+    /// Bytes of names of globals.
+    names: usize,
 }
 
 impl Machine<'_> {
@@ -146,7 +163,10 @@ impl Machine<'_> {
         let code = self.byte()?;
         match code {
             b'.' => return self.pop().map(Some),
-            b'(' => self.marks.push(self.stack.len()),
+            b'(' => {
+                at_most(self.marks.len(), MAX_MARKS, "open lists")?;
+                self.marks.push(self.stack.len());
+            }
             b'0' => {
                 // If there is nothing above the last mark, the mark is popped.
                 if self.marks.last() == Some(&self.stack.len()) {
@@ -185,7 +205,7 @@ impl Machine<'_> {
             _ => {
                 let value = self.constant(code)?;
                 let value = value.ok_or(Stop::Problem(PickleProblem::Opcode { code, at }))?;
-                self.push(value);
+                self.push(value)?;
             }
         }
         Ok(None)
@@ -248,21 +268,21 @@ impl Machine<'_> {
     /// Opcodes that combine several values into one.
     fn container(&mut self, code: u8) -> Result<(), Stop> {
         match code {
-            b')' => self.push(Value::Tuple(Vec::new())),
+            b')' => self.push(Value::Tuple(Vec::new()))?,
             b't' => {
                 let members = self.pop_to_mark()?;
-                self.push(Value::Tuple(members));
+                self.push(Value::Tuple(members))?;
             }
             0x85..=0x87 => {
                 let count = usize::from(code - 0x84);
                 let from = self.stack.len().checked_sub(count).filter(|from| *from >= self.floor());
                 let members = self.stack.split_off(from.ok_or(Stop::Reason("a tuple of too few values"))?);
-                self.push(Value::Tuple(members));
+                self.push(Value::Tuple(members))?;
             }
-            b']' | 0x8f => self.push(Value::List(Vec::new())),
+            b']' | 0x8f => self.push(Value::List(Vec::new()))?,
             b'l' | 0x91 => {
                 let members = self.pop_to_mark()?;
-                self.push(Value::List(members));
+                self.push(Value::List(members))?;
             }
             b'a' => {
                 let member = self.pop()?;
@@ -272,10 +292,10 @@ impl Machine<'_> {
                 let members = self.pop_to_mark()?;
                 self.extend_list(members)?;
             }
-            b'}' => self.push(Value::Dict(Vec::new())),
+            b'}' => self.push(Value::Dict(Vec::new()))?,
             b'd' => {
                 let pairs = pairs(&self.pop_to_mark()?)?;
-                self.push(Value::Dict(pairs));
+                self.push(Value::Dict(pairs))?;
             }
             b's' => {
                 let value = self.pop()?;
@@ -296,7 +316,8 @@ impl Machine<'_> {
             b'c' => {
                 let module = self.line()?.to_owned();
                 let name = self.line()?.to_owned();
-                self.push(Value::Global(Global::new(&module, &name)));
+                let class = self.global(&module, &name)?;
+                self.push(Value::Global(class))?;
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
@@ -304,7 +325,8 @@ impl Machine<'_> {
                 let (Some(module), Some(name)) = (module, name) else {
                     return Err(Stop::Reason("the name of a global is not text"));
                 };
-                self.push(Value::Global(Global::new(&module, &name)));
+                let class = self.global(&module, &name)?;
+                self.push(Value::Global(class))?;
             }
             b'R' | 0x81 => {
                 let args = self.pop()?;
@@ -321,8 +343,9 @@ impl Machine<'_> {
                 let module = self.line()?.to_owned();
                 let name = self.line()?.to_owned();
                 let args = self.pop_to_mark()?;
-                let args = self.add(Value::Tuple(args));
-                let class = self.add(Value::Global(Global::new(&module, &name)));
+                let args = self.add(Value::Tuple(args))?;
+                let class = self.global(&module, &name)?;
+                let class = self.add(Value::Global(class))?;
                 self.call(class, args)?;
             }
             b'o' => {
@@ -331,7 +354,7 @@ impl Machine<'_> {
                     return Err(Stop::Reason("an object without a class"));
                 }
                 let class = args.remove(0);
-                let args = self.add(Value::Tuple(args));
+                let args = self.add(Value::Tuple(args))?;
                 self.call(class, args)?;
             }
             b'b' => {
@@ -343,7 +366,7 @@ impl Machine<'_> {
             }
             b'Q' => {
                 let words = self.pop()?;
-                self.push(Value::Persistent(words));
+                self.push(Value::Persistent(words))?;
             }
             _ => return Err(Stop::Reason("a persistent id in text, which tensor files do not have")),
         }
@@ -364,6 +387,7 @@ impl Machine<'_> {
         } else {
             let top = *self.stack.last().ok_or(Stop::Reason("nothing to write down"))?;
             self.memo.insert(key, top);
+            at_most(self.memo.len(), MAX_VALUES, "values written down")?;
         }
         Ok(())
     }
@@ -379,27 +403,25 @@ impl Machine<'_> {
         }
         let class = class.clone();
         if globals::is_dictionary(&class) {
-            let pairs = self.pairs_of(args);
-            self.copied += pairs.len();
-            if self.copied > MAX_LEN {
-                return Err(Stop::Reason("one list in too many dictionaries"));
-            }
-            self.push(Value::Dict(pairs));
+            let pairs = self.pairs_of(args)?;
+            self.push(Value::Dict(pairs))
         } else {
-            self.push(Value::Object { class, args, state: None });
+            self.push(Value::Object { class, args, state: None })
         }
-        Ok(())
     }
 
     /// The pairs of a dictionary that is constructed from `args`: a list of pairs, or nothing.
-    fn pairs_of(&self, args: Id) -> Vec<(Id, Id)> {
+    fn pairs_of(&mut self, args: Id) -> Result<Vec<(Id, Id)>, Stop> {
         let members = self.values.members(args).unwrap_or_default();
-        let rows = members.iter().filter_map(|&member| self.values.members(member)).flatten();
+        let lists = || members.iter().filter_map(|&member| self.values.members(member));
+        self.copied += members.len() + lists().map(<[Id]>::len).sum::<usize>();
+        at_most(self.copied, MAX_VALUES, "entries of lists that dictionaries are made of")?;
+        let rows = lists().flatten();
         let pair = |&row: &Id| match self.values.members(row)? {
             &[key, value] => Some((key, value)),
             _ => None,
         };
-        rows.filter_map(pair).collect()
+        Ok(rows.filter_map(pair).collect())
     }
 
     fn extend_list(&mut self, members: Vec<Id>) -> Result<(), Stop> {
@@ -423,15 +445,23 @@ impl Machine<'_> {
         Ok(())
     }
 
-    fn add(&mut self, value: Value) -> Id {
-        self.values.values.push(value);
-        // There are no more values than opcodes, and at most `MAX_LEN` of these.
-        Id((self.values.values.len() - 1) as u32)
+    /// A global by its name, which may be a text that the pickle has once and refers to often.
+    fn global(&mut self, module: &str, name: &str) -> Result<Global, Stop> {
+        self.names += module.len() + name.len();
+        at_most(self.names, MAX_LEN, "bytes of names")?;
+        Ok(Global::new(module, name))
     }
 
-    fn push(&mut self, value: Value) {
-        let id = self.add(value);
+    fn add(&mut self, value: Value) -> Result<Id, Stop> {
+        at_most(self.values.values.len(), MAX_VALUES, "values")?;
+        self.values.values.push(value);
+        Ok(Id((self.values.values.len() - 1) as u32))
+    }
+
+    fn push(&mut self, value: Value) -> Result<(), Stop> {
+        let id = self.add(value)?;
         self.stack.push(id);
+        Ok(())
     }
 
     /// Height of the stack at the last mark.

@@ -8,6 +8,7 @@
 mod error;
 mod globals;
 mod legacy;
+mod limits;
 mod machine;
 mod tensors;
 mod zip;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::error::PickleProblem;
 use super::globals::{self, REBUILD};
+use super::limits::{MAX_LEN, MAX_TENSORS, at_most};
 use super::machine::{Id, Value, Values};
 use crate::dtype::DType;
 use crate::names::{is_printable, quote};
@@ -12,6 +13,8 @@ use crate::names::{is_printable, quote};
 const WRAPPERS: [&str; 4] = ["state_dict", "model", "module", "params"];
 /// Maximum depth of nested dictionaries.
 const MAX_DEPTH: usize = 16;
+/// Most dimensions of a tensor.
+const MAX_DIMENSIONS: usize = 32;
 
 /// A tensor in the pickle: a view of a storage.
 #[derive(Clone, Debug)]
@@ -44,6 +47,27 @@ pub(super) struct Contents {
     pub(super) notes: BTreeMap<String, String>,
     /// All storages, including those that no tensor uses.
     pub(super) storages: BTreeMap<String, Storage>,
+    /// Bytes of the names of all of them.
+    name_bytes: usize,
+}
+
+impl Contents {
+    fn add_tensor(&mut self, tensor: Tensor) -> Result<(), PickleProblem> {
+        self.count_name(tensor.name.len() + tensor.storage.key.len())?;
+        self.tensors.push(tensor);
+        at_most(self.tensors.len(), MAX_TENSORS, "tensors")
+    }
+
+    fn add_note(&mut self, name: String, note: String) -> Result<(), PickleProblem> {
+        self.count_name(name.len())?;
+        self.notes.insert(name, note);
+        at_most(self.notes.len(), MAX_TENSORS, "texts and numbers")
+    }
+
+    fn count_name(&mut self, bytes: usize) -> Result<(), PickleProblem> {
+        self.name_bytes += bytes;
+        at_most(self.name_bytes, MAX_LEN, "bytes of names")
+    }
 }
 
 /// All tensors below `root`, named by the keys of the enclosing dictionaries.
@@ -58,6 +82,7 @@ pub(super) fn contents(
             && let Some(storage) = storage(values, *words)
         {
             contents.storages.insert(storage.key.clone(), storage);
+            at_most(contents.storages.len(), MAX_TENSORS, "storages")?;
         }
     }
     let mut seen = HashSet::new();
@@ -122,7 +147,7 @@ fn walk(
             for &(key, value) in pairs {
                 let key = match values.get(key) {
                     Value::Int(key) => key.to_string(),
-                    _ => match values.text(key) {
+                    _ => match values.start_of_text(key) {
                         Some(key) => key.to_owned(),
                         None => continue,
                     },
@@ -133,11 +158,12 @@ fn walk(
             }
         }
         Value::Object { class, state, .. } => {
-            if let Some(tensor) = tensor(values, id, &name())? {
-                contents.tensors.push(tensor);
+            if let Some(tensor) = tensor(values, id, &name)? {
+                contents.add_tensor(tensor)?;
             } else if let Some(state) = state
                 && class.is("torch.nn.modules.container", &["ParameterDict", "ParameterList", "ModuleDict"])
                 && let Value::Dict(pairs) = values.get(*state)
+                && seen.insert(*state)
             {
                 let parameters = pairs.iter().find(|(key, _)| values.text(*key) == Some("_parameters"));
                 if let Some(&(_, parameters)) = parameters {
@@ -146,11 +172,11 @@ fn walk(
             }
         }
         Value::Int(value) => {
-            contents.notes.insert(name(), value.to_string());
+            contents.add_note(name(), value.to_string())?;
         }
         Value::Text(_) => {
-            let text = values.text(id).unwrap_or_default();
-            contents.notes.insert(name(), quote(text));
+            let text = values.start_of_text(id).unwrap_or_default();
+            contents.add_note(name(), quote(text))?;
         }
         _ => {}
     }
@@ -158,8 +184,8 @@ fn walk(
 }
 
 /// The tensor that the call at `id` would construct; `None` if it constructs something else.
-fn tensor(values: &Values<'_>, id: Id, name: &str) -> Result<Option<Tensor>, PickleProblem> {
-    let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(name), reason: reason.to_owned() };
+fn tensor(values: &Values<'_>, id: Id, name: &dyn Fn() -> String) -> Result<Option<Tensor>, PickleProblem> {
+    let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(&name()), reason: reason.to_owned() };
     let (mut id, mut wrapped) = (id, 0);
     loop {
         let Value::Object { class, args, .. } = values.get(id) else { return Ok(None) };
@@ -181,8 +207,13 @@ fn tensor(values: &Values<'_>, id: Id, name: &str) -> Result<Option<Tensor>, Pic
 }
 
 /// A tensor from storage, offset, shape and strides; if `typed`, with its number format at the end.
-fn rebuilt(values: &Values<'_>, args: &[Id], typed: bool, name: &str) -> Result<Tensor, PickleProblem> {
-    let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(name), reason: reason.to_owned() };
+fn rebuilt(
+    values: &Values<'_>,
+    args: &[Id],
+    typed: bool,
+    name: &dyn Fn() -> String,
+) -> Result<Tensor, PickleProblem> {
+    let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(&name()), reason: reason.to_owned() };
     let [source, offset, shape, strides, ..] = *args else {
         return Err(wrong("it is rebuilt from too little"));
     };
@@ -195,15 +226,17 @@ fn rebuilt(values: &Values<'_>, args: &[Id], typed: bool, name: &str) -> Result<
         }
         Some(_) => return Err(wrong("it has no number format")),
     };
-    let sizes =
-        |id: Id| -> Option<Vec<u64>> { values.members(id)?.iter().map(|&size| values.size(size)).collect() };
+    let sizes = |id: Id| -> Option<Vec<u64>> {
+        let members = values.members(id).filter(|members| members.len() <= MAX_DIMENSIONS)?;
+        members.iter().map(|&size| values.size(size)).collect()
+    };
     let shape =
         sizes(shape).and_then(|shape| shape.into_iter().map(|size| usize::try_from(size).ok()).collect());
     let shape: Vec<usize> = shape.ok_or_else(|| wrong("it has no shape"))?;
     let strides = sizes(strides).filter(|strides| strides.len() == shape.len());
     let strides = strides.ok_or_else(|| wrong("it has other strides than dimensions"))?;
     let offset = values.size(offset).ok_or_else(|| wrong("it does not say where it begins"))?;
-    Ok(Tensor { name: name.to_owned(), dtype, shape, strides, offset, storage })
+    Ok(Tensor { name: name(), dtype, shape, strides, offset, storage })
 }
 
 /// `("storage", class, key, location, elements)`.

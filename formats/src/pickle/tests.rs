@@ -153,7 +153,7 @@ fn one_list_does_not_fill_many_dictionaries() {
     pickle.extend(b"l\x85q\x00ccollections\nOrderedDict\nq\x01");
     pickle.extend(b"h\x01h\x00R".repeat(10_000));
     pickle.push(b'.');
-    assert!(refused(&with_pickle(&pickle)).contains("too many dictionaries"));
+    assert!(refused(&with_pickle(&pickle)).contains("entries of lists that dictionaries are made of"));
 }
 
 #[test]
@@ -191,6 +191,6 @@ fn refuses_archives_that_are_not_as_torch_writes_them() {
 
 #[test]
 fn a_pickle_has_a_longest_length() {
-    let long = [[b'N', b'0'].repeat(machine::MAX_LEN / 2 + 1), b"N.".to_vec()].concat();
+    let long = [[0x80, 2].repeat(limits::MAX_LEN / 2 + 1), b"N.".to_vec()].concat();
     assert!(refused(&with_pickle(&long)).contains("more than 8388608 bytes"));
 }

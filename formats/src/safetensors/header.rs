@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use byteorder::{ByteOrder, LittleEndian};
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use super::error::SafetensorsProblem;
 use crate::dtype::DType;
@@ -35,6 +35,12 @@ pub struct TensorInfo {
     /// Its bytes, counted from the start of the file.
     pub range: Range<usize>,
 }
+
+/// Most tensors, texts of the metadata and dimensions of a tensor. Each takes more in memory than in the file, where models
+/// have a few thousand tensors and trainers write a hundred texts.
+pub(crate) const MAX_TENSORS: usize = 1 << 18;
+const MAX_METADATA: usize = 1 << 16;
+const MAX_DIMENSIONS: usize = 32;
 
 /// Bytes of the length at the start of the file.
 const PREFIX: usize = 8;
@@ -176,8 +182,41 @@ struct RawHeader {
 #[derive(serde::Deserialize)]
 struct RawTensor {
     dtype: String,
+    #[serde(deserialize_with = "shape")]
     shape: Vec<u64>,
     data_offsets: (u64, u64),
+}
+
+/// A list of at most [`MAX_DIMENSIONS`] numbers.
+fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Error> {
+    struct ShapeVisitor;
+
+    impl<'de> Visitor<'de> for ShapeVisitor {
+        type Value = Vec<u64>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a shape of at most {MAX_DIMENSIONS} dimensions")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut sizes: A) -> Result<Vec<u64>, A::Error> {
+            let mut shape = Vec::new();
+            while let Some(size) = sizes.next_element()? {
+                check_count(shape.len(), MAX_DIMENSIONS, "dimensions")?;
+                shape.push(size);
+            }
+            Ok(shape)
+        }
+    }
+
+    deserializer.deserialize_seq(ShapeVisitor)
+}
+
+/// Fails where one more would be too many.
+fn check_count<E: serde::de::Error>(found: usize, limit: usize, what: &str) -> Result<(), E> {
+    match found < limit {
+        true => Ok(()),
+        false => Err(E::custom(format_args!("more than {limit} {what}"))),
+    }
 }
 
 impl<'de> Deserialize<'de> for RawHeader {
@@ -199,9 +238,10 @@ impl<'de> Visitor<'de> for HeaderVisitor {
         let mut header = RawHeader { tensors: Vec::new(), metadata: Vec::new() };
         while let Some(name) = map.next_key::<String>()? {
             if name == "__metadata__" {
-                let Pairs(pairs) = map.next_value::<Pairs<String>>()?;
+                let Pairs(pairs) = map.next_value::<Pairs<String, MAX_METADATA>>()?;
                 header.metadata.extend(pairs);
             } else {
+                check_count(header.tensors.len(), MAX_TENSORS, "tensors")?;
                 header.tensors.push((name, map.next_value()?));
             }
         }
@@ -209,27 +249,28 @@ impl<'de> Visitor<'de> for HeaderVisitor {
     }
 }
 
-/// A JSON object as its list of pairs.
-pub(crate) struct Pairs<V>(pub(crate) Vec<(String, V)>);
+/// A JSON object as the pairs that are written in it, at most `LIMIT`.
+pub(crate) struct Pairs<V, const LIMIT: usize>(pub(crate) Vec<(String, V)>);
 
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Pairs<V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs<V>, D::Error> {
+impl<'de, V: Deserialize<'de>, const LIMIT: usize> Deserialize<'de> for Pairs<V, LIMIT> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Pairs<V, LIMIT>, D::Error> {
         deserializer.deserialize_map(PairsVisitor(PhantomData))
     }
 }
 
-struct PairsVisitor<V>(PhantomData<V>);
+struct PairsVisitor<V, const LIMIT: usize>(PhantomData<V>);
 
-impl<'de, V: Deserialize<'de>> Visitor<'de> for PairsVisitor<V> {
-    type Value = Pairs<V>;
+impl<'de, V: Deserialize<'de>, const LIMIT: usize> Visitor<'de> for PairsVisitor<V, LIMIT> {
+    type Value = Pairs<V, LIMIT>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<V>, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<V, LIMIT>, A::Error> {
         let mut pairs = Vec::new();
         while let Some(pair) = map.next_entry()? {
+            check_count(pairs.len(), LIMIT, "entries")?;
             pairs.push(pair);
         }
         Ok(Pairs(pairs))

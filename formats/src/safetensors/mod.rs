@@ -10,9 +10,9 @@ mod writer;
 
 pub use error::{SafetensorsError, SafetensorsProblem};
 pub use header::{Header, TensorInfo};
-pub use writer::write;
+pub use writer::{to_bytes, write};
 
-pub(crate) use header::Pairs;
+pub(crate) use header::{MAX_TENSORS, Pairs};
 
 use std::path::{Path, PathBuf};
 

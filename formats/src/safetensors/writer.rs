@@ -43,6 +43,19 @@ fn try_write(
     Ok(())
 }
 
+/// The bytes of a safetensors file, as [`write`] writes them.
+///
+/// # Errors
+/// As [`write`], except for the file.
+pub fn to_bytes(
+    tensors: &[TensorView<'_>],
+    metadata: &[(&str, &str)],
+) -> Result<Vec<u8>, SafetensorsProblem> {
+    let mut bytes = header_bytes(tensors, metadata)?;
+    tensors.iter().for_each(|tensor| bytes.extend_from_slice(tensor.bytes));
+    Ok(bytes)
+}
+
 /// The length and the JSON header, padded with spaces to a multiple of 8.
 fn header_bytes(
     tensors: &[TensorView<'_>],

@@ -25,6 +25,7 @@ pub struct Manifest {
     pub converter: String,
     /// Defaults where the user sets no value: an object with any of `width`, `height` (pixels), `steps`,
     /// `scheduler` (name), `guidance_scale`.
+    #[serde(deserialize_with = "super::table::config")]
     pub defaults: Value,
     /// The files it was converted from.
     #[serde(default)]

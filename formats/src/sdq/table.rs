@@ -1,7 +1,10 @@
 //! The table of contents in its stored form: unchecked data. The reader checks every field.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::fmt;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, value::RawValue};
 
 use super::manifest::Manifest;
 
@@ -9,6 +12,7 @@ use super::manifest::Manifest;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Table {
     pub(super) manifest: Manifest,
+    #[serde(deserialize_with = "components")]
     pub(super) components: Vec<ComponentEntry>,
     pub(super) texts: Vec<TextEntry>,
 }
@@ -19,8 +23,49 @@ pub(super) struct ComponentEntry {
     pub(super) name: String,
     pub(super) offset: u64,
     pub(super) length: u64,
+    #[serde(deserialize_with = "config")]
     pub(super) config: Value,
     pub(super) weights: Vec<WeightEntry>,
+}
+
+/// Most components. A model has up to five.
+const MAX_COMPONENTS: usize = 16;
+/// Longest config of a component in bytes. JSON of empty lists takes twenty times as much in memory.
+const MAX_CONFIG_LEN: usize = 256 << 10;
+
+fn components<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<ComponentEntry>, D::Error> {
+    struct ComponentsVisitor;
+
+    impl<'de> Visitor<'de> for ComponentsVisitor {
+        type Value = Vec<ComponentEntry>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX_COMPONENTS} components")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut components = Vec::new();
+            while let Some(component) = entries.next_element()? {
+                if components.len() == MAX_COMPONENTS {
+                    return Err(A::Error::custom(format_args!("more than {MAX_COMPONENTS} components")));
+                }
+                components.push(component);
+            }
+            Ok(components)
+        }
+    }
+
+    deserializer.deserialize_seq(ComponentsVisitor)
+}
+
+pub(super) fn config<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    let text = Box::<RawValue>::deserialize(deserializer)?;
+    match text.get().len() {
+        len if len > MAX_CONFIG_LEN => {
+            Err(D::Error::custom(format_args!("a config of {len} bytes, more than {MAX_CONFIG_LEN}")))
+        }
+        _ => serde_json::from_str(text.get()).map_err(D::Error::custom),
+    }
 }
 
 /// A weight. Its type determines how its parts are read.
