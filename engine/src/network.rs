@@ -3,7 +3,13 @@
 //! A network is independent of pipelines. Any component of an `.sdq` file can be opened as one; its weights
 //! are compared with the list that its config requires, and it runs any graph that reads these weights.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use sdq_formats::{WeightSpec, sdq::SdqFile};
 
@@ -23,6 +29,8 @@ pub struct Network {
     overlays: Vec<(Arc<SdqFile>, Arc<HashSet<String>>)>,
     /// Low-rank branches that run beside its products.
     branches: Option<Arc<SdqFile>>,
+    /// Whether the checksums of its own weights were compared.
+    verified: Arc<AtomicBool>,
     backend: Arc<dyn Backend>,
 }
 
@@ -38,7 +46,14 @@ impl Network {
         backend: Arc<dyn Backend>,
     ) -> Result<Network, Error> {
         file.component(component).ok_or(Error::MissingComponent { component })?.check(weights)?;
-        Ok(Network { component, file, overlays: Vec::new(), branches: None, backend })
+        Ok(Network {
+            component,
+            file,
+            overlays: Vec::new(),
+            branches: None,
+            verified: Arc::default(),
+            backend,
+        })
     }
 
     /// Name of the component with its weights.
@@ -96,9 +111,22 @@ impl Network {
     /// Compiles `graph` with the network's weights.
     ///
     /// # Errors
-    /// As [`Backend::compile`].
+    /// As [`Backend::compile`], and at the first call when the file of the network's weights is damaged.
     pub fn compile(&self, graph: Graph) -> Result<Box<dyn Executable + '_>, Error> {
+        self.verify()?;
         self.backend.compile(graph, &self.weights())
+    }
+
+    /// Compares the weights in the network's own file with their checksums, once. A run reads all of them in each step, so
+    /// this takes far less time than a step.
+    fn verify(&self) -> Result<(), Error> {
+        if !self.verified.load(Ordering::Relaxed) {
+            let component = self.file.component(self.component);
+            let mut weights = component.iter().flat_map(|component| component.weights());
+            weights.try_for_each(|weight| weight.verify())?;
+            self.verified.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// The memory of [`compile`](Network::compile) and of runs of the result.

@@ -64,6 +64,9 @@ pub struct Report {
     pub bytes: u64,
 }
 
+/// More threads than this are taken for a mistake.
+const MAX_THREADS: usize = 1024;
+
 /// Converts `model` according to `plan` to a file at `output`, which appears only when it is complete.
 /// `threads` is one per core if `None`; the file does not depend on it.
 ///
@@ -83,6 +86,10 @@ pub fn convert(
     output: &Path,
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
+    if threads.is_some_and(|threads| threads.get() > MAX_THREADS) {
+        let message = format!("at most {MAX_THREADS}; as many as the machine has cores are best");
+        return Err(ConvertError::Threads(message));
+    }
     let components = matched(model, plan)?;
     let mut manifest = model.manifest.clone();
     manifest.quantization.clone_from(&plan.quantization);
@@ -151,7 +158,10 @@ fn encode_and_write(
     thread::scope(|scope| {
         // A channel without capacity, so that no more than two tensors are in memory.
         let (sender, encoded) = sync_channel(0);
-        scope.spawn(move || encode_all(components, pool, &sender));
+        let encode = move || encode_all(components, pool, &sender);
+        thread::Builder::new()
+            .spawn_scoped(scope, encode)
+            .map_err(|error| ConvertError::Threads(error.to_string()))?;
         // The receiver is passed by value: when it is dropped, the encoder stops at the next tensor.
         write_all(components, encoded, writer, on_progress)
     })

@@ -182,6 +182,9 @@ const FIELDS: [&str; 9] = [
     "rescale_betas_zero_snr",
 ];
 
+/// Longest text of a config in bytes. JSON of empty lists takes twenty times as much in memory.
+const MAX_LEN: usize = 1 << 20;
+
 impl SchedulerConfig {
     /// Parses the text of a `scheduler_config.json`.
     ///
@@ -192,6 +195,9 @@ impl SchedulerConfig {
     /// # Errors
     /// If the text is not a JSON object, a key is unknown, or a value has the wrong type or is out of range.
     pub fn from_json(json: &str) -> Result<Self, SchedulerError> {
+        if json.len() > MAX_LEN {
+            return Err(SchedulerError::NotJson { reason: format!("it is longer than {MAX_LEN} bytes") });
+        }
         let map: Map<String, Value> = serde_json::from_str(&quote_non_finite(json))
             .map_err(|error| SchedulerError::NotJson { reason: error.to_string() })?;
         Self::try_from(map)

@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 use crate::{Error, models::clip::transformer::Layer};
 
+/// Longest index in bytes. JSON of empty lists takes twenty times as much in memory.
+const MAX_LEN: usize = 1 << 20;
+
 /// How a diffusers pipeline class uses its networks. Classes of one kind differ in their inputs, a prompt
 /// alone or a picture too, which depends on the request here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +82,11 @@ impl ModelIndex {
             expected,
         };
         let Some(text) = text else { return Ok(ModelIndex::new(CLASSES[0])) };
+        if text.len() > MAX_LEN {
+            let (found, expected) =
+                (format!("{} bytes long", text.len()), format!("at most {MAX_LEN} bytes"));
+            return Err(error("model_index.json", found, expected));
+        }
         let index: Map<String, Value> = serde_json::from_str(text)
             .map_err(|problem| error("model_index.json", problem.to_string(), "a JSON object".to_owned()))?;
         let class_name = index.get("_class_name").unwrap_or(&Value::Null);

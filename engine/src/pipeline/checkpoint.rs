@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sdq_formats::{
     dtype::DType,
-    safetensors::{self, SafetensorsFile},
+    safetensors::{self, SafetensorsFile, SafetensorsProblem},
     tensor::TensorView,
 };
 use serde_json::{Value, json};
@@ -23,6 +23,9 @@ use crate::{Error, Mask, Picture, Tensor, rng::TorchCpuGenerator};
 const RUN: &str = "sdq.run";
 /// Version of the metadata's format. Version 2, which wrote the request in another form, can still be read.
 const VERSION: u64 = 3;
+/// Longest description of a run in bytes; prompts, the longest part, have 64 KB each. JSON of empty lists takes twenty times as
+/// much in memory.
+const MAX_RUN_LEN: usize = 1 << 20;
 /// Maximum number of pictures in progress.
 const MAX_BEGUN: usize = 1024;
 /// Maximum number of tensors in the state of a scheduler.
@@ -77,6 +80,24 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// [`Error::SavedRun`] when the file cannot be written.
     pub fn save(&self, path: &Path, notes: &[(&str, &str)]) -> Result<(), Error> {
+        self.written(notes, |tensors, metadata| safetensors::write(path, tensors, metadata))
+            .map_err(|error| Error::SavedRun { path: path.to_owned(), problem: reason(&error) })
+    }
+
+    /// The bytes of the file that [`save`](Checkpoint::save) writes.
+    ///
+    /// # Errors
+    /// When `notes` have a name twice.
+    pub fn to_bytes(&self, notes: &[(&str, &str)]) -> Result<Vec<u8>, SafetensorsProblem> {
+        self.written(notes, safetensors::to_bytes)
+    }
+
+    /// What `write` makes of the tensors and the metadata of the file.
+    fn written<T>(
+        &self,
+        notes: &[(&str, &str)],
+        write: impl FnOnce(&[TensorView<'_>], &[(&str, &str)]) -> T,
+    ) -> T {
         let mut tensors = Tensors::default();
         for (index, latents) in self.finished.iter().enumerate() {
             tensors.floats(format!("finished.{index}"), latents);
@@ -101,8 +122,7 @@ impl<'a> Checkpoint<'a> {
         })
         .to_string();
         let metadata = [&[(RUN, run.as_str())], notes].concat();
-        safetensors::write(path, &tensors.views(), &metadata)
-            .map_err(|error| Error::SavedRun { path: path.to_owned(), problem: reason(&error) })
+        write(&tensors.views(), &metadata)
     }
 }
 
@@ -185,6 +205,9 @@ impl SavedRun {
         let failed = |problem: String| Error::SavedRun { path: path.to_owned(), problem };
         let file = SafetensorsFile::open(path).map_err(|error| failed(reason(&error)))?;
         let run = metadata(&file, RUN).ok_or_else(|| failed("it holds no run of sdq".to_owned()))?;
+        if run.len() > MAX_RUN_LEN {
+            return Err(failed(format!("its description has {} bytes, more than {MAX_RUN_LEN}", run.len())));
+        }
         let run: Value = serde_json::from_str(run).map_err(|error| failed(error.to_string()))?;
         let version = run["version"].as_u64().filter(|version| (2..=VERSION).contains(version));
         let Some(version) = version else {
@@ -194,6 +217,11 @@ impl SavedRun {
         let mut saved = SavedRun { path: path.to_owned(), file, run, request: Request::default() };
         saved.request = saved.read_request(version)?;
         Ok(saved)
+    }
+
+    /// Whether the file at `path` is a saved run, of whatever version and model.
+    pub fn is_at(path: &Path) -> bool {
+        SafetensorsFile::open(path).is_ok_and(|file| metadata(&file, RUN).is_some())
     }
 
     /// The request, with the model's defaults filled in.

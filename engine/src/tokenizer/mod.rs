@@ -164,9 +164,15 @@ fn content(token: &Value) -> &str {
     token.as_str().or_else(|| token.get("content")?.as_str()).unwrap_or_default()
 }
 
+/// Longest file of settings in bytes. JSON of empty lists takes twenty times as much in memory.
+const MAX_SETTINGS_LEN: usize = 1 << 20;
+
 fn object(file: &str, text: Option<&str>) -> Result<Map<String, Value>, Error> {
     match text {
         None => Ok(Map::new()),
+        Some(text) if text.len() > MAX_SETTINGS_LEN => {
+            Err(Error::Tokenizer(format!("{file} has {} bytes, more than {MAX_SETTINGS_LEN}", text.len())))
+        }
         Some(text) => serde_json::from_str(text).map_err(|e| Error::Tokenizer(format!("{file}: {e}"))),
     }
 }

@@ -8,6 +8,9 @@ use sdq_formats::checkpoint::Checkpoint;
 /// Key of the metadata.
 const KEY: &str = "lora_adapter_metadata";
 
+/// Longest note in bytes. JSON of empty lists takes twenty times as much in memory.
+const MAX_LEN: usize = 1 << 20;
+
 /// The settings of a LoRA's adapters, with the component's name as prefix: `unet.lora_alpha`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Adapters(Value);
@@ -16,6 +19,9 @@ impl Adapters {
     /// The settings in the metadata of `checkpoint`; empty if it has none.
     pub(super) fn of(checkpoint: &Checkpoint) -> Result<Adapters, LoraError> {
         let Some(text) = checkpoint.note(KEY) else { return Ok(Adapters::default()) };
+        if text.len() > MAX_LEN {
+            return Err(LoraError::Adapter(format!("{} bytes long, more than {MAX_LEN}", text.len())));
+        }
         let settings = serde_json::from_str(&text).map_err(|error| LoraError::Adapter(error.to_string()))?;
         Ok(Adapters(settings))
     }

@@ -95,11 +95,16 @@ impl Pipelines {
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(missing.len());
         let results: Vec<Result<(), VulkanError>> = std::thread::scope(|scope| {
             let parts = missing.chunks(missing.len().div_ceil(threads));
-            let workers: Vec<_> = parts
-                .map(|part| scope.spawn(|| part.iter().try_for_each(|&wanted| self.make(wanted))))
-                .collect();
-            let join = |worker: std::thread::ScopedJoinHandle<'_, _>| {
-                worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            let make = |part: &[Specialized]| part.iter().try_for_each(|&wanted| self.make(wanted));
+            // Where the system refuses a thread, its part is made here.
+            let start = |part| {
+                let worker = std::thread::Builder::new().spawn_scoped(scope, move || make(part));
+                worker.map_err(|_| make(part))
+            };
+            let workers: Vec<_> = parts.map(start).collect();
+            let join = |worker: Result<std::thread::ScopedJoinHandle<'_, _>, _>| match worker {
+                Ok(worker) => worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(made) => made,
             };
             workers.into_iter().map(join).collect()
         });
