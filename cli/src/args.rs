@@ -404,13 +404,17 @@ pub(crate) struct ResumeArgs {
     #[arg(short, long, value_name = "FILE.sdq")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Output file, if different from that of the run.
+    /// Where to write, if not beside the saved run.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
     /// Replace the output file even if it is not a picture.
     #[arg(long)]
     pub(crate) force: bool,
+
+    /// Write the latents as well, as safetensors. Where the interrupted run was to write them does not count.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) save_latents: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) run: RunArgs,

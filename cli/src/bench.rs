@@ -4,9 +4,13 @@ use sdq::{
     Request,
     measure::{MeasureOptions, MeasuredPart, Measurement, measure},
     model,
+    text::printable,
 };
 
-use crate::args::BenchArgs;
+use crate::{args::BenchArgs, output};
+
+/// Most characters of a model's name that are shown.
+const SHOWN_CHARS: usize = 200;
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let pipeline = model::open(args.model.as_deref(), &args.device.options()?)?;
@@ -16,7 +20,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let options = MeasureOptions { part: args.part.part(), rounds: args.rounds, profile: args.profile };
     let measurement = measure(&pipeline, &request, &options)?;
     match args.json {
-        true => say!("{:#}", measurement.json()),
+        true => output::say_json(&measurement.json()),
         false => print(&measurement),
     }
     Ok(())
@@ -24,6 +28,7 @@ pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
 
 fn print(measurement: &Measurement) {
     let Measurement { model, backend, width, height, limits, parts, picture } = measurement;
+    let model = printable(model, SHOWN_CHARS);
     say!("{model}, {width}x{height}, {backend}");
     let [integer, float, copy] = [limits.integer, limits.float, limits.copy].map(|rate| rate / 1e9);
     say!(

@@ -3,7 +3,7 @@
 use sdq::doctor::{self, Doctor, Examination};
 use serde_json::Value;
 
-use crate::args::DoctorArgs;
+use crate::{args::DoctorArgs, output};
 
 pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
     let devices = doctor::devices(args.device.as_deref())?;
@@ -20,7 +20,7 @@ pub(crate) fn run(args: &DoctorArgs) -> anyhow::Result<()> {
         }
     }
     if args.json {
-        say!("{:#}", Value::from(reports));
+        output::say_json(&Value::from(reports));
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use sdq::{
     run::check_writable,
 };
 
-use crate::{UsageError, args::EvalArgs, interrupt, terminal};
+use crate::{UsageError, args::EvalArgs, interrupt, output, terminal};
 
 pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
     let options =
@@ -33,7 +33,7 @@ pub(crate) fn run(args: &EvalArgs) -> anyhow::Result<()> {
         interrupt::while_writing(|| evaluation.write_sheet(path))?;
     }
     match args.json {
-        true => say!("{:#}", evaluation.report.json()),
+        true => output::say_json(&evaluation.report.json()),
         false => say_part!("{}", evaluation.report.table()),
     }
     Ok(())

@@ -7,7 +7,7 @@ use sdq::{
     add_ons::AddOns,
     model,
     request::PromptSyntax,
-    run::{self, RunFiles},
+    run::{self, RunFiles, SideFile},
 };
 
 use crate::{
@@ -48,7 +48,10 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         mask,
         add_ons: add_ons.absolute()?,
     };
-    files.check(count)?;
+    let mut also_read: Vec<(&str, &Path)> =
+        args.run.preview_vae.iter().map(|path| ("the previews' VAE", &**path)).collect();
+    also_read.extend(args.from.as_deref().map(|path| ("the picture with the recipe", path)));
+    files.check(count, &also_read)?;
     if !args.force {
         run::check_replaced(&files.pictures(count)?)?;
     }
@@ -59,7 +62,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         }
     }
     let saved_run = files.saved_run();
-    if saved_run.exists() {
+    if SideFile::SavedRun.is_at(&saved_run) {
         let path = saved_run.display();
         note!("note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it");
     }

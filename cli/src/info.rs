@@ -2,11 +2,14 @@
 
 use sdq::{
     inspect::{self, InspectOptions},
-    text::{printable, printable_json},
+    text::printable,
 };
 use serde_json::Value;
 
-use crate::args::{DeviceArgs, InfoArgs};
+use crate::{
+    args::{DeviceArgs, InfoArgs},
+    output,
+};
 
 /// Maximum number of characters of a text that are shown; the JSON contains all of them.
 const SHOWN_CHARS: usize = 20_000;
@@ -17,7 +20,7 @@ pub(crate) fn run(args: &InfoArgs) -> anyhow::Result<()> {
         Some(path) => inspect::file(path, InspectOptions { verify: args.verify, whole: args.json })?,
     };
     match args.json {
-        true => say!("{}", printable_json(&format!("{description:#}"))),
+        true => output::say_json(&description),
         false => print_plainly(&description, 0),
     }
     Ok(())

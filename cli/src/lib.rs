@@ -11,25 +11,19 @@
 //! ```
 #![forbid(unsafe_code)]
 
-/// Prints a line on standard output. If the reader has closed it, as `head` does, this is not an error.
+/// A line on standard output.
 macro_rules! say {
-    ($($words:tt)*) => {{
-        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!("{}\n", format_args!($($words)*)));
-    }};
+    ($($words:tt)*) => { $crate::output::say(format_args!("{}\n", format_args!($($words)*))) };
 }
 
 /// The same without the end of the line.
 macro_rules! say_part {
-    ($($words:tt)*) => {{
-        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!($($words)*));
-    }};
+    ($($words:tt)*) => { $crate::output::say(format_args!($($words)*)) };
 }
 
-/// Prints a line on standard error, in the same way.
+/// A line on standard error.
 macro_rules! note {
-    ($($words:tt)*) => {{
-        let _ = std::io::Write::write_fmt(&mut std::io::stderr(), format_args!("{}\n", format_args!($($words)*)));
-    }};
+    ($($words:tt)*) => { $crate::output::note(format_args!($($words)*)) };
 }
 
 mod args;
@@ -42,6 +36,9 @@ mod generate;
 mod info;
 mod interrupt;
 mod job;
+#[cfg(unix)]
+mod lost_page;
+mod output;
 mod plan;
 mod preview;
 mod progress;
@@ -67,12 +64,17 @@ const EXIT_INTERRUPTED: u8 = 130;
 
 /// Runs one command line, program name first. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    interrupt::watch_mapped_files();
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,
         Err(error) => {
-            // A closed terminal does not change the exit code.
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
+            let printed = error.print();
+            if error.use_stderr() {
+                return ExitCode::from(EXIT_USAGE);
+            }
+            // The help or the version.
+            output::note_failure(printed);
+            return ended(Ok(()));
         }
     };
     let done = match &args.command {
@@ -93,7 +95,14 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Completions { shell } => reference::completions(*shell),
         Command::Man { name } => reference::man(name.as_deref()),
     };
-    match done {
+    ended(done)
+}
+
+/// Says how a command failed, if it did; its exit code.
+fn ended(done: anyhow::Result<()>) -> ExitCode {
+    let written =
+        output::finish().map_err(|error| anyhow::anyhow!("cannot write to standard output: {error}"));
+    match done.and(written) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Messages of the library are complete; others name the operation, and their causes the reason.
@@ -103,7 +112,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
                 Some(error) => error.to_string(),
                 None => format!("{error:#}"),
             };
-            note!("error: {}", sdq::text::printable(&words, usize::MAX));
+            note!("error: {words}");
             ExitCode::from(exit_code(&error))
         }
     }

@@ -10,7 +10,7 @@ use crate::{
     args::GenerateArgs,
     bench::duration,
     job::{self, Asked},
-    terminal,
+    output, terminal,
 };
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
@@ -25,7 +25,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     terminal::watched(|watch| run::note_without_effect(&settings, watch));
     let plan = Plan::new(&pipeline, &request)?;
     match args.run.json {
-        true => say!("{:#}", plan.json()),
+        true => output::say_json(&plan.json()),
         false => print(&plan),
     }
     Ok(())

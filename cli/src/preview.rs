@@ -3,12 +3,12 @@
 use std::{
     fmt::Write as _,
     io::{IsTerminal as _, stderr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use sdq::{Picture, picture};
+use sdq::{Picture, picture, run::SideFile};
 
-use crate::interrupt;
+use crate::{interrupt, output};
 
 /// Maximum width of a picture in a terminal, in columns; of larger ones every other pixel is shown.
 const MAX_COLUMNS: usize = 64;
@@ -49,14 +49,13 @@ impl Previews {
             // Overwrites the last one.
             let up = if self.lines > 0 { format!("\x1b[{}A", self.lines) } else { String::new() };
             self.lines = text.lines().count();
-            above(&|| note!("{up}{}", text.trim_end_matches('\n')));
+            above(&|| output::draw(&format!("{up}{}", text.trim_end_matches('\n'))));
             return;
         }
         let Some(output) = self.outputs.get(image) else { return };
         let path = output.with_extension("preview.png");
         let large = enlarged(picture);
-        let written = interrupt::while_writing(|| picture::write(&path, &large, &[]));
-        match written {
+        match write_file(&path, &large) {
             Ok(()) if !self.files.contains(&path) => self.files.push(path),
             Ok(()) => {}
             // A failure does not stop the run.
@@ -71,9 +70,17 @@ impl Previews {
     /// Removes the files: the pictures are finished.
     pub(crate) fn finish(&self) {
         for path in &self.files {
-            let _ = std::fs::remove_file(path);
+            SideFile::Preview.remove(path);
         }
     }
+}
+
+/// Writes a preview, unless another file is at its place.
+fn write_file(path: &Path, preview: &Picture) -> Result<(), sdq::Error> {
+    let failed = |error| sdq::Error::Write { path: path.to_path_buf(), error };
+    SideFile::Preview.check(path).map_err(failed)?;
+    let texts = [(picture::PREVIEW, "a picture while it is drawn; sdq may replace or remove it")];
+    Ok(interrupt::while_writing(|| picture::write(path, preview, &texts))?)
 }
 
 /// Two pixels per character: the upper one in the foreground colour, the lower one in the background colour.

@@ -2,7 +2,7 @@
 
 use sdq::{
     model,
-    run::{self, Unfinished},
+    run::{self, SideFile, Unfinished},
 };
 
 use crate::{args::ResumeArgs, interrupt, terminal};
@@ -10,6 +10,10 @@ use crate::{args::ResumeArgs, interrupt, terminal};
 pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     interrupt::listen();
     let mut unfinished = Unfinished::open(&args.file)?;
+    if let (Some(path), None) = (&unfinished.latents_were_for, &args.save_latents) {
+        let path = path.display();
+        note!("note: the run was to write its latents to `{path}`; with --save-latents they are written");
+    }
     let files = &mut unfinished.files;
     if let Some(model) = &args.model {
         files.model = Some(model.clone());
@@ -17,17 +21,21 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     if let Some(output) = &args.output {
         files.output.clone_from(output);
     }
-    let count = unfinished.saved.request().count;
-    if !args.force {
-        run::check_replaced(&files.pictures(count)?)?;
-    }
+    files.save_latents.clone_from(&args.save_latents);
+    unfinished.check_output()?;
+    let files = &unfinished.files;
     let pipeline = model::open(files.model.as_deref(), &args.run.options()?)?;
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| files.add_ons.apply(pipeline, threads, watch))?;
+    // The count in the file is not to be trusted before.
+    let count = pipeline.settings(unfinished.saved.request())?.request.count;
+    if !args.force {
+        run::check_replaced(&files.pictures(count)?)?;
+    }
     crate::run::run(&pipeline, &unfinished.files, count, &args.run, |options, watch| {
         unfinished.resume(&pipeline, options, watch)
     })?;
     // With --output the saved run was next to the new output.
-    let _ = std::fs::remove_file(&args.file);
+    SideFile::SavedRun.remove(&args.file);
     Ok(())
 }

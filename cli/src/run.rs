@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use sdq::{
     Error, Pipeline, Watch,
     add_ons::previewer,
-    run::{RunFiles, RunOptions, Written},
+    run::{RunFiles, RunOptions, SideFile, Written},
 };
 use serde_json::{Value, json};
 
-use crate::{args::RunArgs, preview::Previews, terminal};
+use crate::{args::RunArgs, output, preview::Previews, terminal};
 
 /// Draws `count` pictures and reports the files. `draw` is the library's part.
 pub(crate) fn run(
@@ -30,7 +30,7 @@ pub(crate) fn run(
     let mut previews = Previews::new(files.pictures(count)?);
     let drawn = terminal::drawn(&mut previews, |watch| draw(&options, watch));
     let saved_run = files.saved_run();
-    if drawn.is_err() && saved_run.exists() {
+    if drawn.is_err() && SideFile::SavedRun.is_at(&saved_run) {
         note!("to finish this run: sdq resume \"{}\"", saved_run.display());
     }
     let written = drawn?;
@@ -46,7 +46,7 @@ fn report(files: &RunFiles, args: &RunArgs, written: &[Written], started: Instan
         let pictures: Vec<Value> = written.iter().map(picture).collect();
         let latents = files.save_latents.as_ref().map(|path| path.display().to_string());
         let report = json!({ "pictures": pictures, "latents": latents, "seconds": seconds });
-        say!("{}", sdq::text::printable_json(&format!("{report:#}")));
+        output::say_json(&report);
     } else {
         for Written { path, .. } in written {
             say!("{}", path.display());

@@ -34,6 +34,7 @@ pub mod request;
 pub mod run;
 mod session;
 mod tags;
+mod temporary;
 pub use sdq_formats::text;
 
 pub use budget::MemoryBudget;

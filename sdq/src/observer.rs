@@ -12,7 +12,7 @@ use std::{
 
 use sdq_engine::Picture;
 
-use crate::text::printable;
+use crate::{run::LastState, text::printable};
 
 /// Maximum number of characters of a text from a file that a note shows.
 const SHOWN_CHARS: usize = 200;
@@ -300,6 +300,7 @@ struct Shared {
     cancelled: AtomicBool,
     /// Locked while a file is written.
     writing: Mutex<()>,
+    last_state: LastState,
 }
 
 impl Cancel {
@@ -328,6 +329,11 @@ impl Cancel {
     pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
         let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         write()
+    }
+
+    /// The state of the run that this token stops, to be saved by whoever ends the process before its next step.
+    pub fn last_state(&self) -> &LastState {
+        &self.0.last_state
     }
 }
 

@@ -20,6 +20,8 @@ pub const EVERYDAY: [&str; 8] = [
 
 /// Maximum length of a file of prompts, in bytes.
 const MAX_FILE: u64 = 16 * 1024 * 1024;
+/// Longest file of JSON, which takes up to twenty times as much in memory.
+const MAX_JSON: usize = 4 << 20;
 
 /// A prompt and its seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +64,9 @@ fn parse(text: &str, seed: u64) -> Result<Vec<Prompt>, String> {
     if !text.trim_start().starts_with('[') {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
         return Ok(lines.map(|line| Prompt { text: line.to_owned(), seed }).collect());
+    }
+    if text.len() > MAX_JSON {
+        return Err(format!("it is JSON and longer than {MAX_JSON} bytes; a prompt a line may be longer"));
     }
     let items: Vec<Value> =
         serde_json::from_str(text).map_err(|error| format!("it is not a list in JSON: {error}"))?;

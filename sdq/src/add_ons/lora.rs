@@ -14,7 +14,7 @@ use sdq_formats::{checkpoint::Checkpoint, sdq::SdqFile};
 use serde::{Deserialize, Serialize};
 
 use super::{LISTED, embedding, tell_left_out};
-use crate::{Error, Note, Watch, convert::reference::temporary_folder, paths, text::printable};
+use crate::{Error, Note, Watch, paths, temporary::TemporaryFolder, text::printable};
 
 /// Maximum depth of the sub-folders that are searched for LoRAs.
 const MAX_DEPTH: usize = 8;
@@ -167,7 +167,7 @@ pub(super) fn apply(
         tell(file, &lora, watch);
         matched.push((lora, file.strengths()));
     }
-    let folder = temporary_folder()?;
+    let folder = TemporaryFolder::new()?;
     let path = folder.path().join("branches.sdq");
     lora::write(&matched, &path).map_err(|error| match error {
         LoraWriteError::Lora { lora, error } => Error::from(error).in_file(&loras[lora].path),

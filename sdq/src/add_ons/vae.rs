@@ -6,10 +6,7 @@ use sdq_engine::{Model, Pipeline, published::PublishedModel};
 use sdq_formats::{sdq::SdqFile, sniff::FileKind};
 use sdq_quantize::Precision;
 
-use crate::{
-    Error, Note, Watch,
-    convert::{checkpoint, reference::temporary_folder},
-};
+use crate::{Error, Note, Watch, convert::checkpoint, temporary::TemporaryFolder};
 
 /// The pipeline that decodes previews: `pipeline` with the autoencoder in `files`; `None` if there are no
 /// files.
@@ -55,7 +52,7 @@ fn with_vae(
     let component = model.component("vae").ok_or(sdq_engine::Error::MissingComponent { component: "vae" })?;
     let weights = Model::vae_weights(component.config()).map_err(in_file)?;
     let plan = sdq_quantize::plan([("vae", weights, Precision::F16)], &[])?;
-    let folder = temporary_folder()?;
+    let folder = TemporaryFolder::new()?;
     let path = folder.path().join("vae.sdq");
     checkpoint::write(&model, &plan, threads, &path, watch)?;
     // The mapping stays valid after the file is removed.

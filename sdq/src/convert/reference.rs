@@ -8,10 +8,9 @@ use sdq_engine::{
 };
 use sdq_formats::sniff::FileKind;
 use sdq_quantize::Precision;
-use tempfile::TempDir;
 
 use super::checkpoint;
-use crate::{Error, Watch, model};
+use crate::{Error, Watch, model, temporary::TemporaryFolder};
 
 /// An open model, with its temporary file, if any.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub struct Reference {
     pub pipeline: Pipeline,
     /// Length of the file.
     pub bytes: u64,
-    _folder: Option<TempDir>,
+    _folder: Option<TemporaryFolder>,
 }
 
 /// Opens the `.sdq` file at `path`, or converts the published model at `path` with `precision` to the
@@ -52,7 +51,7 @@ pub(crate) fn convert(
     options: &PipelineOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Reference, Error> {
-    let folder = temporary_folder()?;
+    let folder = TemporaryFolder::new()?;
     let file = folder.path().join("model.sdq");
     let weights = checkpoint::describe(model)?.rated_weights();
     let components = weights.into_iter().map(|(component, weights)| (component, weights, precision));
@@ -63,9 +62,4 @@ pub(crate) fn convert(
     // cannot be removed, the folder tries again when it is dropped.
     let _ = std::fs::remove_file(&file);
     Ok(Reference { pipeline, bytes, _folder: Some(folder) })
-}
-
-/// A folder that is removed when it is dropped.
-pub(crate) fn temporary_folder() -> Result<TempDir, Error> {
-    TempDir::with_prefix("sdq-").map_err(Error::TemporaryFolder)
 }

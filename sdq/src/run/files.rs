@@ -14,7 +14,11 @@ use crate::{
     add_ons::{AddOns, EmbeddingFile, LoraFile},
     paths,
     recipe::{Recipe, UsedEmbedding, UsedLora},
-    run::naming::numbered,
+    run::{
+        SAVED_RUN,
+        naming::numbered,
+        outputs::{Part, check_distinct},
+    },
 };
 
 /// The files of a run. A saved run contains them as absolute paths, so that it can be resumed from another
@@ -45,16 +49,37 @@ impl RunFiles {
     /// The file of the saved run while the run is not finished.
     pub fn saved_run(&self) -> PathBuf {
         let mut name = self.output.file_name().map_or_else(OsString::new, ToOwned::to_owned);
-        name.push(".sdq-run");
+        name.push(".");
+        name.push(SAVED_RUN);
         self.output.with_file_name(name)
     }
 
-    /// Checks the output files, so that a failure occurs before the work and not after it.
+    /// Fails before the work rather than after it. `also_read` are files that the run reads beside those that are named
+    /// here, and their parts in it, such as `the picture with the recipe`.
     ///
     /// # Errors
-    /// When a file that a run of `count` pictures writes cannot be written.
-    pub fn check(&self, count: usize) -> Result<(), Error> {
-        self.pictures(count)?.iter().chain(&self.save_latents).try_for_each(|path| check_writable(path))
+    /// When a file that a run of `count` pictures writes cannot be written, or is one that it reads.
+    pub fn check(&self, count: usize, also_read: &[(&str, &Path)]) -> Result<(), Error> {
+        let (pictures, saved_run) = (self.pictures(count)?, self.saved_run());
+        let mut written: Vec<Part<'_>> = pictures.iter().map(|path| ("the picture", &**path)).collect();
+        written.extend(self.save_latents.iter().map(|path| ("the file of latents", &**path)));
+        // What is in the way of the saved run is no reason to refuse the run, unless it is a file of the run.
+        let all = [written.clone(), vec![("the unfinished run", &*saved_run)]].concat();
+        check_distinct(&all, &[self.read(), also_read.to_vec()].concat())?;
+        written.iter().try_for_each(|(_, path)| check_writable(path))
+    }
+
+    /// The files that the run reads, and their parts in it.
+    fn read(&self) -> Vec<Part<'_>> {
+        let AddOns { loras, embeddings, vae } = &self.add_ons;
+        let single =
+            [("the model", &self.model), ("the start picture", &self.init_image), ("the mask", &self.mask)];
+        let mut read: Vec<Part<'_>> =
+            single.into_iter().filter_map(|(part, path)| Some((part, path.as_deref()?))).collect();
+        read.extend(loras.iter().map(|lora| ("a LoRA", &*lora.path)));
+        read.extend(embeddings.iter().map(|embedding| ("an embedding", &*embedding.path)));
+        read.extend(vae.iter().map(|path| ("the VAE", &**path)));
+        read
     }
 
     /// A path for each of `count` pictures: the output, or numbered ones.
@@ -165,21 +190,62 @@ mod tests {
             save_latents: save_latents.map(path),
             ..RunFiles::default()
         };
-        run("a.png", Some("a.safetensors")).check(2).unwrap();
+        run("a.png", Some("a.safetensors")).check(2, &[]).unwrap();
         for (files, count, named) in [
             (run("taken.png", None), 2, "taken-2.png"),
             (run("none/a.png", None), 1, "none/a.png"),
             (run("a.png", Some("none/a.safetensors")), 1, "none/a.safetensors"),
             (run("a.png", Some("taken-2.png")), 1, "it is a folder"),
         ] {
-            let error = files.check(count).unwrap_err();
+            let error = files.check(count, &[]).unwrap_err();
             assert!(error.code() == "file.write" && error.to_string().contains(named), "{error}");
         }
         // A folder at the path of a picture that will not be drawn does no harm.
-        run("taken.png", None).check(1).unwrap();
+        run("taken.png", None).check(1, &[]).unwrap();
         let left: Vec<_> =
             std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["taken-2.png"]);
+    }
+
+    #[test]
+    fn no_picture_and_no_latents_are_written_over_a_file_of_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        for name in ["m.png", "i.png", "k.png", "l.png", "e.png", "v.png", "from.png", "v-2.png"] {
+            std::fs::write(path(name), name).unwrap();
+        }
+        let run = |output: &str, save_latents: Option<&str>| RunFiles {
+            model: Some(path("m.png")),
+            output: path(output),
+            save_latents: save_latents.map(path),
+            init_image: Some(path("i.png")),
+            mask: Some(path("k.png")),
+            add_ons: AddOns {
+                loras: vec![LoraFile { path: path("l.png"), strength: 1.0, text_strength: None }],
+                embeddings: vec![EmbeddingFile { path: path("e.png"), word: None }],
+                vae: vec![path("v-2.png")],
+            },
+        };
+        let from = path("from.png");
+        let also_read = [("the picture with the recipe", &*from)];
+        for (files, count, part) in [
+            (run("m.png", None), 1, "the model"),
+            (run("i.png", None), 1, "the start picture"),
+            (run("k.png", None), 1, "the mask"),
+            (run("l.png", None), 1, "a LoRA"),
+            (run("e.png", None), 1, "an embedding"),
+            // Of several pictures, one that is numbered.
+            (run("v.png", None), 2, "the VAE"),
+            (run("from.png", None), 1, "the picture with the recipe"),
+            (run("a.png", Some("m.png")), 1, "the model"),
+            (run("a.png", Some("a.png")), 1, "the picture"),
+            (run("a.png", Some("a.png.sdq-run")), 1, "the file of latents"),
+        ] {
+            let error = files.check(count, &also_read).unwrap_err();
+            assert!(error.to_string().contains(&format!(", is {part} as well")), "{error}");
+        }
+        run("a.png", Some("a.safetensors")).check(3, &also_read).unwrap();
+        run("v.png", None).check(1, &also_read).unwrap();
     }
 
     #[test]

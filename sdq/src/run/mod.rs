@@ -1,7 +1,9 @@
 //! A run with files: each picture is written as soon as it is drawn, and an unfinished run can be resumed.
 
 mod files;
+mod last_state;
 mod naming;
+pub(crate) mod outputs;
 mod start;
 
 use std::{
@@ -14,16 +16,36 @@ use std::{
 use sdq_engine::{
     Checkpoint, Error as EngineError, Event as EngineEvent, Preview, SavedRun, Tensor, pipeline::Settings,
 };
-use sdq_formats::{dtype::DType, picture, safetensors, tensor::TensorView};
+use sdq_formats::{
+    dtype::DType,
+    picture::{self, PictureFormat},
+    safetensors,
+    tensor::TensorView,
+};
 
 use crate::{Error, Event, Generated, Note, Picture, Pipeline, Request, Task, Watch, recipe::Recipe};
 
 pub use files::{RunFiles, check_writable};
+pub use last_state::LastState;
+use naming::numbered;
 pub use naming::{check_replaced, free_output};
+pub use outputs::SideFile;
 pub use start::read_start;
 
 /// Name of the tensor in a file of latents.
 const LATENTS: &str = "latents";
+
+/// Longest list of files that is read, in bytes.
+const MAX_FILES_LEN: usize = 1 << 20;
+
+/// A step that takes so long may be broken off; the state before it is at hand then.
+const SLOW_STEP: Duration = Duration::from_millis(300);
+
+/// Most numbered pictures that are looked for before the count is known to be one that can be drawn.
+const MAX_FREE: usize = 10_000;
+
+/// The extension of saved runs.
+const SAVED_RUN: &str = "sdq-run";
 
 /// The note of a saved run that contains its [`RunFiles`].
 const FILES: &str = "sdq.files";
@@ -79,16 +101,23 @@ pub fn note_without_effect(settings: &Settings, watch: &mut Watch<'_>) {
 }
 
 /// A saved run with its files.
+///
+/// Nothing is written where the file says: anyone may have made it. The output is beside it, and everything else is the
+/// caller's to set.
 #[derive(Debug)]
 pub struct Unfinished {
     /// The run.
     pub saved: SavedRun,
-    /// Its files.
+    /// Its files; [`RunFiles::output`] has no file name where the saved run has none for it.
     pub files: RunFiles,
+    /// Where the run that was interrupted would have written its latents. [`RunFiles::save_latents`] is `None`.
+    pub latents_were_for: Option<PathBuf>,
+    path: PathBuf,
 }
 
 impl Unfinished {
-    /// Reads the saved run at `path`. The output goes to the same folder, even if that folder has been moved.
+    /// Reads the saved run at `path`. The output is to be beside it, under the name that the run was saved beside: `a.png`
+    /// for `a.png.sdq-run`. Where it has another name now, that of the file's list is taken, if nothing is there.
     ///
     /// # Errors
     /// When it is not a run that [`generate`] saved.
@@ -97,12 +126,29 @@ impl Unfinished {
         let saved = SavedRun::open(path)?;
         let files =
             saved.note(FILES).ok_or_else(|| problem("it was not saved by `sdq generate`".to_owned()))?;
+        if files.len() > MAX_FILES_LEN {
+            return Err(problem(format!("its list of files has {} bytes", files.len())).into());
+        }
         let mut files: RunFiles = serde_json::from_str(files)
             .map_err(|error| problem(format!("its list of files is damaged: {error}")))?;
-        if let Some(name) = files.output.file_name() {
-            files.output = path.with_file_name(name);
+        files.output = output_beside(path, &files.output, saved.request().count);
+        let latents_were_for = files.save_latents.take();
+        Ok(Unfinished { saved, files, latents_were_for, path: path.to_path_buf() })
+    }
+
+    /// Checks that it is known where to write.
+    ///
+    /// # Errors
+    /// [`Error::Option`] when the caller has to say it.
+    pub fn check_output(&self) -> Result<(), Error> {
+        if self.files.output.as_os_str().is_empty() {
+            let problem = format!(
+                "`{}` does not end in .png.sdq-run, .jpg.sdq-run or .webp.sdq-run; say where to write",
+                self.path.display()
+            );
+            return Err(Error::Option { option: "output", problem });
         }
-        Ok(Unfinished { saved, files })
+        Ok(())
     }
 
     /// Finishes the run with `pipeline`, and writes all `files`.
@@ -116,11 +162,29 @@ impl Unfinished {
         watch: &mut Watch<'_>,
     ) -> Result<Vec<Written>, Error> {
         let settings = pipeline.settings(self.saved.request())?;
-        self.files.check(settings.request.count)?;
+        self.check_output()?;
+        self.files.check(settings.request.count, &[("the saved run", &self.path)])?;
         let steps_done = self.saved.steps_done(&settings)?;
         let writer = Writer::new(pipeline, &settings, &self.files, options, steps_done, watch)?;
         writer.run(|observer| pipeline.resume(&self.saved, observer))
     }
+}
+
+/// The output of the run of `count` pictures that is saved at `saved_run` and names `listed` in its list of files; empty if
+/// there is none that can be taken without replacing a file.
+fn output_beside(saved_run: &Path, listed: &Path, count: usize) -> PathBuf {
+    if saved_run.extension().is_some_and(|extension| extension == SAVED_RUN) {
+        let output = saved_run.with_extension("");
+        if PictureFormat::of_path(&output).is_some() {
+            return output;
+        }
+    }
+    let Some(name) = listed.file_name() else { return PathBuf::new() };
+    let output = saved_run.with_file_name(name);
+    let is_free = |path: &Path| fs::symlink_metadata(path).is_err();
+    let is_free =
+        is_free(&output) && (1..=count).take(MAX_FREE).all(|number| is_free(&numbered(&output, number)));
+    if is_free { output } else { PathBuf::new() }
 }
 
 /// Writes files during a run.
@@ -138,6 +202,8 @@ struct Writer<'a, 'w> {
     steps_done: usize,
     steps: usize,
     last_saved: Instant,
+    /// When the last step ended.
+    last_step: Instant,
     /// Latents of the finished pictures.
     latents: Vec<f32>,
     written: Vec<Written>,
@@ -169,6 +235,7 @@ impl<'a, 'w> Writer<'a, 'w> {
             steps_done,
             steps: pipeline.run_plan(&settings.request)?.steps(),
             last_saved: Instant::now(),
+            last_step: Instant::now(),
             latents: Vec::new(),
             written: Vec::new(),
             failure: None,
@@ -182,14 +249,15 @@ impl<'a, 'w> Writer<'a, 'w> {
         draw: impl FnOnce(&mut dyn FnMut(EngineEvent<'_>) -> ControlFlow<()>) -> Result<Generated, EngineError>,
     ) -> Result<Vec<Written>, Error> {
         self.progress(Task::ReadingPrompt, 0);
+        self.watch.cancel().last_state().begin(&self.files.saved_run());
         let generated = draw(&mut |event| self.observe(event));
+        self.watch.cancel().last_state().end();
         self.watch.tell(Event::TaskEnded);
         if let Some(failure) = self.failure {
             return Err(failure);
         }
         generated?;
-        // The file may not exist, and a finished run does not need it.
-        let _ = fs::remove_file(self.files.saved_run());
+        SideFile::SavedRun.remove(&self.files.saved_run());
         Ok(self.written)
     }
 
@@ -247,12 +315,23 @@ impl<'a, 'w> Writer<'a, 'w> {
     /// does not stop the run.
     fn save(&mut self, checkpoint: &Checkpoint<'_>) {
         let stopping = self.watch.cancel().is_cancelled();
+        let took = std::mem::replace(&mut self.last_step, Instant::now()).elapsed();
         if !stopping && !checkpoint.is_denoised() && self.last_saved.elapsed() < self.options.save_every {
+            // Nobody waits for the end of a step that takes minutes.
+            if took >= SLOW_STEP {
+                let state = checkpoint.to_bytes(&[(FILES, &self.notes)]).ok();
+                self.watch.cancel().last_state().set(state);
+            }
             return;
         }
         let path = self.files.saved_run();
-        let saved = self.watch.cancel().while_writing(|| checkpoint.save(&path, &[(FILES, &self.notes)]));
+        let save = || checkpoint.save(&path, &[(FILES, &self.notes)]).map_err(Error::from);
+        let saved = match SideFile::SavedRun.check(&path) {
+            Ok(()) => self.watch.cancel().while_writing(save),
+            Err(error) => Err(Error::Write { path: path.clone(), error }),
+        };
         self.last_saved = Instant::now();
+        self.watch.cancel().last_state().set(None);
         if let Err(error) = saved
             && !std::mem::replace(&mut self.told[0], true)
         {
