@@ -1,7 +1,8 @@
 //! Code that tests of several crates share: goldens saved from diffusers, measures of error with their
 //! tolerances, converted models, and checkpoints to damage.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+pub mod allocator;
 pub mod backend;
 pub mod checkpoint;
 pub mod command;

@@ -1,49 +1,20 @@
 //! The denoising loop allocates all its memory in its first step: no thread allocates between the second step
 //! and the last.
-#![expect(unsafe_code, reason = "a global allocator is unsafe to implement")]
 
-use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    ops::ControlFlow,
-    sync::atomic::{AtomicUsize, Ordering},
-};
+use std::ops::ControlFlow;
 
 use sdq_engine::{Event, Pipeline, Request, pipeline::Caching};
 use sdq_formats::WeightType;
 use sdq_schedulers::{NoiseSource, SchedulerConfig, create, schedulers};
 use sdq_tests::{
+    allocator::Counting,
     measure::Table,
     models::{Model, demo_model},
     vulkan,
 };
 
-/// The system's allocator, counted.
-struct Counting;
-
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: every call is handed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: the caller's promise about `layout` is the one that is asked for here.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: all pointers that callers have are the system's.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: as above, for both.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
+static ALLOCATOR: Counting = Counting::new();
 
 struct Wave(f32);
 
@@ -66,13 +37,13 @@ fn of_scheduler(name: &str, config: &str) -> usize {
     let mut before = 0;
     for step in 0..steps {
         if step == 1 {
-            before = ALLOCATIONS.load(Ordering::Relaxed);
+            before = ALLOCATOR.calls();
         }
         scheduler.scale_model_input(&mut original, step).unwrap();
         scheduler.predict_original(&noise_pred, step, &latents, &mut original).unwrap();
         scheduler.step(&noise_pred, step, &mut latents, &mut noise).unwrap();
     }
-    ALLOCATIONS.load(Ordering::Relaxed) - before
+    ALLOCATOR.calls() - before
 }
 
 /// Number of allocations of a run between the end of its second step and the end of its last.
@@ -81,7 +52,7 @@ fn of_run(pipeline: &Pipeline, request: &Request) -> usize {
     pipeline
         .generate(request, &mut |event| {
             if let Event::Step { step, steps, .. } = event {
-                let now = ALLOCATIONS.load(Ordering::Relaxed);
+                let now = ALLOCATOR.calls();
                 match step {
                     1 => before = now,
                     step if step + 1 == steps => after = now,

@@ -112,3 +112,35 @@ fn each_signal_is_handled_by_itself() {
         SavedRun::open(&saved).unwrap();
     }
 }
+
+/// A model that is cut short while it is drawn with: an error that names it, and a run that can be resumed.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_model_that_is_cut_short_ends_the_run_with_an_error() {
+    let model = Model::convert("fp16", WeightType::F16);
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("model.sdq");
+    fs::copy(model.path(), &path).unwrap();
+    let mut run = Command::new(SDQ)
+        .args(long_run("model.sdq"))
+        .args(["--save-every", "0"])
+        .current_dir(folder.path())
+        .env("SDQ_BACKEND", "cpu")
+        .stdout(Stdio::null())
+        .stderr(fs::File::create(folder.path().join("errors")).unwrap())
+        .spawn()
+        .unwrap();
+    let saved = folder.path().join("sdq.png.sdq-run");
+    let started = Instant::now();
+    while !saved.exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing was saved");
+        thread::sleep(Duration::from_millis(5));
+    }
+    fs::File::options().write(true).open(&path).unwrap().set_len(4096).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(1));
+    let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
+    assert_eq!(errors.matches("error").count(), 1, "{errors}");
+    assert!(errors.contains("model.sdq: it was cut short while it was in use"), "{errors}");
+    assert!(errors.contains("sdq resume \"sdq.png.sdq-run\""), "{errors}");
+    SavedRun::open(&saved).unwrap();
+}

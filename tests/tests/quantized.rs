@@ -139,3 +139,27 @@ fn a_flipped_bit_is_noticed() {
         flipped[bit / 8] ^= 1 << (bit % 8);
     }
 }
+
+/// Bits that flip on a disk or in a copy are found before the first step, not seen in the picture.
+#[test]
+fn a_weight_that_changed_is_an_error_of_the_run() {
+    let model = Model::convert("old", WeightType::Q8);
+    let bytes = fs::read(model.path()).unwrap();
+    let table = u64::from_le_bytes(bytes[24..32].try_into().unwrap()) as usize;
+    let table: Value = serde_json::from_slice(&bytes[table..]).unwrap();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("changed.sdq");
+    for component in table["components"].as_array().unwrap() {
+        let weights = component["weights"].as_array().unwrap();
+        let weight = &weights[weights.len() / 2];
+        let offset = weight["parts"][0]["offset"].as_u64().unwrap() as usize;
+        let mut changed = bytes.clone();
+        changed[offset] ^= 0x10;
+        fs::write(&path, &changed).unwrap();
+        let request = Request::new("x").size(16, 16).steps(1);
+        let pipeline = Pipeline::open(&path, &Default::default()).unwrap();
+        let error = pipeline.generate(&request, &mut |_| ControlFlow::Continue(())).unwrap_err().to_string();
+        let name = format!("{}.{}", component["name"].as_str().unwrap(), weight["name"].as_str().unwrap());
+        assert!(error.contains(&name) && error.contains("changed.sdq"), "{error}");
+    }
+}

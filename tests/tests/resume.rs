@@ -262,3 +262,83 @@ fn saving_is_heard_of_when_it_matters() {
     run(&["resume", "x.sdq-run"]).assert_failed(1, &["x.sdq-run"]);
     run(&["resume", "none.sdq-run"]).assert_failed(1, &["none.sdq-run"]);
 }
+
+/// A saved run of the built-in model, stopped after its first step, in `folder` as `a.png.sdq-run`, with its list of files
+/// replaced.
+fn saved_with_files(folder: &Path, files: &serde_json::Value) -> PathBuf {
+    let pipeline = sdq::model::open(None, &PipelineOptions::default()).unwrap();
+    let request = Request::new("a cat").size(64, 64).steps(2).seed(1);
+    let path = folder.join("a.png.sdq-run");
+    let observer = &mut |event: Event<'_>| {
+        if let Event::Saveable(checkpoint) = event {
+            checkpoint.save(&path, &[("sdq.files", &files.to_string())]).unwrap();
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    assert!(matches!(pipeline.generate(&request, observer), Err(Error::Cancelled { .. })));
+    path
+}
+
+/// Anyone may have made the file.
+#[test]
+fn nothing_is_written_where_a_saved_run_says() {
+    let (folder, elsewhere) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let victim = elsewhere.path().join("victim.png");
+    let files = serde_json::json!({ "output": victim, "save_latents": elsewhere.path().join("latents") });
+    let saved = saved_with_files(folder.path(), &files);
+    fs::write(&victim, "kept").unwrap();
+    let resume = |arguments: &[&str]| command::run(SDQ, folder.path(), &[&["resume"], arguments].concat());
+    let copy = |name: &str| fs::copy(&saved, folder.path().join(name)).unwrap();
+    copy("b.sdq-run");
+    copy("c.sdq-run");
+
+    // The output is that of the saved run's name, and latents are written where the user says.
+    let outcome = resume(&["a.png.sdq-run"]);
+    outcome.assert_done();
+    assert!(
+        outcome.output.contains("a.png") && outcome.errors.contains("--save-latents"),
+        "{}",
+        outcome.errors
+    );
+    // Without one, the file's own name, without its folder, is taken once.
+    resume(&["b.sdq-run", "--save-latents", "l.safetensors"]).assert_done();
+    assert!(folder.path().join("victim.png").is_file() && folder.path().join("l.safetensors").is_file());
+    let before = fs::read(folder.path().join("victim.png")).unwrap();
+    resume(&["c.sdq-run"]).assert_failed(2, &["--output", "c.sdq-run"]);
+    resume(&["c.sdq-run", "--save-latents", "c.sdq-run", "-o", "c.png"])
+        .assert_failed(2, &["the saved run as well"]);
+    resume(&["c.sdq-run", "-o", "c.png"]).assert_done();
+    assert_eq!(fs::read(folder.path().join("victim.png")).unwrap(), before);
+    assert_eq!(fs::read(&victim).unwrap(), b"kept");
+    assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+}
+
+/// Files that lie where a run would be saved or previewed, and that no run wrote.
+#[test]
+fn files_of_the_user_beside_the_output_stay() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for name in ["a.png.sdq-run", "a.preview.png"] {
+        fs::write(path(name), name).unwrap();
+    }
+    let draw = |arguments: &[&str]| {
+        let base = ["generate", "a cat", "--steps", "3", "--save-every", "0", "--preview-every", "1"];
+        command::run(SDQ, folder.path(), &[&base, arguments].concat())
+    };
+    let outcome = draw(&["-o", "a.png"]);
+    outcome.assert_done();
+    assert_eq!(outcome.errors.matches("warning").count(), 2, "{}", outcome.errors);
+    for name in ["a.png.sdq-run", "a.preview.png"] {
+        assert_eq!(fs::read_to_string(path(name)).unwrap(), name);
+    }
+    // Its own are taken away.
+    draw(&["-o", "b.png"]).assert_done();
+    // A picture is not drawn over the one that it starts from.
+    draw(&["-i", "a.png", "-o", "./a.png"]).assert_failed(2, &["--output", "the start picture"]);
+    draw(&["--from", "a.png", "-o", "a.png"]).assert_failed(2, &["--output", "the picture with the recipe"]);
+    let mut left: Vec<_> =
+        fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["a.png", "a.png.sdq-run", "a.preview.png", "b.png"]);
+}
