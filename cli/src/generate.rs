@@ -51,7 +51,8 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let mut also_read: Vec<(&str, &Path)> =
         args.run.preview_vae.iter().map(|path| ("the previews' VAE", &**path)).collect();
     also_read.extend(args.from.as_deref().map(|path| ("the picture with the recipe", path)));
-    files.check(count, &also_read)?;
+    // A second Ctrl-C waits for the files that try whether something can be written.
+    interrupt::while_writing(|| files.check(count, &also_read))?;
     if !args.force {
         run::check_replaced(&files.pictures(count)?)?;
     }

@@ -18,15 +18,12 @@ pub(crate) fn listen() {
     }
 }
 
-/// From now on a mapped file that is cut short is an error. Where the system refuses the thread for that, it stays what it is
-/// without: the end of the process.
+/// From now on a mapped file that is cut short is an error. Where the system refuses what that takes, it ends the process without
+/// a word.
 pub(crate) fn watch_mapped_files() {
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     {
-        static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| {
-            let _ = signals::on_lost_page(crate::lost_page::end);
-        });
+        let _ = sdq::lost_page::watch(crate::lost_page::end);
     }
 }
 
@@ -68,7 +65,7 @@ mod signals {
     use std::{io, thread};
 
     use signal_hook::{
-        consts::{SIGBUS, SIGHUP, SIGINT, SIGTERM},
+        consts::{SIGHUP, SIGINT, SIGTERM},
         iterator::Signals,
     };
 
@@ -83,18 +80,6 @@ mod signals {
         let mut signals = Signals::new(signals)?;
         let listen = move || signals.forever().for_each(|_| handle());
         thread::Builder::new().name("sdq signals".to_owned()).spawn(listen).map(drop)
-    }
-
-    /// Calls `handle` on a thread of its own when a page of a mapped file cannot be read. The thread that wanted to read it tries
-    /// again and again until the process has ended.
-    pub(super) fn on_lost_page(handle: fn() -> !) -> io::Result<()> {
-        let mut signals = Signals::new([SIGBUS])?;
-        let listen = move || {
-            if signals.forever().next().is_some() {
-                handle();
-            }
-        };
-        thread::Builder::new().name("sdq pages".to_owned()).spawn(listen).map(drop)
     }
 
     /// Whether the process was started with `signal` ignored, as `nohup` does with SIGHUP: the run is to outlive its terminal.

@@ -36,7 +36,7 @@ mod generate;
 mod info;
 mod interrupt;
 mod job;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod lost_page;
 mod output;
 mod plan;

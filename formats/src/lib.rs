@@ -14,6 +14,7 @@ pub mod dtype;
 pub mod gguf;
 pub mod layout;
 pub mod links;
+pub mod lost_page;
 pub mod mmap;
 pub mod names;
 pub mod pickle;

@@ -41,6 +41,6 @@ pub use budget::MemoryBudget;
 pub use error::{Error, ErrorKind};
 pub use observer::{Cancel, Event, Note, Task, Watch};
 pub use sdq_engine::{Generated, Mask, Picture, Pipeline, PipelineOptions, Request};
-pub use sdq_formats::picture;
+pub use sdq_formats::{lost_page, picture};
 pub use sdq_schedulers as schedulers;
 pub use session::{DrawOptions, Session};

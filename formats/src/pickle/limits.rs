@@ -6,7 +6,7 @@ use super::error::PickleProblem;
 pub(super) const MAX_LEN: usize = 8 << 20;
 
 /// Most values, and most references to them that are written down for later or copied.
-pub(super) const MAX_VALUES: usize = 1 << 20;
+pub(super) const MAX_VALUES: usize = 1 << 19;
 
 /// Most tensors, storages, and texts and numbers beside them: they may be the same ones under many names.
 pub(super) const MAX_TENSORS: usize = 1 << 17;
