@@ -63,9 +63,10 @@ impl RunFiles {
         let (pictures, saved_run) = (self.pictures(count)?, self.saved_run());
         let mut written: Vec<Part<'_>> = pictures.iter().map(|path| ("the picture", &**path)).collect();
         written.extend(self.save_latents.iter().map(|path| ("the file of latents", &**path)));
-        // What is in the way of the saved run is no reason to refuse the run, unless it is a file of the run.
-        let all = [written.clone(), vec![("the unfinished run", &*saved_run)]].concat();
-        check_distinct(&all, &[self.read(), also_read.to_vec()].concat())?;
+        check_distinct(&written, &[self.read(), also_read.to_vec()].concat())?;
+        // A file in the way of the saved run is no reason to refuse the run, unless it is an output. A run that goes on is
+        // saved where it was.
+        check_distinct(&[("the unfinished run", &*saved_run)], &written)?;
         written.iter().try_for_each(|(_, path)| check_writable(path))
     }
 

@@ -163,7 +163,8 @@ impl Unfinished {
     ) -> Result<Vec<Written>, Error> {
         let settings = pipeline.settings(self.saved.request())?;
         self.check_output()?;
-        self.files.check(settings.request.count, &[("the saved run", &self.path)])?;
+        let check = || self.files.check(settings.request.count, &[("the saved run", &self.path)]);
+        watch.cancel().while_writing(check)?;
         let steps_done = self.saved.steps_done(&settings)?;
         let writer = Writer::new(pipeline, &settings, &self.files, options, steps_done, watch)?;
         writer.run(|observer| pipeline.resume(&self.saved, observer))
