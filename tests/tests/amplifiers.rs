@@ -107,7 +107,7 @@ fn pickles(folder: &Path) {
     let long_text = [b"X", &(long.len() as u32).to_le_bytes()[..], long.as_bytes()].concat();
     let written = |piece: &[u8]| [piece, b"q\0"].concat();
     for (name, pickle, expected) in [
-        ("values", b"]".repeat(8 << 20), "more than 1048576 values"),
+        ("values", b"]".repeat(8 << 20), "more than 524288 values"),
         ("marks", b"(".repeat(8 << 20), "more than 65536 open lists"),
         ("references", [written(b"]"), b"h\0".repeat(4 << 20)].concat(), ""),
         (
@@ -118,7 +118,7 @@ fn pickles(folder: &Path) {
         (
             "one global of many objects",
             [written(b"ctorch\nSize\n"), b")R0h\0".repeat(1_000_000)].concat(),
-            "more than 1048576 values",
+            "more than 524288 values",
         ),
         (
             "one long key of many notes",

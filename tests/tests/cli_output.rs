@@ -136,7 +136,7 @@ fn what_cannot_be_written_is_an_error() {
         let full = fs::File::options().write(true).open("/dev/full").unwrap();
         let (code, errors) = run(arguments, full.into());
         assert_eq!(code, 1, "{arguments:?}: {errors}");
-        assert_eq!(errors.matches("error").count(), 1, "{errors}");
+        assert_eq!(errors.matches("error:").count(), 1, "{errors}");
         assert!(errors.contains("cannot write to standard output: No space left on device"), "{errors}");
         // A reader that is gone.
         let (reader, writer) = std::io::pipe().unwrap();
