@@ -3,6 +3,7 @@
 mod exif;
 mod fill;
 mod png;
+mod webp;
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -223,7 +224,7 @@ pub fn read_within(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, Pi
 }
 
 fn try_read(path: &Path, limit: u64) -> Result<Picture, PictureProblem> {
-    let mut reader = ImageReader::new(open(path)?).with_guessed_format()?;
+    let mut reader = guessed(path)?;
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
     limits.max_image_height = Some(MAX_SIDE);
@@ -261,7 +262,7 @@ pub fn read_texts(path: impl AsRef<Path>) -> Result<Vec<(String, String)>, Pictu
 }
 
 fn try_read_texts(path: &Path) -> Result<Vec<(String, String)>, PictureProblem> {
-    let reader = ImageReader::new(open(path)?).with_guessed_format()?;
+    let reader = guessed(path)?;
     if reader.format() == Some(ImageFormat::Png) {
         let mut file = reader.into_inner();
         file.rewind()?;
@@ -269,6 +270,17 @@ fn try_read_texts(path: &Path) -> Result<Vec<(String, String)>, PictureProblem> 
     }
     let exif = reader.into_decoder()?.exif_metadata()?.unwrap_or_default();
     Ok(exif::texts(&exif))
+}
+
+/// A reader that knows the format of the file at `path`.
+fn guessed(path: &Path) -> Result<ImageReader<BufReader<File>>, PictureProblem> {
+    let reader = ImageReader::new(open(path)?).with_guessed_format()?;
+    if reader.format() != Some(ImageFormat::WebP) {
+        return Ok(reader);
+    }
+    let mut file = reader.into_inner();
+    webp::check_chunks(&mut file)?;
+    Ok(ImageReader::with_format(file, ImageFormat::WebP))
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, PictureProblem> {
