@@ -84,9 +84,10 @@ mod tests {
 
     use super::*;
 
-    fn take_of(
-        extra: &[(&str, DType, &[usize], &[u8])],
-    ) -> Result<(BTreeMap<String, Vec<f32>>, Vec<String>), String> {
+    /// Scales, and the names of the tensors that are left.
+    type Taken = (BTreeMap<String, Vec<f32>>, Vec<String>);
+
+    fn take_of(extra: &[(&str, DType, &[usize], &[u8])]) -> Result<Taken, String> {
         let weight: (&str, DType, &[usize], &[u8]) = ("a.weight", DType::F8E4M3, &[2, 2], &[0; 4]);
         let mut tensors: BTreeMap<String, TensorView<'_>> = std::iter::once(&weight)
             .chain(extra)

@@ -216,7 +216,7 @@ fn the_folders_around_a_model_are_told_from_it() {
     let single = tempfile::tempdir().unwrap();
     fs::write(single.path().join("v1-5.ckpt"), "").unwrap();
     assert!(error(single.path()).contains("v1-5.ckpt"));
-    fs::rename(&single.path().join("v1-5.ckpt"), single.path().join("notes.txt")).unwrap();
+    fs::rename(single.path().join("v1-5.ckpt"), single.path().join("notes.txt")).unwrap();
     assert!(error(single.path()).ends_with("so it is not a diffusers directory"));
 }
 
