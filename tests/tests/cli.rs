@@ -84,7 +84,7 @@ fn wrong_usage_is_named_in_one_line_and_leaves_nothing() {
         (&["--guidance-scale", "inf"], &["guidance-scale", "inf"]),
         (&["--count", "0"], &["count", "0"]),
         (&["--threads", "0"], &["threads", "0"]),
-        (&["--seed", "-1"], &["-1"]),
+        (&["--seed", "-2"], &["-1"]),
         (&["-o", "picture.gif"], &["picture.gif", ".png"]),
         (&["--stepps", "3"], &["--stepps"]),
     ];
