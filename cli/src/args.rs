@@ -1,6 +1,7 @@
 //! Commands and flags.
 
 mod convert;
+mod values;
 
 use std::{num::NonZeroUsize, path::PathBuf, sync::Arc};
 
@@ -14,6 +15,9 @@ use sdq::{
 };
 
 pub(crate) use convert::ConvertArgs;
+pub(crate) use values::SeedArg;
+
+use values::{bytes, caching, clip_skip, key_value, seed, size};
 
 use crate::UsageError;
 
@@ -484,59 +488,6 @@ pub(crate) struct DoctorArgs {
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,
-}
-
-/// The value of a flag for a seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SeedArg {
-    /// A given seed.
-    Number(u64),
-    /// A random seed.
-    Random,
-}
-
-fn seed(text: &str) -> Result<SeedArg, String> {
-    match text {
-        "-1" => Ok(SeedArg::Random),
-        _ => text
-            .parse()
-            .map(SeedArg::Number)
-            .map_err(|_| "expected a whole number from 0 on, or -1 for a random seed".to_owned()),
-    }
-}
-
-fn clip_skip(text: &str) -> Result<usize, String> {
-    let expected = "expected 1, the last block, or more; without the flag it is the model's own";
-    text.parse().map_err(|_| expected.to_owned())
-}
-
-fn size(text: &str) -> Result<(usize, usize), String> {
-    let (width, height) = text.split_once(['x', 'X']).ok_or("width and height look like 512x768")?;
-    let side = |side: &str| side.parse().map_err(|_| format!("`{side}` is no number of pixels"));
-    Ok((side(width)?, side(height)?))
-}
-
-fn bytes(text: &str) -> Result<u64, String> {
-    let units = [('K', 10), ('M', 20), ('G', 30)];
-    let unit = units.iter().find(|(unit, _)| text.ends_with([*unit, unit.to_ascii_lowercase()]));
-    let (number, shift) = match unit {
-        Some((_, shift)) => (&text[..text.len() - 1], *shift),
-        None => (text, 0),
-    };
-    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(1 << shift));
-    bytes.ok_or_else(|| "expected a number of bytes, such as 512M".to_owned())
-}
-
-fn caching(text: &str) -> Result<Caching, String> {
-    match text {
-        "none" => Ok(Caching::None),
-        text => text.parse(),
-    }
-}
-
-fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, such as eta=0.5")?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]

@@ -1,0 +1,164 @@
+use super::*;
+
+#[test]
+fn notes_are_sentences() {
+    let path = || PathBuf::from("a.pt");
+    let layers = |count: usize| (0..count).map(|i| format!("l{i}")).collect::<Vec<_>>();
+    let left_out = |names, more| Note::LeftOut { count: 9, why: "of training", names, more };
+    for (note, sentence) in [
+        (
+            Note::LoraApplied { path: path(), applied: 3, modules: 4, strength: 0.5, text_strength: None },
+            "a.pt: applied to 3 of 4 layers at 0.5",
+        ),
+        (
+            Note::LoraApplied {
+                path: path(),
+                applied: 3,
+                modules: 4,
+                strength: 1.0,
+                text_strength: Some(0.5),
+            },
+            "a.pt: applied to 3 of 4 layers at 1, in text encoders at 0.5",
+        ),
+        (
+            Note::TagUnused("<hypernet:x:1>".to_owned()),
+            "warning: <hypernet:x:1> is left out: sdq knows only <lora:NAME:STRENGTH>",
+        ),
+        (
+            Note::WithoutGuidance("the negative prompt"),
+            "warning: the negative prompt has no effect: the run is not guided, for the guidance scale is 1 or less, \
+             both prompts are the same, or the model was trained to do without",
+        ),
+        (
+            Note::TagSaysMore("<lora:x:1:dyn=4>".to_owned()),
+            "warning: <lora:x:1:dyn=4>: only its strengths are used, for text encoders and for the U-Net",
+        ),
+        (
+            Note::NegativeTag("<lora:x:1>".to_owned()),
+            "warning: <lora:x:1> is left out of the negative prompt; write it in the prompt",
+        ),
+        (Note::LoraUnmatched { path: path(), layers: layers(2), more: 0 }, "a.pt: the model has no l0, l1"),
+        (Note::LoraUnmatched { path: path(), layers: layers(1), more: 1 }, "a.pt: the model has no l0, …"),
+        (
+            Note::WordAdded { path: path(), word: "<cat>".to_owned(), vectors: 8 },
+            "a.pt: `<cat>` stands for 8 vectors",
+        ),
+        (Note::VaeReplaced { path: path() }, "a.pt: takes the place of the model's VAE"),
+        (
+            Note::Recognised {
+                path: path(),
+                family: "SDXL",
+                class_name: "StableDiffusionXLPipeline".to_owned(),
+            },
+            "a.pt: SDXL, StableDiffusionXLPipeline",
+        ),
+        (Note::Predicts("noise".to_owned()), "predicts noise"),
+        (Note::Remark("one of two is read".to_owned()), "one of two is read"),
+        (left_out(Vec::new(), 9), "left out: 9 tensors of training"),
+        (left_out(layers(2), 0), "left out: 9 tensors of training: l0, l1"),
+        (left_out(layers(2), 7), "left out: 9 tensors of training: l0, l1 and 7 more"),
+        (
+            Note::ForeignRecipe { program: "ComfyUI" },
+            "note: ComfyUI drew the picture, with noise of its own: this one will be similar at best",
+        ),
+        (Note::RecipeUnused("ENSD: 1".to_owned()), "warning: not used of the recipe: ENSD: 1"),
+        (Note::RecipeDiffers("it differs".to_owned()), "warning: it differs"),
+        (
+            Note::RecipeFileMissing { name: "ink".to_owned() },
+            "warning: the recipe has `ink`, which is neither in --lora-dir nor beside the picture",
+        ),
+        (Note::NoPreview("no memory".to_owned()), "warning: no preview: no memory"),
+        (
+            Note::NotSaved("the disk is full".to_owned()),
+            "warning: the unfinished run cannot be saved, so it could not be resumed: the disk is full",
+        ),
+        (Note::Fitting { moves: 3, of: 8, psnr: 33.333 }, "3 of 8 moves towards the smallest file: 33.3 dB"),
+    ] {
+        assert_eq!(note.to_string(), sentence);
+    }
+}
+
+/// Recipes may come from pictures of strangers.
+#[test]
+fn texts_of_recipes_are_shown_without_controls_and_not_at_length() {
+    let text = || format!("\u{1b}[2J{}", "x".repeat(2 * SHOWN_CHARS));
+    for note in [
+        Note::RecipeUnused(text()),
+        Note::RecipeDiffers(text()),
+        Note::RecipeFileMissing { name: text() },
+        Note::TagUnused(text()),
+        Note::TagSaysMore(text()),
+        Note::NegativeTag(text()),
+    ] {
+        let shown = note.to_string();
+        assert!(!shown.contains('\u{1b}') && shown.contains("\\u{1b}") && shown.contains('…'), "{shown}");
+        assert!(shown.chars().count() < SHOWN_CHARS + 120, "{shown}");
+    }
+}
+
+#[test]
+fn tasks_are_called_and_counted_by_what_they_do() {
+    let converting = Task::Converting { component: "unet".to_owned() };
+    for (task, name, unit) in [
+        (converting, "unet", "tensor"),
+        (Task::Measuring, "measuring", "weight"),
+        (Task::Calibrating, "calibrating", "step"),
+        (Task::Comparing, "comparing", "step"),
+        (Task::ReadingPrompt, "reading the prompt", "step"),
+        (Task::Drawing, "drawing", "step"),
+    ] {
+        assert_eq!((task.to_string().as_str(), task.unit()), (name, unit));
+    }
+}
+
+#[test]
+fn clones_of_a_token_stop_together() {
+    let cancel = Cancel::new();
+    let clone = cancel.clone();
+    assert_eq!((cancel.is_cancelled(), clone.check()), (false, ControlFlow::Continue(())));
+    assert!(!clone.cancel(), "nobody had asked before");
+    assert!(cancel.cancel(), "somebody had");
+    assert_eq!((cancel.is_cancelled(), cancel.check()), (true, ControlFlow::Break(())));
+}
+
+#[test]
+fn one_writes_at_a_time_also_after_a_writer_panicked() {
+    let cancel = Cancel::new();
+    let writing = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    cancel.while_writing(|| {
+                        assert!(!writing.swap(true, Ordering::SeqCst), "somebody else writes");
+                        assert!(writing.swap(false, Ordering::SeqCst));
+                    });
+                }
+            });
+        }
+    });
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        cancel.while_writing(|| std::panic::resume_unwind(Box::new(())));
+    }));
+    assert!(panicked.is_err());
+    assert_eq!(cancel.while_writing(|| 7), 7);
+}
+
+#[test]
+fn a_watch_tells_in_order_and_shares_its_token() {
+    let mut told = Vec::new();
+    let mut observer = |event| told.push(event);
+    let cancel = Cancel::new();
+    let mut watch = Watch::new(&mut observer, &cancel);
+    watch.progress(Task::Drawing, 1, 2);
+    watch.note(Note::NoPreview("x".to_owned()));
+    watch.tell(Event::TaskEnded);
+    cancel.cancel();
+    assert!(watch.cancel().is_cancelled());
+    let expected = [
+        Event::Progress { task: Task::Drawing, done: 1, total: 2 },
+        Event::Note(Note::NoPreview("x".to_owned())),
+        Event::TaskEnded,
+    ];
+    assert_eq!(told, expected);
+}
