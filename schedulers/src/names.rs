@@ -103,6 +103,8 @@ const LABELS: [(&str, &str, Option<&str>); 20] = [
 const MAX_NAME_LEN: usize = 80;
 /// Maximum number of names that an error suggests.
 const MAX_SUGGESTIONS: usize = 3;
+/// Minimum similarity of a suggested name with a schedule.
+const MIN_SCHEDULED_SIMILARITY: f64 = 0.75;
 /// Suggestions are at most so much less similar than the most similar name.
 const SIMILARITY_MARGIN: f64 = 0.1;
 
@@ -203,7 +205,11 @@ fn suggestions(words: &str, entries: &[SchedulerEntry]) -> Vec<String> {
         let scheduled =
             SCHEDULES.iter().filter_map(|schedule| Some((found.taking(schedule)?, schedule.name)));
         for (found, ending) in std::iter::once((found, "")).chain(scheduled) {
-            near.push((similarity(words, &compact(&format!("{name}{ending}"))), found.name()));
+            let similarity = similarity(words, &compact(&format!("{name}{ending}")));
+            // Long names are similar to each other.
+            if ending.is_empty() || similarity >= MIN_SCHEDULED_SIMILARITY {
+                near.push((similarity, found.name()));
+            }
         }
     }
     near.sort_by(|a, b| b.0.total_cmp(&a.0));

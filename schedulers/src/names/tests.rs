@@ -123,6 +123,7 @@ fn suggests_the_nearest_names() {
         ("dpm++ 2m kerras", &["dpmpp-2m-karras"]),
         ("dpmpp_2n", &["dpmpp-2m", "dpmpp-2s"]),
         ("quux", &[]),
+        ("DPM adaptive", &[]),
     ] {
         match find(name) {
             Err(SchedulerError::UnknownScheduler { suggestions, .. }) => {
