@@ -53,7 +53,9 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
         }
         (_, init_image) => (init_image.clone(), args.job.mask.clone()),
     };
-    read_start(&mut request, init_image.as_deref(), mask.as_deref(), args.run.max_memory)?;
+    terminal::watched(|watch| {
+        read_start(&mut request, init_image.as_deref(), mask.as_deref(), args.run.max_memory, watch)
+    })?;
     let AddOnArgs { loras, embeddings, vae, lora_dir } = args.add_ons.clone();
     let mut add_ons = AddOns { loras, embeddings, vae };
     if request.reading.syntax == PromptSyntax::Weighted {

@@ -153,6 +153,11 @@ pub enum Note {
         /// Number of its vectors.
         vectors: usize,
     },
+    /// The start picture has transparent pixels, which become white.
+    Transparent {
+        /// Its file.
+        path: PathBuf,
+    },
     /// Another VAE replaces the model's.
     VaeReplaced {
         /// Its file.
@@ -253,6 +258,9 @@ impl fmt::Display for Note {
             ),
             Note::WordAdded { path, word, vectors } => {
                 write!(f, "{}: `{word}` stands for {vectors} vectors", path.display())
+            }
+            Note::Transparent { path } => {
+                write!(f, "{}: white shows through its transparent pixels", path.display())
             }
             Note::VaeReplaced { path } => write!(f, "{}: takes the place of the model's VAE", path.display()),
             Note::Recognised { path, family, class_name } => {

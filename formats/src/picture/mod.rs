@@ -3,6 +3,7 @@
 mod exif;
 mod fill;
 mod png;
+mod transparency;
 mod webp;
 
 use std::ffi::OsStr;
@@ -91,6 +92,11 @@ pub enum PictureProblem {
     /// PNG does not allow this keyword, or the text contains a zero byte.
     #[error("text `{0}` cannot be stored in a picture")]
     Text(String),
+    /// A mask with transparent pixels whose other pixels are not white, or black and white.
+    #[error(
+        "its transparency is one mask and its colours are another; save it in white, which is drawn, and black, without transparency"
+    )]
+    TwoMasks,
     /// The file is not a picture in a known format, or is damaged.
     #[error("not a readable picture: {0}")]
     Decode(String),
@@ -144,12 +150,14 @@ pub struct Picture {
 impl Picture {
     /// Luma, `[height, width]`: the integer form of ITU-R BT.601, as in Pillow's mode "L".
     pub fn luma(&self) -> Vec<u8> {
-        let luma = |pixel: &[u8]| {
-            let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
-            ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
-        };
         self.rgb.chunks_exact(3).map(luma).collect()
     }
+}
+
+/// Luma of a pixel, red, green and blue.
+fn luma(pixel: &[u8]) -> u8 {
+    let [red, green, blue] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+    ((red * 19_595 + green * 38_470 + blue * 7_471 + 0x8000) >> 16) as u8
 }
 
 /// Writes a picture in the format of its extension, to a temporary file that is then renamed.
@@ -205,25 +213,68 @@ fn encode(
     Ok(encoder.write_image(pixels, columns, rows, ExtendedColorType::Rgb8)?)
 }
 
-/// Reads a PNG, JPEG or WebP picture, rotated according to its Exif orientation; transparency is dropped.
+/// A picture from a file, as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SeenPicture {
+    /// Its pixels.
+    pub picture: Picture,
+    /// Whether pixels in the file are transparent; white shows through them here.
+    pub was_transparent: bool,
+}
+
+/// Reads a PNG, JPEG or WebP picture, rotated according to its Exif orientation; white shows through transparent pixels.
 ///
 /// # Errors
 /// When the file cannot be read, is no such picture, is larger than 32768 pixels a side or takes more than [`MAX_BYTES`].
 pub fn read(path: impl AsRef<Path>) -> Result<Picture, PictureError> {
-    read_within(path, MAX_BYTES)
+    read_within(path, MAX_BYTES).map(|seen| seen.picture)
 }
 
 /// [`read`] in at most `max_bytes` of memory, the pixels as the file has them and as 8-bit RGB together.
 ///
 /// # Errors
 /// As [`read`], and [`PictureProblem::TooLarge`] before any pixel is decoded.
-pub fn read_within(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, PictureError> {
-    let path = path.as_ref();
-    let limit = max_bytes.min(MAX_BYTES);
-    try_read(path, limit).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+pub fn read_within(path: impl AsRef<Path>, max_bytes: u64) -> Result<SeenPicture, PictureError> {
+    decoded(path.as_ref(), max_bytes, |image, width, height| {
+        let (rgb, was_transparent) = match image {
+            image if image.color().has_alpha() => transparency::over_backdrop(&image.into_rgba8()),
+            image => (image.into_rgb8().into_raw(), false),
+        };
+        Ok(SeenPicture { picture: Picture { width, height, rgb }, was_transparent })
+    })
 }
 
-fn try_read(path: &Path, limit: u64) -> Result<Picture, PictureProblem> {
+/// Reads a mask as a picture in grays: white is drawn, black is kept. Transparent pixels are kept if the others are white, or
+/// black and white.
+///
+/// # Errors
+/// As [`read_within`], and [`PictureProblem::TwoMasks`] where transparency and colours say different things.
+pub fn read_mask(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, PictureError> {
+    decoded(path.as_ref(), max_bytes, |image, width, height| {
+        let rgb = match image {
+            image if image.color().has_alpha() => transparency::mask(&image.into_rgba8())?,
+            image => image.into_rgb8().into_raw(),
+        };
+        Ok(Picture { width, height, rgb })
+    })
+}
+
+/// `finish` of the pixels of the picture at `path`, with width and height.
+fn decoded<T>(
+    path: &Path,
+    max_bytes: u64,
+    finish: impl FnOnce(DynamicImage, usize, usize) -> Result<T, PictureProblem>,
+) -> Result<T, PictureError> {
+    let decoded = decode(path, max_bytes.min(MAX_BYTES));
+    let finished = decoded.and_then(|image| {
+        let (width, height) = (image.width() as usize, image.height() as usize);
+        finish(image, width, height)
+    });
+    finished.map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+}
+
+/// The pixels of a picture, with 8 bits for each value.
+fn decode(path: &Path, limit: u64) -> Result<DynamicImage, PictureProblem> {
     let mut reader = guessed(path)?;
     let mut limits = image::Limits::default();
     limits.max_image_width = Some(MAX_SIDE);
@@ -234,21 +285,23 @@ fn try_read(path: &Path, limit: u64) -> Result<Picture, PictureProblem> {
     let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     // A file may have one bit for a pixel that takes a byte when it is decoded, and three as RGB. Turning copies those.
-    let rgb = 3 * u64::from(width) * u64::from(height);
-    let needed = decoder.total_bytes().max(rgb).saturating_add(rgb);
+    let has_alpha = decoder.color_type().has_alpha();
+    let pixels = if has_alpha { 4 } else { 3 } * u64::from(width) * u64::from(height);
+    let needed = decoder.total_bytes().max(pixels).saturating_add(pixels);
     if needed > limit {
         return Err(PictureProblem::TooLarge { width, height, needed, limit });
     }
     let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let picture = DynamicImage::from_decoder(decoder)?;
-    let mut picture = DynamicImage::ImageRgb8(picture.into_rgb8());
+    let mut picture = match has_alpha {
+        true => DynamicImage::ImageRgba8(picture.into_rgba8()),
+        false => DynamicImage::ImageRgb8(picture.into_rgb8()),
+    };
     picture.apply_orientation(orientation);
-    let picture = picture.into_rgb8();
-    let (width, height) = picture.dimensions();
-    if width == 0 || height == 0 {
-        return Err(PictureProblem::Decode("it has no pixels".to_owned()));
+    match picture.width() == 0 || picture.height() == 0 {
+        true => Err(PictureProblem::Decode("it has no pixels".to_owned())),
+        false => Ok(picture),
     }
-    Ok(Picture { width: width as usize, height: height as usize, rgb: picture.into_raw() })
 }
 
 /// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file;

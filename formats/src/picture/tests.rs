@@ -150,7 +150,7 @@ fn a_picture_is_measured_as_it_is_in_memory() {
     write_gray(512);
     let needed = 2 * 3 * 512 * 512;
     assert!(matches!(read_within(&path, needed - 1).unwrap_err().problem, PictureProblem::TooLarge { .. }));
-    assert_eq!(read_within(&path, needed).unwrap().rgb, vec![0; 3 * 512 * 512]);
+    assert_eq!(read_within(&path, needed).unwrap().picture.rgb, vec![0; 3 * 512 * 512]);
 }
 
 #[test]

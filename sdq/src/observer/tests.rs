@@ -43,6 +43,7 @@ fn notes_are_sentences() {
             Note::WordAdded { path: path(), word: "<cat>".to_owned(), vectors: 8 },
             "a.pt: `<cat>` stands for 8 vectors",
         ),
+        (Note::Transparent { path: path() }, "a.pt: white shows through its transparent pixels"),
         (Note::VaeReplaced { path: path() }, "a.pt: takes the place of the model's VAE"),
         (
             Note::Recognised {

@@ -6,12 +6,14 @@ use sdq_engine::{
     Mask, Request, memory,
     pipeline::{MAX_SIDE, SIZE_STEP},
 };
-use sdq_formats::picture::{self, Picture, PictureError};
+use sdq_formats::picture::{self, Picture, PictureError, SeenPicture};
 
-use crate::Error;
+use crate::{Error, Note, Watch};
 
 /// Reads the start picture and the mask, scaled to the size to be drawn; if the size is open, the picture
 /// sets it.
+/// White shows through transparent pixels of the picture, which `watch` is told.
+///
 /// The process holds at most `max_memory` bytes meanwhile, by default what the system has.
 ///
 /// # Errors
@@ -21,10 +23,14 @@ pub fn read_start(
     init_image: Option<&Path>,
     mask: Option<&Path>,
     max_memory: Option<u64>,
+    watch: &mut Watch<'_>,
 ) -> Result<(), Error> {
     let Some(path) = init_image else { return Ok(()) };
     let left = || memory::left(max_memory).unwrap_or(u64::MAX);
-    let image = picture::read_within(path, left())?;
+    let SeenPicture { picture: image, was_transparent } = picture::read_within(path, left())?;
+    if was_transparent {
+        watch.note(Note::Transparent { path: path.to_path_buf() });
+    }
     let side = |asked: Option<usize>, own: usize| match asked {
         Some(side) => side,
         None => (own / SIZE_STEP * SIZE_STEP).max(SIZE_STEP),
@@ -42,7 +48,7 @@ pub fn read_start(
 }
 
 fn read_mask(path: &Path, (width, height): (usize, usize), max_bytes: u64) -> Result<Mask, Error> {
-    let image = picture::read_within(path, max_bytes)?;
+    let image = picture::read_mask(path, max_bytes)?;
     let room = max_bytes.saturating_sub(image.rgb.len() as u64);
     let values = fill(path, &image, (width, height), room)?.luma();
     Ok(Mask { width, height, values })
@@ -63,6 +69,17 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::Cancel;
+
+    /// [`read_start`] without an observer.
+    fn start_of(
+        request: &mut Request,
+        init_image: Option<&Path>,
+        mask: Option<&Path>,
+        max_memory: Option<u64>,
+    ) -> Result<(), Error> {
+        read_start(request, init_image, mask, max_memory, &mut Watch::new(&mut |_| {}, &Cancel::new()))
+    }
 
     fn gray(folder: &TempDir, name: &str, (width, height): (usize, usize), value: u8) -> std::path::PathBuf {
         let path = folder.path().join(name);
@@ -85,7 +102,7 @@ mod tests {
         ] {
             let path = gray(&folder, "start.png", own, 99);
             let mut request = Request { width: asked.0, height: asked.1, ..Request::default() };
-            read_start(&mut request, Some(&path), None, None).unwrap();
+            start_of(&mut request, Some(&path), None, None).unwrap();
             assert_eq!(
                 (request.width, request.height),
                 (Some(expected.0), Some(expected.1)),
@@ -107,7 +124,7 @@ mod tests {
         for side in [0, MAX_SIDE + 1, usize::MAX] {
             for (width, height) in [(side, 8), (8, side)] {
                 let mut request = Request::default().size(width, height);
-                read_start(&mut request, Some(&path), Some(&path), None).unwrap();
+                start_of(&mut request, Some(&path), Some(&path), None).unwrap();
                 assert_eq!((request.width, request.height), (Some(width), Some(height)));
                 assert_eq!((request.init_image, request.mask), (None, None));
             }
@@ -120,11 +137,11 @@ mod tests {
         let (start, mask) =
             (gray(&folder, "start.png", (16, 8), 0), gray(&folder, "mask.png", (40, 40), 200));
         let mut request = Request::default();
-        read_start(&mut request, Some(&start), Some(&mask), None).unwrap();
+        start_of(&mut request, Some(&start), Some(&mask), None).unwrap();
         assert_eq!(request.mask, Some(Mask { width: 16, height: 8, values: vec![200; 16 * 8] }));
         // Without a picture there is nothing to mask; the request is not changed.
         let mut request = Request::default();
-        read_start(&mut request, None, Some(&folder.path().join("none.png")), None).unwrap();
+        start_of(&mut request, None, Some(&folder.path().join("none.png")), None).unwrap();
         assert_eq!(request, Request::default());
     }
 
@@ -135,7 +152,7 @@ mod tests {
         std::fs::write(&text, "not a picture").unwrap();
         for (image, mask) in [(&text, None), (&folder.path().join("none.png"), None), (&start, Some(&text))] {
             let error =
-                read_start(&mut Request::default(), Some(image), mask.map(|path| &**path), None).unwrap_err();
+                start_of(&mut Request::default(), Some(image), mask.map(|path| &**path), None).unwrap_err();
             let named = mask.unwrap_or(image).display().to_string();
             assert!(error.code() == "picture.invalid" && error.to_string().contains(&named), "{error}");
         }
@@ -149,7 +166,7 @@ mod tests {
             (gray(&folder, "start.png", (64, 64), 0), gray(&folder, "thin.png", (1, 32_768), 200));
         let read = |image: &Path, mask: Option<&Path>, max_memory| {
             let mut request = Request::default().size(64, 64);
-            read_start(&mut request, Some(image), mask, max_memory).map(|()| request)
+            start_of(&mut request, Some(image), mask, max_memory).map(|()| request)
         };
         for (image, mask) in [(&thin, None), (&start, Some(&*thin)), (&thin, Some(&*thin))] {
             let request = read(image, mask, None).unwrap();
@@ -162,5 +179,31 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn transparent_pixels_are_white_in_a_picture_and_kept_in_a_mask() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, rgba: [[u8; 4]; 2]| {
+            let path = folder.path().join(name);
+            let pixels: Vec<u8> = rgba.iter().cycle().take(64).flatten().copied().collect();
+            let mut encoder = png::Encoder::new(std::fs::File::create(&path).unwrap(), 8, 8);
+            encoder.set_color(png::ColorType::Rgba);
+            encoder.write_header().unwrap().write_image_data(&pixels).unwrap();
+            path
+        };
+        let start = write("start.png", [[9, 9, 9, 255], [9, 9, 9, 0]]);
+        let mask = write("mask.png", [[255, 255, 255, 0], [255, 255, 255, 255]]);
+        let (mut request, mut notes) = (Request::default(), Vec::new());
+        let observer = &mut |event: crate::Event| notes.push(format!("{event:?}"));
+        let watch = &mut Watch::new(observer, &Cancel::new());
+        read_start(&mut request, Some(&start), Some(&mask), None, watch).unwrap();
+        assert_eq!(request.init_image.unwrap().rgb[..6], [9, 9, 9, 255, 255, 255]);
+        assert_eq!(request.mask.unwrap().values[..2], [0, 255]);
+        assert!(notes.len() == 1 && notes[0].contains("Transparent"), "{notes:?}");
+
+        let photo = write("photo.png", [[200, 30, 40, 255], [0; 4]]);
+        let error = start_of(&mut Request::default(), Some(&start), Some(&photo), None).unwrap_err();
+        assert!(error.to_string().contains("photo.png: its transparency is one mask"), "{error}");
     }
 }

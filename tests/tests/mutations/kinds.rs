@@ -280,7 +280,7 @@ fn read_golden(name: &str) -> Vec<u8> {
 }
 
 fn read_picture(path: &Path) -> bool {
-    let filled = picture::read_within(path, 64 << 20).map(|picture| picture.fill_within(64, 64, 64 << 20));
+    let filled = picture::read_within(path, 64 << 20).map(|seen| seen.picture.fill_within(64, 64, 64 << 20));
     // A recipe may be there where pixels are not.
     let described = inspected(path);
     told(filled) && described
