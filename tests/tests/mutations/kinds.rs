@@ -20,7 +20,7 @@ use sdq_schedulers::SchedulerConfig;
 use sdq_tests::goldens;
 
 use crate::{
-    Kind,
+    Kind, Read,
     damage::{seal_png, seal_sdq},
     fixtures::{Fixtures, recipes},
 };
@@ -238,7 +238,7 @@ fn kind<'a>(
     extension: &'static str,
     files: Vec<Vec<u8>>,
     seal: fn(&mut [u8]),
-    read: Box<dyn Fn(&Path, &[u8]) -> bool + 'a>,
+    read: Read<'a>,
 ) -> Kind<'a> {
     Kind { name, extension, files, seal, read }
 }

@@ -30,14 +30,17 @@ const MEMORY: usize = 100 << 20;
 /// Damages of each kind of file, unless the environment says otherwise.
 const INPUTS: usize = 150;
 
-/// A kind of file: valid ones, and what reads them. `read` tells whether it was accepted.
+/// A kind of file: valid ones, and what reads them.
 pub(crate) struct Kind<'a> {
     name: &'static str,
     extension: &'static str,
     files: Vec<Vec<u8>>,
     seal: fn(&mut [u8]),
-    read: Box<dyn Fn(&Path, &[u8]) -> bool + 'a>,
+    read: Read<'a>,
 }
+
+/// Reads the file at a path, whose content is known, and tells whether it was accepted.
+pub(crate) type Read<'a> = Box<dyn Fn(&Path, &[u8]) -> bool + 'a>;
 
 impl Kind<'_> {
     /// Reads damaged files; what went wrong, a line each.
