@@ -291,7 +291,7 @@ pub(crate) struct GenerateArgs {
     pub(crate) add_ons: AddOnArgs,
 
     /// Seed of the random numbers: the same seed draws the same picture. -1 chooses a random seed and prints it.
-    /// Default: 42.
+    /// Default: the recipe's, or -1.
     #[arg(long, value_name = "N", value_parser = seed, allow_negative_numbers = true)]
     pub(crate) seed: Option<SeedArg>,
 

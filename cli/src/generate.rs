@@ -11,7 +11,7 @@ use sdq::{
 };
 
 use crate::{
-    args::GenerateArgs,
+    args::{GenerateArgs, SeedArg},
     interrupt,
     job::{self, Asked},
     terminal,
@@ -24,7 +24,10 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     // From the start, so that a run that is interrupted before its first step can be resumed too.
     interrupt::listen();
     let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
-    let Asked { request, add_ons, init_image, mask, source } = job::read(args)?;
+    let Asked { mut request, add_ons, init_image, mask, source } = job::read(args)?;
+    if args.seed.is_none() && source.is_none() {
+        request.seed = job::number(SeedArg::Random, "seed");
+    }
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
     // A word of the recipe may be missing in a prompt from a flag.

@@ -84,7 +84,7 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
 
 /// Returns the number of `seed`. Chooses and prints a random seed, with 32 bits as in other programs; `name` names it in
 /// the message.
-fn number(seed: SeedArg, name: &str) -> u64 {
+pub(crate) fn number(seed: SeedArg, name: &str) -> u64 {
     match seed {
         SeedArg::Number(number) => number,
         SeedArg::Random => {

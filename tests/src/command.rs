@@ -19,10 +19,29 @@ pub struct Outcome {
 
 /// Uses the processor unless the arguments say otherwise, even if there is a device: results are compared bit
 /// by bit.
-fn command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command {
+fn plain_command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command {
     let mut command = Command::new(binary);
     command.args(args).current_dir(folder).env("SDQ_BACKEND", "cpu").env_remove("SDQ_MODEL");
     command
+}
+
+/// The same with the seed 42 where the arguments would leave it to chance.
+fn command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command {
+    let mut command = plain_command(binary, folder, args);
+    let has = |names: &[&str]| args.iter().any(|arg| names.iter().any(|name| arg.as_ref() == *name));
+    let draws = args.first().is_some_and(|arg| arg.as_ref() == "generate");
+    if draws && !has(&["--seed", "--from", "--help"]) {
+        command.args(["--seed", "42"]);
+    }
+    command
+}
+
+/// As [`run`], with a random seed where the arguments have none.
+///
+/// # Panics
+/// As [`run`].
+pub fn run_without_seed<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome {
+    outcome(plain_command(binary, folder, args))
 }
 
 /// Runs `binary` with `args` in `folder`.

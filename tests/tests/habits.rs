@@ -74,7 +74,7 @@ fn samplers_are_named_as_in_other_programs() {
 }
 
 #[test]
-fn a_seed_of_minus_one_is_random_printed_and_stored() {
+fn without_a_seed_one_is_chosen_printed_and_stored() {
     let folder = TempDir::new().unwrap();
     let seed = |name: &str| {
         let drawn = draw(&folder, &["--seed", "-1", "--count", "2", "-o", &format!("{name}.png")]);
@@ -88,6 +88,13 @@ fn a_seed_of_minus_one_is_random_printed_and_stored() {
     };
     let seeds = ["a", "b", "c"].map(seed);
     assert!(seeds[0] != seeds[1] || seeds[1] != seeds[2], "{seeds:?}");
+    // As where nothing is said.
+    let unsaid = ["d.png", "e.png", "f.png"].map(|name| {
+        let flags = ["generate", "a red apple", "--steps", "1", "-o", name];
+        command::run_without_seed(SDQ, folder.path(), &flags).assert_done();
+        info(&folder, name)["seed"].as_u64()
+    });
+    assert!(unsaid[0] != unsaid[1] || unsaid[1] != unsaid[2], "{unsaid:?}");
     draw(&folder, &["--seed", "-2"]).assert_failed(2, &["--seed", "-1 for a random seed"]);
 }
 
