@@ -43,10 +43,10 @@ fn try_write(
     Ok(())
 }
 
-/// The bytes of a safetensors file, as [`write`] writes them.
+/// The bytes of a safetensors file, as [`write()`] writes them.
 ///
 /// # Errors
-/// As [`write`], except for the file.
+/// As [`write()`], except for the file.
 pub fn to_bytes(
     tensors: &[TensorView<'_>],
     metadata: &[(&str, &str)],
