@@ -81,7 +81,7 @@ pub enum AlignedSteps {
 ///
 /// Any scheduler can be built from any class's file, as with diffusers' `from_config`: missing keys have the
 /// default of the scheduler being built. Command-line options edit the config before a scheduler is built
-/// ([`SchedulerEntry::configure`](crate::SchedulerEntry::configure)).
+/// ([`NamedScheduler::configure`](crate::NamedScheduler::configure)).
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(try_from = "Map<String, Value>")]
 pub struct SchedulerConfig {
