@@ -58,7 +58,7 @@ pub(super) fn read(file: &[u8]) -> Result<(Contents, BTreeMap<String, Range<usiz
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::Value;
+    use super::super::values::Value;
     use super::*;
 
     #[test]

@@ -11,6 +11,7 @@ mod legacy;
 mod limits;
 mod machine;
 mod tensors;
+mod values;
 mod zip;
 
 pub use error::{PickleError, PickleProblem};

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use super::error::PickleProblem;
 use super::globals::{self, REBUILD};
 use super::limits::{MAX_LEN, MAX_TENSORS, at_most};
-use super::machine::{Id, Value, Values};
+use super::values::{Id, Value, Values};
 use crate::dtype::DType;
 use crate::names::{is_printable, quote};
 

@@ -3,7 +3,10 @@
 
 use super::super::PickleProblem;
 use super::super::globals::{self, Global};
-use super::super::machine::{self, Id, Value, Values};
+use super::super::{
+    machine,
+    values::{Id, Value, Values},
+};
 use crate::dtype::DType;
 
 /// A value in Python's notation; `?` for values that are not kept, `@` before the tuple of a storage.
