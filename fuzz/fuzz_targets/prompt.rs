@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use sdq::{
-    Pipeline, PipelineOptions,
+    Cancel, Pipeline, PipelineOptions, Watch,
     add_ons::AddOns,
     request::{PromptReading, PromptSyntax},
 };
@@ -20,5 +20,7 @@ fuzz_target!(|data: &[u8]| {
     for syntax in [PromptSyntax::Plain, PromptSyntax::Weighted] {
         let _ = PIPELINE.encode_prompts_as(&[&prompt], PromptReading { syntax, clip_skip: None });
     }
-    let _ = AddOns::default().take_tags(&mut prompt, None);
+    let mut negative_prompt = prompt.clone();
+    let watch = &mut Watch::new(&mut |_| {}, &Cancel::new());
+    let _ = AddOns::default().take_tags(&mut prompt, &mut negative_prompt, None, watch);
 });

@@ -6,7 +6,7 @@ mod machine_values;
 mod naming;
 mod pickler;
 
-use super::*;
+use super::{limits::MAX_VALUES, *};
 
 /// An archive in torch's layout, its entries stored without compression.
 fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
@@ -130,10 +130,11 @@ fn refuses_tensors_that_are_not_in_their_storage() {
 
 #[test]
 fn neither_depth_nor_cycles_nor_sharing_take_long() {
-    // A million nested lists; a dictionary that contains itself; sixty lists, each contained twice in the
-    // next.
-    let deep = [vec![b']'; 1 << 20], vec![b'a'; (1 << 20) - 1], vec![b'.']].concat();
-    assert!(refused(&with_pickle(&deep)).contains("no tensors"));
+    // Half a million nested lists, and one more; a dictionary that contains itself; sixty lists, each contained
+    // twice in the next.
+    let deep = |lists: usize| [vec![b']'; lists], vec![b'a'; lists - 1], vec![b'.']].concat();
+    assert!(refused(&with_pickle(&deep(MAX_VALUES))).contains("no tensors"));
+    assert!(refused(&with_pickle(&deep(MAX_VALUES + 2))).contains("values"));
     assert!(refused(&with_pickle(b"}q\x00X\x01\0\0\0ah\x00s.")).contains("no tensors"));
     let mut shared = b"}q\x00".to_vec();
     for level in 0..60 {

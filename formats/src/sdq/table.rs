@@ -28,8 +28,10 @@ pub(super) struct ComponentEntry {
     pub(super) weights: Vec<WeightEntry>,
 }
 
-/// Most components. A model has up to five.
-const MAX_COMPONENTS: usize = 16;
+/// Most components. A model has up to five, the file of kernels' conformance cases some hundred.
+const MAX_COMPONENTS: usize = 1024;
+/// Length of all configs together in bytes, as [`MAX_CONFIG_LEN`] for each.
+const MAX_CONFIGS_LEN: usize = 16 * MAX_CONFIG_LEN;
 /// Longest config of a component in bytes. JSON of empty lists takes twenty times as much in memory.
 const MAX_CONFIG_LEN: usize = 256 << 10;
 
@@ -44,10 +46,16 @@ fn components<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Componen
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
-            let mut components = Vec::new();
+            let (mut components, mut configs_len) = (Vec::new(), 0);
             while let Some(component) = entries.next_element()? {
                 if components.len() == MAX_COMPONENTS {
                     return Err(A::Error::custom(format_args!("more than {MAX_COMPONENTS} components")));
+                }
+                let component: ComponentEntry = component;
+                configs_len += component.config.to_string().len();
+                if configs_len > MAX_CONFIGS_LEN {
+                    let limit = MAX_CONFIGS_LEN >> 20;
+                    return Err(A::Error::custom(format_args!("configs of more than {limit} MiB together")));
                 }
                 components.push(component);
             }

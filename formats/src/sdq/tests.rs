@@ -600,3 +600,23 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn components_and_their_configs_are_bounded() {
+    let problem = |count: usize, config: &serde_json::Value| {
+        let many = refused(|t| {
+            let mut component = t["components"][0].clone();
+            component["config"] = config.clone();
+            let named = |index: usize| {
+                component["name"] = json!(format!("c{index}"));
+                component.clone()
+            };
+            t["components"] = (0..count).map(named).collect();
+        });
+        many.to_string()
+    };
+    let found = problem(1025, &json!({}));
+    assert!(found.contains("more than 1024 components"), "{found}");
+    let found = problem(21, &json!({ "x": "x".repeat(200 << 10) }));
+    assert!(found.contains("configs of more than 4 MiB together"), "{found}");
+}
