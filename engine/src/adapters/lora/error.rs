@@ -8,7 +8,7 @@ use crate::adapters::textual_inversion::EmbeddingError;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LoraError {
     /// The file is a kind of adapter that is not a product of two small matrices.
-    #[error("`{tensor}` makes it a {kind}, which is not applied; LoRA and LoCon are")]
+    #[error("`{tensor}` is a tensor of {kind}, which is not applied; LoRA and LoCon are")]
     Kind {
         /// The first such tensor.
         tensor: String,
