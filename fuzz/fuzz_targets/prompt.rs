@@ -21,6 +21,7 @@ fuzz_target!(|data: &[u8]| {
         let _ = PIPELINE.encode_prompts_as(&[&prompt], PromptReading { syntax, clip_skip: None });
     }
     let mut negative_prompt = prompt.clone();
-    let watch = &mut Watch::new(&mut |_| {}, &Cancel::new());
-    let _ = AddOns::default().take_tags(&mut prompt, &mut negative_prompt, None, watch);
+    let mut observer = |_| {};
+    let mut watch = Watch::new(&mut observer, &Cancel::new());
+    let _ = AddOns::default().take_tags(&mut prompt, &mut negative_prompt, None, &mut watch);
 });
