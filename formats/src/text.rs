@@ -19,21 +19,35 @@ fn is_unsafe(character: char) -> bool {
 /// assert_eq!(sdq_formats::text::printable("abc", 2), "ab…");
 /// ```
 pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
-    let end = text.char_indices().nth(max_chars).map(|(place, _)| place);
-    if end.is_none() && !text.contains(is_unsafe) {
+    match text.char_indices().nth(max_chars) {
+        None => escaped(text, is_unsafe, escape),
+        Some((end, _)) => Cow::Owned(escaped(&text[..end], is_unsafe, escape).into_owned() + "…"),
+    }
+}
+
+/// `text` with the characters that `is_unsafe` finds written by `escape`.
+fn escaped(text: &str, is_unsafe: impl Fn(char) -> bool, escape: impl Fn(&mut String, char)) -> Cow<'_, str> {
+    if !text.contains(&is_unsafe) {
         return Cow::Borrowed(text);
     }
-    let mut printed = String::with_capacity(text.len().min(max_chars));
-    for character in text[..end.unwrap_or(text.len())].chars() {
+    let mut printed = String::with_capacity(text.len() + 64);
+    for character in text.chars() {
         match is_unsafe(character) {
-            true => printed.extend(character.escape_default()),
+            true => escape(&mut printed, character),
             false => printed.push(character),
         }
     }
-    if end.is_some() {
-        printed.push('…');
-    }
     Cow::Owned(printed)
+}
+
+/// As in Rust's literals.
+fn escape(printed: &mut String, character: char) {
+    printed.extend(character.escape_default());
+}
+
+/// The same where line breaks may stay.
+fn is_unsafe_in_lines(character: char) -> bool {
+    character != '\n' && is_unsafe(character)
 }
 
 /// `text` of several lines for a terminal: as [`printable`], whole and with its line breaks.
@@ -42,39 +56,16 @@ pub fn printable(text: &str, max_chars: usize) -> Cow<'_, str> {
 /// assert_eq!(sdq_formats::text::printable_lines("a\n\u{9b}2Jb\n"), "a\n\\u{9b}2Jb\n");
 /// ```
 pub fn printable_lines(text: &str) -> Cow<'_, str> {
-    let is_unsafe = |character: char| character != '\n' && is_unsafe(character);
-    if !text.contains(is_unsafe) {
-        return Cow::Borrowed(text);
-    }
-    let mut printed = String::with_capacity(text.len() + 64);
-    for character in text.chars() {
-        match is_unsafe(character) {
-            true => printed.extend(character.escape_default()),
-            false => printed.push(character),
-        }
-    }
-    Cow::Owned(printed)
+    escaped(text, is_unsafe_in_lines, escape)
 }
 
 /// The same JSON without characters that control a terminal. `serde_json` escapes C0 controls in strings;
 /// this escapes the others too. Outside of strings JSON has none of them, so the value stays the same.
 pub fn printable_json(json: &str) -> Cow<'_, str> {
-    // Line breaks are the only controls between values.
-    let is_unsafe = |character: char| character != '\n' && is_unsafe(character);
-    if !json.contains(is_unsafe) {
-        return Cow::Borrowed(json);
-    }
-    let mut printed = String::with_capacity(json.len() + 64);
-    for character in json.chars() {
-        match is_unsafe(character) {
-            // All of them are below U+FFFF.
-            true => {
-                let _ = write!(printed, "\\u{:04x}", u32::from(character));
-            }
-            false => printed.push(character),
-        }
-    }
-    Cow::Owned(printed)
+    // Line breaks are the only controls between values. All unsafe characters are below U+FFFF.
+    escaped(json, is_unsafe_in_lines, |printed, character| {
+        let _ = write!(printed, "\\u{:04x}", u32::from(character));
+    })
 }
 
 #[cfg(test)]
