@@ -3,6 +3,7 @@
 //! Only values that cannot be derived from the weights are used. The parser supports the subset of YAML in such files:
 //! one key on a line, with a value or with indented entries below it.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use sdq_formats::{links, names::quote};
@@ -34,29 +35,31 @@ pub(super) fn beside(path: &Path) -> Option<PathBuf> {
 pub(super) fn read(path: &Path, remarks: &mut Vec<Remark>) -> Result<Marks, PublishedError> {
     let text = read_text(path)?;
     let mut marks = Marks::default();
-    let mut used = Vec::new();
-    for (key, value) in entries(&text) {
-        let known = mark(&mut marks, &key, value).map_err(|found| {
-            let problem = unknown(&quote(&key), found);
+    let mut used = BTreeMap::new();
+    each_entry(&text, |around, key, value| {
+        let known = mark(&mut marks, around, key, value).map_err(|found| {
+            let problem = unknown(&quote(&[around, &[key]].concat().join(".")), found);
             PublishedError::Layout { path: path.to_path_buf(), problem }
         })?;
         if known {
-            used.push(format!("{} = {}", key.rsplit('.').next().unwrap_or(&key), quote(value)));
+            used.insert(key.to_owned(), quote(value));
         }
-    }
+        Ok::<(), PublishedError>(())
+    })?;
+    let used = used.into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
     remarks.push(Remark::Settings { path: path.to_path_buf(), used });
     Ok(marks)
 }
 
-/// Stores the value of `key`, a path of nested keys. Returns whether the key is known; the error is the unsupported value.
-fn mark(marks: &mut Marks, key: &str, value: &str) -> Result<bool, String> {
+/// Stores the value of `key`, which is nested in the keys `around`. Returns whether it is known; the error is the unsupported value.
+fn mark(marks: &mut Marks, around: &[&str], key: &str, value: &str) -> Result<bool, String> {
     let number = || value.parse::<f64>().ok().filter(|number| number.is_finite() && *number > 0.0);
     let other = || format!("\"{}\"", quote(value));
-    match key.rsplit('.').next().unwrap_or(key) {
+    match key {
         "parameterization" | "prediction_type" => {
             marks.prediction = Some(Prediction::from_name(value).ok_or_else(other)?);
         }
-        "target" if key.contains("denoiser") => match value.rsplit('.').next() {
+        "target" if around.iter().any(|outer| outer.contains("denoiser")) => match value.rsplit('.').next() {
             Some("VScaling") => marks.prediction = Some(Prediction::V),
             Some("EpsScaling") => marks.prediction = Some(Prediction::Epsilon),
             Some("EDMScaling" | "VScalingWithEDMcNoise") => return Err(format!("{} (EDM)", other())),
@@ -73,10 +76,14 @@ fn mark(marks: &mut Marks, key: &str, value: &str) -> Result<bool, String> {
     Ok(true)
 }
 
-/// Paths of nested keys, with their values.
-fn entries(text: &str) -> Vec<(String, &str)> {
-    let mut around: Vec<(usize, &str)> = Vec::new();
-    let mut entries = Vec::new();
+/// Calls `visit` with the keys around each key that has a value, the key, and the value. Takes no memory for them: a file
+/// can nest a few long keys around a million short ones.
+fn each_entry<'t, E>(
+    text: &'t str,
+    mut visit: impl FnMut(&[&'t str], &'t str, &'t str) -> Result<(), E>,
+) -> Result<(), E> {
+    // The keys around a line, and their indentation.
+    let (mut around, mut indents): (Vec<&str>, Vec<usize>) = (Vec::new(), Vec::new());
     for line in text.lines() {
         // The dash of a list entry counts as indentation.
         let indent = line.find(|letter: char| letter != ' ' && letter != '-').unwrap_or(line.len());
@@ -84,19 +91,20 @@ fn entries(text: &str) -> Vec<(String, &str)> {
         if key.starts_with('#') || !(value.is_empty() || value.starts_with([' ', '\t'])) {
             continue;
         }
-        around.retain(|(outer, _)| *outer < indent);
-        around.truncate(MAX_DEPTH);
+        let outside = indents.iter().take_while(|outer| **outer < indent).count().min(MAX_DEPTH);
+        around.truncate(outside);
+        indents.truncate(outside);
         let value = value.split(" #").next().unwrap_or_default().trim();
         let value = value.trim_matches(['"', '\'']);
         let key = key.trim().trim_matches(['"', '\'']);
         if value.is_empty() || value.starts_with('#') {
-            around.push((indent, key));
+            around.push(key);
+            indents.push(indent);
         } else {
-            let outer: String = around.iter().map(|(_, key)| format!("{key}.")).collect();
-            entries.push((outer + key, value));
+            visit(&around, key, value)?;
         }
     }
-    entries
+    Ok(())
 }
 
 #[cfg(test)]
@@ -122,9 +130,25 @@ mod tests {
             ("model.params.list.c", "d"),
             ("model.last", "x"),
         ];
-        let found = entries(text);
+        let mut found = Vec::new();
+        let visit = |around: &[&str], key, value| {
+            found.push(([around, &[key]].concat().join("."), value));
+            Ok::<(), ()>(())
+        };
+        each_entry(text, visit).unwrap();
         let found: Vec<(&str, &str)> = found.iter().map(|(key, value)| (key.as_str(), *value)).collect();
         assert_eq!(found, expected);
+    }
+
+    /// A copy of the keys around each of them would take 12 GB.
+    #[test]
+    fn long_keys_around_many_short_ones_take_no_memory() {
+        let around: String =
+            (0..60).map(|depth| format!("{}{}:\n", " ".repeat(depth), "k".repeat(10_000))).collect();
+        let text = around + &format!("{}zsnr: 1\n", " ".repeat(60)).repeat(20_000);
+        let (marks, said) = marks(&text).unwrap();
+        assert_eq!(marks, Marks::default());
+        assert!(said.contains(" used: zsnr = 1;"), "{said}");
     }
 
     #[test]
