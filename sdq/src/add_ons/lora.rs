@@ -1,6 +1,7 @@
 //! LoRAs: files → low-rank branches beside the model's products.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
     str::FromStr,
@@ -98,8 +99,13 @@ pub fn find_below(name: &str, directory: &Path) -> Result<Option<PathBuf>, Error
         return Ok(None);
     }
     let mut folders = vec![(directory.to_path_buf(), 0)];
+    // Links may lead to a folder again, also in circles.
+    let mut visited = HashSet::new();
     let mut found: Option<PathBuf> = None;
     while let Some((folder, depth)) = folders.pop() {
+        if !visited.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
+            continue;
+        }
         match (find_file(name, &[&folder]), &found) {
             (Some(file), Some(other)) => {
                 let (name, other) = (printable(name, SHOWN_CHARS), other.display());
@@ -261,6 +267,22 @@ mod tests {
         }
         assert_eq!(find("./top").unwrap(), at("top.safetensors"));
         assert_eq!(find("style/old/top").unwrap(), at("style/old/top.safetensors"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_is_linked_twice_is_searched_once() {
+        let folder = TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::create_dir_all(at("style/old")).unwrap();
+        fs::write(at("style/ink.pt"), "").unwrap();
+        for (link, target) in
+            [("again", "style"), ("style/up", ".."), ("style/old/up", "../.."), ("here", ".")]
+        {
+            std::os::unix::fs::symlink(target, at(link)).unwrap();
+        }
+        let found = find("ink", Some(folder.path())).unwrap();
+        assert_eq!(fs::canonicalize(found).unwrap(), fs::canonicalize(at("style/ink.pt")).unwrap());
     }
 
     #[test]
