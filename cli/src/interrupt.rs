@@ -52,7 +52,7 @@ pub(crate) fn leave(code: u8) -> ! {
     match CANCEL.last_state().save() {
         Ok(Some(path)) => note!("to finish this run: sdq resume \"{}\"", path.display()),
         Ok(None) if CANCEL.last_state().is_running() => {
-            note!("no step was finished, so there is nothing to resume");
+            note!("the run was not saved yet, so there is nothing to resume");
         }
         Ok(None) => {}
         Err(error) => note!("warning: the unfinished run cannot be saved: {error}"),

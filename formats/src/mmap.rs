@@ -61,6 +61,11 @@ impl Bytes {
         Bytes(Source::Static(bytes))
     }
 
+    /// Whether they are compiled into the program.
+    pub fn is_static(&self) -> bool {
+        matches!(self.0, Source::Static(_))
+    }
+
     /// A copy of `bytes` that starts at a multiple of [`ALIGNMENT`].
     pub fn copy_of(bytes: &[u8]) -> Bytes {
         let mut chunks = vec![Chunk::zeroed(); bytes.len().div_ceil(ALIGNMENT)];

@@ -71,6 +71,11 @@ impl SdqFile {
         SdqFile::from_bytes(Bytes::from_static(bytes), Path::new("built-in model"))
     }
 
+    /// Whether it is compiled into the program, and so cannot be damaged.
+    pub fn is_built_in(&self) -> bool {
+        self.bytes.is_static()
+    }
+
     /// Reads a file from `bytes`; `label` is used instead of its path in errors.
     ///
     /// # Errors
