@@ -313,7 +313,8 @@ fn the_settings_beside_a_file_are_read() {
     let outcome = edited.run(&["--dry-run"]);
     outcome.assert_done();
     assert!(outcome.errors.contains("predicts velocity (v), as the file says"), "{}", outcome.errors);
-    assert!(outcome.errors.contains("model.yaml: used: parameterization = v"), "{}", outcome.errors);
+    let used = "model.yaml: used: linear_start = 0.001, parameterization = v;";
+    assert!(outcome.errors.contains(used), "{}", outcome.errors);
     let config = scheduler(&edited.convert(&[]));
     assert_eq!(config["prediction_type"], "v_prediction");
     assert_eq!(config["beta_start"], 0.001);
