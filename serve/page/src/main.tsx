@@ -1,0 +1,30 @@
+/** Starts the page. */
+import { render } from "preact";
+import { followVisibility, refresh } from "./state/jobs.ts";
+import { keepForm } from "./state/form.ts";
+import { readMore } from "./state/gallery.ts";
+import { attempt } from "./state/notices.ts";
+import { follow } from "./state/plan.ts";
+import { readServer } from "./state/server.ts";
+import { keepStart } from "./state/start.ts";
+import { keepTheme } from "./state/theme.ts";
+import { App } from "./view/App.tsx";
+import "./styles/base.css";
+import "./styles/layout.css";
+import "./styles/controls.css";
+import "./styles/form.css";
+import "./styles/stage.css";
+import "./styles/queue.css";
+import "./styles/gallery.css";
+import "./styles/dialogs.css";
+import "./styles/mask.css";
+
+keepTheme();
+keepForm();
+keepStart();
+const root = document.getElementById("app");
+if (root) render(<App />, root);
+void attempt(readServer).then(follow);
+void refresh();
+void attempt(readMore);
+followVisibility();
