@@ -3,15 +3,12 @@
 
 use serde_json::Value;
 
-use crate::config::SchedulerConfig;
+use crate::config::invalid;
 use crate::dpm_multistep::variance_preserving;
 use crate::dpm_solver::{ends_at_zero, epsilon, lambda, refuse_flow};
-use crate::error::SchedulerError;
 use crate::history::{Combination, HistoryScheduler, HistoryStep, alpha_sigma};
-use crate::limit::Limit;
-use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::values::invalid;
+use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// B(h) of the paper's section 3.2: any function of order h is possible.
 #[derive(Clone, Copy)]

@@ -60,12 +60,11 @@ pub fn encoder(config: &AutoencoderTinyConfig, batch: usize, height: usize, widt
     layers.graph.finish()
 }
 
-/// The weights of the decoder and of the encoder, if there is one, in reading order.
+/// The weights of encoder and decoder, in reading order.
 pub fn weights(config: &AutoencoderTinyConfig) -> Vec<WeightSpec> {
     // The weights do not depend on the size.
     let side = config.scale_factor();
-    let encoder = config.has_encoder().then(|| encoder(config, 1, side, side).weights);
-    [decoder(config, 1, 1, 1).weights, encoder.unwrap_or_default()].concat()
+    [decoder(config, 1, 1, 1).weights, encoder(config, 1, side, side).weights].concat()
 }
 
 /// Consecutive layers, numbered by their position.
