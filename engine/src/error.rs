@@ -160,15 +160,19 @@ pub enum JobProblem {
     /// An editing model got a strength.
     #[error("this model starts from noise and cannot use strength")]
     StrengthForEditing,
+    /// The autoencoder cannot encode the picture.
+    #[error("this model's VAE has no encoder and cannot read a picture; give it a VAE that has one")]
+    NoEncoder,
 }
 
 impl JobProblem {
     /// Name of the request's field that has to be set or left out.
     pub fn field(self) -> &'static str {
         match self {
-            JobProblem::NoPicture | JobProblem::MaskWithoutPicture | JobProblem::StrengthWithoutPicture => {
-                "init-image"
-            }
+            JobProblem::NoPicture
+            | JobProblem::MaskWithoutPicture
+            | JobProblem::StrengthWithoutPicture
+            | JobProblem::NoEncoder => "init-image",
             JobProblem::NoMask | JobProblem::MaskForEditing => "mask",
             JobProblem::StrengthForEditing => "strength",
         }

@@ -1,13 +1,15 @@
 //! DDIM. Song, Meng & Ermon 2020, "Denoising Diffusion Implicit Models", arXiv:2010.02502.
 
-use crate::config::invalid;
+use crate::choices::TimestepSpacing;
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
-use crate::noise_schedule::NoiseSchedule;
-use crate::prediction::refuse_pure_noise;
+use crate::noise_schedule::{NoiseSchedule, refuse_pure_noise};
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{SPACING_KEY, align_your_steps_timesteps, refuse_own_schedules};
-use crate::timesteps::{TimestepSpacing, whole_timesteps};
-use crate::{Scheduler, SchedulerConfig, SchedulerError};
+use crate::timesteps::whole_timesteps;
+use crate::values::invalid;
 
 /// Noise is added to the predicted x_0 again: the predicted ε and, for eta > 0, fresh noise:
 ///

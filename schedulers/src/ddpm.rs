@@ -1,12 +1,14 @@
 //! DDPM: ancestral sampling. Ho, Jain & Abbeel 2020, "Denoising Diffusion Probabilistic Models", arXiv:2006.11239.
 
+use crate::choices::TimestepSpacing;
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
-use crate::noise_schedule::NoiseSchedule;
-use crate::prediction::refuse_pure_noise;
+use crate::noise_schedule::{NoiseSchedule, refuse_pure_noise};
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
-use crate::timesteps::{TimestepSpacing, whole_timesteps};
-use crate::{Scheduler, SchedulerConfig, SchedulerError};
+use crate::timesteps::whole_timesteps;
 
 /// The variance that a step adds (section 3.2 of the paper, where both choices gave similar pictures).
 #[derive(Clone, Copy)]

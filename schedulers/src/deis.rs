@@ -1,11 +1,14 @@
 //! DEIS: exponential integrator with polynomial extrapolation. Zhang & Chen 2022, "Fast Sampling of Diffusion Models
 //! with Exponential Integrator", arXiv:2204.13902 (ρAB-DEIS, polynomials in log ρ).
 
+use crate::config::SchedulerConfig;
 use crate::dpm_multistep::{predictions, variance_preserving};
 use crate::dpm_solver::{epsilon, refuse_flow};
+use crate::error::SchedulerError;
 use crate::history::{Combination, HistoryScheduler, HistoryStep, alpha_sigma};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// With ρ = σ_t / α the ODE is d(x / α) / dρ = ε. In each step ε is approximated by the polynomial in log ρ
 /// through the predictions m_0, m_1, … of this step and those before (section 3.3):

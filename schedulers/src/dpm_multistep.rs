@@ -1,11 +1,15 @@
 //! DPM-Solver and DPM-Solver++ over several steps ("DPM++ 2M" and its relatives). Lu et al. 2022, arXiv:2206.00927 and
 //! arXiv:2211.01095.
 
-use crate::config::invalid;
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
 use crate::dpm_solver::{Algorithm, Solver, Weights, lambda};
+use crate::error::SchedulerError;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SigmaLevels};
-use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
+use crate::values::invalid;
 
 const SCHEDULES: &[&str] =
     &["use_karras_sigmas", "use_lu_lambdas", "use_exponential_sigmas", "use_beta_sigmas"];

@@ -1,12 +1,16 @@
 //! Second-order steps of the SDE in data prediction ("DPM++ SDE"). The sampler `sample_dpmpp_sde` of k-diffusion
 //! (Crowson 2022), after Lu et al. 2022, arXiv:2211.01095.
 
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
 use crate::dpm_solver::refuse_sample;
+use crate::error::SchedulerError;
 use crate::euler_ancestral::down_and_up;
 use crate::heun::with_between;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// An ancestral step from σ to the intermediate level √(σ σ_next), then the whole ancestral step from the
 /// start with the x_0 predicted there:

@@ -1,12 +1,16 @@
 //! DPM-Solver and DPM-Solver++ in blocks of one, two or three steps ("DPM++ 2S"). Lu et al. 2022, arXiv:2206.00927 and
 //! arXiv:2211.01095.
 
-use crate::config::invalid;
+use crate::choices::TimestepSpacing;
+use crate::config::SchedulerConfig;
 use crate::dpm_multistep::{predictions, variance_preserving};
 use crate::dpm_solver::{Algorithm, Solver, SolverType, Weights, lambda};
+use crate::error::SchedulerError;
 use crate::history::{Combination, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError, TimestepSpacing};
+use crate::values::invalid;
 
 /// A block of order k starts at a level s and evaluates the model at k levels; each step starts again from
 /// the latents at s (arXiv:2206.00927, algorithms 1 and 2; arXiv:2211.01095, algorithm 1), with the

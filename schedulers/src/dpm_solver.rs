@@ -3,9 +3,11 @@
 //! Lu et al. 2022, "DPM-Solver", arXiv:2206.00927 (noise prediction) and "DPM-Solver++", arXiv:2211.01095
 //! (data prediction, and the SDE solvers of its appendix).
 
-use crate::config::{SchedulerConfig, invalid};
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::history::{Combination, alpha_sigma};
-use crate::{PredictionType, SchedulerError};
+use crate::prediction::PredictionType;
+use crate::values::invalid;
 
 /// The equation that is solved, and the prediction in which it is formulated.
 #[derive(Clone, Copy, Debug, PartialEq)]

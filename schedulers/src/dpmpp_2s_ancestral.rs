@@ -1,11 +1,14 @@
 //! Second-order ancestral steps in data prediction ("DPM++ 2S a"). The sampler `sample_dpmpp_2s_ancestral` of k-diffusion
 //! (Crowson 2022), after Lu et al. 2022, arXiv:2211.01095, algorithm 1.
 
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::euler_ancestral::down_and_up;
 use crate::heun::with_between;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// From σ to the level √(σ σ_down) between, halfway in log σ, then from the start to σ_down with the x_0 predicted there,
 /// then fresh noise of deviation σ_up, both those of [`euler_ancestral`](crate::euler_ancestral):

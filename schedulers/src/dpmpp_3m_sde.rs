@@ -1,11 +1,14 @@
 //! The SDE in data prediction over three steps ("DPM++ 3M SDE"). The sampler `sample_dpmpp_3m_sde` of k-diffusion (Crowson
 //! 2023), after Lu et al. 2022, arXiv:2211.01095.
 
+use crate::config::SchedulerConfig;
 use crate::dpm_solver::lambda;
+use crate::error::SchedulerError;
 use crate::history::{Combination, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
 use crate::lms::at_sigmas;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// Predictions that a step looks back on, besides its own.
 const MOST_REMEMBERED: usize = 2;

@@ -2,11 +2,12 @@
 //! Generative Models", arXiv:2206.00364, algorithm 2 without churn and without its second-order correction.
 
 use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
 use crate::prediction::PredictionType;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{Scheduler, SchedulerError};
 
 /// Steps down the sigmas of the inference timesteps: dx/dσ = (x - x_0) / σ with the predicted x_0, so
 /// x_next = x + (x - x_0) / σ · (σ_next - σ).

@@ -2,10 +2,12 @@
 //! sampler of that name in k-diffusion (Crowson 2022, `sample_euler_ancestral`), on the levels of Karras et
 //! al. 2022, arXiv:2206.00364.
 
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::euler::{euler_step, linear_scheduler};
 use crate::linear::LinearStep;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SigmaLevels};
-use crate::{Scheduler, SchedulerConfig, SchedulerError};
 
 /// An Euler step down to σ_down, then fresh noise of deviation σ_up, so that σ_next² = σ_down² + σ_up²:
 ///

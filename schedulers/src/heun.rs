@@ -1,10 +1,14 @@
 //! Heun's method on the probability-flow ODE. Karras et al. 2022, arXiv:2206.00364, algorithm 1 (algorithm 2 without
 //! churn).
 
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
 use crate::lms::derivative;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// An Euler step from σ to σ_next, then the same step again with the mean of the derivatives at both ends.
 /// The last step, to σ = 0, has no second derivative.

@@ -5,7 +5,7 @@ use crate::error::SchedulerError;
 use crate::limit::{Limit, Originals};
 use crate::noise_schedule::{check_length, mix, scale};
 use crate::prediction::PredictionType;
-use crate::{NoiseSource, Scheduler, check_history};
+use crate::scheduler::{NoiseSource, Scheduler, check_history};
 
 /// A weighted sum of the values that are available in a step.
 #[derive(Clone, Debug, Default, PartialEq)]

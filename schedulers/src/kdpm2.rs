@@ -2,12 +2,16 @@
 //! `sample_dpm_2` of k-diffusion (Crowson 2022), after Lu et al. 2022, arXiv:2206.00927, algorithm 1, and
 //! Karras et al. 2022, arXiv:2206.00364.
 
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
 use crate::dpm_solver::refuse_sample;
+use crate::error::SchedulerError;
 use crate::heun::with_between;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
 use crate::lms::derivative;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// An Euler step from σ to the intermediate level √(σ σ_next), then the whole step from the start with the
 /// derivative at that level. The last step, to σ = 0, is Euler's.

@@ -1,13 +1,17 @@
 //! Second-order steps with an evaluation at an intermediate level, and fresh noise after each. The sampler
 //! `sample_dpm_2_ancestral` of k-diffusion (Crowson 2022).
 
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
 use crate::dpm_solver::refuse_sample;
+use crate::error::SchedulerError;
 use crate::euler_ancestral::down_and_up;
 use crate::heun::with_between;
 use crate::history::{Evaluation, HistoryScheduler};
 use crate::kdpm2::{RULES, midpoint_plan};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::SigmaLevels;
-use crate::{BetaSchedule, Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// As [`kdpm2`](crate::kdpm2) with the intermediate level √(σ σ_down), to σ_down, then fresh noise of
 /// deviation σ_up, both as in [`euler_ancestral`](crate::euler_ancestral). Noise is drawn once per inference

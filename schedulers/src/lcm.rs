@@ -1,11 +1,14 @@
 //! Latent consistency models. Luo et al. 2023, "Latent Consistency Models: Synthesizing High-Resolution Images with
 //! Few-Step Inference", arXiv:2310.04378, algorithm 3.
 
-use crate::error::StepLimit;
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
+use crate::error::{SchedulerError, StepLimit};
+use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
-use crate::prediction::refuse_pure_noise;
+use crate::noise_schedule::{NoiseSchedule, refuse_pure_noise};
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
-use crate::{BetaSchedule, Limit, NoiseSchedule, Scheduler, SchedulerConfig, SchedulerError};
 
 /// Standard deviation of the data, as in the boundary condition of Song et al. 2023, arXiv:2303.01469, section 3.
 const SIGMA_DATA: f64 = 0.5;

@@ -1,8 +1,9 @@
 //! Limits for the predicted clean latents.
 
-use crate::SchedulerError;
-use crate::config::{SchedulerConfig, invalid};
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::noise_schedule::check_length;
+use crate::values::invalid;
 
 /// The treatment of predicted clean latents (x_0) outside the range of the data.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 use crate::error::SchedulerError;
 use crate::limit::{Limit, Originals};
 use crate::noise_schedule::{check_length, mix, scale};
-use crate::{NoiseSource, Scheduler};
+use crate::scheduler::{NoiseSource, Scheduler};
 
 /// One step from noise level to noise level, linear except for the limit of the predicted clean latents:
 ///

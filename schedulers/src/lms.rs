@@ -1,9 +1,12 @@
 //! Linear multistep (Adams–Bashforth) on the probability-flow ODE. The sampler of that name in k-diffusion (Crowson
 //! 2022, `sample_lms`), on the levels of Karras et al. 2022, arXiv:2206.00364.
 
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
 
 /// Number of derivatives that a step uses, including its own.
 const ORDER: usize = 4;

@@ -2,49 +2,12 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use crate::names::{find, find_among};
+use crate::config::SchedulerConfig;
+use crate::entry::SchedulerEntry;
+use crate::error::SchedulerError;
+use crate::names::{NamedScheduler, find_among};
 use crate::registry::BUILT_IN;
-use crate::{Scheduler, SchedulerConfig, SchedulerError};
-
-/// A config key that a scheduler reads and a user may override.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SchedulerOption {
-    /// Key in the scheduler config.
-    pub key: &'static str,
-    /// Accepted values, and the default.
-    pub values: &'static str,
-}
-
-/// Builds a scheduler for a number of inference steps.
-pub type BuildScheduler = fn(&SchedulerConfig, usize) -> Result<Box<dyn Scheduler>, SchedulerError>;
-
-/// A name for a scheduler with certain settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Preset {
-    /// In the same form as a scheduler's.
-    pub name: &'static str,
-    /// Config keys and their values as text. Options of the user take precedence.
-    pub config: &'static [(&'static str, &'static str)],
-}
-
-/// A scheduler: its names and how it is built.
-#[derive(Clone, Copy, Debug)]
-pub struct SchedulerEntry {
-    /// Lowercase, words joined by `-`.
-    pub name: &'static str,
-    /// Other names, in the form of `name`.
-    pub aliases: &'static [&'static str],
-    /// Names for it with certain settings.
-    pub presets: &'static [Preset],
-    /// One line that describes it and when to use it.
-    pub summary: &'static str,
-    /// The config keys it reads.
-    pub options: &'static [&'static [SchedulerOption]],
-    /// diffusers classes for whose configs it is the best choice.
-    pub classes: &'static [&'static str],
-    /// Builds it for a number of inference steps.
-    pub build: BuildScheduler,
-}
+use crate::scheduler::Scheduler;
 
 static ADDED: RwLock<Vec<SchedulerEntry>> = RwLock::new(Vec::new());
 
@@ -69,6 +32,16 @@ pub fn schedulers() -> Vec<SchedulerEntry> {
     BUILT_IN.iter().chain(added.iter()).copied().collect()
 }
 
+/// Finds the scheduler called `name`: its own name, an alias, a preset, or a diffusers class, with or without a sigma
+/// schedule after it (`DPM++ 2M Karras`, `dpmpp_2m_sde_gpu karras`, `EulerDiscreteScheduler`). Case, spaces and
+/// punctuation do not matter; `++` is equivalent to `pp`.
+///
+/// # Errors
+/// If there is none (the error suggests similar names), or the scheduler does not support the schedule.
+pub fn find(name: &str) -> Result<NamedScheduler, SchedulerError> {
+    find_among(name, &schedulers())
+}
+
 /// The scheduler called `name`, ready for `num_inference_steps` steps of a model that was trained according
 /// to `config`.
 ///
@@ -88,19 +61,6 @@ pub fn create(
 pub fn default_for_class(class: &str) -> Option<&'static str> {
     // The latest first, so that a crate that adds the class itself takes precedence over a similar scheduler.
     schedulers().iter().rev().find(|entry| entry.classes.contains(&class)).map(|entry| entry.name)
-}
-
-impl SchedulerEntry {
-    /// The config keys that it reads, its own ones first.
-    pub fn all_options(&self) -> impl Iterator<Item = &'static SchedulerOption> + use<> {
-        self.options.iter().flat_map(|group| group.iter())
-    }
-
-    /// All its names except those of its classes.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let presets = self.presets.iter().map(|preset| preset.name);
-        std::iter::once(self.name).chain(self.aliases.iter().copied()).chain(presets)
-    }
 }
 
 #[cfg(test)]

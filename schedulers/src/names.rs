@@ -1,10 +1,11 @@
 //! Names of schedulers and of sigma schedules, as AUTOMATIC1111's web UI, ComfyUI, diffusers and similar programs write
 //! them.
 
-use crate::config::{MIN_SIMILARITY, similarity, value_from_text};
-use crate::lookup::schedulers;
+use crate::config::SchedulerConfig;
+use crate::entry::SchedulerEntry;
+use crate::error::SchedulerError;
 use crate::sigma_schedule::SCHEDULE_KEYS;
-use crate::{SchedulerConfig, SchedulerEntry, SchedulerError};
+use crate::values::{MIN_SIMILARITY, similarity, value_from_text};
 
 /// Config keys and their values as text.
 type Settings = &'static [(&'static str, &'static str)];
@@ -118,16 +119,6 @@ pub struct NamedScheduler {
     /// The settings of the preset.
     preset: Settings,
     schedule: Option<(ScheduleName, Settings)>,
-}
-
-/// Finds the scheduler called `name`: its own name, an alias, a preset, or a diffusers class, with or without a sigma
-/// schedule after it (`DPM++ 2M Karras`, `dpmpp_2m_sde_gpu karras`, `EulerDiscreteScheduler`). Case, spaces and
-/// punctuation do not matter; `++` is equivalent to `pp`.
-///
-/// # Errors
-/// If there is none (the error suggests similar names), or the scheduler does not support the schedule.
-pub fn find(name: &str) -> Result<NamedScheduler, SchedulerError> {
-    find_among(name, &schedulers())
 }
 
 /// All sigma schedules.

@@ -1,30 +1,10 @@
 //! The noise levels of training: from betas to alphas_cumprod to sigmas.
 
-use crate::SchedulerError;
-use crate::config::{SchedulerConfig, invalid, one_of};
-
-/// How β_t changes over the training timesteps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BetaSchedule {
-    /// Evenly from `beta_start` to `beta_end` (Ho et al. 2020).
-    Linear,
-    /// √β evenly from √`beta_start` to √`beta_end` (latent diffusion).
-    ScaledLinear,
-    /// From ᾱ(t) = cos²((t + 0.008) / 1.008 · π/2), β at most 0.999 (Nichol & Dhariwal 2021, eq. 17).
-    SquaredCosCapV2,
-}
-
-impl BetaSchedule {
-    const NAMES: [(&'static str, BetaSchedule); 3] = [
-        ("linear", BetaSchedule::Linear),
-        ("scaled_linear", BetaSchedule::ScaledLinear),
-        ("squaredcos_cap_v2", BetaSchedule::SquaredCosCapV2),
-    ];
-
-    pub(crate) fn from_value(key: &str, value: &serde_json::Value) -> Result<Self, SchedulerError> {
-        one_of(key, value, &Self::NAMES)
-    }
-}
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
+use crate::prediction::PredictionType;
+use crate::values::invalid;
 
 /// The noise levels of training: the shares of x_0 and of noise in x_t, for each timestep t.
 ///
@@ -149,6 +129,25 @@ pub(crate) fn mix(
 
 pub(crate) fn check_length(what: &'static str, found: usize, expected: usize) -> Result<(), SchedulerError> {
     if found == expected { Ok(()) } else { Err(SchedulerError::Length { what, found, expected }) }
+}
+
+/// Refuses to divide by a signal of 0: with zero terminal SNR, noise prediction cannot start at the last timestep.
+pub(crate) fn refuse_pure_noise(
+    scheduler: &str,
+    config: &SchedulerConfig,
+    schedule: &NoiseSchedule,
+    timesteps: &[usize],
+) -> Result<(), SchedulerError> {
+    let no_signal = |&timestep: &usize| schedule.alphas_cumprod()[timestep] == 0.0;
+    if config.prediction_type == PredictionType::Epsilon && timesteps.iter().any(no_signal) {
+        return Err(SchedulerError::Unsupported {
+            scheduler: scheduler.to_owned(),
+            key: "rescale_betas_zero_snr".to_owned(),
+            value: "true".to_owned(),
+            advice: "with `prediction_type` = epsilon it needs `timestep_spacing` = leading".to_owned(),
+        });
+    }
+    Ok(())
 }
 
 fn betas(config: &SchedulerConfig) -> Result<Vec<f32>, SchedulerError> {

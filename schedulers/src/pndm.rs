@@ -1,13 +1,17 @@
 //! Pseudo numerical methods. Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds",
 //! arXiv:2202.09778: pseudo linear multistep (PLMS), with or without a pseudo Runge–Kutta start (PRK).
 
+use crate::choices::TimestepSpacing;
+use crate::config::SchedulerConfig;
 use crate::dpm_solver::refuse_sample;
+use crate::error::SchedulerError;
 use crate::history::{Combination, Evaluation, HistoryScheduler, HistoryStep};
+use crate::limit::Limit;
+use crate::noise_schedule::NoiseSchedule;
+use crate::prediction::PredictionType;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
 use crate::timesteps::whole_timesteps;
-use crate::{
-    Limit, NoiseSchedule, PredictionType, Scheduler, SchedulerConfig, SchedulerError, TimestepSpacing,
-};
 
 /// Steps of a Runge–Kutta start, with four evaluations each.
 const RUNGE_KUTTA_STEPS: usize = 3;

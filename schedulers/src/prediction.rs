@@ -1,8 +1,7 @@
 //! Interpretation of a model's output: from its prediction to x_0 and to ε.
 
-use crate::config::{SchedulerConfig, one_of};
 use crate::error::SchedulerError;
-use crate::noise_schedule::NoiseSchedule;
+use crate::values::one_of;
 
 /// The quantity that the model was trained to predict from noisy latents x = signal · x_0 + noise_level · ε.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,25 +56,6 @@ impl PredictionType {
             PredictionType::Sample => (1.0 / noise_level, -signal / noise_level),
         }
     }
-}
-
-/// Refuses to divide by a signal of 0: with zero terminal SNR, noise prediction cannot start at the last timestep.
-pub(crate) fn refuse_pure_noise(
-    scheduler: &str,
-    config: &SchedulerConfig,
-    schedule: &NoiseSchedule,
-    timesteps: &[usize],
-) -> Result<(), SchedulerError> {
-    let no_signal = |&timestep: &usize| schedule.alphas_cumprod()[timestep] == 0.0;
-    if config.prediction_type == PredictionType::Epsilon && timesteps.iter().any(no_signal) {
-        return Err(SchedulerError::Unsupported {
-            scheduler: scheduler.to_owned(),
-            key: "rescale_betas_zero_snr".to_owned(),
-            value: "true".to_owned(),
-            advice: "with `prediction_type` = epsilon it needs `timestep_spacing` = leading".to_owned(),
-        });
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The built-in schedulers: names, when to use them, and their options.
 
-use crate::lookup::{Preset, SchedulerEntry, SchedulerOption};
+use crate::entry::{Preset, SchedulerEntry, SchedulerOption};
 use crate::{
     ddim, ddpm, deis, dpm_multistep, dpm_sde, dpm_singlestep, dpmpp_2s_ancestral, dpmpp_3m_sde, euler,
     euler_ancestral, heun, kdpm2, kdpm2_ancestral, lcm, lms, pndm, tcd, unipc,

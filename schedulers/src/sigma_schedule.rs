@@ -1,10 +1,11 @@
 //! The noise levels of a run: sigmas by the rules that samplers share, and their timesteps.
 
-use crate::SchedulerError;
-use crate::config::{AlignedSteps, SchedulerConfig, invalid};
-use crate::error::StepLimit;
+use crate::choices::TimestepSpacing;
+use crate::config::{AlignedSteps, SchedulerConfig};
+use crate::error::{SchedulerError, StepLimit};
 use crate::noise_schedule::NoiseSchedule;
-use crate::timesteps::{TimestepSpacing, fractional_timesteps, timesteps_before_the_first};
+use crate::timesteps::{fractional_timesteps, timesteps_before_the_first};
+use crate::values::invalid;
 
 /// How the sigmas of a run are distributed between the noisiest and the least noisy.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,11 +1,15 @@
 //! Trajectory consistency distillation. Zheng et al. 2024, "Trajectory Consistency Distillation", arXiv:2402.19159.
 
-use crate::config::invalid;
+use crate::choices::BetaSchedule;
+use crate::config::SchedulerConfig;
+use crate::error::SchedulerError;
 use crate::lcm::distilled_timesteps;
+use crate::limit::Limit;
 use crate::linear::{LinearScheduler, LinearStep};
-use crate::prediction::refuse_pure_noise;
+use crate::noise_schedule::{NoiseSchedule, refuse_pure_noise};
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{ALIGN_YOUR_STEPS_KEY, SPACING_KEY, refuse_own_schedules};
-use crate::{BetaSchedule, Limit, NoiseSchedule, Scheduler, SchedulerConfig, SchedulerError};
+use crate::values::invalid;
 
 /// Strategic stochastic sampling (algorithm 4): from t directly to the timestep s = (1 - eta) · t_next, below
 /// the next one, then noise up to it:

@@ -1,31 +1,8 @@
 //! The training timesteps that a run uses.
 
-use crate::config::{SchedulerConfig, one_of};
+use crate::choices::TimestepSpacing;
+use crate::config::SchedulerConfig;
 use crate::error::{SchedulerError, StepLimit};
-
-/// How inference timesteps are distributed over the training timesteps (Lin et al. 2023, arXiv:2305.08891,
-/// table 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TimestepSpacing {
-    /// Multiples of `num_train_timesteps / steps` rounded down, shifted by `steps_offset`: never the noisiest.
-    Leading,
-    /// From the noisiest timestep downwards, never the first.
-    Trailing,
-    /// Evenly from the last timestep to the first, both included.
-    Linspace,
-}
-
-impl TimestepSpacing {
-    const NAMES: [(&'static str, TimestepSpacing); 3] = [
-        ("leading", TimestepSpacing::Leading),
-        ("trailing", TimestepSpacing::Trailing),
-        ("linspace", TimestepSpacing::Linspace),
-    ];
-
-    pub(crate) fn from_value(key: &str, value: &serde_json::Value) -> Result<Self, SchedulerError> {
-        one_of(key, value, &Self::NAMES)
-    }
-}
 
 /// Whole timesteps, descending: indices into [`NoiseSchedule`](crate::NoiseSchedule)'s tables.
 ///

@@ -3,12 +3,15 @@
 
 use serde_json::Value;
 
-use crate::config::invalid;
+use crate::config::SchedulerConfig;
 use crate::dpm_multistep::variance_preserving;
 use crate::dpm_solver::{ends_at_zero, epsilon, lambda, refuse_flow};
+use crate::error::SchedulerError;
 use crate::history::{Combination, HistoryScheduler, HistoryStep, alpha_sigma};
+use crate::limit::Limit;
+use crate::scheduler::Scheduler;
 use crate::sigma_schedule::{LevelRules, SCHEDULES, SigmaLevels};
-use crate::{Limit, Scheduler, SchedulerConfig, SchedulerError};
+use crate::values::invalid;
 
 /// B(h) of the paper's section 3.2: any function of order h is possible.
 #[derive(Clone, Copy)]

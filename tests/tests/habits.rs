@@ -3,7 +3,10 @@
 use std::{fs, process::Command};
 
 use sdq_formats::picture;
-use sdq_tests::command::{self, Outcome};
+use sdq_tests::{
+    checkpoint::write_f32,
+    command::{self, Outcome},
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -203,4 +206,31 @@ fn pictures_of_other_programs_are_shown() {
     assert_eq!((&comfy["written_by"], &comfy["steps"]), (&json!("ComfyUI"), &json!(20)));
     let plain = sdq(&folder, &["info", "comfy.png"]).output;
     assert!(plain.contains("prompt: a lighthouse") && plain.contains("steps: 20"), "{plain}");
+}
+
+#[test]
+fn info_describes_add_ons() {
+    let folder = TempDir::new().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let module = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k";
+    let (down, up) = (format!("{module}.lora_down.weight"), format!("{module}.lora_up.weight"));
+    let text = "lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight".to_owned();
+    let zeros = [0.0; 2 * 768];
+    write_f32(
+        &path("style.safetensors"),
+        &[(down, &[2, 768], &zeros[..]), (up, &[4, 2], &zeros[..8]), (text, &[1, 8], &zeros[..8])],
+    );
+    let style = &info(&folder, "style.safetensors")["lora"];
+    assert_eq!(
+        *style,
+        json!({ "made_for": "SD1", "layers": { "U-Net": 1, "text encoder": 1 }, "ranks": "1, 2" })
+    );
+
+    write_f32(&path("other.safetensors"), &[("lora_unet_conv_in.hada_w1_a", &[2, 2], &zeros[..4])]);
+    let other = &info(&folder, "other.safetensors")["looks_like"];
+    assert!(other.as_str().unwrap().contains("LoHa"), "{other}");
+
+    write_f32(&path("word.safetensors"), &[("<fox>", &[2, 768], &zeros)]);
+    let word = &info(&folder, "word.safetensors")["textual_inversion"];
+    assert_eq!(*word, json!([{ "word": "<fox>", "vectors": "2 x 768" }]));
 }

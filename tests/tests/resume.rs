@@ -280,6 +280,22 @@ fn saved_with_files(folder: &Path, files: &serde_json::Value) -> PathBuf {
     path
 }
 
+#[test]
+fn info_describes_a_saved_run() {
+    let folder = TempDir::new().unwrap();
+    let files = serde_json::json!({ "output": "a.png", "add_ons": { "loras": [{ "path": "/x/ink.pt", "strength": 0.5 }] } });
+    saved_with_files(folder.path(), &files);
+    let outcome = command::run(SDQ, folder.path(), &["info", "a.png.sdq-run", "--json"]);
+    outcome.assert_done();
+    let info: serde_json::Value = serde_json::from_str(&outcome.output).unwrap();
+    let run = &info["saved_run"];
+    assert_eq!((&run["finished_pictures"], &run["finished_steps"]), (&0.into(), &1.into()), "{run}");
+    let recipe = &info["recipe"];
+    assert_eq!((&recipe["prompt"], &recipe["seed"]), (&"a cat".into(), &1.into()), "{recipe}");
+    assert_eq!(recipe["loras"][0]["file"], "ink.pt", "{recipe}");
+    assert!(recipe["fingerprint"].is_string() && recipe["model"].is_string(), "{recipe}");
+}
+
 /// Anyone may have made the file.
 #[test]
 fn nothing_is_written_where_a_saved_run_says() {

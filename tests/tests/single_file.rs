@@ -8,7 +8,10 @@ use std::{
     process::ExitCode,
 };
 
-use sdq_engine::models::{naming::Names, unet::UNetStructure};
+use sdq_engine::{
+    Request,
+    models::{naming::Names, unet::UNetStructure},
+};
 use sdq_formats::{WeightType, sdq::SdqFile};
 use sdq_tests::{
     checkpoint::{ModelCopy, RawTensor, tensors_of, write_raw},
@@ -229,12 +232,30 @@ fn taesd_comes_as_two_files_too() {
     let flags = ["--type", "f32", "--vae", encoder, "--vae", decoder];
     let found = Model::convert_with(&model, &flags);
     assert_same_weights(&found.path(), &Model::convert("sdxs", WeightType::F32).path(), "two files");
-    for (path, half) in paths.iter().zip(["encoder", "decoder"]) {
-        let [convert, dry_run, vae] = ["convert", "--dry-run", "--vae"].map(OsStr::new);
-        let alone = [convert, model.as_os_str(), dry_run, vae, path.as_os_str()];
-        let words = format!("only the {half} of TAESD");
-        command::run(SDQ, folder.path(), &alone).assert_failed(1, &[&words, "twice"]);
-    }
+    let [convert, dry_run, vae] = ["convert", "--dry-run", "--vae"].map(OsStr::new);
+    let alone = [convert, model.as_os_str(), dry_run, vae, paths[0].as_os_str()];
+    command::run(SDQ, folder.path(), &alone)
+        .assert_failed(1, &["only the encoder of TAESD", "second `--vae`"]);
+
+    // The decoder is sufficient where nothing is encoded.
+    let decodes = Model::convert_with(&model, &["--type", "f32", "--vae", decoder]);
+    let request = Request::new("a fox").size(64, 64).steps(1).seed(3);
+    let draw = |model: &Model, request: &Request| {
+        model.open(2).generate(request, &mut |_| ControlFlow::Continue(()))
+    };
+    let picture = draw(&found, &request).unwrap().pictures.remove(0);
+    assert_eq!(draw(&decodes, &request).unwrap().pictures, std::slice::from_ref(&picture));
+    let prefixed = folder.path().join("prefixed.safetensors");
+    let rename = |tensor: RawTensor| RawTensor {
+        name: format!("first_stage_model.decoder.{}", tensor.name),
+        ..tensor
+    };
+    write_raw(&prefixed, &tensors_of(&paths[1]).into_iter().map(rename).collect::<Vec<_>>());
+    let flags = ["--type", "f32", "--vae", prefixed.to_str().unwrap()];
+    assert_same_weights(&Model::convert_with(&model, &flags).path(), &decodes.path(), "with a prefix");
+    let start = Request { init_image: Some(picture), ..request };
+    let error = draw(&decodes, &start).unwrap_err().to_string();
+    assert!(error.contains("no encoder"), "{error}");
 }
 
 /// The built-in model was trained to predict velocity. `sd1` has random weights except its last layer, which

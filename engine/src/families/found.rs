@@ -59,6 +59,14 @@ enum Vae {
 }
 
 impl FoundVae {
+    /// Whether pictures can be encoded, and not only latents decoded.
+    pub(crate) fn has_encoder(&self) -> bool {
+        match &self.vae {
+            Vae::Kl(_) => true,
+            Vae::Tiny(vae) => vae.has_encoder(),
+        }
+    }
+
     pub(super) fn latent_channels(&self) -> usize {
         match &self.vae {
             Vae::Kl(vae) => vae.latent_channels,
@@ -159,7 +167,7 @@ impl Found {
             let vae = Vae::Kl(KlAutoencoder::of(names, prefix)?);
             found.vae = Some(FoundVae { prefix: prefix.to_owned(), vae });
         } else if names.has("encoder.0.weight") && !names.has("decoder.1.weight") {
-            return Err(LayoutProblem::HalfOfTaesd("encoder"));
+            return Err(LayoutProblem::EncoderOnly);
         } else if let Some(prefix) =
             starts("decoder.layers.0.weight").chain(starts("decoder.1.weight")).next()
         {

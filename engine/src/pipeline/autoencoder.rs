@@ -9,7 +9,7 @@ use super::{
     stages::{Stager, Stages},
 };
 use crate::{
-    Error, Network, Picture, Tensor,
+    Error, JobProblem, Network, Picture, Tensor,
     backend::Executable,
     graph::Graph,
     pages::Pages,
@@ -168,7 +168,7 @@ impl Pipeline {
     /// Moments of the latents of `pixels [batch, 3, height, width]` in -1..=1.
     ///
     /// # Errors
-    /// When the sides are not multiples of the VAE's scale factor, or memory runs out.
+    /// When the sides are not multiples of the VAE's scale factor, the VAE has no encoder, or memory runs out.
     pub fn encode_pixels(&self, pixels: &Tensor) -> Result<Moments, Error> {
         self.encode_pixels_with(pixels, &mut Compiled::dropped())
     }
@@ -188,6 +188,9 @@ impl Pipeline {
             });
         }
         let autoencoder = &*self.model.autoencoder;
+        if !autoencoder.has_encoder() {
+            return Err(Error::Job(JobProblem::NoEncoder));
+        }
         let network = self.network(autoencoder.component())?;
         let planned = run_plan::encoder(autoencoder, batch, height, width);
         let (key, mut executable) = compiled.take(network, planned)?;

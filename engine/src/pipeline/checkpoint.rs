@@ -229,6 +229,21 @@ impl SavedRun {
         &self.request
     }
 
+    /// Name and fingerprint of its model; empty where the file does not contain them.
+    pub fn model(&self) -> (&str, &str) {
+        let text = |key: &str| self.run["model"][key].as_str().unwrap_or_default();
+        (text("name"), text("fingerprint"))
+    }
+
+    /// Number of pictures whose latents are finished, and of the pictures that are being drawn the number of
+    /// finished evaluations of each.
+    ///
+    /// # Errors
+    /// [`Error::SavedRun`] when the file does not contain them.
+    pub fn progress(&self) -> Result<(usize, usize), Error> {
+        Ok((self.count("finished")?, self.count("step")?))
+    }
+
     /// The number of finished evaluations of the U-Net, over all pictures.
     ///
     /// # Errors

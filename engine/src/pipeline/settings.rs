@@ -261,6 +261,9 @@ impl Pipeline {
 
     fn job(&self, request: &Request) -> Result<Job, Error> {
         let (image, mask) = (request.init_image.is_some(), request.mask.is_some());
+        if image && !self.model.autoencoder.has_encoder() {
+            return Err(Error::Job(JobProblem::NoEncoder));
+        }
         let strength = |default| share("strength", request.strength.unwrap_or(default));
         match (self.model.extra_input, image, mask) {
             (ExtraInput::None, false, _) if mask => Err(Error::Job(JobProblem::MaskWithoutPicture)),

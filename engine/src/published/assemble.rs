@@ -167,6 +167,9 @@ fn assembled(
     let mut vocabulary = None;
     for (component, origin) in components.into_iter().zip(origins) {
         let mut component = with_configs(origin.component(component)?, files.configs.as_deref())?;
+        if component.name() == "vae" && !parts.vae.1.has_encoder() {
+            component.set_decoder_only();
+        }
         if let Some(tokenizer) = tokenizer_of(component.name()) {
             match &files.tokenizer {
                 Some(folder) => model.read_vocabulary(folder, tokenizer)?,
@@ -271,6 +274,13 @@ pub(super) fn replacement(
         || config["_class_name"] == component.class_name
         || name.starts_with("text");
     let has_own = loaded.config.is_some();
-    let component = loaded.component(component)?;
-    Ok(Some(if same_class && !has_own { component.with_config(config_path)? } else { component }))
+    let only_decodes = name == "vae" && !loaded.vae()?.1.has_encoder();
+    let mut component = loaded.component(component)?;
+    if same_class && !has_own {
+        component = component.with_config(config_path)?;
+    }
+    if only_decodes {
+        component.set_decoder_only();
+    }
+    Ok(Some(component))
 }

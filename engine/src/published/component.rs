@@ -124,6 +124,12 @@ impl PublishedComponent {
         Ok(PublishedComponent { config, config_file: Some(path), ..self })
     }
 
+    /// Declares that the autoencoder has no encoder, whatever its config describes.
+    pub(super) fn set_decoder_only(&mut self) {
+        self.config["num_encoder_blocks"] = Value::Array(Vec::new());
+        self.remarks.push(Remark::NoEncoder { path: self.path.clone() });
+    }
+
     /// Sets the default size of the latents, unless a config file sets it.
     pub(super) fn set_latent_size(&mut self, size: usize) {
         if self.config_file.is_none() {

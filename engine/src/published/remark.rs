@@ -29,6 +29,11 @@ pub enum Remark {
         /// What was taken from it, as `key = value`.
         used: Vec<String>,
     },
+    /// The autoencoder can only decode.
+    NoEncoder {
+        /// Its file.
+        path: PathBuf,
+    },
     /// The token table of a text encoder is longer than the vocabulary.
     SurplusTokens {
         /// The encoder's file.
@@ -58,6 +63,11 @@ impl fmt::Display for Remark {
                 let used = used.join(", ");
                 write!(f, "{}: used: {used}; the rest is read off the weights", path.display())
             }
+            Remark::NoEncoder { path } => write!(
+                f,
+                "{}: the VAE has no encoder, so the model will not read pictures (image to image, inpainting)",
+                path.display()
+            ),
             Remark::SurplusTokens { path, component, rows } => write!(
                 f,
                 "{}: left out: {rows} rows of `{component}`'s token table, which the vocabulary has no words for",

@@ -20,6 +20,12 @@ pub trait Autoencoder: StoredNetwork {
     /// Latents are multiplied by this factor before noise is added.
     fn scaling_factor(&self) -> f32;
 
+    /// Whether there is an encoder: some networks only decode. [`encoder`](Autoencoder::encoder) is not called if there
+    /// is none.
+    fn has_encoder(&self) -> bool {
+        true
+    }
+
     /// Whether the encoder's output is [`MOMENTS`] of a distribution, and not [`LATENTS`](super::LATENTS).
     fn is_distribution(&self) -> bool;
 

@@ -96,4 +96,9 @@ pub enum PickleProblem {
     /// There are no tensors in the file.
     #[error("no tensors in it")]
     Empty,
+    /// There are tensors in the file, and none is under a name.
+    #[error(
+        "the file contains {0} blocks of tensor data, but no tensor has a name; early LoRA trainers wrote such lists, which must be converted to a file with names"
+    )]
+    Unnamed(usize),
 }

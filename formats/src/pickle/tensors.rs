@@ -100,9 +100,10 @@ pub(super) fn contents(
             return Err(PickleProblem::Duplicate(tensor.name.clone()));
         }
     }
-    match contents.tensors.is_empty() {
-        true => Err(PickleProblem::Empty),
-        false => Ok(contents),
+    match (contents.tensors.is_empty(), contents.storages.len()) {
+        (true, 0) => Err(PickleProblem::Empty),
+        (true, storages) => Err(PickleProblem::Unnamed(storages)),
+        (false, _) => Ok(contents),
     }
 }
 

@@ -1,6 +1,6 @@
 use super::*;
 use crate::registry::BUILT_IN;
-use crate::{TimestepSpacing, create};
+use crate::{TimestepSpacing, create, find};
 
 fn name_of(name: &str) -> String {
     find(name).unwrap_or_else(|error| panic!("{name}: {error}")).name()

@@ -9,6 +9,7 @@ use sdq_engine::{
 use sdq_formats::{checkpoint::Checkpoint, tensor::TensorView};
 use serde_json::{Map, Value, json};
 
+use super::adapter;
 use crate::{Error, convert::describe};
 
 /// Tensors of the checkpoint at `path` by number format, and the model that they form, if any. `whole`: with
@@ -30,8 +31,19 @@ pub(super) fn file(path: &Path, whole: bool) -> Result<Value, Error> {
         });
     }
     description["tensors"] = by_format(checkpoint.tensors());
+    if !adapter::describe(&checkpoint, &mut description) {
+        describe_model(path, &mut description)?;
+    }
+    if whole {
+        description["names"] = checkpoint.tensors().map(|tensor| line(&tensor)).collect();
+    }
+    Ok(description)
+}
+
+/// Adds the model that the file at `path` contains, or what is missing of one.
+fn describe_model(path: &Path, description: &mut Value) -> Result<(), Error> {
     match PublishedModel::open(&ModelFiles { model: Some(path.to_path_buf()), ..ModelFiles::default() }) {
-        Ok(model) => add_model(&mut description, &model)?,
+        Ok(model) => add_model(description, &model)?,
         // The file is a part of a model, or something else; this can be reported too.
         Err(PublishedError::MissingPart { part, flag, .. }) => {
             description["lacks"] = format!("{part}, which `sdq convert` takes by {flag}").into();
@@ -41,10 +53,7 @@ pub(super) fn file(path: &Path, whole: bool) -> Result<Value, Error> {
         }
         Err(error) => description["not_a_model"] = error.to_string().into(),
     }
-    if whole {
-        description["names"] = checkpoint.tensors().map(|tensor| line(&tensor)).collect();
-    }
-    Ok(description)
+    Ok(())
 }
 
 fn length(path: &Path) -> Result<u64, Error> {

@@ -1,10 +1,13 @@
 //! Describes a file, or this machine, as JSON.
 
+mod adapter;
 mod checkpoint;
+mod saved_run;
 mod weights;
 
 use std::path::Path;
 
+use sdq_engine::SavedRun;
 use sdq_formats::{picture as picture_file, sdq::SdqFile, sniff::FileKind};
 use serde_json::{Value, json};
 
@@ -19,7 +22,8 @@ pub struct InspectOptions {
     pub whole: bool,
 }
 
-/// Describes the `.sdq` file, checkpoint, model directory or picture at `path`.
+/// Describes the file at `path`: a model, a checkpoint, a model directory, a LoRA, a textual inversion, a picture or a
+/// saved run.
 ///
 /// # Errors
 /// When it cannot be read, is damaged, or is none of these.
@@ -31,6 +35,7 @@ pub fn file(path: &Path, options: InspectOptions) -> Result<Value, Error> {
     match kind {
         FileKind::Png | FileKind::Jpeg | FileKind::WebP => picture(path),
         FileKind::Sdq => model_file(path, options),
+        FileKind::Safetensors if SavedRun::is_at(path) => saved_run::describe(path),
         FileKind::Empty
         | FileKind::GitLfsPointer
         | FileKind::Html

@@ -102,6 +102,11 @@ impl RunFiles {
 
     /// The recipe of the picture that `pipeline` draws for `request` with these files.
     pub fn recipe(&self, request: Request, pipeline: &Pipeline) -> Recipe {
+        self.name_in(Recipe::new(request, pipeline))
+    }
+
+    /// `recipe` with the names of these files.
+    pub(crate) fn name_in(&self, recipe: Recipe) -> Recipe {
         let name = |path: &PathBuf| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let AddOns { loras, embeddings, vae } = &self.add_ons;
         let lora = |lora: &LoraFile| UsedLora {
@@ -117,7 +122,7 @@ impl RunFiles {
             loras: loras.iter().map(lora).collect(),
             embeddings: embeddings.iter().map(embedding).collect(),
             vae: vae.iter().map(name).collect(),
-            ..Recipe::new(request, pipeline)
+            ..recipe
         }
     }
 }

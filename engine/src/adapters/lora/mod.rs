@@ -8,8 +8,10 @@
 mod adapter;
 mod error;
 mod names;
+mod summary;
 
 pub use error::LoraError;
+pub use summary::LoraSummary;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;

@@ -128,6 +128,19 @@ pub(super) fn is_of_a_model(name: &str) -> bool {
     STARTS.iter().any(|start| name.starts_with(start))
 }
 
+/// The network of a module, according to the beginning of the module's name.
+pub(super) fn network(module: &str) -> &'static str {
+    let plain = plain(module);
+    let starts = |prefixes: &[&str]| prefixes.iter().any(|prefix| plain.starts_with(prefix));
+    if starts(&["te2_", "text_encoder_2_"]) {
+        "second text encoder"
+    } else if starts(&["te_", "te1_", "text_encoder_", "text_model_"]) {
+        "text encoder"
+    } else {
+        "U-Net"
+    }
+}
+
 /// A name without the characters in which spellings differ.
 pub(super) fn plain(module: &str) -> String {
     let module = module.strip_prefix("base_model.model.").unwrap_or(module);
@@ -208,6 +221,20 @@ mod tests {
             ("lora_A", None),
         ] {
             assert_eq!(split(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn names_say_the_network() {
+        for (module, expected) in [
+            ("lora_unet_mid_block_attentions_0_proj_in", "U-Net"),
+            ("mid_block.attentions.0.proj_in", "U-Net"),
+            ("base_model.model.text_encoder.text_model.encoder.layers.0.mlp.fc1", "text encoder"),
+            ("lora_te1_text_model_encoder_layers_0_mlp_fc1", "text encoder"),
+            ("lora_te2_text_model_encoder_layers_0_mlp_fc1", "second text encoder"),
+            ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "second text encoder"),
+        ] {
+            assert_eq!(network(module), expected, "{module}");
         }
     }
 

@@ -26,9 +26,11 @@ pub enum LayoutProblem {
         /// A guess at the kind of file.
         hint: Option<&'static str>,
     },
-    /// Only one of TAESD's two files is present.
-    #[error("it is only the {0} of TAESD; give both of its files, `--vae` twice")]
-    HalfOfTaesd(&'static str),
+    /// Only the first of TAESD's two files is present.
+    #[error(
+        "the file contains only the encoder of TAESD; give the decoder's file too, with a second `--vae`"
+    )]
+    EncoderOnly,
     /// A tensor cannot be split or transposed as its place in the model requires.
     #[error("tensor `{tensor}` is {found:?}, expected {expected}")]
     Shape {

@@ -72,6 +72,13 @@ impl Autoencoder for VaeConfig {
         }
     }
 
+    fn has_encoder(&self) -> bool {
+        match self {
+            VaeConfig::Kl(_) => true,
+            VaeConfig::Tiny(config) => config.has_encoder(),
+        }
+    }
+
     fn is_distribution(&self) -> bool {
         matches!(self, VaeConfig::Kl(_))
     }

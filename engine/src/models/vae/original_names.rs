@@ -118,12 +118,13 @@ impl KlAutoencoder {
 /// TAESD, named as in diffusers' `AutoencoderTiny` (`encoder.layers.0`), or as in its author's two files,
 /// where the decoder's first layer clamps and is counted. Ollin Boer Bohan, github.com/madebyollin/taesd.
 pub(crate) struct TinyAutoencoder {
-    /// Prefix of the names of each half; the names in the author's files are numbers without a prefix.
-    encoder: String,
-    decoder: String,
+    /// Names of the halves, without the autoencoder's own prefix.
+    encoder: &'static str,
+    decoder: &'static str,
     /// 1 where the numbering of the decoder's layers starts at the clamp.
     shift: usize,
     widths: [usize; 2],
+    /// Residual blocks of each level of encoder and decoder. There are no levels where there is no encoder.
     blocks: [Vec<usize>; 2],
     pub(crate) latent_channels: usize,
 }
@@ -131,32 +132,34 @@ pub(crate) struct TinyAutoencoder {
 impl TinyAutoencoder {
     pub(crate) fn of(names: &Names, prefix: &str) -> Result<TinyAutoencoder, LayoutProblem> {
         let shift = usize::from(!names.has(&format!("{prefix}decoder.layers.0.weight")));
-        let half = |name: &str| match shift {
-            0 => format!("{prefix}{name}.layers"),
-            _ => format!("{prefix}{name}"),
+        let halves = match shift {
+            0 => ("encoder.layers", "decoder.layers"),
+            _ => ("encoder", "decoder"),
         };
-        let (encoder, decoder) = (half("encoder"), half("decoder"));
-        if !names.has(&format!("{encoder}.0.weight")) {
-            return Err(LayoutProblem::HalfOfTaesd("decoder"));
-        }
+        let (encoder, decoder) = (format!("{prefix}{}", halves.0), format!("{prefix}{}", halves.1));
         let size = |name: String, axis: usize| {
             let size = names.shape(&name).and_then(|shape| shape.get(axis)).copied();
             size.ok_or_else(|| missing(name))
         };
+        let width = size(format!("{decoder}.{shift}.weight"), 0)?;
+        let (encoder_width, encoder_blocks) = match names.has(&format!("{encoder}.0.weight")) {
+            true => (size(format!("{encoder}.0.weight"), 0)?, levels(names, &encoder)),
+            false => (width, Vec::new()),
+        };
         Ok(TinyAutoencoder {
-            widths: [size(format!("{encoder}.0.weight"), 0)?, size(format!("{decoder}.{shift}.weight"), 0)?],
+            widths: [encoder_width, width],
             latent_channels: size(format!("{decoder}.{shift}.weight"), 1)?,
-            blocks: [levels(names, &encoder), levels(names, &decoder)],
-            encoder,
-            decoder,
+            blocks: [encoder_blocks, levels(names, &decoder)],
+            encoder: halves.0,
+            decoder: halves.1,
             shift,
         })
     }
 
     /// The diffusers name of the tensor called `name`.
     pub(crate) fn to_diffusers(&self, name: &str) -> String {
-        for (half, from, shift) in [("encoder", &self.encoder, 0), ("decoder", &self.decoder, self.shift)] {
-            let inner = name.strip_prefix(from.as_str()).and_then(|rest| rest.strip_prefix('.'));
+        for (half, from, shift) in [("encoder", self.encoder, 0), ("decoder", self.decoder, self.shift)] {
+            let inner = name.strip_prefix(from).and_then(|rest| rest.strip_prefix('.'));
             let Some((layer, rest)) = inner.and_then(|inner| inner.split_once('.')) else { continue };
             if let Some(layer) = layer.parse::<usize>().ok().and_then(|layer| layer.checked_sub(shift)) {
                 return format!("{half}.layers.{layer}.{rest}");
@@ -165,7 +168,12 @@ impl TinyAutoencoder {
         name.to_owned()
     }
 
-    /// The `vae/config.json` that diffusers would write.
+    /// Whether pictures can be encoded, and not only latents decoded.
+    pub(crate) fn has_encoder(&self) -> bool {
+        !self.blocks[0].is_empty()
+    }
+
+    /// The `vae/config.json` that diffusers would write, where there is an encoder.
     pub(crate) fn config(&self) -> Value {
         let [encoder, decoder] = &self.blocks;
         json!({

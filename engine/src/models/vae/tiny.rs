@@ -60,11 +60,12 @@ pub fn encoder(config: &AutoencoderTinyConfig, batch: usize, height: usize, widt
     layers.graph.finish()
 }
 
-/// The weights of encoder and decoder, in reading order.
+/// The weights of the decoder and of the encoder, if there is one, in reading order.
 pub fn weights(config: &AutoencoderTinyConfig) -> Vec<WeightSpec> {
     // The weights do not depend on the size.
     let side = config.scale_factor();
-    [decoder(config, 1, 1, 1).weights, encoder(config, 1, side, side).weights].concat()
+    let encoder = config.has_encoder().then(|| encoder(config, 1, side, side).weights);
+    [decoder(config, 1, 1, 1).weights, encoder.unwrap_or_default()].concat()
 }
 
 /// Consecutive layers, numbered by their position.

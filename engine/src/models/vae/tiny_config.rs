@@ -18,7 +18,8 @@ pub struct AutoencoderTinyConfig {
     pub encoder_channels: usize,
     /// Channels of every level of the decoder.
     pub decoder_channels: usize,
-    /// Residual blocks of each level of the encoder, finest first.
+    /// Residual blocks of each level of the encoder, finest first. Empty if there is no encoder, which diffusers' class
+    /// always has.
     pub num_encoder_blocks: Vec<usize>,
     /// Residual blocks of each level of the decoder, coarsest first.
     pub num_decoder_blocks: Vec<usize>,
@@ -50,15 +51,25 @@ impl AutoencoderTinyConfig {
             "block_out_channels",
             "sample_size",
         ]);
-        let num_encoder_blocks = blocks(&mut fields, "num_encoder_blocks", [1, 3, 3, 3])?;
         let num_decoder_blocks = blocks(&mut fields, "num_decoder_blocks", [3, 3, 3, 1])?;
-        if num_encoder_blocks.len() != num_decoder_blocks.len() {
-            return Err(fields.error("num_encoder_blocks", "as many levels as num_decoder_blocks"));
+        let levels = num_decoder_blocks.len();
+        let has_encoder = fields.get("num_encoder_blocks") != Some(&json!([]));
+        let num_encoder_blocks = match has_encoder {
+            true => blocks(&mut fields, "num_encoder_blocks", [1, 3, 3, 3])?,
+            false => Vec::new(),
+        };
+        if has_encoder && num_encoder_blocks.len() != levels {
+            return Err(fields.error("num_encoder_blocks", "as many levels as num_decoder_blocks, or none"));
         }
-        let levels = num_encoder_blocks.len();
         let config = AutoencoderTinyConfig {
             latent_channels: fields.size("latent_channels", Some(4))?,
-            encoder_channels: width(&mut fields, "encoder_block_out_channels", levels)?,
+            encoder_channels: match has_encoder {
+                true => width(&mut fields, "encoder_block_out_channels", levels)?,
+                false => {
+                    fields.ignore(&["encoder_block_out_channels"]);
+                    0
+                }
+            },
             decoder_channels: width(&mut fields, "decoder_block_out_channels", levels)?,
             num_encoder_blocks,
             num_decoder_blocks,
@@ -71,6 +82,11 @@ impl AutoencoderTinyConfig {
         fields.ignore(&EMA_KEYS);
         fields.finish()?;
         Ok(config)
+    }
+
+    /// Whether pictures can be encoded, and not only latents decoded.
+    pub fn has_encoder(&self) -> bool {
+        !self.num_encoder_blocks.is_empty()
     }
 
     /// Pixels per latent pixel along each axis.
