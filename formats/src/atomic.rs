@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
+use crate::links;
+
 /// Prefix and suffix of the names of temporary files.
 const AFFIXES: (&str, &str) = (".sdq-", ".part");
 
@@ -33,14 +35,11 @@ impl AtomicFile {
         let found = fs::metadata(path);
         let permissions = found.as_ref().ok().map(fs::Metadata::permissions);
         let destination = match found {
-            Ok(found) if !found.is_file() => {
-                let what = if found.is_dir() { "is a directory" } else { "is not a regular file" };
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-            }
+            Ok(found) if !found.is_file() => return Err(links::not_a_file(&found)),
             Ok(_) => fs::canonicalize(path)?,
             // The content could be written, but the rename would fail.
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
-                return Err(io::Error::new(error.kind(), "its name is too long"));
+                return Err(io::Error::new(error.kind(), "the file name is too long"));
             }
             Err(_) => path.to_path_buf(),
         };
@@ -49,7 +48,7 @@ impl AtomicFile {
             _ => Path::new("."),
         };
         if !folder.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::NotFound, "its folder does not exist"));
+            return Err(io::Error::new(io::ErrorKind::NotFound, "the folder does not exist"));
         }
         remove_abandoned(folder);
         // Only the kind of the error: the full message would name the temporary file, which the caller does
@@ -176,10 +175,10 @@ mod tests {
     fn refuses_what_is_not_a_regular_file_or_not_there() {
         let folder = tempfile::tempdir().unwrap();
         let error = AtomicFile::create(folder.path()).unwrap_err();
-        assert_eq!(error.to_string(), "is a directory");
+        assert_eq!(error.to_string(), "the path is a directory, expected a file");
         let error = AtomicFile::create(&folder.path().join("absent/a")).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::NotFound);
-        assert_eq!(error.to_string(), "its folder does not exist");
+        assert_eq!(error.to_string(), "the folder does not exist");
     }
 
     #[cfg(unix)]

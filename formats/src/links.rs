@@ -12,6 +12,24 @@ pub fn metadata(path: &Path) -> io::Result<Metadata> {
     fs::metadata(path).map_err(|error| broken_link(path).unwrap_or(error))
 }
 
+/// The metadata of a regular file. Asked before a file is opened: opening a pipe would wait for a writer.
+///
+/// # Errors
+/// As for [`metadata`], and when `path` is something else.
+pub fn regular_file(path: &Path) -> io::Result<Metadata> {
+    let metadata = metadata(path)?;
+    if metadata.is_file() { Ok(metadata) } else { Err(not_a_file(&metadata)) }
+}
+
+/// The error for `metadata` that is not that of a regular file.
+pub(crate) fn not_a_file(metadata: &Metadata) -> io::Error {
+    let problem = match metadata.is_dir() {
+        true => "the path is a directory, expected a file",
+        false => "the path is not a regular file",
+    };
+    io::Error::new(io::ErrorKind::InvalidInput, problem)
+}
+
 /// Whether there is a file, folder or link at `path`; the link may be broken.
 pub fn is_there(path: &Path) -> bool {
     fs::symlink_metadata(path).is_ok()
@@ -21,8 +39,8 @@ pub fn is_there(path: &Path) -> bool {
 fn broken_link(path: &Path) -> Option<io::Error> {
     let link = path.ancestors().find(|part| is_there(part))?;
     let target = fs::read_link(link).ok().filter(|_| fs::metadata(link).is_err())?;
-    let what = if link == path { String::new() } else { format!("`{}` ", link.display()) };
-    let reason = format!("{what}is a link to `{}`, which does not exist", target.display());
+    let subject = if link == path { "the path".to_owned() } else { format!("`{}`", link.display()) };
+    let reason = format!("{subject} is a link to `{}`, which does not exist", target.display());
     Some(io::Error::new(io::ErrorKind::NotFound, reason))
 }
 
@@ -37,7 +55,10 @@ mod tests {
         std::os::unix::fs::symlink("../blobs/0123", at("model.safetensors")).unwrap();
         std::os::unix::fs::symlink("gone", at("unet")).unwrap();
         let message = |name: &str| metadata(&at(name)).unwrap_err().to_string();
-        assert_eq!(message("model.safetensors"), "is a link to `../blobs/0123`, which does not exist");
+        assert_eq!(
+            message("model.safetensors"),
+            "the path is a link to `../blobs/0123`, which does not exist"
+        );
         let unet = at("unet").display().to_string();
         assert_eq!(
             message("unet/config.json"),

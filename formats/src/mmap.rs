@@ -37,12 +37,7 @@ impl Bytes {
     /// # Errors
     /// When the file is missing, unreadable or not a regular file.
     pub fn map(path: &Path) -> io::Result<Bytes> {
-        // Checked before opening: opening a pipe would wait for a writer.
-        let metadata = crate::links::metadata(path)?;
-        if !metadata.is_file() {
-            let what = if metadata.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
+        crate::links::regular_file(path)?;
         let file = File::open(path)?;
         // Some systems refuse an empty map.
         if file.metadata()?.len() == 0 {

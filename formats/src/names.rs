@@ -8,6 +8,12 @@ pub(crate) const MAX_NAME_LEN: usize = 1024;
 /// Maximum number of characters of foreign text that an error quotes.
 const MAX_QUOTE: usize = 160;
 
+/// The rule that [`is_printable`] checks, as errors state it.
+pub(crate) const NAME_RULE: &str = "a name has 1 to 1024 bytes and no control characters";
+
+/// The rule that [`is_relative_path`] checks, as errors state it.
+pub(crate) const PATH_RULE: &str = "a path is relative, with `/` between its parts and without `.` or `..`";
+
 /// Whether `name` is suitable for tables and errors: not empty, at most [`MAX_NAME_LEN`] bytes, no control
 /// characters (which would break lines and control terminals).
 pub(crate) fn is_printable(name: &str) -> bool {
@@ -44,6 +50,7 @@ mod tests {
             assert!(!is_relative_path(bad), "{bad}");
         }
         assert!(!is_printable(&"a".repeat(MAX_NAME_LEN + 1)));
+        assert!(NAME_RULE.contains(&MAX_NAME_LEN.to_string()));
     }
 
     #[test]

@@ -51,12 +51,7 @@ impl FileKind {
     /// # Errors
     /// When it cannot be read, is not a regular file, or is a link to a file that does not exist.
     pub fn of_file(path: &Path) -> io::Result<FileKind> {
-        // Checked before opening: opening a pipe would wait for a writer.
-        let metadata = links::metadata(path)?;
-        if !metadata.is_file() {
-            let what = if metadata.is_dir() { "is a directory, not a file" } else { "is not a regular file" };
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        }
+        links::regular_file(path)?;
         let mut head = Vec::new();
         File::open(path)?.take(FileKind::LOOK as u64).read_to_end(&mut head)?;
         Ok(FileKind::of(&head))
@@ -123,25 +118,25 @@ fn is_text(head: &[u8]) -> bool {
     !text.is_empty() && text.chars().all(|letter| !letter.is_control() || letter.is_ascii_whitespace())
 }
 
-/// Completes "it is …", with advice where there is any.
+/// Completes "expected …, found …", with advice where there is any.
 impl fmt::Display for FileKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            FileKind::Empty => "empty",
+            FileKind::Empty => "an empty file",
             FileKind::Sdq => "an .sdq file",
-            FileKind::GitLfsPointer => "a git-lfs pointer: fetch the file itself with `git lfs pull`",
-            FileKind::Html => "a web page: the download went wrong",
-            FileKind::Json => "a JSON text: the download went wrong",
-            FileKind::Xml => "an XML text: the download went wrong",
-            FileKind::Text => "a text: the download went wrong",
-            FileKind::Zip => "a zip archive, as PyTorch's .bin and .ckpt are",
+            FileKind::GitLfsPointer => "a git-lfs pointer; fetch the file itself with `git lfs pull`",
+            FileKind::Html => "a web page; download the file again",
+            FileKind::Json => "a JSON text; download the file again",
+            FileKind::Xml => "an XML text; download the file again",
+            FileKind::Text => "a text; download the file again",
+            FileKind::Zip => "a zip archive, the format of PyTorch's .bin and .ckpt files",
             FileKind::Pickle => "a Python pickle",
             FileKind::Gguf => "a GGUF file",
             FileKind::Png => "a PNG picture",
             FileKind::Jpeg => "a JPEG picture",
             FileKind::WebP => "a WebP picture",
             FileKind::Safetensors => "a safetensors file",
-            FileKind::Other => "of no known kind",
+            FileKind::Other => "a file of an unknown kind",
         })
     }
 }

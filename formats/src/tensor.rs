@@ -24,7 +24,7 @@ pub struct TensorView<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TensorError {
     /// Integers and booleans are not weights.
-    #[error("tensor `{tensor}` is {dtype}, expected floating-point numbers")]
+    #[error("tensor `{tensor}` has the type {dtype}, expected floating-point numbers")]
     NotFloat {
         /// The tensor.
         tensor: String,
@@ -32,7 +32,7 @@ pub enum TensorError {
         dtype: DType,
     },
     /// A finite f64 beyond the range of f32.
-    #[error("tensor `{tensor}` holds an F64 value at element {index} that is too large for f32")]
+    #[error("tensor `{tensor}` contains an F64 value at element {index} that is too large for f32")]
     TooLarge {
         /// The tensor.
         tensor: String,
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn refuses_integers_by_name() {
         let error = view(DType::I64, &[1], &[0; 8]).unwrap_err();
-        assert_eq!(error.to_string(), "tensor `w` is I64, expected floating-point numbers");
+        assert_eq!(error.to_string(), "tensor `w` has the type I64, expected floating-point numbers");
     }
 
     #[test]

@@ -14,19 +14,19 @@ pub enum TextFileError {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// It is a folder or a device.
-    #[error("not a regular file")]
+    #[error("the path is not a regular file")]
     NotAFile,
     /// It is longer than any such file.
-    #[error("more than {limit} bytes long, too long for a text file")]
+    #[error("the file has more than {limit} bytes, too many for a text file")]
     TooLong {
         /// The limit.
         limit: u64,
     },
     /// It is of another kind, according to its first bytes.
-    #[error("not a text file of a model; it is {0}")]
+    #[error("expected a text file, found {0}")]
     Kind(FileKind),
     /// It is not UTF-8.
-    #[error("not UTF-8 from byte {0} on")]
+    #[error("the file is not valid UTF-8 from byte {0} on")]
     Utf8(usize),
 }
 
@@ -66,8 +66,11 @@ mod tests {
             read(&path, 100).map_err(|error| error.to_string())
         };
         assert_eq!(with(b"{}").unwrap(), "{}");
-        assert_eq!(with(&[b' '; 101]).unwrap_err(), "more than 100 bytes long, too long for a text file");
-        assert_eq!(with(b"ab\xff").unwrap_err(), "not UTF-8 from byte 2 on");
+        assert_eq!(
+            with(&[b' '; 101]).unwrap_err(),
+            "the file has more than 100 bytes, too many for a text file"
+        );
+        assert_eq!(with(b"ab\xff").unwrap_err(), "the file is not valid UTF-8 from byte 2 on");
         assert!(with(b"version https://git-lfs.github.com/spec/v1").unwrap_err().contains("git-lfs pointer"));
         assert!(with(b"<!doctype html>").unwrap_err().contains("web page"));
         assert!(matches!(read(folder.path(), 100), Err(TextFileError::NotAFile)));

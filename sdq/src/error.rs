@@ -100,7 +100,7 @@ pub enum Error {
     #[error("the session has ended after an internal error; open the model again")]
     SessionEnded,
     /// A file is of a kind that sdq does not read.
-    #[error("{}: expected an .sdq file, a checkpoint or a picture drawn by sdq; it is {found}", path.display())]
+    #[error("{}: expected an .sdq file, a checkpoint or a picture drawn by sdq, found {found}", path.display())]
     UnknownFile {
         /// The file.
         path: PathBuf,
@@ -108,7 +108,7 @@ pub enum Error {
         found: String,
     },
     /// A published model was given where an `.sdq` file is read.
-    #[error("{}: not an .sdq file; it is {found}: convert it first, by `{command}`", path.display())]
+    #[error("{}: expected an .sdq file, found {found}; convert it first with `{command}`", path.display())]
     NotConverted {
         /// The file or folder.
         path: PathBuf,

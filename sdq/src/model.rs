@@ -83,7 +83,7 @@ mod tests {
         };
         assert_eq!(
             message("v1.5.safetensors", b"\x02\0\0\0\0\0\0\0{}"),
-            "v1.5.safetensors: not an .sdq file; it is a safetensors file: convert it first, by \
+            "v1.5.safetensors: expected an .sdq file, found a safetensors file; convert it first with \
              `sdq convert v1.5.safetensors -o v1.5.sdq`"
         );
         assert!(message("m.gguf", b"GGUF\x03\0\0\0").contains("convert m.gguf -o m.sdq"));
@@ -94,8 +94,10 @@ mod tests {
         // Files that `sdq convert` does not read are only named.
         assert!(
             message("a.safetensors", b"{\"error\":1}")
-                .ends_with("it is a JSON text: the download went wrong")
+                .ends_with("found a JSON text; download the file again")
         );
-        assert!(message("a.png", b"\x89PNG\r\n\x1a\n").ends_with("not an .sdq file; it is a PNG picture"));
+        assert!(
+            message("a.png", b"\x89PNG\r\n\x1a\n").ends_with("expected an .sdq file, found a PNG picture")
+        );
     }
 }

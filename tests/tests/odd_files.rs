@@ -355,11 +355,11 @@ fn a_conversion_never_replaces_what_it_reads() {
 fn texts_in_place_of_tensors_are_told_as_what_they_are() {
     let folder = TempDir::new().unwrap();
     for (text, what) in [
-        (r#"{"error":"Unauthorized"}"#, "it is a JSON text: the download went wrong"),
-        ("<!DOCTYPE html><html>", "it is a web page: the download went wrong"),
-        ("<?xml version=\"1.0\"?><Error>", "it is an XML text: the download went wrong"),
-        ("Entry not found", "it is a text: the download went wrong"),
-        ("version https://git-lfs.github.com/spec/v1\noid", "it is a git-lfs pointer"),
+        (r#"{"error":"Unauthorized"}"#, "found a JSON text; download the file again"),
+        ("<!DOCTYPE html><html>", "found a web page; download the file again"),
+        ("<?xml version=\"1.0\"?><Error>", "found an XML text; download the file again"),
+        ("Entry not found", "found a text; download the file again"),
+        ("version https://git-lfs.github.com/spec/v1\noid", "found a git-lfs pointer"),
     ] {
         for ending in ["safetensors", "ckpt", "gguf", "pt", "bin"] {
             let name = format!("m.{ending}");
@@ -387,7 +387,7 @@ fn drawing_with_a_published_model_says_how_to_convert_it() {
     for file in ["model.safetensors", "model.ckpt", "model.gguf"] {
         let args = ["generate", "a cat", "-m", file, "-o", "never.png"];
         let command = format!("`sdq convert {file} -o model.sdq`");
-        command::run(SDQ, &folder, &args).assert_failed(1, &[file, "not an .sdq file", &command]);
+        command::run(SDQ, &folder, &args).assert_failed(1, &[file, "expected an .sdq file", &command]);
     }
     let args = ["plan", "-m", "model"];
     command::run(SDQ, &goldens::folder("sd1"), &args).assert_failed(1, &["`sdq convert model -o model.sdq`"]);

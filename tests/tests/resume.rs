@@ -224,7 +224,7 @@ fn a_run_that_cannot_be_saved_is_drawn() {
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
     assert_eq!(outcome.errors.matches("cannot be saved").count(), 1, "{}", outcome.errors);
     assert!(folder.path().join(&long).is_file());
-    draw(&format!("{}.png", "a".repeat(252))).assert_failed(1, &["its name is too long"]);
+    draw(&format!("{}.png", "a".repeat(252))).assert_failed(1, &["the file name is too long"]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 

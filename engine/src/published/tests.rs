@@ -234,13 +234,15 @@ fn a_broken_link_is_named_with_its_target() {
         let model = Model::new();
         model.remove(file);
         std::os::unix::fs::symlink("../../blobs/0123", model.0.path().join(file)).unwrap();
-        let expected = format!("{file}: is a link to `../../blobs/0123`, which does not exist");
+        let expected = format!("{file}: the path is a link to `../../blobs/0123`, which does not exist");
         assert_eq!(model.error(), expected);
     }
     let folder = tempfile::tempdir().unwrap();
     let link = folder.path().join("model.safetensors");
     std::os::unix::fs::symlink("gone", &link).unwrap();
-    assert!(open(&link).unwrap_err().to_string().ends_with("is a link to `gone`, which does not exist"));
+    assert!(
+        open(&link).unwrap_err().to_string().ends_with("the path is a link to `gone`, which does not exist")
+    );
 }
 
 #[test]
@@ -283,7 +285,7 @@ fn rejects_what_is_not_a_model_directory() {
     let file = folder.path().join("model.ckpt");
     fs::write(&file, b"PK\x03\x04").unwrap();
     let error = message(&file);
-    assert!(error.contains("not a PyTorch archive"), "{error}");
+    assert!(error.contains("not a valid PyTorch archive"), "{error}");
 }
 
 #[test]
@@ -323,7 +325,7 @@ fn rejects_missing_configs_and_weights() {
     model.put("unet/diffusion_pytorch_model.bin", "");
     assert_eq!(
         model.error(),
-        "unet/diffusion_pytorch_model.bin: expected a checkpoint (safetensors, .ckpt or GGUF); it is empty"
+        "unet/diffusion_pytorch_model.bin: expected a checkpoint (safetensors, .ckpt or GGUF), found an empty file"
     );
 }
 
@@ -337,7 +339,7 @@ fn says_when_a_file_was_not_downloaded() {
     );
     let model = Model::new();
     model.put("tokenizer/vocab.json", "<!DOCTYPE html>");
-    assert!(model.error().starts_with("tokenizer/vocab.json: not a text file of a model; it is a web page"));
+    assert!(model.error().starts_with("tokenizer/vocab.json: expected a text file, found a web page"));
 }
 
 #[test]

@@ -21,7 +21,7 @@ pub enum CheckpointError {
         reason: io::Error,
     },
     /// A file of a kind that contains no tensors.
-    #[error("{}: expected a checkpoint (safetensors, .ckpt or GGUF); it is {kind}", path.display())]
+    #[error("{}: expected a checkpoint (safetensors, .ckpt or GGUF), found {kind}", path.display())]
     Kind {
         /// The file.
         path: PathBuf,
@@ -46,7 +46,7 @@ pub enum CheckpointError {
         problem: IndexProblem,
     },
     /// Two files of one checkpoint contain a tensor of the same name.
-    #[error("{}: tensor `{tensor}` is in {} too", path.display(), first.display())]
+    #[error("{}: tensor `{tensor}` is also in {}", path.display(), first.display())]
     InTwoFiles {
         /// The second file.
         path: PathBuf,
@@ -64,16 +64,16 @@ pub enum IndexProblem {
     #[error("{0}")]
     Text(#[from] TextFileError),
     /// It is not valid JSON, or not of the expected structure.
-    #[error("not valid: {0}")]
+    #[error("the index is not valid: {0}")]
     Json(String),
     /// It lists a tensor twice.
-    #[error("`{0}` appears twice")]
+    #[error("tensor `{0}` appears twice")]
     Duplicate(String),
     /// It names a shard by something other than a plain file name.
-    #[error("shard name \"{0}\" is not allowed")]
+    #[error("the shard name \"{0}\" is not allowed: a shard is a file in the folder of the index")]
     ShardName(String),
     /// It assigns a tensor to a shard that does not have it.
-    #[error("tensor `{tensor}` is not in `{shard}`, where the index has it")]
+    #[error("the index lists tensor `{tensor}` in `{shard}`, which does not contain it")]
     MissingTensor {
         /// The tensor.
         tensor: String,

@@ -52,10 +52,10 @@ fn rejects_an_index_that_does_not_fit_its_shards() {
     let message = |map: &str| sharded(map).unwrap_err().to_string();
     assert!(message(r#"{"a":"gone.safetensors"}"#).contains("gone.safetensors: No such file"));
     assert!(message(r#"{"a":"m-1.safetensors","d":"m-2.safetensors"}"#).ends_with(
-        "m.safetensors.index.json: tensor `d` is not in `m-2.safetensors`, where the index has it"
+        "m.safetensors.index.json: the index lists tensor `d` in `m-2.safetensors`, which does not contain it"
     ));
-    assert!(message(r#"{"b":"m-1.safetensors","a":"m-2.safetensors"}"#).contains("tensor `a` is not in"));
-    assert!(message(r#"{"a":"m-1.safetensors","b":"again.safetensors"}"#).contains("tensor `a` is in"));
+    assert!(message(r#"{"b":"m-1.safetensors","a":"m-2.safetensors"}"#).contains("lists tensor `a` in `m-2"));
+    assert!(message(r#"{"a":"m-1.safetensors","b":"again.safetensors"}"#).contains("tensor `a` is also in"));
     assert!(message(r#"{"a":"m-1.safetensors","a":"m-2.safetensors"}"#).contains("`a` appears twice"));
     for shard in ["../m-1.safetensors", "/etc/passwd", "x/m-1.safetensors", ""] {
         assert!(message(&format!(r#"{{"a":"{shard}"}}"#)).contains("is not allowed"), "{shard}");

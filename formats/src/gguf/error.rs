@@ -1,7 +1,10 @@
 //! Errors of reading GGUF files.
 
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+
+use crate::names::NAME_RULE;
 
 /// An error of reading a GGUF file, with its path.
 #[derive(Debug, thiserror::Error)]
@@ -26,16 +29,18 @@ pub enum GgufProblem {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file does not begin with the magic number.
-    #[error("not a GGUF file")]
+    #[error("the file is not a GGUF file")]
     Magic,
     /// The version is obsolete, or not known yet.
-    #[error("GGUF version {0}; versions 2 and 3 are read")]
+    #[error("the file has GGUF version {0}, expected 2 or 3")]
     Version(u32),
     /// The file was written on a big-endian machine.
-    #[error("its numbers are big endian; convert it on an ordinary machine")]
+    #[error(
+        "the file has big-endian numbers, expected little-endian; convert the model on a little-endian machine"
+    )]
     BigEndian,
     /// The file ends too early.
-    #[error("truncated: {what} needs byte {end}, the file has {len}")]
+    #[error("the file is truncated: {what} extends to byte {end}, but there are only {len} bytes")]
     Truncated {
         /// The part that is incomplete.
         what: &'static str,
@@ -45,7 +50,7 @@ pub enum GgufProblem {
         len: u64,
     },
     /// The file is too short for its number of tensors or keys.
-    #[error("{found} {what}, for which the file is too short")]
+    #[error("the file is truncated: it claims {found} {what}, more than fit into its length")]
     Count {
         /// Tensors or keys.
         what: &'static str,
@@ -53,7 +58,7 @@ pub enum GgufProblem {
         found: u64,
     },
     /// More tensors or keys than any model has.
-    #[error("{found} {what}, at most {limit} are read")]
+    #[error("the file has {found} {what}, expected at most {limit}")]
     TooMany {
         /// Tensors or keys.
         what: &'static str,
@@ -63,10 +68,10 @@ pub enum GgufProblem {
         limit: u64,
     },
     /// A name is empty, too long or contains control characters.
-    #[error("name \"{0}\" is not allowed")]
+    #[error("the name \"{0}\" is not allowed: {rule}", rule = NAME_RULE)]
     Name(String),
     /// Two tensors or two keys have the same name.
-    #[error("`{0}` appears twice")]
+    #[error("the name `{0}` appears twice")]
     Duplicate(String),
     /// A value of the metadata has the wrong type or is not valid.
     #[error("metadata `{key}` is {found}, expected {expected}")]
@@ -79,7 +84,7 @@ pub enum GgufProblem {
         expected: String,
     },
     /// A number format that is not supported.
-    #[error("tensor `{tensor}` has the number format {found}, which is not read; known are {known}")]
+    #[error("tensor `{tensor}` has the unknown type {found}, expected one of {known}")]
     Format {
         /// The tensor.
         tensor: String,
@@ -89,7 +94,7 @@ pub enum GgufProblem {
         known: String,
     },
     /// A shape that is not valid.
-    #[error("tensor `{tensor}` has the shape {shape}: {reason}")]
+    #[error("tensor `{tensor}` has an invalid shape, {shape}: {reason}")]
     Shape {
         /// The tensor.
         tensor: String,
@@ -99,7 +104,7 @@ pub enum GgufProblem {
         reason: String,
     },
     /// A tensor's range is outside the data or overlaps another tensor's.
-    #[error("tensor `{tensor}` is at {start}..{end} of {len} bytes of data{}", beside.as_ref().map_or_else(String::new, |other| format!(", where `{other}` is")))]
+    #[error("{}", place(tensor, *start..*end, *len, beside.as_deref()))]
     Place {
         /// The tensor.
         tensor: String,
@@ -113,6 +118,17 @@ pub enum GgufProblem {
         beside: Option<String>,
     },
     /// The file is one of several of a split model.
-    #[error("one of {0} parts of a model; join them with llama.cpp's gguf-split first")]
+    #[error("the file is one of {0} parts of a model; join the parts with llama.cpp's gguf-split")]
     Split(u64),
+}
+
+/// The message of [`GgufProblem::Place`].
+fn place(tensor: &str, range: Range<u64>, len: u64, beside: Option<&str>) -> String {
+    let Range { start, end } = range;
+    match beside {
+        Some(other) => format!("tensor `{tensor}` at bytes {start}..{end} of the data overlaps `{other}`"),
+        None => format!(
+            "the file is truncated: tensor `{tensor}` extends to byte {end} of the data, but there are only {len} bytes"
+        ),
+    }
 }

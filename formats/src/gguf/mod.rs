@@ -192,8 +192,12 @@ impl RawInfo {
         }
         let dimensions = reader.u32(WHAT)?;
         if dimensions > MAX_DIMENSIONS {
-            let (tensor, shape) = (name.to_owned(), format!("of {dimensions} dimensions"));
-            return Err(GgufProblem::Shape { tensor, shape, reason: format!("at most {MAX_DIMENSIONS}") });
+            let (tensor, shape) = (name.to_owned(), format!("{dimensions} dimensions"));
+            return Err(GgufProblem::Shape {
+                tensor,
+                shape,
+                reason: format!("at most {MAX_DIMENSIONS} are allowed"),
+            });
         }
         let sizes = (0..dimensions).map(|_| reader.u64(WHAT)).collect::<Result<_, _>>()?;
         Ok(RawInfo { name: name.to_owned(), sizes, format: reader.u32(WHAT)?, offset: reader.u64(WHAT)? })
@@ -220,10 +224,11 @@ impl RawInfo {
         };
         let elements = shape.iter().try_fold(1u64, |product, &size| product.checked_mul(size));
         let elements = elements.and_then(|elements| usize::try_from(elements).ok());
-        let elements = elements.ok_or_else(|| wrong(&shape, "too large"))?;
+        let elements = elements.ok_or_else(|| wrong(&shape, "the number of elements is too large"))?;
         let row = usize::try_from(sizes.first().copied().unwrap_or(1)).unwrap_or(usize::MAX);
         let bytes = dtype.bytes(row).and(dtype.bytes(elements));
-        let bytes = bytes.ok_or_else(|| wrong(&shape, "its rows are no whole blocks"))?;
+        let bytes = bytes
+            .ok_or_else(|| wrong(&shape, "the length of a row is not a multiple of the block length"))?;
         let end = offset.saturating_add(bytes as u64);
         if end > len {
             return Err(GgufProblem::Place { tensor: name, start: offset, end, len, beside: None });
@@ -235,7 +240,10 @@ impl RawInfo {
                     shape.iter().try_fold(1u64, |n, &size| n.checked_mul(size)) == Some(elements as u64)
                 })
                 .ok_or_else(|| {
-                    wrong(&shape, &format!("its original shape is noted as {}", quote(&original.to_text())))
+                    wrong(
+                        &shape,
+                        &format!("the original shape in the metadata is {}", quote(&original.to_text())),
+                    )
                 })?,
         };
         // The product of the sizes is the number of elements, so each fits unless it is zero.

@@ -126,7 +126,12 @@ impl<'a> Reader<'a> {
                 let text = self.text(WHAT)?;
                 MetadataValue::Text(text.chars().take(MAX_TEXT).collect())
             }
-            9 if depth >= MAX_DEPTH => return Err(wrong("an array in arrays".to_owned(), "less depth")),
+            9 if depth >= MAX_DEPTH => {
+                return Err(wrong(
+                    "nested too deeply".to_owned(),
+                    &format!("at most {MAX_DEPTH} levels of arrays"),
+                ));
+            }
             9 => {
                 let kind = self.u32(WHAT)?;
                 let len = self.u64(WHAT)?;
@@ -147,7 +152,7 @@ impl<'a> Reader<'a> {
             10 => MetadataValue::Integer(self.u64(WHAT)?.into()),
             11 => MetadataValue::Integer(LittleEndian::read_i64(self.take(8, WHAT)?).into()),
             12 => MetadataValue::Float(LittleEndian::read_f64(self.take(8, WHAT)?)),
-            other => return Err(wrong(format!("of the type {other}"), "a type from 0 to 12")),
+            other => return Err(wrong(format!("of the unknown type {other}"), "a type from 0 to 12")),
         })
     }
 }

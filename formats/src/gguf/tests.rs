@@ -71,7 +71,7 @@ fn refuses_other_files_and_versions() {
     assert!(edited(0, b"GGML").contains("not a GGUF file"));
     assert!(edited(4, &1u32.to_le_bytes()).contains("version 1"));
     assert!(edited(4, &4u32.to_le_bytes()).contains("version 4"));
-    assert!(edited(4, &3u32.to_be_bytes()).contains("big endian"));
+    assert!(edited(4, &3u32.to_be_bytes()).contains("big-endian numbers"));
     assert!(edited(8, &(1u64 << 60).to_le_bytes()).contains("1152921504606846976 tensors"));
     assert!(edited(16, &(1u64 << 60).to_le_bytes()).contains("1152921504606846976 keys"));
     assert!(refused(&File::new().bytes()[..91]).contains("truncated"));
@@ -85,7 +85,7 @@ fn tensors_without_elements_need_data_to_be_in_too() {
     let mut bytes = file.bytes();
     assert_eq!(open(&bytes).unwrap().tensors().map(|tensor| tensor.bytes.len()).sum::<usize>(), 0);
     bytes.pop();
-    assert!(refused(&bytes).contains("the data needs byte"));
+    assert!(refused(&bytes).contains("the data extends to byte"));
 }
 
 #[test]
@@ -98,18 +98,21 @@ fn refuses_tensors_that_cannot_be_there() {
     for (edit, words) in [
         (
             &(|file: &mut File| file.tensors[1].3 = 8) as &dyn Fn(&mut File),
-            "at 8..24 of 64 bytes of data, where `a` is",
+            "at bytes 8..24 of the data overlaps `a`",
         ),
-        (&|file| file.tensors[1].3 = 56, "at 56..72 of 64"),
-        (&|file| file.tensors[1].3 = u64::MAX, "of 64 bytes"),
+        (&|file| file.tensors[1].3 = 56, "to byte 72 of the data, but there are only 64 bytes"),
+        (&|file| file.tensors[1].3 = u64::MAX, "only 64 bytes"),
         (&|file| file.tensors[1].1 = vec![1 << 40, 1 << 40], "too large"),
-        (&|file| file.tensors[1].1 = vec![1; 9], "of 9 dimensions"),
-        (&|file| (file.tensors[1].1, file.tensors[1].2) = (vec![48, 2], 2), "no whole blocks"),
+        (&|file| file.tensors[1].1 = vec![1; 9], "9 dimensions"),
+        (
+            &|file| (file.tensors[1].1, file.tensors[1].2) = (vec![48, 2], 2),
+            "not a multiple of the block length",
+        ),
         (&|file| file.tensors[1].2 = 39, "MXFP4"),
         (&|file| file.tensors[1].2 = 4, "number 4"),
         (&|file| file.tensors[1].0 = "a".to_owned(), "`a` appears twice"),
         (&|file| file.tensors[1].0 = "a\n".to_owned(), "is not allowed"),
-        (&|file| file.data = 32, "of 32 bytes"),
+        (&|file| file.data = 32, "only 32 bytes"),
     ] {
         let message = edited(edit);
         assert!(message.contains(words), "{message}");
@@ -123,9 +126,9 @@ fn refuses_metadata_that_cannot_be() {
     for (file, words) in [
         (File::new().key("general.alignment", 4, &3u32.to_le_bytes()), "expected a power of two"),
         (File::new().key("general.alignment", 4, &0u32.to_le_bytes()), "expected a power of two"),
-        (File::new().key("k", 13, b""), "of the type 13"),
+        (File::new().key("k", 13, b""), "of the unknown type 13"),
         (File::new().key("k", 9, &array(0, 1 << 60)), "members of an array"),
-        (File::new().key("k", 9, &nested), "an array in arrays"),
+        (File::new().key("k", 9, &nested), "nested too deeply"),
         (File::new().key("k", 8, &(1u64 << 60).to_le_bytes()), "truncated"),
         (File::new().key("k", 0, b"1").key("k", 0, b"1"), "`k` appears twice"),
         (File::new().key("split.count", 2, &3u16.to_le_bytes()), "one of 3 parts"),
@@ -135,7 +138,7 @@ fn refuses_metadata_that_cannot_be() {
                 9,
                 &[array(5, 1), 5i32.to_le_bytes().to_vec()].concat(),
             ),
-            "its original shape is noted as [5]",
+            "the original shape in the metadata is [5]",
         ),
     ] {
         let message = refused(&file.bytes());

@@ -52,7 +52,7 @@ pub enum LayoutError {
         found: WeightType,
     },
     /// Only a quantizer can encode integers; [`encode`] only rounds.
-    #[error("weight `{name}` is to be {found}, which takes a quantizer", found = found.name())]
+    #[error("weight `{name}` cannot be stored as {found} without a quantizer", found = found.name())]
     NotRounded {
         /// The weight.
         name: String,
@@ -60,7 +60,7 @@ pub enum LayoutError {
         found: WeightType,
     },
     /// The number of values does not match the shape.
-    #[error("weight `{name}` of shape {shape:?} came with {found} elements, expected {expected}")]
+    #[error("weight `{name}` of shape {shape:?} has {found} elements, expected {expected}")]
     Length {
         /// The weight.
         name: String,
@@ -72,7 +72,7 @@ pub enum LayoutError {
         found: usize,
     },
     /// NaN or infinity, which would spoil every picture.
-    #[error("weight `{name}` holds {value} at element {index}: the checkpoint is damaged")]
+    #[error("weight `{name}` contains {value} at element {index}; the checkpoint is damaged")]
     NotFinite {
         /// The weight.
         name: String,
@@ -82,7 +82,9 @@ pub enum LayoutError {
         value: f32,
     },
     /// A value that rounds to infinity in f16.
-    #[error("weight `{name}` holds {value} at element {index}, beyond the range of f16: use --type f32")]
+    #[error(
+        "weight `{name}` contains {value} at element {index}, which is beyond the range of f16; use --type f32"
+    )]
     BeyondF16 {
         /// The weight.
         name: String,

@@ -245,7 +245,7 @@ mod tests {
         let error = encode(&table, WeightType::F16, &[0.0, -65520.0]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "weight `w` holds -65520 at element 1, beyond the range of f16: use --type f32"
+            "weight `w` contains -65520 at element 1, which is beyond the range of f16; use --type f32"
         );
         assert!(encode(&table, WeightType::F32, &[0.0, -65520.0]).is_ok());
     }
@@ -271,9 +271,9 @@ mod tests {
         let error = refused(WeightRole::Vector, &[4], WeightType::F16, 4);
         assert_eq!(error.to_string(), "weight `w` is a vector, which is never stored as f16");
         let error = refused(WeightRole::Matrix, &[4, 4], WeightType::Q8, 16);
-        assert_eq!(error.to_string(), "weight `w` is to be q8, which takes a quantizer");
+        assert_eq!(error.to_string(), "weight `w` cannot be stored as q8 without a quantizer");
         let error = refused(WeightRole::Matrix, &[4, 4], WeightType::F32, 15);
-        assert_eq!(error.to_string(), "weight `w` of shape [4, 4] came with 15 elements, expected 16");
+        assert_eq!(error.to_string(), "weight `w` of shape [4, 4] has 15 elements, expected 16");
     }
 
     proptest! {

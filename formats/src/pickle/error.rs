@@ -26,7 +26,7 @@ pub enum PickleProblem {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file ends too early.
-    #[error("truncated: {what} needs byte {end}, the file has {len}")]
+    #[error("the file is truncated: {what} extends to byte {end}, but there are only {len} bytes")]
     Truncated {
         /// The part that is incomplete.
         what: &'static str,
@@ -36,25 +36,29 @@ pub enum PickleProblem {
         len: u64,
     },
     /// The zip archive is not well formed.
-    #[error("not a PyTorch archive: {0}")]
+    #[error("the file is not a valid PyTorch archive: {0}")]
     Zip(String),
     /// The archive or pickle lacks a part that `torch.save` always writes.
-    #[error("it lacks {0}, so PyTorch did not write it")]
+    #[error("the file has no {0}, which torch.save always writes")]
     NotTorch(&'static str),
     /// The file was written on a big-endian machine.
-    #[error("its numbers are big endian; save it again on an ordinary machine")]
+    #[error(
+        "the file has big-endian numbers, expected little-endian; save the model again on a little-endian machine"
+    )]
     BigEndian,
     /// PyTorch's format from before 2018.
-    #[error("a tar archive, as PyTorch wrote before 0.1.10; load and save it with a later one")]
+    #[error(
+        "the file is a tar archive, the format of PyTorch before 0.1.10; load it with a later PyTorch and save it again"
+    )]
     Tar,
     /// The pickle is longer than that of any checkpoint.
-    #[error("its pickle has more than {limit} bytes, too many for the names and shapes of a checkpoint")]
+    #[error("the pickle has more than {limit} bytes, too many for a checkpoint")]
     TooLong {
         /// The limit.
         limit: usize,
     },
     /// More of something than any checkpoint has.
-    #[error("its pickle has more than {limit} {what}, too many for the names and shapes of a checkpoint")]
+    #[error("the pickle has more than {limit} {what}, too many for a checkpoint")]
     TooMany {
         /// Values, marks, or bytes of names.
         what: &'static str,
@@ -62,7 +66,7 @@ pub enum PickleProblem {
         limit: usize,
     },
     /// An opcode that files of tensors do not need.
-    #[error("opcode {code:#04x} at byte {at} of its pickle is not one that tensor files use")]
+    #[error("the pickle has the opcode {code:#04x} at byte {at}, which no checkpoint needs")]
     Opcode {
         /// The opcode.
         code: u8,
@@ -70,7 +74,7 @@ pub enum PickleProblem {
         at: usize,
     },
     /// The pickle is not well formed.
-    #[error("byte {at} of its pickle: {reason}")]
+    #[error("the pickle is malformed at byte {at}: {reason}")]
     Malformed {
         /// The position.
         at: usize,
@@ -79,7 +83,7 @@ pub enum PickleProblem {
     },
     /// The pickle would call a function.
     #[error(
-        "it would run `{0}` when loaded, which no tensor needs, so it may be meant to do harm; get the model as safetensors"
+        "the pickle would run `{0}`, which no checkpoint needs and which may do harm; get the model as a safetensors file"
     )]
     Call(String),
     /// A tensor of a kind that such files do not contain.
@@ -94,7 +98,7 @@ pub enum PickleProblem {
     #[error("tensor `{0}` appears twice")]
     Duplicate(String),
     /// There are no tensors in the file.
-    #[error("no tensors in it")]
+    #[error("the file contains no tensors")]
     Empty,
     /// There are tensors in the file, and none is under a name.
     #[error(

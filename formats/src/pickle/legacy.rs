@@ -32,9 +32,9 @@ pub(super) fn read(file: &[u8]) -> Result<(Contents, BTreeMap<String, Range<usiz
     let contents = tensors::contents(&values, root, values.all())?;
     at += len;
     let (values, keys, len) = machine::run(&file[at..])?;
-    let keys = values.members(keys).ok_or(PickleProblem::NotTorch("a list of storages"))?;
+    let keys = values.members(keys).ok_or(PickleProblem::NotTorch("list of storages"))?;
     let keys: Option<Vec<&str>> = keys.iter().map(|&key| values.text(key)).collect();
-    let keys = keys.ok_or(PickleProblem::NotTorch("a list of storages"))?;
+    let keys = keys.ok_or(PickleProblem::NotTorch("list of storages"))?;
     at += len;
     let mut ranges = BTreeMap::new();
     for key in keys {
@@ -44,7 +44,7 @@ pub(super) fn read(file: &[u8]) -> Result<(Contents, BTreeMap<String, Range<usiz
         let count = file.get(at..start).ok_or_else(|| truncated(start as u64))?;
         let count = LittleEndian::read_u64(count);
         let size = contents.storages.get(key).map(|storage| storage.dtype.block().1 as u64);
-        let size = size.ok_or(PickleProblem::NotTorch("the kind of each storage"))?;
+        let size = size.ok_or(PickleProblem::NotTorch("type for each storage"))?;
         let end = count.checked_mul(size).and_then(|len| len.checked_add(start as u64));
         let end = end.unwrap_or(u64::MAX);
         if end > file.len() as u64 {

@@ -34,7 +34,7 @@ pub(super) fn run(bytes: &[u8]) -> Result<(Values<'_>, Id, usize), PickleProblem
             Err(Stop::End) if bytes.len() > MAX_LEN => return Err(PickleProblem::TooLong { limit: MAX_LEN }),
             Err(Stop::End) => {
                 let len = bytes.len() as u64;
-                return Err(PickleProblem::Truncated { what: "its pickle", end: len + 1, len });
+                return Err(PickleProblem::Truncated { what: "the pickle", end: len + 1, len });
             }
             Err(Stop::Reason(reason)) => return Err(PickleProblem::Malformed { at: start, reason }),
             Err(Stop::Problem(problem)) => return Err(problem),
@@ -75,7 +75,7 @@ impl Machine<'_> {
         match code {
             b'.' => return self.pop().map(Some),
             b'(' => {
-                at_most(self.marks.len(), MAX_MARKS, "open lists")?;
+                at_most(self.marks.len(), MAX_MARKS, "open marks")?;
                 self.marks.push(self.stack.len());
             }
             b'0' => {
@@ -88,7 +88,7 @@ impl Machine<'_> {
             }
             b'1' => drop(self.pop_to_mark()?),
             b'2' => {
-                let top = *self.stack.last().ok_or(Stop::Reason("nothing to repeat"))?;
+                let top = *self.stack.last().ok_or(Stop::Reason("the stack has too few values"))?;
                 self.stack.push(top);
             }
             0x80 => {
@@ -136,7 +136,7 @@ impl Machine<'_> {
             }
             b'I' => match self.line()? {
                 "00" | "01" => Value::Other,
-                line => Value::Int(line.parse().map_err(|_| Stop::Reason("not a number"))?),
+                line => Value::Int(line.parse().map_err(|_| Stop::Reason("expected a number"))?),
             },
             b'L' => self.line()?.trim_end_matches('L').parse().map_or(Value::Other, Value::Int),
             b'F' => {
@@ -187,7 +187,7 @@ impl Machine<'_> {
             0x85..=0x87 => {
                 let count = usize::from(code - 0x84);
                 let from = self.stack.len().checked_sub(count).filter(|from| *from >= self.floor());
-                let members = self.stack.split_off(from.ok_or(Stop::Reason("a tuple of too few values"))?);
+                let members = self.stack.split_off(from.ok_or(Stop::Reason("a tuple has too few values"))?);
                 self.push(Value::Tuple(members))?;
             }
             b']' | 0x8f => self.push(Value::List(Vec::new()))?,
@@ -262,7 +262,7 @@ impl Machine<'_> {
             b'o' => {
                 let mut args = self.pop_to_mark()?;
                 if args.is_empty() {
-                    return Err(Stop::Reason("an object without a class"));
+                    return Err(Stop::Reason("an object has no class"));
                 }
                 let class = args.remove(0);
                 let args = self.add(Value::Tuple(args))?;
@@ -270,7 +270,7 @@ impl Machine<'_> {
             }
             b'b' => {
                 let state = self.pop()?;
-                let object = *self.stack.last().ok_or(Stop::Reason("nothing to build"))?;
+                let object = *self.stack.last().ok_or(Stop::Reason("the stack has too few values"))?;
                 if let Value::Object { state: place, .. } = &mut self.values.values[object.0 as usize] {
                     *place = Some(state);
                 }
@@ -279,7 +279,7 @@ impl Machine<'_> {
                 let words = self.pop()?;
                 self.push(Value::Persistent(words))?;
             }
-            _ => return Err(Stop::Reason("a persistent id in text, which tensor files do not have")),
+            _ => return Err(Stop::Reason("a persistent id is a text, which no checkpoint needs")),
         }
         Ok(())
     }
@@ -287,18 +287,21 @@ impl Machine<'_> {
     /// Opcodes that store a value in the memo, or read it.
     fn memorise(&mut self, code: u8) -> Result<(), Stop> {
         let key = match code {
-            b'p' | b'g' => self.line()?.parse().map_err(|_| Stop::Reason("not a number"))?,
+            b'p' | b'g' => self.line()?.parse().map_err(|_| Stop::Reason("expected a number"))?,
             b'q' | b'h' => u64::from(self.byte()?),
             b'r' | b'j' => u64::from(LittleEndian::read_u32(self.take(4)?)),
             _ => self.memo.len() as u64,
         };
         if matches!(code, b'g' | b'h' | b'j') {
-            let id = *self.memo.get(&key).ok_or(Stop::Reason("a value that was never written down"))?;
+            let id = *self
+                .memo
+                .get(&key)
+                .ok_or(Stop::Reason("an entry of the memo is read before it is stored"))?;
             self.stack.push(id);
         } else {
-            let top = *self.stack.last().ok_or(Stop::Reason("nothing to write down"))?;
+            let top = *self.stack.last().ok_or(Stop::Reason("the stack has too few values"))?;
             self.memo.insert(key, top);
-            at_most(self.memo.len(), MAX_VALUES, "values written down")?;
+            at_most(self.memo.len(), MAX_VALUES, "entries of the memo")?;
         }
         Ok(())
     }
@@ -307,7 +310,7 @@ impl Machine<'_> {
     /// called.
     fn call(&mut self, callable: Id, args: Id) -> Result<(), Stop> {
         let Value::Global(class) = self.values.get(callable) else {
-            return Err(Stop::Reason("a call of something that is no global"));
+            return Err(Stop::Reason("the called value is not a global"));
         };
         if !globals::is_harmless(class) {
             return Err(Stop::Problem(PickleProblem::Call(class.to_string())));
@@ -326,7 +329,7 @@ impl Machine<'_> {
         let members = self.values.members(args).unwrap_or_default();
         let lists = || members.iter().filter_map(|&member| self.values.members(member));
         self.copied += members.len() + lists().map(<[Id]>::len).sum::<usize>();
-        at_most(self.copied, MAX_VALUES, "entries of lists that dictionaries are made of")?;
+        at_most(self.copied, MAX_VALUES, "entries of dictionaries")?;
         let rows = lists().flatten();
         let pair = |&row: &Id| match self.values.members(row)? {
             &[key, value] => Some((key, value)),
@@ -336,22 +339,22 @@ impl Machine<'_> {
     }
 
     fn extend_list(&mut self, members: Vec<Id>) -> Result<(), Stop> {
-        let list = *self.stack.last().ok_or(Stop::Reason("no list to add to"))?;
+        let list = *self.stack.last().ok_or(Stop::Reason("the stack has too few values"))?;
         match &mut self.values.values[list.0 as usize] {
             Value::List(all) => all.extend(members),
             // Classes that are lists; they are ignored.
             Value::Object { .. } => {}
-            _ => return Err(Stop::Reason("no list to add to")),
+            _ => return Err(Stop::Reason("an item is added to a value that is not a list")),
         }
         Ok(())
     }
 
     fn extend_dict(&mut self, pairs: Vec<(Id, Id)>) -> Result<(), Stop> {
-        let dict = *self.stack.last().ok_or(Stop::Reason("no dictionary to add to"))?;
+        let dict = *self.stack.last().ok_or(Stop::Reason("the stack has too few values"))?;
         match &mut self.values.values[dict.0 as usize] {
             Value::Dict(all) => all.extend(pairs),
             Value::Object { .. } => {}
-            _ => return Err(Stop::Reason("no dictionary to add to")),
+            _ => return Err(Stop::Reason("an item is added to a value that is not a dictionary")),
         }
         Ok(())
     }
@@ -382,13 +385,13 @@ impl Machine<'_> {
 
     fn pop(&mut self) -> Result<Id, Stop> {
         match self.stack.len() > self.floor() {
-            true => self.stack.pop().ok_or(Stop::Reason("nothing on the stack")),
-            false => Err(Stop::Reason("nothing on the stack")),
+            true => self.stack.pop().ok_or(Stop::Reason("the stack has too few values")),
+            false => Err(Stop::Reason("the stack has too few values")),
         }
     }
 
     fn pop_to_mark(&mut self) -> Result<Vec<Id>, Stop> {
-        let mark = self.marks.pop().ok_or(Stop::Reason("no mark on the stack"))?;
+        let mark = self.marks.pop().ok_or(Stop::Reason("the stack has no mark"))?;
         Ok(self.stack.split_off(mark))
     }
 
@@ -423,14 +426,14 @@ impl Machine<'_> {
         let rest = &self.values.pickle[self.at..];
         let len = rest.iter().position(|&byte| byte == b'\n').ok_or(Stop::End)?;
         self.at += len + 1;
-        std::str::from_utf8(&rest[..len]).map_err(|_| Stop::Reason("not text"))
+        std::str::from_utf8(&rest[..len]).map_err(|_| Stop::Reason("a line is not valid UTF-8"))
     }
 }
 
 fn pairs(members: &[Id]) -> Result<Vec<(Id, Id)>, Stop> {
     match members.len().is_multiple_of(2) {
         true => Ok(members.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect()),
-        false => Err(Stop::Reason("a key without a value")),
+        false => Err(Stop::Reason("a key has no value")),
     }
 }
 

@@ -155,27 +155,32 @@ fn place(
     let Tensor { name, dtype, shape, strides, offset, storage: source } = tensor;
     let wrong = |reason: String| PickleProblem::Tensor { tensor: quote(&name), reason };
     let range =
-        storage.ok_or_else(|| wrong(format!("its storage `{}` is not in the file", quote(&source.key))))?;
+        storage.ok_or_else(|| wrong(format!("the storage `{}` is not in the file", quote(&source.key))))?;
     let size = dtype.block().1 as u64;
     let elements = shape.iter().try_fold(1u64, |product, &side| product.checked_mul(side as u64));
-    let elements = elements.ok_or_else(|| wrong("its shape is too large".to_owned()))?;
+    let elements = elements.ok_or_else(|| wrong("the number of elements is too large".to_owned()))?;
     // The end of the last element that any index reaches.
     let last = shape.iter().zip(&strides).try_fold(offset, |at, (&side, &stride)| {
         at.checked_add((side as u64).saturating_sub(1).checked_mul(stride)?)
     });
     let end = if elements == 0 { Some(offset) } else { last.and_then(|last| last.checked_add(1)) };
     let end = end.and_then(|end| end.checked_mul(size)).filter(|&end| end <= range.len() as u64);
-    let end = end.ok_or_else(|| wrong(format!("it ends past its storage of {} bytes", range.len())))?;
+    let end = end.ok_or_else(|| {
+        wrong(format!("the last element is past the end of the storage, which has {} bytes", range.len()))
+    })?;
     let place = if is_contiguous(&shape, &strides) {
         let start = range.start + (offset * size) as usize;
         // `end` is the end of the tensor's last element here.
         Place::File(start..(range.start + end as usize).max(start))
     } else if elements * size > range.len() as u64 {
-        return Err(wrong(format!("it repeats its storage: {elements} elements of {} bytes", range.len())));
+        return Err(wrong(format!(
+            "the {elements} elements repeat parts of a storage of {} bytes",
+            range.len()
+        )));
     } else {
         let len = (elements * size) as usize;
         let left = room.checked_sub(len);
-        *room = left.ok_or_else(|| wrong("too many tensors are transposed views of others".to_owned()))?;
+        *room = left.ok_or_else(|| wrong("too many tensors are views that are not contiguous".to_owned()))?;
         Place::Copied(gather(&file[range], &shape, &strides, offset, size as usize))
     };
     Ok(Placed { name, dtype, shape, place })

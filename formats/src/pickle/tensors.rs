@@ -7,7 +7,7 @@ use super::globals::{self, REBUILD};
 use super::limits::{MAX_LEN, MAX_TENSORS, at_most};
 use super::values::{Id, Value, Values};
 use crate::dtype::DType;
-use crate::names::{is_printable, quote};
+use crate::names::{NAME_RULE, is_printable, quote};
 
 /// Wrappers around the tensors of a model, which are not part of their names.
 const WRAPPERS: [&str; 4] = ["state_dict", "model", "module", "params"];
@@ -93,7 +93,7 @@ pub(super) fn contents(
         if !is_printable(&tensor.name) {
             return Err(PickleProblem::Tensor {
                 tensor: quote(&tensor.name),
-                reason: "its name is not allowed".into(),
+                reason: format!("the name is not allowed: {NAME_RULE}"),
             });
         }
         if !names.insert(&tensor.name) {
@@ -197,7 +197,9 @@ fn tensor(values: &Values<'_>, id: Id, name: &dyn Fn() -> String) -> Result<Opti
             (id, wrapped) = (inner, wrapped + 1);
         } else if class.is("torch._tensor", &["_rebuild_from_type_v2"]) {
             // Function, type, arguments: a subclass of tensor.
-            let [_, _, args, ..] = args else { return Err(wrong("it is rebuilt from too little")) };
+            let [_, _, args, ..] = args else {
+                return Err(wrong("the call that rebuilds the tensor has too few arguments"));
+            };
             return rebuilt(values, values.members(*args).unwrap_or_default(), false, name).map(Some);
         } else if class.is("torch._utils", &REBUILD[..3]) {
             return rebuilt(values, args, class.is("torch._utils", &REBUILD[2..3]), name).map(Some);
@@ -216,16 +218,15 @@ fn rebuilt(
 ) -> Result<Tensor, PickleProblem> {
     let wrong = |reason: &str| PickleProblem::Tensor { tensor: quote(&name()), reason: reason.to_owned() };
     let [source, offset, shape, strides, ..] = *args else {
-        return Err(wrong("it is rebuilt from too little"));
+        return Err(wrong("the call that rebuilds the tensor has too few arguments"));
     };
-    let Value::Persistent(words) = values.get(source) else { return Err(wrong("it has no storage")) };
-    let storage = storage(values, *words).ok_or_else(|| wrong("its storage is of no known kind"))?;
+    let Value::Persistent(words) = values.get(source) else { return Err(wrong("the tensor has no storage")) };
+    let storage = storage(values, *words).ok_or_else(|| wrong("the storage has an unknown type"))?;
     let dtype = match args.get(6).filter(|_| typed).map(|&id| values.get(id)) {
         None => storage.dtype,
-        Some(Value::Global(global)) => {
-            globals::dtype(global).ok_or_else(|| wrong(&format!("its number format is {global}")))?
-        }
-        Some(_) => return Err(wrong("it has no number format")),
+        Some(Value::Global(global)) => globals::dtype(global)
+            .ok_or_else(|| wrong(&format!("the tensor has the unknown type {global}")))?,
+        Some(_) => return Err(wrong("the tensor has no type")),
     };
     let sizes = |id: Id| -> Option<Vec<u64>> {
         let members = values.members(id).filter(|members| members.len() <= MAX_DIMENSIONS)?;
@@ -233,10 +234,10 @@ fn rebuilt(
     };
     let shape =
         sizes(shape).and_then(|shape| shape.into_iter().map(|size| usize::try_from(size).ok()).collect());
-    let shape: Vec<usize> = shape.ok_or_else(|| wrong("it has no shape"))?;
+    let shape: Vec<usize> = shape.ok_or_else(|| wrong("the tensor has no valid shape"))?;
     let strides = sizes(strides).filter(|strides| strides.len() == shape.len());
-    let strides = strides.ok_or_else(|| wrong("it has other strides than dimensions"))?;
-    let offset = values.size(offset).ok_or_else(|| wrong("it does not say where it begins"))?;
+    let strides = strides.ok_or_else(|| wrong("the tensor does not have one stride for each dimension"))?;
+    let offset = values.size(offset).ok_or_else(|| wrong("the tensor has no valid offset in the storage"))?;
     Ok(Tensor { name: name(), dtype, shape, strides, offset, storage })
 }
 

@@ -9,7 +9,7 @@ use std::ops::Range;
 use byteorder::{ByteOrder, LittleEndian};
 
 use super::error::PickleProblem;
-use crate::names::{is_printable, quote};
+use crate::names::{NAME_RULE, is_printable, quote};
 
 const END: [u8; 4] = *b"PK\x05\x06";
 const END_LEN: usize = 22;
@@ -75,9 +75,12 @@ impl Archive {
     pub(super) fn checked<'a>(&self, file: &'a [u8], name: &str) -> Result<Option<&'a [u8]>, PickleProblem> {
         let Some(entry) = self.entries.get(name) else { return Ok(None) };
         let bytes = &file[entry.range.clone()];
-        match crc32fast::hash(bytes) == entry.crc {
+        let (found, expected) = (crc32fast::hash(bytes), entry.crc);
+        match found == expected {
             true => Ok(Some(bytes)),
-            false => Err(wrong(format!("entry `{name}` is damaged: its checksum differs"))),
+            false => Err(wrong(format!(
+                "entry `{name}` is damaged: the checksum is {found:08x}, expected {expected:08x}"
+            ))),
         }
     }
 }
@@ -99,7 +102,7 @@ fn directory(file: &[u8]) -> Result<(&[u8], u64), PickleProblem> {
     let tail = &file[from..];
     let found = tail.windows(4).rposition(|window| window == END).filter(|at| tail.len() - at >= END_LEN);
     let at =
-        from + found.ok_or_else(|| wrong("no end of the archive; the download may have been cut off"))?;
+        from + found.ok_or_else(|| wrong("the end of the archive is missing; download the file again"))?;
     let end = &file[at..at + END_LEN];
     let (mut count, mut len, mut start) = (
         u64::from(LittleEndian::read_u16(&end[10..])),
@@ -112,7 +115,7 @@ fn directory(file: &[u8]) -> Result<(&[u8], u64), PickleProblem> {
         let place = LittleEndian::read_u64(&locator[8..]);
         let end = slice(file, place, END_64_LEN as u64, "the zip64 end record")?;
         if !end.starts_with(&END_64) {
-            return Err(wrong("its zip64 end record is not where it should be"));
+            return Err(wrong("the zip64 end record is not where its locator says"));
         }
         count = LittleEndian::read_u64(&end[32..]);
         len = LittleEndian::read_u64(&end[40..]);
@@ -121,7 +124,7 @@ fn directory(file: &[u8]) -> Result<(&[u8], u64), PickleProblem> {
     let directory = slice(file, start, len, "the archive's directory")?;
     match count <= len / ENTRY_LEN as u64 {
         true => Ok((directory, count)),
-        false => Err(wrong(format!("a directory of {len} bytes cannot have {count} entries"))),
+        false => Err(wrong(format!("the directory has {len} bytes, too few for {count} entries"))),
     }
 }
 
@@ -129,7 +132,7 @@ fn directory(file: &[u8]) -> Result<(&[u8], u64), PickleProblem> {
 fn entry<'a>(file: &[u8], directory: &'a [u8]) -> Result<(String, Entry, &'a [u8]), PickleProblem> {
     let head = slice(directory, 0, ENTRY_LEN as u64, "an entry of the archive")?;
     if !head.starts_with(&ENTRY) {
-        return Err(wrong("its directory is damaged"));
+        return Err(wrong("the directory is damaged"));
     }
     let lens = [28, 30, 32].map(|at| u64::from(LittleEndian::read_u16(&head[at..])));
     let name = slice(directory, ENTRY_LEN as u64, lens[0], "an entry's name")?;
@@ -137,23 +140,26 @@ fn entry<'a>(file: &[u8], directory: &'a [u8]) -> Result<(String, Entry, &'a [u8
     let total = ENTRY_LEN as u64 + lens.iter().sum::<u64>();
     let all = slice(directory, 0, total, "an entry of the archive")?.len();
     let name = std::str::from_utf8(name).ok().filter(|name| is_printable(name));
-    let name = name.ok_or_else(|| wrong("the name of an entry is not allowed"))?;
+    let name = name.ok_or_else(|| wrong(format!("the name of an entry is not allowed: {NAME_RULE}")))?;
     let method = LittleEndian::read_u16(&head[10..]);
     let encrypted = LittleEndian::read_u16(&head[8..]) & 1 == 1;
     if method != 0 || encrypted {
         let how = if encrypted { "encrypted" } else { "compressed" };
         let name = quote(name);
         return Err(wrong(format!(
-            "entry `{name}` is {how}, which PyTorch does not do; unpack it and zip it stored"
+            "entry `{name}` is {how}, expected a stored entry; unpack the archive and zip it without compression"
         )));
     }
     let sizes = Sizes::read(head, extra)?;
     if sizes.stored != sizes.unpacked {
-        return Err(wrong(format!("entry `{}` has two lengths", quote(name))));
+        let (name, found, expected) = (quote(name), sizes.stored, sizes.unpacked);
+        return Err(wrong(format!(
+            "entry `{name}` is stored in {found} bytes, expected its full length of {expected}"
+        )));
     }
     let local = slice(file, sizes.offset, LOCAL_LEN as u64, "an entry")?;
     if !local.starts_with(&LOCAL) {
-        return Err(wrong(format!("entry `{}` is not where the directory has it", quote(name))));
+        return Err(wrong(format!("entry `{}` is not where the directory says", quote(name))));
     }
     let before = [26, 28].map(|at| u64::from(LittleEndian::read_u16(&local[at..]))).iter().sum::<u64>();
     let start = sizes.offset + LOCAL_LEN as u64 + before;
@@ -175,7 +181,7 @@ impl Sizes {
         let [stored, unpacked, offset] = [20, 24, 42].map(|at| LittleEndian::read_u32(&head[at..]));
         let mut wide = zip64_field(extra).chunks_exact(8).map(LittleEndian::read_u64);
         let mut widened = |value: u32| match value {
-            SEE_64 => wide.next().ok_or_else(|| wrong("an entry lacks its zip64 lengths")),
+            SEE_64 => wide.next().ok_or_else(|| wrong("an entry has no zip64 lengths")),
             value => Ok(u64::from(value)),
         };
         // In the order of the field.

@@ -18,6 +18,7 @@ use image::{
 };
 
 use crate::atomic::AtomicFile;
+use crate::links;
 use crate::names::quote;
 
 /// Keyword of the text that other tools read: the prompt and the settings, in the format of AUTOMATIC1111's
@@ -62,7 +63,7 @@ pub enum PictureProblem {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file's name ends in none of the extensions of [`PictureFormat`].
-    #[error("its name does not end in .png, .jpg or .webp, the formats that sdq writes")]
+    #[error("the file name does not end in .png, .jpg or .webp, the formats that sdq writes")]
     Extension,
     /// The size is zero, or the number of pixels does not match it.
     #[error("{found} bytes of pixels do not make a picture of {width}x{height}")]
@@ -76,7 +77,7 @@ pub enum PictureProblem {
     },
     /// Reading or scaling it takes more memory than there is for it.
     #[error(
-        "{width}x{height} pixels take {} MiB of memory here, more than the {} MiB allowed; scale the picture down",
+        "a picture of {width}x{height} pixels takes {} MiB of memory, more than the {} MiB allowed; scale it down",
         needed.div_ceil(1 << 20), limit >> 20
     )]
     TooLarge {
@@ -90,15 +91,15 @@ pub enum PictureProblem {
         limit: u64,
     },
     /// PNG does not allow this keyword, or the text contains a zero byte.
-    #[error("text `{0}` cannot be stored in a picture")]
+    #[error("the text `{0}` cannot be stored in a picture")]
     Text(String),
     /// A mask with transparent pixels whose other pixels are not white, or black and white.
     #[error(
-        "its transparency is one mask and its colours are another; save it in white, which is drawn, and black, without transparency"
+        "the mask has both transparent pixels and colours, so its meaning is not clear; save it without transparency, white where sdq draws and black where it keeps the picture"
     )]
     TwoMasks,
     /// The file is not a picture in a known format, or is damaged.
-    #[error("not a readable picture: {0}")]
+    #[error("the picture cannot be decoded: {0}")]
     Decode(String),
 }
 
@@ -299,7 +300,7 @@ fn decode(path: &Path, limit: u64) -> Result<DynamicImage, PictureProblem> {
     };
     picture.apply_orientation(orientation);
     match picture.width() == 0 || picture.height() == 0 {
-        true => Err(PictureProblem::Decode("it has no pixels".to_owned())),
+        true => Err(PictureProblem::Decode("the picture has no pixels".to_owned())),
         false => Ok(picture),
     }
 }
@@ -337,10 +338,7 @@ fn guessed(path: &Path) -> Result<ImageReader<BufReader<File>>, PictureProblem> 
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, PictureProblem> {
-    // Checked before opening: opening a pipe would wait for a writer.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(PictureProblem::Io(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
-    }
+    links::regular_file(path)?;
     Ok(BufReader::new(File::open(path)?))
 }
 

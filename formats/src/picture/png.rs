@@ -87,7 +87,7 @@ fn text_chunks(mut picture: impl io::BufRead + io::Seek) -> Result<(Vec<u8>, Vec
     let mut signature = [0; 8];
     picture.read_exact(&mut signature)?;
     if signature != SIGNATURE {
-        return Err(PictureProblem::Decode("it does not begin as a PNG file".into()));
+        return Err(PictureProblem::Decode("the PNG signature is missing".into()));
     }
     let mut has_pixels = false;
     let mut head = [0; 8];
@@ -98,7 +98,7 @@ fn text_chunks(mut picture: impl io::BufRead + io::Seek) -> Result<(Vec<u8>, Vec
         match kind {
             b"tEXt" | b"zTXt" | b"iTXt" | b"eXIf" => {
                 if (gathered.len() + exif.len()) as u64 + rest > MAX_TEXT_LEN as u64 {
-                    return Err(PictureProblem::Decode("its texts are too long".into()));
+                    return Err(texts_too_long());
                 }
                 let mut contents = Vec::new();
                 (&mut picture).take(rest).read_to_end(&mut contents)?;
@@ -118,10 +118,14 @@ fn text_chunks(mut picture: impl io::BufRead + io::Seek) -> Result<(Vec<u8>, Vec
         }
     }
     if !has_pixels {
-        return Err(PictureProblem::Decode("it has no pixels".into()));
+        return Err(PictureProblem::Decode("the picture has no pixels".into()));
     }
     gathered.extend(NO_DATA);
     Ok((gathered, exif))
+}
+
+fn texts_too_long() -> PictureProblem {
+    PictureProblem::Decode(format!("the texts take more than {} MiB", MAX_TEXT_LEN >> 20))
 }
 
 /// Reads the length and the kind of the next chunk; returns false at the end of the file.
@@ -142,9 +146,7 @@ fn texts_before_the_pixels(
     let mut texts: Vec<(String, String)> = Vec::new();
     let mut left = MAX_TEXT_LEN;
     let mut keep = |keyword: &str, text: String| {
-        left = left
-            .checked_sub(text.len())
-            .ok_or_else(|| PictureProblem::Decode("its texts are too long".into()))?;
+        left = left.checked_sub(text.len()).ok_or_else(texts_too_long)?;
         texts.push((keyword.to_owned(), text));
         Ok::<usize, PictureProblem>(left)
     };

@@ -23,7 +23,9 @@ pub(super) fn check_chunks(mut file: impl Read + Seek) -> Result<(), PictureProb
         let size = u64::from(file.read_u32::<LittleEndian>()?);
         let chunk_end = at + CHUNK_HEADER + size;
         if chunk_end > len {
-            let message = format!("truncated: a chunk ends at byte {chunk_end}, the file has {len}");
+            let message = format!(
+                "the file is truncated: a chunk extends to byte {chunk_end}, but there are only {len} bytes"
+            );
             return Err(PictureProblem::Decode(message));
         }
         at = chunk_end + size % 2;

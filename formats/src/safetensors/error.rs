@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::dtype::DType;
+use crate::names::NAME_RULE;
 use crate::sniff::FileKind;
 
 /// An error of reading or writing a safetensors file, with its path.
@@ -30,13 +31,15 @@ pub enum SafetensorsProblem {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file is of another kind, according to its first bytes.
-    #[error("not a safetensors file; it is {0}")]
+    #[error("expected a safetensors file, found {0}")]
     Kind(FileKind),
     /// The file is shorter than the eight bytes of the header's length.
-    #[error("{0} bytes long, too short for a safetensors file")]
+    #[error("the file has {0} bytes, too few for a safetensors file")]
     TooShort(usize),
     /// The header is longer than [`super::Header::MAX_LEN`]; most likely the file is not a safetensors file.
-    #[error("not a safetensors file: its header would be {found} bytes long, at most {limit} are allowed")]
+    #[error(
+        "the file is not a safetensors file: the header would have {found} bytes, expected at most {limit}"
+    )]
     HeaderTooLong {
         /// The limit.
         limit: u64,
@@ -44,7 +47,7 @@ pub enum SafetensorsProblem {
         found: u64,
     },
     /// The header ends past the file.
-    #[error("truncated: the header ends at byte {expected}, the file has {found}")]
+    #[error("the file is truncated: the header extends to byte {expected}, but there are only {found} bytes")]
     HeaderPastEnd {
         /// End of the header.
         expected: u64,
@@ -52,19 +55,19 @@ pub enum SafetensorsProblem {
         found: u64,
     },
     /// The header is not UTF-8.
-    #[error("the header is not UTF-8 from byte {0} on")]
+    #[error("the header is not valid UTF-8 from byte {0} on")]
     Utf8(usize),
     /// The header is not valid JSON, or not of the expected structure.
     #[error("the header is not valid: {0}")]
     Json(String),
     /// A tensor name is empty, too long or contains control characters.
-    #[error("tensor name \"{0}\" is not allowed")]
+    #[error("the tensor name \"{0}\" is not allowed: {rule}", rule = NAME_RULE)]
     Name(String),
     /// Two tensors, or two strings of the metadata, have the same name.
-    #[error("`{0}` appears twice")]
+    #[error("the name `{0}` appears twice")]
     Duplicate(String),
     /// A number format that is not supported.
-    #[error("tensor `{tensor}` has the unknown dtype \"{found}\"")]
+    #[error("tensor `{tensor}` has the unknown type \"{found}\", expected one of {}", DType::ALL.map(DType::name).join(", "))]
     UnknownDType {
         /// The tensor.
         tensor: String,
@@ -72,14 +75,14 @@ pub enum SafetensorsProblem {
         found: String,
     },
     /// The size of a tensor overflows.
-    #[error("tensor `{tensor}` has a shape whose product overflows")]
+    #[error("tensor `{tensor}` has too many elements to count")]
     ShapeOverflow {
         /// The tensor.
         tensor: String,
     },
     /// The length of a tensor's byte range does not match its shape and format.
     #[error(
-        "tensor `{tensor}` of shape {shape} in {dtype} takes {expected} bytes, its offsets {start}..{end} do not"
+        "tensor `{tensor}` of shape {shape} and type {dtype} takes {expected} bytes, which is not the length of its offsets {start}..{end}"
     )]
     Length {
         /// The tensor.
@@ -96,7 +99,9 @@ pub enum SafetensorsProblem {
         end: u64,
     },
     /// The file ends before a tensor does.
-    #[error("truncated: tensor `{tensor}` ends at byte {end} of the data, of which there are {found}")]
+    #[error(
+        "the file is truncated: tensor `{tensor}` extends to byte {end} of the data, but there are only {found} bytes"
+    )]
     PastEnd {
         /// The tensor.
         tensor: String,
@@ -107,7 +112,7 @@ pub enum SafetensorsProblem {
     },
     /// A tensor starts before the end of its predecessor.
     #[error(
-        "tensor `{tensor}` starts at byte {found} of the data and overlaps `{previous}`, which ends at {expected}"
+        "tensor `{tensor}` starts at byte {found} of the data and overlaps `{previous}`, which ends at byte {expected}"
     )]
     Overlap {
         /// The tensor.
@@ -121,7 +126,7 @@ pub enum SafetensorsProblem {
     },
     /// There is a gap before a tensor.
     #[error(
-        "tensor `{tensor}` starts at byte {found} of the data, expected {expected}: the bytes between belong to nothing"
+        "tensor `{tensor}` starts at byte {found} of the data, expected {expected}: the bytes between belong to no tensor"
     )]
     Hole {
         /// The tensor.
@@ -132,7 +137,7 @@ pub enum SafetensorsProblem {
         found: u64,
     },
     /// There are bytes after the last tensor.
-    #[error("the tensors take {expected} bytes, the file has {found} of data")]
+    #[error("the tensors take {expected} bytes, but the file has {found} bytes of data")]
     Trailing {
         /// End of the last tensor.
         expected: u64,

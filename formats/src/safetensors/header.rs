@@ -215,7 +215,7 @@ fn shape<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u64>, D::Erro
 fn check_count<E: serde::de::Error>(found: usize, limit: usize, what: &str) -> Result<(), E> {
     match found < limit {
         true => Ok(()),
-        false => Err(E::custom(format_args!("more than {limit} {what}"))),
+        false => Err(E::custom(format_args!("there are more than {limit} {what}"))),
     }
 }
 

@@ -137,7 +137,10 @@ fn rejects_names_that_repeat_or_do_not_print() {
 #[test]
 fn rejects_unknown_formats_by_name() {
     let header = r#"{"w":{"dtype":"F4","shape":[2],"data_offsets":[0,1]}}"#;
-    assert_eq!(refused(header, &[0]).to_string(), "tensor `w` has the unknown dtype \"F4\"");
+    assert_eq!(
+        refused(header, &[0]).to_string(),
+        "tensor `w` has the unknown type \"F4\", expected one of F64, F32, F16, BF16, F8_E4M3, F8_E5M2, I64, I32, I16, I8, U64, U32, U16, U8, BOOL"
+    );
 }
 
 #[test]
@@ -149,7 +152,7 @@ fn rejects_sizes_that_overflow_or_do_not_fit_the_offsets() {
     assert!(matches!(one("[4611686018427387904]", "[0,0]"), SafetensorsProblem::ShapeOverflow { .. }));
     assert_eq!(
         one("[3]", "[0,8]").to_string(),
-        "tensor `w` of shape [3] in F32 takes 12 bytes, its offsets 0..8 do not"
+        "tensor `w` of shape [3] and type F32 takes 12 bytes, which is not the length of its offsets 0..8"
     );
     assert!(matches!(one("[2]", "[8,0]"), SafetensorsProblem::Length { .. }));
     assert!(matches!(one("[2]", "[18446744073709551615,7]"), SafetensorsProblem::Length { .. }));
@@ -170,7 +173,7 @@ fn rejects_tensors_past_the_end_overlapping_or_with_gaps() {
     ));
     assert_eq!(
         two("[0,4]", "[3,7]", 7).to_string(),
-        "tensor `b` starts at byte 3 of the data and overlaps `a`, which ends at 4"
+        "tensor `b` starts at byte 3 of the data and overlaps `a`, which ends at byte 4"
     );
     assert!(matches!(two("[0,4]", "[0,4]", 4), SafetensorsProblem::Overlap { .. }));
     assert!(matches!(two("[0,4]", "[5,9]", 9), SafetensorsProblem::Hole { expected: 4, found: 5, .. }));

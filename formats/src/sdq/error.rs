@@ -30,10 +30,10 @@ pub enum SdqProblem {
     #[error("{0}")]
     Io(#[from] io::Error),
     /// The file does not start with the magic bytes.
-    #[error("not an .sdq file; it is {0}")]
+    #[error("expected an .sdq file, found {0}")]
     NotSdq(FileKind),
     /// The file was written by a newer program.
-    #[error("format version {found}, this program reads version {expected}")]
+    #[error("the file has format version {found}, expected {expected}; a newer sdq may read it")]
     Version {
         /// The version this program reads.
         expected: u32,
@@ -44,7 +44,7 @@ pub enum SdqProblem {
     #[error("the header is damaged: {0}")]
     Header(&'static str),
     /// The file was truncated or extended.
-    #[error("{found} bytes long, expected {expected}: the file is incomplete or damaged")]
+    #[error("the file has {found} bytes, expected {expected}; it is truncated or damaged")]
     FileLength {
         /// Length according to the header.
         expected: u64,
@@ -52,7 +52,7 @@ pub enum SdqProblem {
         found: u64,
     },
     /// The table of contents is not at the position in the header, or too long.
-    #[error("the table of contents at {offset} with {length} bytes does not fit the file")]
+    #[error("the table of contents at offset {offset} has {length} bytes, which does not fit the file")]
     TableBounds {
         /// Its start according to the header.
         offset: u64,
@@ -60,7 +60,7 @@ pub enum SdqProblem {
         length: u64,
     },
     /// The checksum of the table of contents, an embedded text or a weight is wrong.
-    #[error("{what} is damaged: checksum {found:08x}, expected {expected:08x}")]
+    #[error("{what} is damaged: the checksum is {found:08x}, expected {expected:08x}")]
     Checksum {
         /// The part of the file.
         what: String,
@@ -73,15 +73,17 @@ pub enum SdqProblem {
     #[error("the table of contents is not valid: {0}")]
     Json(String),
     /// A field of the manifest is not valid.
-    #[error("manifest: {0}")]
+    #[error("the manifest is not valid: {0}")]
     Manifest(String),
     /// A name is empty, too long, contains control characters, or (for texts) leads out of its folder.
-    #[error("{what} name \"{name}\" is not allowed")]
+    #[error("the {what} name \"{name}\" is not allowed: {rule}")]
     Name {
         /// Kind of the named item.
         what: &'static str,
         /// The name, shortened and escaped.
         name: String,
+        /// The rule for such names.
+        rule: &'static str,
     },
     /// Two items of one kind have the same name.
     #[error("{what} `{name}` appears twice")]
@@ -92,7 +94,7 @@ pub enum SdqProblem {
         name: String,
     },
     /// A range of bytes is outside its section, overlaps another one or is out of order.
-    #[error("{what} at {offset} with {length} bytes is outside of {first}..{end}, where it must lie")]
+    #[error("{what} has {length} bytes at offset {offset}, expected a place within {first}..{end}")]
     Bounds {
         /// The item with this range.
         what: String,
@@ -106,7 +108,7 @@ pub enum SdqProblem {
         end: u64,
     },
     /// A range does not start at a multiple of its alignment.
-    #[error("{what} at {offset} is not aligned to {alignment} bytes")]
+    #[error("{what} at offset {offset} is not aligned to {alignment} bytes")]
     Alignment {
         /// The item with this range.
         what: String,
@@ -116,7 +118,7 @@ pub enum SdqProblem {
         alignment: u64,
     },
     /// A role that is not supported.
-    #[error("weight `{weight}` has the unknown role \"{found}\", known are {known}")]
+    #[error("weight `{weight}` has the unknown role \"{found}\", expected one of {known}")]
     UnknownRole {
         /// The weight, with its component.
         weight: String,
@@ -126,7 +128,9 @@ pub enum SdqProblem {
         known: String,
     },
     /// A type that is not supported.
-    #[error("weight `{weight}` has the unknown type \"{found}\", known are {known}: a newer sdq may read it")]
+    #[error(
+        "weight `{weight}` has the unknown type \"{found}\", expected one of {known}; a newer sdq may read it"
+    )]
     UnknownType {
         /// The weight, with its component.
         weight: String,
@@ -137,7 +141,7 @@ pub enum SdqProblem {
     },
     /// The role does not allow this shape or type, or a size overflows.
     #[error(
-        "weight `{weight}` of role {role}, type {weight_type} and shape {shape} cannot be",
+        "weight `{weight}` cannot combine the role {role}, the type {weight_type} and the shape {shape}",
         role = role.name(), weight_type = weight_type.name()
     )]
     Shape {

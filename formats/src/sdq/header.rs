@@ -45,10 +45,10 @@ impl Header {
             return Err(SdqProblem::Version { expected: VERSION, found: version });
         }
         if LittleEndian::read_u32(&header[60..64]) != crc32fast::hash(&header[..60]) {
-            return Err(SdqProblem::Header("its checksum is wrong"));
+            return Err(SdqProblem::Header("the checksum is wrong"));
         }
         if header[12..16].iter().chain(&header[44..60]).any(|&byte| byte != 0) {
-            return Err(SdqProblem::Header("its reserved bytes are not zero"));
+            return Err(SdqProblem::Header("the reserved bytes are not zero"));
         }
         let parsed = Header {
             file_len: LittleEndian::read_u64(&header[16..24]),
@@ -130,9 +130,9 @@ mod tests {
     fn rejects_a_flipped_bit_and_reserved_bytes() {
         let mut bytes = sealed(|_| ());
         bytes[41] ^= 1;
-        assert!(matches!(Header::parse(&bytes), Err(SdqProblem::Header("its checksum is wrong"))));
-        assert!(matches!(refused(|b| b[13] = 1), SdqProblem::Header("its reserved bytes are not zero")));
-        assert!(matches!(refused(|b| b[59] = 1), SdqProblem::Header("its reserved bytes are not zero")));
+        assert!(matches!(Header::parse(&bytes), Err(SdqProblem::Header("the checksum is wrong"))));
+        assert!(matches!(refused(|b| b[13] = 1), SdqProblem::Header("the reserved bytes are not zero")));
+        assert!(matches!(refused(|b| b[59] = 1), SdqProblem::Header("the reserved bytes are not zero")));
     }
 
     #[test]

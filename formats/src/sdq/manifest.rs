@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::SdqProblem;
-use crate::names::{is_printable, is_relative_path, quote};
+use crate::names::{PATH_RULE, is_printable, is_relative_path, quote};
 
 /// The description of a model and its origin. Contains no date and no absolute path: the same input gives the
 /// same file.
@@ -94,11 +94,11 @@ impl Manifest {
             ("converter", converter),
         ] {
             if !text.is_empty() && !is_printable(text) {
-                return Err(SdqProblem::Manifest(format!("`{field}` is not one short printable line")));
+                return Err(SdqProblem::Manifest(format!("`{field}` is not a short printable line")));
             }
         }
         if description.chars().any(|c| c.is_control() && c != '\n') {
-            return Err(SdqProblem::Manifest("`description` is not printable".into()));
+            return Err(SdqProblem::Manifest("`description` contains control characters".into()));
         }
         let Some(defaults) = defaults.as_object() else {
             return Err(SdqProblem::Manifest("`defaults` is not an object".into()));
@@ -112,17 +112,23 @@ impl Manifest {
         }
         for source in sources {
             if !is_relative_path(&source.file) {
-                return Err(SdqProblem::Name { what: "source file", name: quote(&source.file) });
+                return Err(SdqProblem::Name {
+                    what: "source file",
+                    name: quote(&source.file),
+                    rule: PATH_RULE,
+                });
             }
             let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
             if source.sha256.len() != 64 || !source.sha256.bytes().all(digit) {
-                let message = format!("`sha256` of source `{}` is not 64 hexadecimal digits", source.file);
+                let message =
+                    format!("`sha256` of source `{}` is not 64 lower-case hexadecimal digits", source.file);
                 return Err(SdqProblem::Manifest(message));
             }
         }
         for line in quantization.iter().flat_map(|how| how.recipes.iter().chain(&how.rules)) {
             if !is_printable(line) {
-                let message = format!("`quantization` holds \"{}\", not a short printable line", quote(line));
+                let message =
+                    format!("`quantization` contains \"{}\", expected a short printable line", quote(line));
                 return Err(SdqProblem::Manifest(message));
             }
         }

@@ -13,7 +13,7 @@ use super::table::{ComponentEntry, PartEntry, Table, TextEntry, WeightEntry};
 use super::{SECTION_ALIGNMENT, WEIGHT_ALIGNMENT};
 use crate::layout::{self, WeightData};
 use crate::mmap::{ALIGNMENT, Bytes};
-use crate::names::{is_printable, is_relative_path, json_reason, quote};
+use crate::names::{NAME_RULE, PATH_RULE, is_printable, is_relative_path, json_reason, quote};
 use crate::weight::{WeightRole, WeightSpec, WeightType};
 
 /// An open `.sdq` file. Everything except the contents of weights has been checked.
@@ -321,7 +321,7 @@ fn take(
 fn read_component(entry: ComponentEntry, cursor: &mut u64, end: u64) -> Result<StoredComponent, SdqProblem> {
     let ComponentEntry { name, offset, length, config, weights: entries } = entry;
     if !is_printable(&name) {
-        return Err(SdqProblem::Name { what: "component", name: quote(&name) });
+        return Err(SdqProblem::Name { what: "component", name: quote(&name), rule: NAME_RULE });
     }
     if !config.is_object() {
         return Err(SdqProblem::Manifest(format!("the config of component `{name}` is not an object")));
@@ -352,7 +352,7 @@ fn read_weight(
 ) -> Result<StoredWeight, SdqProblem> {
     let WeightEntry { name, role, shape, inputs, weight_type, relative_error, parts: entries } = entry;
     if !is_printable(&name) {
-        return Err(SdqProblem::Name { what: "weight", name: quote(&name) });
+        return Err(SdqProblem::Name { what: "weight", name: quote(&name), rule: NAME_RULE });
     }
     let weight = format!("{component}.{name}");
     let Some(role) = WeightRole::from_name(&role) else {
@@ -397,7 +397,7 @@ fn check_part_names(weight: &str, found: &[PartEntry], expected: &[layout::Part]
 fn read_text(entry: &TextEntry, cursor: &mut u64, end: u64, file: &[u8]) -> Result<String, SdqProblem> {
     let TextEntry { name, offset, length, crc32 } = entry;
     if !is_relative_path(name) {
-        return Err(SdqProblem::Name { what: "text", name: quote(name) });
+        return Err(SdqProblem::Name { what: "text", name: quote(name), rule: PATH_RULE });
     }
     let what = || format!("text `{name}`");
     let range = take(what, (*offset, *length), cursor, end, WEIGHT_ALIGNMENT)?;

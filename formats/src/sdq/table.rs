@@ -49,13 +49,17 @@ fn components<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Componen
             let (mut components, mut configs_len) = (Vec::new(), 0);
             while let Some(component) = entries.next_element()? {
                 if components.len() == MAX_COMPONENTS {
-                    return Err(A::Error::custom(format_args!("more than {MAX_COMPONENTS} components")));
+                    return Err(A::Error::custom(format_args!(
+                        "there are more than {MAX_COMPONENTS} components"
+                    )));
                 }
                 let component: ComponentEntry = component;
                 configs_len += component.config.to_string().len();
                 if configs_len > MAX_CONFIGS_LEN {
                     let limit = MAX_CONFIGS_LEN >> 20;
-                    return Err(A::Error::custom(format_args!("configs of more than {limit} MiB together")));
+                    return Err(A::Error::custom(format_args!(
+                        "the configs have more than {limit} MiB together"
+                    )));
                 }
                 components.push(component);
             }
@@ -70,7 +74,7 @@ pub(super) fn config<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value
     let text = Box::<RawValue>::deserialize(deserializer)?;
     match text.get().len() {
         len if len > MAX_CONFIG_LEN => {
-            Err(D::Error::custom(format_args!("a config of {len} bytes, more than {MAX_CONFIG_LEN}")))
+            Err(D::Error::custom(format_args!("a config has {len} bytes, expected at most {MAX_CONFIG_LEN}")))
         }
         _ => serde_json::from_str(text.get()).map_err(D::Error::custom),
     }

@@ -218,7 +218,10 @@ fn a_static_file_is_read_in_place_and_must_be_aligned() {
 
     let shifted = Box::leak(Box::new(Bytes::copy_of(&[&[0u8; 8][..], &sample()].concat())));
     let error = SdqFile::from_static(&shifted[8..]).unwrap_err();
-    assert_eq!(error.to_string(), "built-in model: the file in memory at 0 is not aligned to 64 bytes");
+    assert_eq!(
+        error.to_string(),
+        "built-in model: the file in memory at offset 0 is not aligned to 64 bytes"
+    );
 }
 
 #[test]
@@ -341,11 +344,11 @@ fn rejects_bad_and_repeated_names() {
 fn rejects_unknown_roles_and_types_by_name() {
     assert_eq!(
         refused_weight(|w| w["role"] = json!("tensor")).to_string(),
-        "weight `unet.conv_in.weight` has the unknown role \"tensor\", known are vector, table, matrix, convolution"
+        "weight `unet.conv_in.weight` has the unknown role \"tensor\", expected one of vector, table, matrix, convolution"
     );
     assert_eq!(
         refused_weight(|w| w["type"] = json!("q2")).to_string(),
-        "weight `unet.conv_in.weight` has the unknown type \"q2\", known are f32, f16, q8, q4: a newer sdq may read it"
+        "weight `unet.conv_in.weight` has the unknown type \"q2\", expected one of f32, f16, q8, q4; a newer sdq may read it"
     );
 }
 
@@ -417,7 +420,7 @@ fn rejects_damaged_texts() {
     assert!(matches!(refused(|t| t["texts"][0]["crc32"] = json!(1)), SdqProblem::Checksum { .. }));
     let problem = refused(|t| t["texts"][0]["length"] = json!(3));
     assert!(
-        problem.to_string().starts_with("text `tokenizer/vocab.json` is damaged: checksum "),
+        problem.to_string().starts_with("text `tokenizer/vocab.json` is damaged: the checksum is "),
         "{problem}"
     );
 }
@@ -618,5 +621,5 @@ fn components_and_their_configs_are_bounded() {
     let found = problem(1025, &json!({}));
     assert!(found.contains("more than 1024 components"), "{found}");
     let found = problem(21, &json!({ "x": "x".repeat(200 << 10) }));
-    assert!(found.contains("configs of more than 4 MiB together"), "{found}");
+    assert!(found.contains("the configs have more than 4 MiB together"), "{found}");
 }

@@ -14,7 +14,7 @@ use super::table::{ComponentEntry, PartEntry, Table, TextEntry, WeightEntry};
 use super::{SECTION_ALIGNMENT, WEIGHT_ALIGNMENT};
 use crate::atomic::AtomicFile;
 use crate::layout;
-use crate::names::{is_printable, is_relative_path, quote};
+use crate::names::{NAME_RULE, PATH_RULE, is_printable, is_relative_path, quote};
 use crate::weight::{WeightSpec, WeightType};
 
 /// A weight in its stored form.
@@ -85,7 +85,7 @@ impl SdqWriter {
 
     fn try_begin_component(&mut self, name: &str, config: Value) -> Result<(), SdqProblem> {
         if !is_printable(name) {
-            return Err(SdqProblem::Name { what: "component", name: quote(name) });
+            return Err(SdqProblem::Name { what: "component", name: quote(name), rule: NAME_RULE });
         }
         if !config.is_object() {
             return Err(SdqProblem::Manifest(format!("the config of component `{name}` is not an object")));
@@ -142,7 +142,7 @@ impl SdqWriter {
         };
         let WeightSpec { name, role, shape, inputs } = spec;
         if !is_printable(name) {
-            return Err(SdqProblem::Name { what: "weight", name: quote(name) });
+            return Err(SdqProblem::Name { what: "weight", name: quote(name), rule: NAME_RULE });
         }
         let weight = format!("{}.{name}", component.name);
         let Some(parts) = layout::stored_parts(spec, weight_type) else {
@@ -189,7 +189,7 @@ impl SdqWriter {
     pub fn add_text(&mut self, name: &str, text: &str) -> Result<(), SdqError> {
         let refuse = |problem| Err(SdqError::new(&self.path, problem));
         if !is_relative_path(name) {
-            return refuse(SdqProblem::Name { what: "text", name: quote(name) });
+            return refuse(SdqProblem::Name { what: "text", name: quote(name), rule: PATH_RULE });
         }
         if self.table.texts.iter().any(|other| other.name == name) {
             return refuse(SdqProblem::Duplicate { what: "text", name: name.to_owned() });

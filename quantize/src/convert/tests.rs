@@ -219,15 +219,15 @@ fn values_that_cannot_be_stored_leave_no_file() {
     };
     assert_eq!(
         with(0, 7, f32::NAN).refused(&plan()),
-        "unet: weight `w` holds NaN at element 7: the checkpoint is damaged"
+        "unet: weight `w` contains NaN at element 7; the checkpoint is damaged"
     );
     assert_eq!(
         with(1, 2, f32::NEG_INFINITY).refused(&plan()),
-        "unet: weight `b` holds -inf at element 2: the checkpoint is damaged"
+        "unet: weight `b` contains -inf at element 2; the checkpoint is damaged"
     );
     assert_eq!(
         with(0, 11, 65520.0).refused(&plan()),
-        "unet: weight `w` holds 65520 at element 11, beyond the range of f16: use --type f32"
+        "unet: weight `w` contains 65520 at element 11, which is beyond the range of f16; use --type f32"
     );
     assert!(with(1, 2, 65520.0).convert(&plan()).0.is_ok(), "the vector is f32");
     let cut = Model::with(|tensors| {

@@ -141,8 +141,8 @@ fn messages_name_the_file_and_what_to_do() {
         (Error::Thread(reason()), "cannot start a thread: the disk is full"),
         (Error::SessionEnded, "the session has ended after an internal error; open the model again"),
         (
-            Error::UnknownFile { path: path(), found: "empty".to_owned() },
-            "dir/a.txt: expected an .sdq file, a checkpoint or a picture drawn by sdq; it is empty",
+            Error::UnknownFile { path: path(), found: "an empty file".to_owned() },
+            "dir/a.txt: expected an .sdq file, a checkpoint or a picture drawn by sdq, found an empty file",
         ),
         (
             Error::NoDevice { wanted: Some("arc".to_owned()) },

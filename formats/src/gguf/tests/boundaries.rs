@@ -68,7 +68,7 @@ fn arrays_lie_in_arrays_four_deep() {
     // Read, so that what follows is found, and not kept.
     assert_eq!(value(9, &nested(4)), MetadataValue::Long(1));
     let message = refused(&File::new().key("k", 9, &nested(5)).bytes());
-    assert_eq!(message, "metadata `k` is an array in arrays, expected less depth");
+    assert_eq!(message, "metadata `k` is nested too deeply, expected at most 4 levels of arrays");
 }
 
 #[test]
@@ -81,7 +81,10 @@ fn long_texts_are_cut_at_a_character() {
 #[test]
 fn texts_that_are_not_utf8_are_refused_and_shown() {
     let broken = [&2u64.to_le_bytes()[..], b"a\xff"].concat();
-    assert_eq!(refused(&File::new().key("k", 8, &broken).bytes()), "name \"a\u{fffd}\" is not allowed");
+    assert_eq!(
+        refused(&File::new().key("k", 8, &broken).bytes()),
+        "the name \"a\u{fffd}\" is not allowed: a name has 1 to 1024 bytes and no control characters"
+    );
 }
 
 #[test]
@@ -132,12 +135,22 @@ fn number_formats_have_ggmls_numbers_and_sizes() {
         // One byte less than its blocks need.
         let message = refused(&with(vec![3 * elements, 2], number, 6 * bytes - 1).bytes());
         let (end, len) = (6 * bytes, 6 * bytes - 1);
-        assert_eq!(message, format!("tensor `w` is at 0..{end} of {len} bytes of data"));
+        assert_eq!(
+            message,
+            format!(
+                "the file is truncated: tensor `w` extends to byte {end} of the data, but there are only {len} bytes"
+            )
+        );
         // Every row must have whole blocks, not only the tensor.
         if elements > 1 {
             let message = refused(&with(vec![elements / 2, 2], number, 6 * bytes).bytes());
             let shape = [2, elements / 2];
-            assert_eq!(message, format!("tensor `w` has the shape {shape:?}: its rows are no whole blocks"));
+            assert_eq!(
+                message,
+                format!(
+                    "tensor `w` has an invalid shape, {shape:?}: the length of a row is not a multiple of the block length"
+                )
+            );
         }
     }
     for (number, name) in [(9, "Q8_1"), (15, "Q8_K"), (16, "IQ (number 16)"), (29, "IQ (number 29)")]
@@ -145,8 +158,7 @@ fn number_formats_have_ggmls_numbers_and_sizes() {
         .chain([(34, "TQ (number 34)"), (39, "MXFP4"), (5, "number 5"), (31, "number 31"), (99, "number 99")])
     {
         let message = refused(&with(vec![1], number, 64).bytes());
-        let start =
-            format!("tensor `w` has the number format {name}, which is not read; known are Q4_0, Q4_1, ");
+        let start = format!("tensor `w` has the unknown type {name}, expected one of Q4_0, Q4_1, ");
         assert!(message.starts_with(&start), "{message}");
     }
 }
@@ -159,7 +171,7 @@ fn up_to_eight_dimensions_are_read() {
     let tensor = scalar.tensors().next().unwrap();
     assert_eq!((tensor.shape.len(), tensor.bytes.len()), (0, 4));
     let message = refused(&with(vec![1; 9], 24, 6).bytes());
-    assert_eq!(message, "tensor `w` has the shape of 9 dimensions: at most 8");
+    assert_eq!(message, "tensor `w` has an invalid shape, 9 dimensions: at most 8 are allowed");
 }
 
 #[test]
@@ -200,13 +212,13 @@ fn a_noted_shape_replaces_that_of_a_flattened_convolution() {
         let message = refused(&noted(5, sizes));
         assert_eq!(
             message,
-            format!("tensor `w` has the shape [6, 4]: its original shape is noted as {shown}")
+            format!("tensor `w` has an invalid shape, [6, 4]: the original shape in the metadata is {shown}")
         );
     }
     // A product that overflows is not 24, even if its low bits are.
     let wide = array(10, 3, &[1u64 << 63, 2, 24].map(u64::to_le_bytes).concat());
     let message = refused(&with(vec![4, 6], 24, 24).key("comfy.gguf.orig_shape.w", 9, &wide).bytes());
-    assert!(message.ends_with("noted as [9223372036854775808, 2, 24]"), "{message}");
+    assert!(message.ends_with("in the metadata is [9223372036854775808, 2, 24]"), "{message}");
     let other = with(vec![4, 6], 24, 24).key("comfy.gguf.orig_shape.v", 9, &wide);
     assert_eq!(open(&other.bytes()).unwrap().tensors().next().unwrap().shape, [6, 4]);
 }
@@ -234,17 +246,26 @@ fn counts_are_compared_with_what_is_left_of_the_file() {
         refused(&file)
     };
     // A key takes at least 13 bytes, a tensor 24.
-    assert_eq!(counted(0, 3, 38), "3 keys, for which the file is too short");
-    assert_ne!(counted(0, 3, 39), "3 keys, for which the file is too short");
-    assert_eq!(counted(2, 0, 47), "2 tensors, for which the file is too short");
-    assert_ne!(counted(2, 0, 48), "2 tensors, for which the file is too short");
+    assert_eq!(counted(0, 3, 38), "the file is truncated: it claims 3 keys, more than fit into its length");
+    assert_ne!(counted(0, 3, 39), "the file is truncated: it claims 3 keys, more than fit into its length");
+    assert_eq!(
+        counted(2, 0, 47),
+        "the file is truncated: it claims 2 tensors, more than fit into its length"
+    );
+    assert_ne!(
+        counted(2, 0, 48),
+        "the file is truncated: it claims 2 tensors, more than fit into its length"
+    );
 }
 
 #[test]
 fn one_part_of_one_is_a_whole_model() {
     let split = |parts: u16| File::new().key("split.count", 2, &parts.to_le_bytes()).bytes();
     assert!(open(&split(0)).is_ok() && open(&split(1)).is_ok());
-    assert_eq!(refused(&split(2)), "one of 2 parts of a model; join them with llama.cpp's gguf-split first");
+    assert_eq!(
+        refused(&split(2)),
+        "the file is one of 2 parts of a model; join the parts with llama.cpp's gguf-split"
+    );
 }
 
 #[test]
@@ -257,7 +278,7 @@ fn tensors_may_touch_but_not_share_a_byte() {
     assert_eq!(placed(0, 16), Ok(()));
     assert_eq!(placed(48, 0), Ok(()));
     let overlap = |tensor, range, other| {
-        Err(format!("tensor `{tensor}` is at {range} of 64 bytes of data, where `{other}` is"))
+        Err(format!("tensor `{tensor}` at bytes {range} of the data overlaps `{other}`"))
     };
     assert_eq!(placed(0, 15), overlap("b", "15..31", "a"));
     assert_eq!(placed(15, 0), overlap("a", "15..31", "b"));

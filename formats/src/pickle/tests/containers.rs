@@ -59,7 +59,7 @@ fn transposed_views_take_no_more_memory_than_the_file() {
         archive(&[("m/data.pkl", &pickle(&dict(&tensors))), ("m/data/0", &floats(4096))])
     };
     assert!(open(&file(&["a"])).is_ok());
-    assert_eq!(refused(&file(&["a", "b"])), "tensor `b`: too many tensors are transposed views of others");
+    assert_eq!(refused(&file(&["a", "b"])), "tensor `b`: too many tensors are views that are not contiguous");
 }
 
 /// An archive as `torch.save` writes it.
@@ -84,7 +84,10 @@ fn the_end_record_is_found_behind_any_comment_that_a_zip_file_can_have() {
         assert_eq!(numbers(&with_comment(len)), [2.0], "{len}");
     }
     let message = refused(&with_comment(0x1_0000));
-    assert_eq!(message, "not a PyTorch archive: no end of the archive; the download may have been cut off");
+    assert_eq!(
+        message,
+        "the file is not a valid PyTorch archive: the end of the archive is missing; download the file again"
+    );
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn an_archive_may_have_its_pickle_in_no_folder() {
     let root = pickle(&dict(&[("w", number(3))]));
     assert_eq!(numbers(&archive(&[("data.pkl", &root), ("data/0", &floats(4))])), [3.0]);
     let message = refused(&archive(&[("xdata.pkl", &root), ("data/0", &floats(4))]));
-    assert_eq!(message, "it lacks data.pkl, so PyTorch did not write it");
+    assert_eq!(message, "the file has no data.pkl, which torch.save always writes");
 }
 
 /// The archive of [`good`] with all lengths and offsets in zip64 fields, and other extra fields before them.
@@ -131,14 +134,20 @@ fn archives_of_more_than_four_gigabytes_are_read_by_their_wide_numbers() {
     let mut without = file.clone();
     let at = without.windows(4).rposition(|window| window == [1, 0, 24, 0]).unwrap();
     without[at] = 2;
-    assert_eq!(refused(&without), "not a PyTorch archive: an entry lacks its zip64 lengths");
+    assert_eq!(refused(&without), "the file is not a valid PyTorch archive: an entry has no zip64 lengths");
     // The end record's offset points at something else.
     let mut moved = file.clone();
     let at = moved.windows(4).rposition(|window| window == b"PK\x06\x07").unwrap();
     moved[at + 8] ^= 1;
-    assert_eq!(refused(&moved), "not a PyTorch archive: its zip64 end record is not where it should be");
+    assert_eq!(
+        refused(&moved),
+        "the file is not a valid PyTorch archive: the zip64 end record is not where its locator says"
+    );
     moved[at + 8..at + 16].fill(0xFF);
-    assert!(refused(&moved).starts_with("truncated: the zip64 end record needs byte 18446744073709551615"));
+    assert!(
+        refused(&moved)
+            .starts_with("the file is truncated: the zip64 end record extends to byte 18446744073709551615")
+    );
 }
 
 #[test]
@@ -150,19 +159,30 @@ fn entries_that_contradict_themselves_are_refused() {
         file[entry + at..][..bytes.len()].copy_from_slice(bytes);
         refused(&file)
     };
-    assert_eq!(edited(24, &[1]), "not a PyTorch archive: entry `m/data.pkl` has two lengths");
+    assert_eq!(
+        edited(24, &[1]),
+        "the file is not a valid PyTorch archive: entry `m/data.pkl` is stored in 150 bytes, expected its full length of 1"
+    );
     assert_eq!(
         edited(42, &[2]),
-        "not a PyTorch archive: entry `m/data.pkl` is not where the directory has it"
+        "the file is not a valid PyTorch archive: entry `m/data.pkl` is not where the directory says"
     );
-    assert_eq!(edited(46, b"\n"), "not a PyTorch archive: the name of an entry is not allowed");
-    assert_eq!(edited(46, b"\xff"), "not a PyTorch archive: the name of an entry is not allowed");
     assert_eq!(
-        edited(16, &[0xFF; 4]),
-        "not a PyTorch archive: entry `m/data.pkl` is damaged: its checksum differs"
+        edited(46, b"\n"),
+        "the file is not a valid PyTorch archive: the name of an entry is not allowed: a name has 1 to 1024 bytes and no control characters"
     );
-    assert!(edited(42, &[0xFF, 0xFF, 0xFF, 0x7F]).starts_with("truncated: an entry needs byte 21474836"));
-    assert!(edited(28, &[0xFF, 0xFF]).starts_with("truncated: an entry's name needs byte"));
+    assert_eq!(
+        edited(46, b"\xff"),
+        "the file is not a valid PyTorch archive: the name of an entry is not allowed: a name has 1 to 1024 bytes and no control characters"
+    );
+    let damaged = edited(16, &[0xFF; 4]);
+    assert!(damaged.contains("entry `m/data.pkl` is damaged: the checksum is "), "{damaged}");
+    assert!(damaged.ends_with(", expected ffffffff"), "{damaged}");
+    assert!(
+        edited(42, &[0xFF, 0xFF, 0xFF, 0x7F])
+            .starts_with("the file is truncated: an entry extends to byte 21474836")
+    );
+    assert!(edited(28, &[0xFF, 0xFF]).starts_with("the file is truncated: an entry's name extends to byte"));
 }
 
 /// PyTorch's layout from before 1.6 with the given pickles, numbers of elements and storages.
@@ -204,29 +224,29 @@ fn storages_of_the_old_layout_follow_in_the_order_of_their_list() {
 fn an_old_file_that_contradicts_itself_is_refused() {
     let (h, f) = (text("h"), text("f"));
     for (keys, storages, reason) in [
-        (int(1), vec![], "it lacks a list of storages, so PyTorch did not write it"),
-        (list(&[int(1)]), vec![], "it lacks a list of storages, so PyTorch did not write it"),
+        (int(1), vec![], "the file has no list of storages, which torch.save always writes"),
+        (list(&[int(1)]), vec![], "the file has no list of storages, which torch.save always writes"),
         (
             list(&[text("x")]),
             vec![(0, vec![])],
-            "it lacks the kind of each storage, so PyTorch did not write it",
+            "the file has no type for each storage, which torch.save always writes",
         ),
         (
             list(std::slice::from_ref(&h)),
             vec![(3, vec![0; 6])],
-            "tensor `b`: its storage `f` is not in the file",
+            "tensor `b`: the storage `f` is not in the file",
         ),
         (
             list(&[h.clone(), f]),
             vec![(3, vec![0; 6]), (1, vec![0; 4])],
-            "tensor `b`: it ends past its storage of 4 bytes",
+            "tensor `b`: the last element is past the end of the storage, which has 4 bytes",
         ),
     ] {
         assert_eq!(refused(&legacy(&two_storages(), &keys, &storages)), reason);
     }
     for count in [4, u64::MAX / 2 - 1, u64::MAX] {
         let file = legacy(&two_storages(), &list(std::slice::from_ref(&h)), &[(count, vec![0; 6])]);
-        assert!(refused(&file).starts_with("truncated: a storage needs byte "), "{count}");
+        assert!(refused(&file).starts_with("the file is truncated: a storage extends to byte "), "{count}");
     }
 }
 
@@ -234,7 +254,7 @@ fn an_old_file_that_contradicts_itself_is_refused() {
 fn other_old_files_are_told_apart() {
     let mut tar = vec![0; 512];
     tar[257..262].copy_from_slice(b"ustar");
-    assert!(refused(&tar).starts_with("a tar archive, as PyTorch wrote before 0.1.10"));
+    assert!(refused(&tar).starts_with("the file is a tar archive, the format of PyTorch before 0.1.10"));
     let plain = pickle(&dict(&[("a", int(1))]));
-    assert_eq!(refused(&plain), "it lacks storages, so PyTorch did not write it");
+    assert_eq!(refused(&plain), "the file has no storages, which torch.save always writes");
 }

@@ -132,7 +132,9 @@ fn a_pickle_ends_at_its_stop_and_nowhere_before() {
         for len in 0..pickle.len() {
             let problem = machine::run(&pickle[..len]).expect_err("the pickle is cut");
             let end = len as u64 + 1;
-            let truncated = format!("truncated: its pickle needs byte {end}, the file has {len}");
+            let truncated = format!(
+                "the file is truncated: the pickle extends to byte {end}, but there are only {len} bytes"
+            );
             assert_eq!(problem.to_string(), truncated, "{pickle:?}");
         }
         let longer = [pickle, b"and more"].concat();
@@ -144,33 +146,33 @@ fn a_pickle_ends_at_its_stop_and_nowhere_before() {
 #[test]
 fn what_cannot_go_on_is_told_with_its_place() {
     for (pickle, at, reason) in [
-        (&b"."[..], 0, "nothing on the stack"),
-        (b"N(.", 2, "nothing on the stack"),
-        (b"b.", 0, "nothing on the stack"),
-        (b"Nb.", 1, "nothing to build"),
-        (b"2.", 0, "nothing to repeat"),
-        (b"q\0.", 0, "nothing to write down"),
-        (b"1.", 0, "no mark on the stack"),
-        (b"NN\x87.", 2, "a tuple of too few values"),
-        (b"NN(N\x86.", 4, "a tuple of too few values"),
-        (b"(Nd.", 2, "a key without a value"),
-        (b"}(NNNu.", 5, "a key without a value"),
-        (b"NNa.", 2, "no list to add to"),
-        (b"N(Ne.", 3, "no list to add to"),
-        (b"NNNs.", 3, "no dictionary to add to"),
-        (b"](NNu.", 4, "no dictionary to add to"),
-        (b"h\x01.", 0, "a value that was never written down"),
-        (b"Nq\x01h\x02.", 3, "a value that was never written down"),
-        (b"Npx\n.", 1, "not a number"),
-        (b"I1.5\n.", 0, "not a number"),
-        (b"c\xff\na\n.", 0, "not text"),
+        (&b"."[..], 0, "the stack has too few values"),
+        (b"N(.", 2, "the stack has too few values"),
+        (b"b.", 0, "the stack has too few values"),
+        (b"Nb.", 1, "the stack has too few values"),
+        (b"2.", 0, "the stack has too few values"),
+        (b"q\0.", 0, "the stack has too few values"),
+        (b"1.", 0, "the stack has no mark"),
+        (b"NN\x87.", 2, "a tuple has too few values"),
+        (b"NN(N\x86.", 4, "a tuple has too few values"),
+        (b"(Nd.", 2, "a key has no value"),
+        (b"}(NNNu.", 5, "a key has no value"),
+        (b"NNa.", 2, "an item is added to a value that is not a list"),
+        (b"N(Ne.", 3, "an item is added to a value that is not a list"),
+        (b"NNNs.", 3, "an item is added to a value that is not a dictionary"),
+        (b"](NNu.", 4, "an item is added to a value that is not a dictionary"),
+        (b"h\x01.", 0, "an entry of the memo is read before it is stored"),
+        (b"Nq\x01h\x02.", 3, "an entry of the memo is read before it is stored"),
+        (b"Npx\n.", 1, "expected a number"),
+        (b"I1.5\n.", 0, "expected a number"),
+        (b"c\xff\na\n.", 0, "a line is not valid UTF-8"),
         (b"K\x01\x8c\x01a\x93.", 5, "the name of a global is not text"),
-        (b"(o.", 1, "an object without a class"),
-        (b"N)R.", 2, "a call of something that is no global"),
-        (b"P1\n.", 0, "a persistent id in text, which tensor files do not have"),
+        (b"(o.", 1, "an object has no class"),
+        (b"N)R.", 2, "the called value is not a global"),
+        (b"P1\n.", 0, "a persistent id is a text, which no checkpoint needs"),
     ] {
         let problem = machine::run(pickle).expect_err("the pickle cannot go on").to_string();
-        assert_eq!(problem, format!("byte {at} of its pickle: {reason}"), "{pickle:?}");
+        assert_eq!(problem, format!("the pickle is malformed at byte {at}: {reason}"), "{pickle:?}");
     }
 }
 

@@ -93,8 +93,8 @@ fn a_typed_tensor_has_its_own_number_format() {
     assert_eq!((tensor.dtype, tensor.bytes), (DType::F16, &[0, 0, 0, 0][..]));
     assert_eq!(tensor.shape, [2]);
     for (format, reason) in [
-        (global("torch", "complex64"), "tensor `w`: its number format is torch.complex64"),
-        (int(1), "tensor `w`: it has no number format"),
+        (global("torch", "complex64"), "tensor `w`: the tensor has the unknown type torch.complex64"),
+        (int(1), "tensor `w`: the tensor has no type"),
     ] {
         assert_eq!(refused(&file(&dict(&[("w", typed(format))]))), reason);
     }
@@ -135,22 +135,25 @@ fn tensors_that_cannot_be_are_named_with_the_reason() {
     let words = [text("storage"), global("torch", "FloatStorage"), text("0"), text("cpu"), int(4)];
     let part = [&tuple(&[&words[..], &[ints(&[1])]].concat())[..], b"Q"].concat();
     for (value, reason) in [
-        (rebuilt(&[float(), int(0), ints(&[1])]), "it is rebuilt from too little"),
-        (rebuilt(&[int(1), int(0), ints(&[1]), ints(&[1])]), "it has no storage"),
-        (view(storage("QInt8Storage", "0", 4), 0, &[1], &[1]), "its storage is of no known kind"),
-        (view(part, 0, &[1], &[1]), "its storage is of no known kind"),
-        (view(float(), 0, &[-1], &[1]), "it has no shape"),
-        (rebuilt(&[float(), int(0), int(4), ints(&[1])]), "it has no shape"),
-        (view(float(), 0, &[2], &[1, 1]), "it has other strides than dimensions"),
-        (view(float(), 0, &[2], &[-1]), "it has other strides than dimensions"),
-        (view(float(), -1, &[2], &[1]), "it does not say where it begins"),
-        (view(float(), 3, &[2], &[1]), "it ends past its storage of 16 bytes"),
-        (view(float(), 0, &[3], &[2]), "it ends past its storage of 16 bytes"),
-        (view(float(), 5, &[0], &[1]), "it ends past its storage of 16 bytes"),
-        (view(float(), 0, &[5], &[0]), "it repeats its storage: 5 elements of 16 bytes"),
-        (view(float(), 0, &[i32::MAX; 3], &[0; 3]), "its shape is too large"),
-        (view(storage("FloatStorage", "9", 4), 0, &[1], &[1]), "its storage `9` is not in the file"),
-        (call("torch._tensor", "_rebuild_from_type_v2", &[int(1)]), "it is rebuilt from too little"),
+        (rebuilt(&[float(), int(0), ints(&[1])]), "the call that rebuilds the tensor has too few arguments"),
+        (rebuilt(&[int(1), int(0), ints(&[1]), ints(&[1])]), "the tensor has no storage"),
+        (view(storage("QInt8Storage", "0", 4), 0, &[1], &[1]), "the storage has an unknown type"),
+        (view(part, 0, &[1], &[1]), "the storage has an unknown type"),
+        (view(float(), 0, &[-1], &[1]), "the tensor has no valid shape"),
+        (rebuilt(&[float(), int(0), int(4), ints(&[1])]), "the tensor has no valid shape"),
+        (view(float(), 0, &[2], &[1, 1]), "the tensor does not have one stride for each dimension"),
+        (view(float(), 0, &[2], &[-1]), "the tensor does not have one stride for each dimension"),
+        (view(float(), -1, &[2], &[1]), "the tensor has no valid offset in the storage"),
+        (view(float(), 3, &[2], &[1]), "the last element is past the end of the storage, which has 16 bytes"),
+        (view(float(), 0, &[3], &[2]), "the last element is past the end of the storage, which has 16 bytes"),
+        (view(float(), 5, &[0], &[1]), "the last element is past the end of the storage, which has 16 bytes"),
+        (view(float(), 0, &[5], &[0]), "the 5 elements repeat parts of a storage of 16 bytes"),
+        (view(float(), 0, &[i32::MAX; 3], &[0; 3]), "the number of elements is too large"),
+        (view(storage("FloatStorage", "9", 4), 0, &[1], &[1]), "the storage `9` is not in the file"),
+        (
+            call("torch._tensor", "_rebuild_from_type_v2", &[int(1)]),
+            "the call that rebuilds the tensor has too few arguments",
+        ),
     ] {
         assert_eq!(refused(&file(&dict(&[("w", value)]))), format!("tensor `w`: {reason}"));
     }
@@ -162,10 +165,15 @@ fn names_that_repeat_or_do_not_print_are_refused() {
     assert_eq!(refused(&file(&twice)), "tensor `a.b` appears twice");
     for (name, shown) in [("a\nb", "a\\nb"), ("", "")] {
         let message = refused(&file(&dict(&[(name, number(0))])));
-        assert_eq!(message, format!("tensor `{shown}`: its name is not allowed"));
+        assert_eq!(
+            message,
+            format!(
+                "tensor `{shown}`: the name is not allowed: a name has 1 to 1024 bytes and no control characters"
+            )
+        );
     }
     for value in [dict(&[]), text("w")] {
-        assert_eq!(refused(&file(&value)), "no tensors in it");
+        assert_eq!(refused(&file(&value)), "the file contains no tensors");
     }
     for value in [list(&[number(0)]), dict(&[("a", tuple(&[number(0)]))])] {
         let message = refused(&file(&value));
