@@ -87,7 +87,7 @@ pub fn convert(
     on_progress: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
     if threads.is_some_and(|threads| threads.get() > MAX_THREADS) {
-        let message = format!("at most {MAX_THREADS}; as many as the machine has cores are best");
+        let message = format!("at most {MAX_THREADS} are allowed; use one for each core");
         return Err(ConvertError::Threads(message));
     }
     let components = matched(model, plan)?;

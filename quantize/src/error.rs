@@ -24,7 +24,7 @@ pub enum ConvertError {
     #[error(transparent)]
     Output(#[from] SdqError),
     /// A component that the model needs is missing from the directory.
-    #[error("{}: no component `{component}`", path.display())]
+    #[error("{}: the model has no component `{component}`", path.display())]
     MissingComponent {
         /// The model directory.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum ConvertError {
         class_name: String,
     },
     /// Tensors that the component's config requires are missing from its files.
-    #[error("{}: missing {}; the weights do not belong to this config", path.display(), list(tensors))]
+    #[error("{}: the config requires {}, which the weights do not contain", path.display(), list(tensors))]
     MissingTensors {
         /// The component's folder.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum ConvertError {
         tensors: Vec<String>,
     },
     /// Tensors that the component's config does not require: ignoring them could change the picture.
-    #[error("{}: surplus {}; the weights do not belong to this config", path.display(), list(tensors))]
+    #[error("{}: the weights contain {}, which the config does not use", path.display(), list(tensors))]
     SurplusTensors {
         /// The component's folder.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum ConvertError {
         tensors: Vec<String>,
     },
     /// A tensor has another shape than the component's config requires.
-    #[error("{}: tensor `{tensor}` is {found:?}, expected {expected:?}", path.display())]
+    #[error("{}: tensor `{tensor}` has the shape {found:?}, expected {expected:?}", path.display())]
     Shape {
         /// The component's folder.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum ConvertError {
         problem: EncodeError,
     },
     /// The model has no weights, so there is nothing to convert.
-    #[error("{}: no weights to convert", path.display())]
+    #[error("{}: the model has no weights", path.display())]
     Empty {
         /// The model directory.
         path: PathBuf,

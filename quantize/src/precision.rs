@@ -112,7 +112,7 @@ impl fmt::Display for Rule {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
     /// There is no `=`.
-    #[error("rule `{rule}` is not REGEX=TYPE, such as `attn2=q8`")]
+    #[error("rule `{rule}` does not have the form REGEX=TYPE, such as `attn2=q8`")]
     Form {
         /// The rule.
         rule: String,
@@ -128,7 +128,7 @@ pub enum RuleError {
         known: String,
     },
     /// The pattern is not a valid regular expression.
-    #[error("rule `{rule}` has no regular expression before `=`: {reason}")]
+    #[error("rule `{rule}` has no valid regular expression before `=`: {reason}")]
     Pattern {
         /// The rule.
         rule: String,
@@ -299,9 +299,9 @@ mod tests {
     #[test]
     fn rules_that_cannot_be_followed_are_named() {
         for (rule, expected) in [
-            ("attn1", "rule `attn1` is not REGEX=TYPE, such as `attn2=q8`"),
+            ("attn1", "rule `attn1` does not have the form REGEX=TYPE, such as `attn2=q8`"),
             ("attn1=q5", "rule `attn1=q5` has type `q5`, expected one of f32, f16, q8, q4"),
-            ("a(=q8", "rule `a(=q8` has no regular expression before `=`: unclosed group"),
+            ("a(=q8", "rule `a(=q8` has no valid regular expression before `=`: unclosed group"),
             ("attn3=q8", "rule `attn3=q8` matches no matrix, convolution or table of the model"),
             ("bias=q8", "rule `bias=q8` matches no matrix, convolution or table of the model"),
             (

@@ -5,10 +5,13 @@ use crate::lookup::default_for_class;
 
 /// Prefixes of classes that sample other kinds of model, and the reason why they are not supported.
 const OTHER_MODELS: [(&str, &str); 4] = [
-    ("FlowMatch", "it samples models trained by flow matching (SD3, FLUX), which sdq does not run"),
-    ("EDM", "its model was trained on EDM's noise levels (`sigma_data`), which no scheduler of sdq has"),
-    ("Cosine", "its model was trained on EDM's noise levels (`sigma_data`), which no scheduler of sdq has"),
-    ("CMStochastic", "it samples consistency models on pixels, which sdq does not run"),
+    ("FlowMatch", "the class is for models trained by flow matching (SD3, FLUX), which sdq does not run"),
+    ("EDM", "the class is for models trained on EDM's noise levels (`sigma_data`), which sdq does not run"),
+    (
+        "Cosine",
+        "the class is for models trained on EDM's noise levels (`sigma_data`), which sdq does not run",
+    ),
+    ("CMStochastic", "the class is for consistency models on pixels, which sdq does not run"),
 ];
 
 /// Checks that there is a scheduler for models whose config was written for the diffusers class `class`.
@@ -20,7 +23,7 @@ pub fn check_class(class: &str) -> Result<(), SchedulerError> {
         return Ok(());
     }
     let reason = OTHER_MODELS.iter().find(|(start, _)| class.starts_with(start)).map_or(
-        "no scheduler of sdq does what it does; to sample with another, write that one's class, such as \
+        "no scheduler of sdq implements it; to use another scheduler, write the name of its class, such as \
          DDIMScheduler, into `_class_name` of scheduler_config.json and into model_index.json",
         |(_, reason)| reason,
     );

@@ -161,7 +161,7 @@ impl TryFrom<Map<String, Value>> for SchedulerConfig {
         }
         if predicts_epsilon == Some(false) {
             if says_prediction && config.prediction_type != PredictionType::Sample {
-                let expected = "true, or `prediction_type` to be \"sample\" too";
+                let expected = "true unless `prediction_type` is \"sample\"";
                 return Err(invalid(PREDICT_EPSILON, expected, "false"));
             }
             config.prediction_type = PredictionType::Sample;
@@ -196,7 +196,9 @@ impl SchedulerConfig {
     /// If the text is not a JSON object, a key is unknown, or a value has the wrong type or is out of range.
     pub fn from_json(json: &str) -> Result<Self, SchedulerError> {
         if json.len() > MAX_LEN {
-            return Err(SchedulerError::NotJson { reason: format!("it is longer than {MAX_LEN} bytes") });
+            return Err(SchedulerError::NotJson {
+                reason: format!("the text has more than {MAX_LEN} bytes"),
+            });
         }
         let map: Map<String, Value> = serde_json::from_str(&quote_non_finite(json))
             .map_err(|error| SchedulerError::NotJson { reason: error.to_string() })?;
@@ -318,7 +320,7 @@ impl SchedulerConfig {
                 scheduler: scheduler.to_owned(),
                 key: "rescale_betas_zero_snr".to_owned(),
                 value: "true".to_owned(),
-                advice: "ddim, euler, dpm-multistep and unipc, among others, do".to_owned(),
+                advice: "use another scheduler, such as ddim, euler, dpm-multistep or unipc".to_owned(),
             }),
         }
     }
@@ -339,7 +341,7 @@ impl SchedulerConfig {
                 scheduler: scheduler.to_owned(),
                 key: key.to_owned(),
                 value: value.to_string(),
-                advice: format!("only {neutral} is; choose another scheduler or set it to {neutral}"),
+                advice: format!("set the option to {neutral} or use another scheduler"),
             }),
             _ => Ok(()),
         }

@@ -128,7 +128,7 @@ pub(crate) fn refuse_sample(scheduler: &str, config: &SchedulerConfig) -> Result
             scheduler: scheduler.to_owned(),
             key: "prediction_type".to_owned(),
             value: "sample".to_owned(),
-            advice: "it knows epsilon and v_prediction; choose another scheduler, such as heun".to_owned(),
+            advice: "use another scheduler, such as heun".to_owned(),
         }),
         _ => Ok(()),
     }

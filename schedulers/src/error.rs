@@ -18,13 +18,13 @@ pub enum StepLimit {
 impl fmt::Display for StepLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            StepLimit::Training => "the model was trained on so many noise levels (`num_train_timesteps`)",
+            StepLimit::Training => "the limit is the number of noise levels of training (`num_train_timesteps`)",
             StepLimit::BeforeTheFirst => {
-                "the model was trained on one noise level more (`num_train_timesteps`), at which the run ends"
+                "the limit is one less than the number of noise levels of training (`num_train_timesteps`)"
             }
             StepLimit::Distilled => {
-                "this scheduler is for models that were distilled from so many steps (`original_inference_steps`) to 2 \
-                 to 8; use fewer steps or another scheduler"
+                "the limit is the number of steps from which the model was distilled (`original_inference_steps`); use \
+                 2 to 8 steps or another scheduler"
             }
         })
     }
@@ -34,7 +34,7 @@ impl fmt::Display for StepLimit {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum SchedulerError {
     /// The config is not a JSON object.
-    #[error("scheduler config is not a JSON object: {reason}")]
+    #[error("the scheduler config is not a JSON object: {reason}")]
     NotJson {
         /// The message of the JSON parser, with line and column.
         reason: String,
@@ -62,7 +62,7 @@ pub enum SchedulerError {
         advice: String,
     },
     /// No scheduler knows the key, so its effect is unknown.
-    #[error("scheduler config: unknown key `{key}` = {value}{}", did_you_mean(.suggestion))]
+    #[error("scheduler config: the key `{key}` = {value} is unknown{}", did_you_mean(.suggestion))]
     UnknownKey {
         /// The config key.
         key: String,
@@ -90,7 +90,7 @@ pub enum SchedulerError {
         options: String,
     },
     /// No scheduler has that name.
-    #[error("unknown scheduler `{name}`{}; known: {known}", one_of(.suggestions))]
+    #[error("the scheduler `{name}` is unknown, expected one of {known}{}", one_of(.suggestions))]
     UnknownScheduler {
         /// The name.
         name: String,
@@ -124,7 +124,7 @@ pub enum SchedulerError {
         name: String,
     },
     /// The step count is outside the range that the scheduler allows.
-    #[error("{found} steps, expected 1 to {max}: {limit}")]
+    #[error("the run has {found} steps, expected 1 to {max}: {limit}")]
     StepCount {
         /// The step count.
         found: usize,
@@ -149,7 +149,7 @@ pub enum SchedulerError {
         steps_offset: usize,
     },
     /// The schedule does not have the step of a call.
-    #[error("step index {found}, expected less than {steps}")]
+    #[error("the step index is {found}, expected less than {steps}")]
     StepIndex {
         /// The index given.
         found: usize,
@@ -168,8 +168,8 @@ pub enum SchedulerError {
     },
     /// A run cannot be resumed from its saved state.
     #[error(
-        "before step {step_index} the scheduler remembers {found}, expected {expected}; a run of this scheduler cannot \
-         start there, and one that is continued needs its own history (a start from a picture: try another scheduler)"
+        "the scheduler has a history of {found} before step {step_index}, expected {expected}; resume a run with the \
+         history that it was saved with, and start a new run from a picture with another scheduler"
     )]
     History {
         /// The step at which it resumes.
@@ -182,12 +182,12 @@ pub enum SchedulerError {
 }
 
 fn did_you_mean(suggestion: &Option<String>) -> String {
-    suggestion.as_ref().map(|name| format!(", did you mean `{name}`?")).unwrap_or_default()
+    suggestion.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
 }
 
 fn one_of(suggestions: &[String]) -> String {
     match suggestions {
         [] => String::new(),
-        names => format!(", did you mean `{}`?", names.join("` or `")),
+        names => format!("; did you mean `{}`?", names.join("` or `")),
     }
 }

@@ -202,7 +202,7 @@ impl HistoryScheduler {
         SchedulerError::History {
             step_index,
             found: format!("{} vectors", self.remembered),
-            expected: "what the steps before it remember".to_owned(),
+            expected: "that of the steps before it".to_owned(),
         }
     }
 

@@ -268,8 +268,9 @@ impl NamedScheduler {
                 scheduler: self.base.to_owned(),
                 schedule: known.map_or_else(|| shown(schedule.trim()), |known| known.name.to_owned()),
                 advice: match taken.is_empty() {
-                    true => "it chooses its noise levels itself; leave the schedule out".to_owned(),
-                    false => format!("it supports {}", taken.join(", ")),
+                    true => "leave the schedule out, because this scheduler chooses its own noise levels"
+                        .to_owned(),
+                    false => format!("the supported schedules are {}", taken.join(", ")),
                 },
             }
         })

@@ -144,7 +144,8 @@ pub(crate) fn refuse_pure_noise(
             scheduler: scheduler.to_owned(),
             key: "rescale_betas_zero_snr".to_owned(),
             value: "true".to_owned(),
-            advice: "with `prediction_type` = epsilon it needs `timestep_spacing` = leading".to_owned(),
+            advice: "set `timestep_spacing` to leading, which `prediction_type` = epsilon requires"
+                .to_owned(),
         });
     }
     Ok(())

@@ -44,7 +44,8 @@ pub(crate) fn build(
         true => linear_multistep_timesteps(&spaced),
         false if spaced.len() > RUNGE_KUTTA_STEPS => runge_kutta_timesteps(&spaced, stride / 2),
         false => {
-            let advice = format!("with {num_inference_steps} steps set it to true, or take 4 or more steps");
+            let advice =
+                format!("set the option to true, or use at least 4 steps instead of {num_inference_steps}");
             return Err(SchedulerError::Unsupported {
                 scheduler: "pndm".to_owned(),
                 key: "skip_prk_steps".to_owned(),

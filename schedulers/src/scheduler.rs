@@ -131,7 +131,7 @@ pub fn check_history(
     match history.iter().find(|vector| vector.len() != length) {
         Some(other) => history_error(
             format!("vectors of {length} and {} values", other.len()),
-            "one length, that of the latents".to_owned(),
+            "vectors of the length of the latents".to_owned(),
         ),
         None => Ok(()),
     }

@@ -86,9 +86,7 @@ impl SigmaSchedule {
     fn from_config(config: &SchedulerConfig, keys: &[&str]) -> Result<Self, SchedulerError> {
         let mut chosen = None;
         let mut choose = |key: &'static str, schedule| match chosen.replace((key, schedule)) {
-            Some((other, _)) => {
-                Err(invalid(key, format!("it without `{other}`: one schedule at a time"), true))
-            }
+            Some((other, _)) => Err(invalid(key, format!("false because `{other}` is set"), true)),
             None => Ok(()),
         };
         for (key, schedule) in FLAGS {
@@ -233,8 +231,8 @@ pub(crate) fn align_your_steps_timesteps(
     if timesteps.is_sorted_by(|a, b| a > b) {
         Ok(Some(timesteps))
     } else {
-        let expected = format!("it with fewer than {num_inference_steps} steps: some would share a timestep");
-        Err(invalid(ALIGN_YOUR_STEPS_KEY, expected, "used"))
+        let found = format!("used with {num_inference_steps} steps");
+        Err(invalid(ALIGN_YOUR_STEPS_KEY, "fewer steps, so that each has a timestep of its own", found))
     }
 }
 

@@ -85,14 +85,14 @@ fn refuses_a_tensor_of_integers() {
 #[test]
 fn refuses_a_missing_tensor() {
     let name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
-    assert_tensors_refused(UNET, &["missing", name], |tensors| {
+    assert_tensors_refused(UNET, &["requires tensor", name], |tensors| {
         tensors.retain(|tensor| tensor.name != name);
     });
 }
 
 #[test]
 fn refuses_a_surplus_tensor() {
-    assert_tensors_refused(UNET, &["surplus", "controlnet_cond.weight"], |tensors| {
+    assert_tensors_refused(UNET, &["does not use", "controlnet_cond.weight"], |tensors| {
         let surplus = RawTensor { name: "controlnet_cond.weight".to_owned(), ..tensors[0].clone() };
         tensors.push(surplus);
     });

@@ -60,7 +60,7 @@ fn samplers_are_named_as_in_other_programs() {
         assert!(line.contains(written), "{name}: {line}");
     }
     for (name, words) in [
-        ("DPM adaptive", &["unknown scheduler `DPM adaptive`"][..]),
+        ("DPM adaptive", &["the scheduler `DPM adaptive` is unknown"][..]),
         ("euler a karas", &["did you mean `euler-ancestral-karras`"]),
         ("karras", &["`karras` is a sigma schedule", "`euler-karras`"]),
         ("LCM Karras", &["`lcm` does not support the sigma schedule `karras`"]),

@@ -165,30 +165,35 @@ fn a_matrix_may_come_as_a_convolution_of_one_tap_and_nothing_else_may() {
     }
     for shape in [&[3, 2, 2, 1][..], &[4, 3], &[12], &[1, 3, 4], &[3, 4, 2]] {
         let message = shaped(shape).unwrap_err().to_string();
-        assert_eq!(message, format!("unet: tensor `w` is {shape:?}, expected [3, 4]"));
+        assert_eq!(message, format!("unet: tensor `w` has the shape {shape:?}, expected [3, 4]"));
     }
     let vector = Model::with(|tensors| tensors[1].1 = vec![3, 1]);
-    assert_eq!(vector.refused(&plan()), "unet: tensor `b` is [3, 1], expected [3]");
+    assert_eq!(vector.refused(&plan()), "unet: tensor `b` has the shape [3, 1], expected [3]");
     let mut convolution = Model::new();
     convolution.tensors.get_mut("vae").unwrap()[0].1 = vec![2, 4];
-    assert_eq!(convolution.refused(&plan()), "vae: tensor `c` is [2, 4], expected [2, 1, 2, 2]");
+    assert_eq!(convolution.refused(&plan()), "vae: tensor `c` has the shape [2, 4], expected [2, 1, 2, 2]");
 }
 
 #[test]
 fn tensors_and_components_must_be_those_of_the_plan() {
     let missing = Model::with(|tensors| drop(tensors.remove(1)));
-    let reason = "the weights do not belong to this config";
-    assert_eq!(missing.refused(&plan()), format!("unet: missing tensor `b`; {reason}"));
+    let requires = |tensor: &str| {
+        format!("unet: the config requires tensor `{tensor}`, which the weights do not contain")
+    };
+    assert_eq!(missing.refused(&plan()), requires("b"));
     let surplus =
         Model::with(|tensors| tensors.extend([("x", vec![1], bytes([0.0])), ("y", vec![1], bytes([0.0]))]));
-    assert_eq!(surplus.refused(&plan()), format!("unet: surplus tensors `x`, `y`; {reason}"));
+    assert_eq!(
+        surplus.refused(&plan()),
+        "unet: the weights contain tensors `x`, `y`, which the config does not use"
+    );
     // A tensor with a wrong name is reported as missing before it is reported as surplus.
     let renamed = Model::with(|tensors| tensors[0].0 = "v");
-    assert_eq!(renamed.refused(&plan()), format!("unet: missing tensor `w`; {reason}"));
+    assert_eq!(renamed.refused(&plan()), requires("w"));
 
     let mut without = Model::new();
     without.tensors.remove("vae");
-    assert_eq!(without.refused(&plan()), "model: no component `vae`");
+    assert_eq!(without.refused(&plan()), "model: the model has no component `vae`");
     let mut part = plan();
     part.parts.remove(0);
     let message = Model::new().refused(&part);
@@ -198,7 +203,7 @@ fn tensors_and_components_must_be_those_of_the_plan() {
     empty.tensors.values_mut().for_each(Vec::clear);
     let mut nothing = plan();
     nothing.parts.iter_mut().for_each(|part| part.weights.clear());
-    assert_eq!(empty.refused(&nothing), "model: no weights to convert");
+    assert_eq!(empty.refused(&nothing), "model: the model has no weights");
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn says_what_it_expected_and_found() {
 #[test]
 fn rejects_unknown_keys_but_not_notes() {
     let error = SchedulerConfig::from_json(r#"{"beta_strat": 0.1}"#).unwrap_err();
-    let expected = "scheduler config: unknown key `beta_strat` = 0.1, did you mean `beta_start`?";
+    let expected = "scheduler config: the key `beta_strat` = 0.1 is unknown; did you mean `beta_start`?";
     assert_eq!(error.to_string(), expected);
     assert!(SchedulerConfig::from_json(r#"{"_my_note": {"any": "thing"}}"#).is_ok());
 }

@@ -140,7 +140,8 @@ fn suggests_the_nearest_names() {
     }
     let message = find("dddim").unwrap_err().to_string();
     assert!(
-        message.starts_with("unknown scheduler `dddim`, did you mean `ddim`?; known: ddim, "),
+        message.starts_with("the scheduler `dddim` is unknown, expected one of ddim, ")
+            && message.ends_with("; did you mean `ddim`?"),
         "{message}"
     );
     let long = find(&"euler ".repeat(100_000)).unwrap_err().to_string();
@@ -162,11 +163,11 @@ fn a_scheduler_refuses_schedules_that_it_does_not_support() {
     for (name, expected) in [
         (
             "LCM Karras",
-            "scheduler `lcm` does not support the sigma schedule `karras`; it chooses its noise levels itself",
+            "scheduler `lcm` does not support the sigma schedule `karras`; leave the schedule out",
         ),
         (
             "ddim kl_optimal",
-            "`ddim` does not support the sigma schedule `kl-optimal`; it supports sgm-uniform, simple,",
+            "`ddim` does not support the sigma schedule `kl-optimal`; the supported schedules are sgm-uniform, simple,",
         ),
         ("tcd sgm_uniform", "`tcd`"),
     ] {
@@ -175,7 +176,7 @@ fn a_scheduler_refuses_schedules_that_it_does_not_support() {
         assert!(error.to_string().contains(expected), "{error}");
     }
     let error = find("euler").unwrap().with_schedule("Turbo").unwrap_err().to_string();
-    assert!(error.contains("`Turbo`; it supports karras, exponential, beta"), "{error}");
+    assert!(error.contains("`Turbo`; the supported schedules are karras, exponential, beta"), "{error}");
 }
 
 /// Names are unique, also with a schedule after them, and each can be built with every schedule that it supports.
