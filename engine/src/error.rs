@@ -35,7 +35,9 @@ pub enum Error {
         expected: String,
     },
     /// A key of a component's config is unknown; ignoring it could change the picture.
-    #[error("{component} config: unknown key `{key}` = {found}; sdq would not know what it changes")]
+    #[error(
+        "{component} config: the key `{key}` = {found} is unknown, and ignoring it could change the picture"
+    )]
     UnknownConfigKey {
         /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
         component: &'static str,
@@ -62,7 +64,7 @@ pub enum Error {
     Job(JobProblem),
     /// The two models are not versions of the same model.
     #[error(
-        "the two models are not versions of one model: {what}: {expected} in the first, {found} in the second"
+        "the two models are not versions of one model: {what} is {expected} in the first model and {found} in the second"
     )]
     Mismatch {
         /// The property that differs.
@@ -83,13 +85,13 @@ pub enum Error {
         expected: String,
     },
     /// There is not enough memory for the picture's intermediate values.
-    #[error("no memory for {bytes} bytes of intermediate values; try a smaller picture")]
+    #[error("the system has no memory for {bytes} bytes of intermediate values; draw a smaller picture")]
     OutOfMemory {
         /// Size of the allocation.
         bytes: usize,
     },
     /// The run needs more memory than there is or than the caller allows, however it is cut.
-    #[error("{size} takes at least {} of memory, the limit is {}; {advice}", megabytes(*needed), megabytes(*limit))]
+    #[error("a picture of {size} takes at least {} of memory, but the limit is {}; {advice}", megabytes(*needed), megabytes(*limit))]
     DoesNotFit {
         /// The requested size.
         size: String,
@@ -104,7 +106,7 @@ pub enum Error {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// A graph reads a weight that its component does not hold in that role and shape.
-    #[error("{component} has no weight `{name}` {shape:?} ({role:?})")]
+    #[error("{component} has no weight `{name}` of shape {shape:?} and role {role}", role = role.name())]
     MissingWeight {
         /// `text_encoder`, `text_encoder_2`, `unet` or `vae`.
         component: String,
@@ -143,25 +145,25 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JobProblem {
     /// A model that needs a picture got none.
-    #[error("this model works on a picture; give it one as init-image")]
+    #[error("the model needs a start picture; give the picture as init-image")]
     NoPicture,
     /// An inpainting model got no mask.
-    #[error("this model draws a part of a picture anew; give it that part as mask")]
+    #[error("the model redraws a part of a picture; give the part as mask")]
     NoMask,
     /// A mask was given without a picture.
-    #[error("a mask marks a part of a picture to start from; give that picture as init-image")]
+    #[error("a mask needs a start picture; give the picture as init-image")]
     MaskWithoutPicture,
     /// A strength was given without a picture.
-    #[error("strength says how much of a picture to start from changes; give that picture as init-image")]
+    #[error("strength needs a start picture; give the picture as init-image")]
     StrengthWithoutPicture,
     /// An editing model got a mask.
-    #[error("this model edits the whole picture and cannot use a mask")]
+    #[error("the model edits whole pictures and cannot use a mask")]
     MaskForEditing,
     /// An editing model got a strength.
-    #[error("this model starts from noise and cannot use strength")]
+    #[error("the model starts from noise and cannot use strength")]
     StrengthForEditing,
     /// The autoencoder cannot encode the picture.
-    #[error("this model's VAE has no encoder and cannot read a picture; give it a VAE that has one")]
+    #[error("the VAE of the model has no encoder and cannot read a picture; give another VAE as vae")]
     NoEncoder,
 }
 

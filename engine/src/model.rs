@@ -198,7 +198,10 @@ fn text_encoders<'a>(
     };
     let lengths = [first, last].map(|encoder| encoder.tokenizer.length());
     if lengths[0] != lengths[1] {
-        let message = format!("the two text encoders read {} and {} tokens", lengths[0], lengths[1]);
+        let message = format!(
+            "the two text encoders read {} and {} tokens, expected the same number",
+            lengths[0], lengths[1]
+        );
         return Err(Error::Tokenizer(message));
     }
     Ok(encoders)
@@ -213,11 +216,11 @@ fn check_widths(
 ) -> Result<(), Error> {
     let width: usize = text_encoders.iter().map(|encoder| encoder.config.hidden_size).sum();
     if unet.cross_attention_dim != width {
-        let expected = format!("the width of the text states, {width}");
+        let expected = format!("{width}, the width of the text states");
         return Err(mismatch("cross_attention_dim", unet.cross_attention_dim, expected));
     }
     if unet.out_channels != vae.latent_channels() {
-        let expected = format!("the VAE's latent_channels, {}", vae.latent_channels());
+        let expected = format!("{}, the latent_channels of the VAE", vae.latent_channels());
         return Err(mismatch("out_channels", unet.out_channels, expected));
     }
     let Some(addition) = unet.addition_embedding else { return Ok(()) };
@@ -227,7 +230,7 @@ fn check_widths(
             component: "unet",
             key: "addition_embed_type".to_owned(),
             found: "\"text_time\"".to_owned(),
-            expected: "an SDXL pipeline with a CLIPTextModelWithProjection, or none".to_owned(),
+            expected: "null, unless the pipeline is SDXL with a CLIPTextModelWithProjection".to_owned(),
         });
     };
     let numbers = added_numbers(index.requires_aesthetics_score);
@@ -237,7 +240,7 @@ fn check_widths(
         false => Err(mismatch(
             "projection_class_embeddings_input_dim",
             addition.input_dim,
-            format!("{expected}, of a pooled prompt of {pooled} and {numbers} numbers"),
+            format!("{expected}, the size of a pooled prompt of {pooled} and {numbers} embedded numbers"),
         )),
     }
 }
@@ -254,7 +257,7 @@ fn extra_input(index: &ModelIndex, unet: &UNetConfig, vae: &VaeConfig) -> Result
     let expected = match index.image_guidance() {
         false => {
             let inpainting = ExtraInput::MaskedPicture.input_channels(latents);
-            format!("{latents} as the VAE's latents, or {inpainting} for inpainting")
+            format!("{latents}, the latent_channels of the VAE, or {inpainting} for inpainting")
         }
         true => format!("{}, for the latents of two pictures", ExtraInput::Picture.input_channels(latents)),
     };

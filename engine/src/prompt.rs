@@ -193,7 +193,11 @@ impl Cutter<'_> {
             true => Ok(self.chunks),
             false => Err(Error::Request {
                 field: "prompt",
-                found: format!("{} characters, {} chunks", prompt.chars().count(), self.chunks.len()),
+                found: format!(
+                    "a text of {} characters in {} chunks",
+                    prompt.chars().count(),
+                    self.chunks.len()
+                ),
                 expected: format!("at most {MAX_CHUNKS} chunks of {} tokens", self.tokenizer.length() - 2),
             }),
         }
@@ -221,7 +225,7 @@ fn parse(prompt: &str) -> Result<Vec<Span>, Error> {
             return Err(Error::Request {
                 field: "prompt",
                 found: format!("a text with more than {MAX_DEPTH} open brackets"),
-                expected: "fewer; `\\(` is a bracket that weighs nothing".to_owned(),
+                expected: "fewer; write `\\(` for a literal bracket".to_owned(),
             });
         }
         let mut len = first.len_utf8();
@@ -308,7 +312,7 @@ fn refuse_editing(bracket: &str) -> Result<(), Error> {
         return Err(Error::Request {
             field: "prompt",
             found: bracket.chars().take(SHOWN_CHARS).collect(),
-            expected: "brackets around words alone: prompts do not change from step to step, and a plain prompt takes brackets as they are"
+            expected: "no prompt that changes from step to step; a plain prompt takes brackets literally"
                 .to_owned(),
         });
     }

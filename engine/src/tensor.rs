@@ -23,7 +23,7 @@ impl Tensor {
         Err(Error::Request {
             field: "tensor",
             found: format!("{} values", values.len()),
-            expected: format!("a filling of {shape:?}"),
+            expected: format!("as many as the shape {shape:?} has"),
         })
     }
 
@@ -144,10 +144,10 @@ mod tests {
     #[test]
     fn a_shape_that_is_not_filled_is_named() {
         for (shape, values, expected) in [
-            (vec![2, 3], 5, "tensor is 5 values, expected a filling of [2, 3]"),
-            (vec![2, 3], 7, "tensor is 7 values, expected a filling of [2, 3]"),
-            (vec![0, 3], 1, "tensor is 1 values, expected a filling of [0, 3]"),
-            (vec![], 0, "tensor is 0 values, expected a filling of []"),
+            (vec![2, 3], 5, "tensor is 5 values, expected as many as the shape [2, 3] has"),
+            (vec![2, 3], 7, "tensor is 7 values, expected as many as the shape [2, 3] has"),
+            (vec![0, 3], 1, "tensor is 1 values, expected as many as the shape [0, 3] has"),
+            (vec![], 0, "tensor is 0 values, expected as many as the shape [] has"),
         ] {
             let error = Tensor::new(shape, vec![0.0; values]).unwrap_err();
             assert_eq!(error.to_string(), expected);

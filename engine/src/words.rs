@@ -34,7 +34,7 @@ impl ExtraWords {
         let refused =
             |found: String, expected: String| Err(Error::Word { word: word.to_owned(), found, expected });
         if word.trim().is_empty() {
-            return refused("no letters".to_owned(), "some".to_owned());
+            return refused("no letters".to_owned(), "at least one".to_owned());
         }
         let mut values: Vec<Vec<f32>> = Vec::with_capacity(encoders.len());
         let mut count = None;
@@ -42,21 +42,24 @@ impl ExtraWords {
             let (component, width) = (encoder.component(), encoder.width());
             let Some(own) = of_encoder(vectors, index, width) else {
                 let widths: Vec<String> = vectors.iter().map(|vectors| vectors.width.to_string()).collect();
-                let found = format!("vectors of width {}, made for another model", widths.join(" and "));
-                return refused(found, format!("{width}, the width of `{component}`"));
+                let found = format!("vectors of width {}", widths.join(" and "));
+                return refused(
+                    found,
+                    format!("width {width} for `{component}`; the word is for another model"),
+                );
             };
             let (of_this, room) = (own.values.len() / width, encoder.chunk_tokens() - 2);
             if of_this > room {
                 return refused(
                     format!("{of_this} vectors"),
-                    format!("at most {room}, which the model reads at once"),
+                    format!("at most {room}, the number of tokens that the model reads at once"),
                 );
             }
             match count {
                 Some(other) if other != of_this => {
                     let found =
                         format!("{other} vectors for one text encoder and {of_this} for `{component}`");
-                    return refused(found, "one number of them".to_owned());
+                    return refused(found, "the same number for each".to_owned());
                 }
                 _ => count = Some(of_this),
             }

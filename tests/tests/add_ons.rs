@@ -115,9 +115,9 @@ fn what_is_no_add_on_of_the_model_is_refused() {
     let refused = |flags: &[&str], code: i32, words: &[&str]| {
         generate(folder.path(), "x.png", flags).assert_failed(code, words);
     };
-    refused(&["--lora", "other.safetensors"], 1, &["other.safetensors", "none of its 1 modules"]);
+    refused(&["--lora", "other.safetensors"], 1, &["other.safetensors", "none of the 1 modules"]);
     refused(&["--lora", "gone.safetensors"], 1, &["gone.safetensors"]);
-    refused(&["--embedding", "other.safetensors"], 1, &["no textual inversion"]);
+    refused(&["--embedding", "other.safetensors"], 1, &["not a textual inversion"]);
     refused(&["--vae", "other.safetensors"], 1, &["looks like a LoRA"]);
     refused(&["--clip-skip", "99"], 2, &["clip-skip"]);
     let tag = ["generate", "a <lora:ink:1>", "-o", "x.png"];

@@ -84,12 +84,15 @@ fn every_layout_is_read_and_others_are_refused() {
         assert_eq!(format!("{words:?} {:?}", found.left_out), expected);
     }
     for (tensors, words) in [
-        (&[("a", &[1][..], &[0.0][..]), ("b.weight", &[1], &[0.0])][..], "found 2 tensors, the first is `a`"),
+        (
+            &[("a", &[1][..], &[0.0][..]), ("b.weight", &[1], &[0.0])][..],
+            "found 2 tensors, the first of which is `a`",
+        ),
         (&[("a", &[1, 1, 1], &[0.0])], "found 1 tensors"),
-        (&[], "found 0 tensors, the first is `none`"),
-        (&[("emb_params", &[1, 1, 1], &[0.0])], "is [1, 1, 1]"),
-        (&[("emb_params", &[0, 4], &[])], "is [0, 4]"),
-        (&[("emb_params", &[76, 1], &[0.0; 76])], "up to 75 vectors"),
+        (&[], "found 0 tensors, the first of which is `none`"),
+        (&[("emb_params", &[1, 1, 1], &[0.0])], "has the shape [1, 1, 1]"),
+        (&[("emb_params", &[0, 4], &[])], "has the shape [0, 4]"),
+        (&[("emb_params", &[76, 1], &[0.0; 76])], "at most 75 vectors"),
         (&[("emb_params", &[1], &[f32::NAN])], "NaN"),
     ] {
         let message = read(tensors).unwrap_err();
@@ -100,7 +103,7 @@ fn every_layout_is_read_and_others_are_refused() {
     assert_eq!((vectors[0].width, vectors[0].values.as_slice()), (3, &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0][..]));
     let pipeline = Model::convert("sd1", WeightType::F32).open(1);
     let message = pipeline.with_word("x", &vectors).unwrap_err().to_string();
-    assert!(message.contains("vectors of width 3, made for another model"), "{message}");
+    assert!(message.contains("vectors of width 3, expected width"), "{message}");
 }
 
 #[test]
@@ -135,8 +138,10 @@ fn each_encoder_reads_its_own_vectors() {
     write("l.safetensors", &[("clip_l", first, &zeros[..16])]);
     write("g.safetensors", &[("emb_params", second, &ones)]);
     assert!(draw(&["g.safetensors", "l.safetensors"]) == expected);
-    command::run(SDQ, folder.path(), &flags(&["l.safetensors"]))
-        .assert_failed(1, &["width 16, made for another model, expected 24, the width of `text_encoder_2`"]);
+    command::run(SDQ, folder.path(), &flags(&["l.safetensors"])).assert_failed(
+        1,
+        &["width 16, expected width 24 for `text_encoder_2`; the word is for another model"],
+    );
     command::run(SDQ, folder.path(), &flags(&["l.safetensors", "l.safetensors"]))
         .assert_failed(2, &["both l.safetensors and l.safetensors have vectors of width 16 for `toy`"]);
 

@@ -151,7 +151,7 @@ fn values_without_effect_are_reported_or_refused() {
             .unwrap();
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{errors}");
-        assert_eq!(errors.contains("SDQ_ISA is \"avx9000\", which has no effect"), reported, "{errors}");
+        assert_eq!(errors.contains("SDQ_ISA is \"avx9000\" and has no effect"), reported, "{errors}");
     }
 }
 

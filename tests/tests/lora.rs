@@ -328,7 +328,7 @@ fn what_does_not_fit_is_refused() {
         (vec![down, (".lora_up.weight", &[outputs, 3], &zeros[..3 * outputs])], "expected"),
         (
             vec![(".lora_down.weight", &[2, inputs + 1], &zeros[..2 * inputs + 2]), up],
-            "is it for another model?",
+            "the LoRA may be for another model",
         ),
         (
             vec![(".lora_down.weight", &[0, inputs], &[]), (".lora_up.weight", &[outputs, 0], &[])],
@@ -342,13 +342,10 @@ fn what_does_not_fit_is_refused() {
         (vec![down, up, (".lora_B.bias", &[1], &[1.0])], "LoRA with biases"),
         (vec![(".weight", &[1], &[1.0]), (".on_input", &[], &[1.0])], "IA3"),
         (vec![(".a1.weight", &[1], &[1.0])], "GLoRA"),
-        (
-            vec![down, (".lora_A.weight", &[2, inputs], &zeros[..2 * inputs]), up],
-            "has two tensors for its lora_down",
-        ),
+        (vec![down, (".lora_A.weight", &[2, inputs], &zeros[..2 * inputs]), up], "the lora_down of module"),
         (
             vec![("_x.lora_down.weight", &[2, inputs], &zeros[..2 * inputs])],
-            "none of its 1 modules is in the model",
+            "the model has none of the 1 modules of the LoRA",
         ),
     ] {
         let message = refused(&tensors);
@@ -364,13 +361,13 @@ fn files_that_are_no_loras_are_named() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("file.safetensors");
     for (name, shape, words) in [
-        ("emb_params", &[1, 32][..], "a textual inversion, which --embedding takes"),
+        ("emb_params", &[1, 32][..], "a textual inversion; give it with --embedding"),
         ("model.diffusion_model.out.2.bias", &[1, 32, 1][..], "a model or a part of one"),
         ("text_model.embeddings.x", &[1, 32, 1], "a model or a part of one"),
         (
             "lora_unet_x.y",
             &[1, 32, 1],
-            "no tensor of it is one that trainers of LoRAs write, the first is `lora_unet_x.y`",
+            "a file without tensors of a LoRA, the first tensor of which is `lora_unet_x.y`",
         ),
     ] {
         write_f32(&path, &[(name, shape, &[0.0; 32][..])]);

@@ -186,9 +186,14 @@ fn what_cannot_fit_is_refused_with_what_would_do() {
         other => panic!("{other:?}"),
     };
     let (needed, advice, size) = refuse(&pipeline.with_max_memory(Some(1)));
-    assert_eq!((size.as_str(), advice.as_str()), ("256x192", "no size would fit"));
+    assert_eq!((size.as_str(), advice.as_str()), ("256x192", "no size fits"));
     let (_, advice, _) = refuse(&pipeline.with_max_memory(Some(needed - 1)));
-    let (width, height) = advice.strip_suffix(" would fit").unwrap().split_once('x').unwrap();
+    let (width, height) = advice
+        .strip_prefix("a picture of ")
+        .and_then(|advice| advice.strip_suffix(" fits"))
+        .unwrap()
+        .split_once('x')
+        .unwrap();
     let smaller = (width.parse().unwrap(), height.parse().unwrap(), 2, 1.0, false, None);
     pipeline.with_max_memory(Some(needed - 1)).plan(&request(smaller)).unwrap();
     let fits = pipeline.with_max_memory(Some(needed)).plan(&request(case)).unwrap();

@@ -126,7 +126,7 @@ fn a_unet_that_is_there_as_a_running_mean_alone_is_taken() {
     let outcome = edited.run(&["-o", "m.sdq"]);
     outcome.assert_done();
     assert!(
-        outcome.errors.contains("its U-Net is a running mean of the weights (EMA)"),
+        outcome.errors.contains("the U-Net is a running mean of the weights (EMA)"),
         "{}",
         outcome.errors
     );
@@ -172,12 +172,12 @@ fn a_text_encoder_that_is_missing_is_named_with_its_flag() {
     let [first_path, second_path] = [&first_file, &second_file].map(|path| path.to_str().unwrap());
 
     let lacks_second = without(SECOND);
-    let words = ["no second text encoder in it; give one with `--text-encoder-2 FILE`"];
+    let words = ["the file contains no second text encoder; give one with `--text-encoder-2 FILE`"];
     lacks_second.assert_refused(&[], &words);
     let lacks_first = without("conditioner.embedders.0.");
-    lacks_first.assert_refused(&[], &["no first text encoder in it", "--text-encoder FILE"]);
+    lacks_first.assert_refused(&[], &["contains no first text encoder", "--text-encoder FILE"]);
     let lacks_both = without("conditioner.");
-    lacks_both.assert_refused(&[], &["no text encoder in it", "--text-encoder FILE"]);
+    lacks_both.assert_refused(&[], &["contains no text encoder", "--text-encoder FILE"]);
 
     let expected = original("single_sdxl");
     assert_same_weights(&lacks_second.convert(&["--text-encoder-2", second_path]), &expected);
@@ -196,10 +196,10 @@ fn a_text_encoder_of_another_model_is_named() {
         table.shape[1] *= 2;
         table.bytes = table.bytes.repeat(2);
     });
-    wide.assert_refused(&[], &["text states are 128 wide, the U-Net reads 64", "--text-encoder"]);
+    wide.assert_refused(&[], &["text states have the width 128, but the U-Net reads 64", "--text-encoder"]);
     let second = Edited::of("single_sd1", |_| {});
     let file = second.file();
-    second.assert_refused(&["--text-encoder-2", file.to_str().unwrap()], &["a text encoder more"]);
+    second.assert_refused(&["--text-encoder-2", file.to_str().unwrap()], &["one text encoder more"]);
 }
 
 /// Rows for words that were trained stand behind those of the vocabulary.
@@ -214,7 +214,11 @@ fn more_rows_of_tokens_do_not_move_the_end_of_a_prompt() {
     });
     let outcome = edited.run(&["--dry-run"]);
     outcome.assert_done();
-    assert!(outcome.errors.contains("left out: 2 rows of `text_encoder_2`"), "{}", outcome.errors);
+    assert!(
+        outcome.errors.contains("2 rows of the token table of `text_encoder_2` are left out"),
+        "{}",
+        outcome.errors
+    );
     assert_eq!(latents(&edited.convert(&[]), &request()), latents(&original("single_sdxl"), &request()));
 }
 
@@ -313,7 +317,7 @@ fn the_settings_beside_a_file_are_read() {
     let outcome = edited.run(&["--dry-run"]);
     outcome.assert_done();
     assert!(outcome.errors.contains("predicts velocity (v), as the file says"), "{}", outcome.errors);
-    let used = "model.yaml: used: linear_start = 0.001, parameterization = v;";
+    let used = "model.yaml: the settings linear_start = 0.001, parameterization = v are used";
     assert!(outcome.errors.contains(used), "{}", outcome.errors);
     let config = scheduler(&edited.convert(&[]));
     assert_eq!(config["prediction_type"], "v_prediction");

@@ -143,7 +143,7 @@ fn what_is_no_run_of_the_model_is_refused() {
     }
     // Inconsistent files are refused too: a missing picture, a step past the end, another size.
     for (from, to, word) in [
-        ("\\\"finished\\\":0", "\\\"finished\\\":1", "of 1 pictures"),
+        ("\\\"finished\\\":0", "\\\"finished\\\":1", "of a run of 1"),
         ("\\\"step\\\":1", "\\\"step\\\":9", "step"),
         ("\\\"width\\\":16", "\\\"width\\\":24", "latents"),
         ("\\\"version\\\":3", "\\\"version\\\":7", "version"),

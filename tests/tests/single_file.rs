@@ -183,9 +183,9 @@ fn says_what_is_missing_and_what_a_file_is_instead() {
     let without = |part: &'static str| {
         move |tensor: &RawTensor| (!tensor.name.starts_with(part)).then(|| tensor.clone())
     };
-    refused(&without("first_stage_model."), &["no autoencoder (VAE) in it", "--vae FILE"]);
-    refused(&without("cond_stage_model."), &["no text encoder in it", "--text-encoder FILE"]);
-    refused(&without("model.diffusion_model."), &["no U-Net in it", "--unet FILE"]);
+    refused(&without("first_stage_model."), &["contains no autoencoder (VAE)", "--vae FILE"]);
+    refused(&without("cond_stage_model."), &["contains no text encoder", "--text-encoder FILE"]);
+    refused(&without("model.diffusion_model."), &["contains no U-Net", "--unet FILE"]);
     refused(
         &without("model.diffusion_model.out.2.weight"),
         &["no tensor `model.diffusion_model.out.2.weight`"],

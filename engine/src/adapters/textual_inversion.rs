@@ -40,7 +40,7 @@ pub struct WordVectors {
 pub enum EmbeddingError {
     /// The file contains no tensor with a name that trainers use.
     #[error(
-        "no textual inversion: expected `emb_params`, `string_to_param`, `clip_l`, `clip_g`, or tensors under words; found {tensors} tensors, the first is `{first}`"
+        "the file is not a textual inversion: expected `emb_params`, `string_to_param`, `clip_l`, `clip_g` or tensors named after words, found {tensors} tensors, the first of which is `{first}`"
     )]
     Unknown {
         /// Number of tensors.
@@ -49,7 +49,7 @@ pub enum EmbeddingError {
         first: String,
     },
     /// The shape of a tensor is not that of vectors.
-    #[error("tensor `{tensor}` is {found:?}, expected up to {limit} vectors of one width")]
+    #[error("tensor `{tensor}` has the shape {found:?}, expected at most {limit} vectors of one width")]
     Shape {
         /// The tensor.
         tensor: String,
@@ -62,7 +62,7 @@ pub enum EmbeddingError {
     #[error(transparent)]
     Tensor(#[from] TensorError),
     /// A value is not a finite number.
-    #[error("tensor `{tensor}` holds {value}, expected finite numbers")]
+    #[error("tensor `{tensor}` contains {value}, expected finite numbers")]
     NotFinite {
         /// The tensor.
         tensor: String,

@@ -64,7 +64,7 @@ pub fn choose(
             true => Err(Error::Request {
                 field: "backend",
                 found: "vulkan".to_owned(),
-                expected: "in this build, which was made without the feature `vulkan`".to_owned(),
+                expected: "cpu, because this build was made without the feature `vulkan`".to_owned(),
             }),
             false => Ok(cpu),
         }

@@ -63,7 +63,7 @@ impl WithFallback {
             DeviceProblem::Unavailable | DeviceProblem::Failed => {
                 // Graphs that were compiled before fail one after the other; one notice is enough.
                 if !self.given_up.swap(true, Ordering::Relaxed) {
-                    (self.notice)(&format!("{error}; the run goes on on the CPU"));
+                    (self.notice)(&format!("{error}; the run continues on the CPU"));
                 }
             }
         }
@@ -132,7 +132,7 @@ impl Backend for WithFallback {
         // Both the planning of a run and the run itself call this; one notice is enough.
         if !self.told.swap(true, Ordering::Relaxed) {
             let device = self.first.description();
-            (self.notice)(&format!("the run does not fit on {device}; it goes to the CPU"));
+            (self.notice)(&format!("the run does not fit on {device}; the CPU draws it"));
         }
         Some(self.second.clone())
     }

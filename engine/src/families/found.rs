@@ -119,9 +119,9 @@ impl Skipped {
     pub fn name(self) -> &'static str {
         match self {
             Skipped::Ema => "of a running mean (EMA)",
-            Skipped::Training => "of schedule and training",
+            Skipped::Training => "of the noise schedule or of training",
             Skipped::Mark => "that only mark the file",
-            Skipped::Unknown => "of no known part",
+            Skipped::Unknown => "of unknown parts",
         }
     }
 
@@ -215,7 +215,7 @@ fn nothing(names: &Names) -> LayoutProblem {
 fn hint(names: &Names) -> Option<&'static str> {
     let any = |part: &str| names.iter().any(|name| name.contains(part));
     if any("lora_down") || any("lora_A") || any(".lora.down") || any("hada_w1") || any("lokr_w1") {
-        Some("a LoRA, which is given to `sdq generate --lora`")
+        Some("a LoRA; give it to `sdq generate --lora`")
     } else if any("zero_convs.") || any("controlnet_") {
         Some("a ControlNet, which sdq does not run")
     } else if any("emb_params") || any("string_to_param") {

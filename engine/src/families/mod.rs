@@ -246,7 +246,7 @@ impl Parts<'_> {
             }
             Family::Sd1 | Family::Sd2 if reads(ExtraInput::None) => "StableDiffusionPipeline",
             _ => {
-                let found = format!("the input of {inputs} channels beside latents of {latents}");
+                let found = format!("an input of {inputs} channels for latents of {latents} channels");
                 return Err(unknown("input_blocks.0.0", found));
             }
         })

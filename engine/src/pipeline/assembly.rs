@@ -110,9 +110,9 @@ impl Pipeline {
             for spec in &specs {
                 if let Some(branch) = source.branches(spec).iter().find(|branch| !branch.fits(spec)) {
                     return Err(Error::Mismatch {
-                        what: format!("branches of `{component}.{}`", spec.name),
+                        what: format!("the shape of `{component}.{}`", spec.name),
                         expected: format!("{:?}", spec.shape),
-                        found: format!("{:?} and {:?}", branch.down.shape, branch.up.shape),
+                        found: format!("a product of {:?} and {:?}", branch.down.shape, branch.up.shape),
                     });
                 }
             }

@@ -129,11 +129,11 @@ impl Pipeline {
         let deep_skips = self.model.denoiser.deep_skips();
         match caching {
             Caching::Deep { every: 0 | 1, .. } | Caching::Guidance { every: 0 | 1 } => {
-                refused("at least 2 evaluations from one full one to the next")
+                refused("an interval of at least 2 evaluations")
             }
             Caching::Deep { skip, .. } if skip >= deep_skips => match deep_skips.checked_sub(1) {
-                Some(deepest) => refused(&format!("a skip up to {deepest}, below which there are layers")),
-                None => refused("another kind of caching, as this model has no layers below a skip"),
+                Some(deepest) => refused(&format!("a skip from 0 to {deepest}")),
+                None => refused("another kind of caching, because the model has no layers below a skip"),
             },
             _ => Ok(()),
         }

@@ -204,14 +204,17 @@ impl SavedRun {
     pub fn open(path: &Path) -> Result<SavedRun, Error> {
         let failed = |problem: String| Error::SavedRun { path: path.to_owned(), problem };
         let file = SafetensorsFile::open(path).map_err(|error| failed(reason(&error)))?;
-        let run = metadata(&file, RUN).ok_or_else(|| failed("it holds no run of sdq".to_owned()))?;
+        let run = metadata(&file, RUN).ok_or_else(|| failed("the file contains no run of sdq".to_owned()))?;
         if run.len() > MAX_RUN_LEN {
-            return Err(failed(format!("its description has {} bytes, more than {MAX_RUN_LEN}", run.len())));
+            return Err(failed(format!(
+                "the description of the run has {} bytes, expected at most {MAX_RUN_LEN}",
+                run.len()
+            )));
         }
         let run: Value = serde_json::from_str(run).map_err(|error| failed(error.to_string()))?;
         let version = run["version"].as_u64().filter(|version| (2..=VERSION).contains(version));
         let Some(version) = version else {
-            let message = format!("its version is {}, this sdq reads 2 to {VERSION}", run["version"]);
+            let message = format!("the file has version {}, expected 2 to {VERSION}", run["version"]);
             return Err(failed(message));
         };
         let mut saved = SavedRun { path: path.to_owned(), file, run, request: Request::default() };
@@ -264,7 +267,7 @@ impl SavedRun {
         let (found, expected) = (&self.run["model"]["fingerprint"], pipeline.fingerprint());
         if *found != expected {
             return Err(self.error(format!(
-                "it is a run of the model {} ({found}), not of {} ({expected})",
+                "the run belongs to the model {} ({found}), expected {} ({expected})",
                 self.run["model"]["name"],
                 pipeline.manifest().name
             )));
@@ -273,9 +276,10 @@ impl SavedRun {
         let shape = pipeline.latents_shape(settings.latent_size(pipeline.scale_factor()));
         let (finished, begun) = (self.count("finished")?, self.count("begun")?);
         if finished.saturating_add(begun) > settings.request.count || begun > MAX_BEGUN {
-            return Err(
-                self.error(format!("it has {finished} + {begun} of {} pictures", settings.request.count))
-            );
+            return Err(self.error(format!(
+                "the file has {finished} finished and {begun} unfinished pictures of a run of {}",
+                settings.request.count
+            )));
         }
         let finished = (0..finished)
             .map(|image| self.tensor(&format!("finished.{image}"), &shape))
@@ -298,21 +302,22 @@ impl SavedRun {
         let step = self.count("step")?;
         let mut scheduler = settings.new_scheduler()?;
         if !(settings.first_step..=scheduler.timesteps().len()).contains(&step) {
-            return Err(self.error(format!("its step {step} is none of the run's")));
+            let (first, last) = (settings.first_step, scheduler.timesteps().len());
+            return Err(self.error(format!("`step` is {step}, expected {first} to {last}")));
         }
         let latents = self.tensor(&name("latents"), &shape)?;
         let mut history = Vec::new();
         while let Some(values) = self.floats(&name(&format!("history.{}", history.len())))? {
             history.push(values);
             if history.len() > MAX_HISTORY || history.iter().any(|h| h.len() != latents.values().len()) {
-                return Err(self.error("its scheduler's history does not fit the latents".to_owned()));
+                return Err(self.error("the history of the scheduler does not fit the latents".to_owned()));
             }
         }
         scheduler.restore(step, history)?;
         let generator = self.view(&name("generator"), DType::U8).map(|view| view.bytes);
         let generator = generator.and_then(TorchCpuGenerator::from_bytes);
-        let generator =
-            generator.ok_or_else(|| self.error(format!("`{}` is no generator", name("generator"))))?;
+        let generator = generator
+            .ok_or_else(|| self.error(format!("`{}` is not the state of a generator", name("generator"))))?;
 
         let [_, _, height, width] = shape;
         let extra = pipeline.model.denoiser.in_channels() - pipeline.model.autoencoder.latent_channels();
@@ -350,16 +355,21 @@ impl SavedRun {
     fn read_request(&self, version: u64) -> Result<Request, Error> {
         let request = upgraded(self.run["request"].clone(), version);
         let mut request: Request = serde_json::from_value(request)
-            .map_err(|error| self.error(format!("its request cannot be read: {error}")))?;
+            .map_err(|error| self.error(format!("the request cannot be read: {error}")))?;
         if let Some(view) = self.view("init_image", DType::U8) {
             let &[height, width, 3] = view.shape.as_slice() else {
-                return Err(self.error(format!("its picture is {:?}", view.shape)));
+                return Err(self.error(format!(
+                    "the picture has the shape {:?}, expected [height, width, 3]",
+                    view.shape
+                )));
             };
             request.init_image = Some(Picture { width, height, rgb: view.bytes.to_vec() });
         }
         if let Some(view) = self.view("mask", DType::U8) {
             let &[height, width] = view.shape.as_slice() else {
-                return Err(self.error(format!("its mask is {:?}", view.shape)));
+                return Err(
+                    self.error(format!("the mask has the shape {:?}, expected [height, width]", view.shape))
+                );
             };
             request.mask = Some(Mask { width, height, values: view.bytes.to_vec() });
         }
@@ -375,19 +385,20 @@ impl SavedRun {
         let values = view.to_f32().map_err(|error| self.error(error.to_string()))?;
         match values.iter().all(|value| value.is_finite()) {
             true => Ok(Some(values)),
-            false => Err(self.error(format!("`{name}` holds values that are not finite"))),
+            false => Err(self.error(format!("tensor `{name}` contains values that are not finite"))),
         }
     }
 
     fn tensor(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
         let values = self.floats(name)?.filter(|values| values.len() == shape.iter().product::<usize>());
-        let values = values.ok_or_else(|| self.error(format!("it has no `{name}` of {shape:?}")))?;
+        let values = values
+            .ok_or_else(|| self.error(format!("the file has no tensor `{name}` of shape {shape:?}")))?;
         Tensor::new(shape.to_vec(), values)
     }
 
     fn count(&self, key: &str) -> Result<usize, Error> {
         let count = self.run[key].as_u64().and_then(|count| usize::try_from(count).ok());
-        count.ok_or_else(|| self.error(format!("its `{key}` is {}", self.run[key])))
+        count.ok_or_else(|| self.error(format!("`{key}` is {}, expected a whole number", self.run[key])))
     }
 
     fn error(&self, problem: String) -> Error {

@@ -134,12 +134,12 @@ pub(super) fn check_weights(reference: &Pipeline, other: &Pipeline) -> Result<()
     let (expected, found) = (reference.model.components(), other.model.components());
     if expected != found {
         let (expected, found) = (expected.join(", "), found.join(", "));
-        return Err(Error::Mismatch { what: "components".to_owned(), expected, found });
+        return Err(Error::Mismatch { what: "the list of components".to_owned(), expected, found });
     }
     let pairs = reference.model.weights().into_iter().zip(other.model.weights());
     for ((component, expected), (_, found)) in pairs {
         let mismatch = |what: String, expected: String, found: String| Error::Mismatch {
-            what: format!("{component}{what}"),
+            what: format!("{what} of {component}"),
             expected,
             found,
         };
@@ -147,11 +147,11 @@ pub(super) fn check_weights(reference: &Pipeline, other: &Pipeline) -> Result<()
             expected.iter().zip(&found).find(|(expected, found)| expected != found)
         {
             let describe = |spec: &sdq_formats::WeightSpec| format!("`{}` {:?}", spec.name, spec.shape);
-            return Err(mismatch(" weight".to_owned(), describe(expected), describe(found)));
+            return Err(mismatch("a weight".to_owned(), describe(expected), describe(found)));
         }
         if expected.len() != found.len() {
-            let describe = |count: usize| format!("{count} weights");
-            return Err(mismatch(String::new(), describe(expected.len()), describe(found.len())));
+            let (expected, found) = (expected.len().to_string(), found.len().to_string());
+            return Err(mismatch("the number of weights".to_owned(), expected, found));
         }
     }
     Ok(())
@@ -167,7 +167,7 @@ fn check_tokens(reference: &Pipeline, other: &Pipeline, settings: &Settings) -> 
         };
         let describe = |ids: &[u32]| ids.get(at).map_or("none".to_owned(), u32::to_string);
         return Err(Error::Mismatch {
-            what: format!("tokenizer: token {at} of the prompt"),
+            what: format!("token {at} of the prompt"),
             expected: describe(&expected),
             found: describe(&found),
         });

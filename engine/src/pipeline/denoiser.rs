@@ -272,16 +272,18 @@ fn check(conditioning: &Conditioning, denoiser: &dyn DenoiserNetwork) -> Result<
     let expected = denoiser.added_width().map(|width| vec![sizes.0, width]);
     let found = conditioning.added.as_ref().map(|added| added.shape().to_vec());
     if found != expected {
-        return Err(error("added condition", format!("{found:?}"), format!("{expected:?}")));
+        let describe =
+            |shape: Option<Vec<usize>>| shape.map_or("none".to_owned(), |shape| format!("{shape:?}"));
+        return Err(error("added condition", describe(found), describe(expected)));
     }
     if conditioning.guidance_scale.is_some() != denoiser.reads_guidance_scale() {
         let expected = match denoiser.reads_guidance_scale() {
-            true => "a number, which the model is told",
-            false => "absent, as the model is not told it",
+            true => "a number",
+            false => "none, because the model does not read it",
         };
         return Err(error(
             "guidance scale",
-            format!("{:?}", conditioning.guidance_scale),
+            conditioning.guidance_scale.map_or("none".to_owned(), |scale| scale.to_string()),
             expected.to_owned(),
         ));
     }
@@ -333,7 +335,7 @@ impl Pipeline {
             return Err(Error::Request {
                 field: "text states",
                 found: format!("{found:?}"),
-                expected: format!("rows for {batch} latents"),
+                expected: format!("{batch} rows"),
             });
         }
         let mut denoiser = self.denoiser_of(conditioning, Guidance::None, &[timestep], (height, width))?;

@@ -31,7 +31,7 @@ pub fn map_picture(
                     size: format!("{width}x{height}"),
                     limit,
                     needed: stager.smallest()?.memory(),
-                    advice: "give it a smaller picture".to_owned(),
+                    advice: "use a smaller picture".to_owned(),
                 });
             }
         },

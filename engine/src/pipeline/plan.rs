@@ -398,8 +398,8 @@ impl<'p> Planner<'p> {
             }
         }
         let advice = match self.scaled(fits) {
-            Some(smaller) if fits > 0 => format!("{}x{} would fit", smaller.width, smaller.height),
-            _ => "no size would fit".to_owned(),
+            Some(smaller) if fits > 0 => format!("a picture of {}x{} fits", smaller.width, smaller.height),
+            _ => "no size fits".to_owned(),
         };
         Ok(Error::DoesNotFit { size: format!("{width}x{height}"), limit, needed, advice })
     }

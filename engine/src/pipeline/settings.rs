@@ -205,7 +205,7 @@ impl Pipeline {
             Some(count) if !(1..=layers).contains(&count) => Err(Error::Request {
                 field: "clip-skip",
                 found: count.to_string(),
-                expected: format!("from 1, the last block, to {layers}"),
+                expected: format!("from 1 (the last block) to {layers}"),
             }),
             _ => Ok(()),
         }
@@ -296,7 +296,7 @@ impl Pipeline {
         let step = self.size_step();
         let fits = pixels.is_multiple_of(step) && (step..=MAX_SIDE).contains(&pixels);
         let below = (pixels / step * step).clamp(step, MAX_SIDE / step * step);
-        check(field, pixels, fits, &format!("a multiple of {step} up to {MAX_SIDE}; {below} would do"))
+        check(field, pixels, fits, &format!("a multiple of {step} up to {MAX_SIDE}, such as {below}"))
     }
 }
 
@@ -307,7 +307,7 @@ fn first_step(settings: &Settings, scheduler: &dyn Scheduler) -> Result<usize, E
     let taken = ((settings.steps as f64 * strength) as usize).min(settings.steps);
     let first_step = (settings.steps - taken) * scheduler.order();
     let some_left = taken > 0 && first_step < scheduler.timesteps().len();
-    check("strength", strength, some_left, &format!("enough for one of {} steps", settings.steps))?;
+    check("strength", strength, some_left, &format!("enough to leave one of {} steps", settings.steps))?;
     Ok(first_step)
 }
 
@@ -333,7 +333,12 @@ fn check_sizes(settings: &Settings) -> Result<(), Error> {
 /// Width of the soft edge where pixels are pasted back.
 fn mask_blur(request: &Request) -> Result<Option<u8>, Error> {
     let is_masked = request.mask.is_some();
-    check("no-paste", !request.paste, request.paste || is_masked, "a mask, or nothing is kept")?;
+    check(
+        "no-paste",
+        !request.paste,
+        request.paste || is_masked,
+        "a mask, without which no pixels are kept",
+    )?;
     let Some(blur) = request.mask_blur else { return Ok((is_masked && request.paste).then_some(MASK_BLUR)) };
     check("mask-blur", blur, is_masked && request.paste, "a mask whose kept pixels are pasted back")?;
     check("mask-blur", blur, blur <= MAX_MASK_BLUR, &format!("from 0 to {MAX_MASK_BLUR} pixels"))?;

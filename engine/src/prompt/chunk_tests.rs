@@ -116,7 +116,7 @@ fn the_most_chunks_are_read_and_none_more() {
     let error = read(&"a ".repeat(MAX_CHUNKS * ROOM + 1), PromptSyntax::Weighted).unwrap_err().to_string();
     let characters = 2 * (MAX_CHUNKS * ROOM + 1);
     let expected = format!(
-        "prompt is {characters} characters, {} chunks, expected at most {MAX_CHUNKS} chunks of {ROOM} tokens",
+        "prompt is a text of {characters} characters in {} chunks, expected at most {MAX_CHUNKS} chunks of {ROOM} tokens",
         MAX_CHUNKS + 1
     );
     assert_eq!(error, expected);

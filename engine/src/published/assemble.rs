@@ -94,7 +94,7 @@ impl Loaded {
 
     fn lacks(&self, part: &'static str) -> PublishedError {
         let first = self.names.iter().next().unwrap_or("nothing");
-        let found = format!("{} tensors, the first is `{first}`", self.names.iter().count());
+        let found = format!("{} tensors, the first of which is `{first}`", self.names.iter().count());
         PublishedError::OtherPart { path: self.path.clone(), part, found }
     }
 

@@ -30,7 +30,7 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
     let index_path = find_index(path)?;
     let index = read_json_object(&index_path)?;
     let invalid = |reason: &str| PublishedError::Json { path: index_path.clone(), reason: reason.into() };
-    let class_name = index["_class_name"].as_str().ok_or_else(|| invalid("no string `_class_name`"))?;
+    let class_name = index["_class_name"].as_str().ok_or_else(|| invalid("`_class_name` is not a string"))?;
 
     let listed = listed_components(&index);
     for required in REQUIRED {
@@ -44,7 +44,10 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
     model.keep_text(place::INDEX, &index_path, text);
     for (name, class_name) in &listed {
         if !is_relative_path(name) || name.contains('/') {
-            return Err(invalid(&format!("component name \"{}\" is not allowed", quote(name))));
+            return Err(invalid(&format!(
+                "the component name \"{}\" is not allowed: a component is a folder beside the file",
+                quote(name)
+            )));
         } else if IGNORED.contains(&name.as_str()) {
             continue;
         } else if name.starts_with("tokenizer") {

@@ -45,7 +45,7 @@ pub(super) fn of_model<'a>(
     }
     let alone = if unet.added_inputs.is_none() { places[1] } else { None };
     if let Some((loaded, (_, encoder))) = surplus.or(alone) {
-        let found = "a text encoder more than this model has".to_owned();
+        let found = "one text encoder more than the model reads".to_owned();
         return Err(loaded.layout(unknown(&encoder.prefix, found)));
     }
     in_order(main, places, unet)

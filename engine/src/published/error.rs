@@ -41,7 +41,7 @@ pub enum PublishedError {
         problem: TextFileError,
     },
     /// A JSON file does not have the expected content.
-    #[error("{}: not valid: {reason}", path.display())]
+    #[error("{}: the file is not valid: {reason}", path.display())]
     Json {
         /// The file.
         path: PathBuf,
@@ -57,7 +57,7 @@ pub enum PublishedError {
         component: String,
     },
     /// A component's directory lacks a file.
-    #[error("{}: missing, expected {expected}", path.display())]
+    #[error("{}: a file is missing; the model needs {expected}", path.display())]
     MissingFile {
         /// The file, or the directory where there are several possibilities.
         path: PathBuf,
@@ -76,7 +76,7 @@ pub enum PublishedError {
         problem: LayoutProblem,
     },
     /// A part of the model is missing in a file.
-    #[error("{}: no {part} in it; give one with `{flag} FILE`", path.display())]
+    #[error("{}: the file contains no {part}; give one with `{flag} FILE`", path.display())]
     MissingPart {
         /// The file.
         path: PathBuf,
@@ -97,7 +97,7 @@ pub enum PublishedError {
     },
     /// SDXL's text encoders were given in each other's places.
     #[error(
-        "the text encoders are exchanged: {} has the second, which is given with --text-encoder-2, and {} the first",
+        "the text encoders are exchanged; give `{}` with --text-encoder-2 and `{}` with --text-encoder",
         first.display(),
         second.display()
     )]
@@ -109,8 +109,8 @@ pub enum PublishedError {
     },
     /// Text encoders of another model.
     #[error(
-        "{}: its text states are {found} wide, the U-Net reads {expected}: the text encoder is another model's; give the \
-         right one with --text-encoder",
+        "{}: the text states have the width {found}, but the U-Net reads {expected}; give the text encoder of this \
+         U-Net with --text-encoder",
         path.display()
     )]
     TextWidth {
@@ -122,10 +122,10 @@ pub enum PublishedError {
         expected: usize,
     },
     /// No files were given.
-    #[error("no model given; expected a file, a directory, or at least `--unet FILE`")]
+    #[error("no model is given, expected a file, a directory or at least `--unet FILE`")]
     NoModel,
     /// Two tensors of a component have the same canonical name, one with an old and one with a new name.
-    #[error("{}: tensors `{first}` and `{second}` are both `{canonical}`", path.display())]
+    #[error("{}: tensors `{first}` and `{second}` are both names of `{canonical}`", path.display())]
     SameTensor {
         /// The component's directory.
         path: PathBuf,
@@ -139,6 +139,6 @@ pub enum PublishedError {
 }
 
 fn no_model(instead: Option<&str>) -> String {
-    let reason = "no model_index.json in it, so it is not a diffusers directory";
+    let reason = "the directory contains no model_index.json, expected a diffusers directory";
     instead.unwrap_or(reason).to_owned()
 }

@@ -39,7 +39,7 @@ pub(super) fn read_json_object(path: &Path) -> Result<Value, PublishedError> {
     let invalid = |reason| PublishedError::Json { path: path.to_path_buf(), reason };
     let value: Value = serde_json::from_str(&text).map_err(|error| invalid(json_reason(&error)))?;
     if !value.is_object() {
-        return Err(invalid("not an object".into()));
+        return Err(invalid("expected an object".into()));
     }
     Ok(value)
 }

@@ -84,7 +84,8 @@ impl PublishedModel {
         let mut model = match &files.model {
             Some(path) if path.is_dir() => directory::open(path, files)?,
             Some(path) if path.ends_with(place::INDEX) => {
-                let instead = Some("it is a list of a model's parts; give the folder around it".to_owned());
+                let instead =
+                    Some("the file lists the parts of a model; give the folder that contains it".to_owned());
                 return Err(PublishedError::NotAModel { path: path.clone(), instead });
             }
             Some(path) => {

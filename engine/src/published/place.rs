@@ -17,39 +17,39 @@ const CHECKPOINTS: [&str; 4] = ["safetensors", "ckpt", "gguf", "sdq"];
 /// Describes the folder at `path`, which has no `model_index.json`, and which path to give instead; `None` if there is no
 /// model nearby.
 pub(super) fn instead_of(path: &Path) -> Option<String> {
-    let give = |what: &str, path: &Path| format!("it is {what}; give `{}`", path.display());
-    let cache = "the cache of a Hugging Face model";
+    let give = |what: &str, path: &Path| format!("the folder {what}; give `{}`", path.display());
+    let cache = "is the cache of a Hugging Face model";
     if path.join("snapshots").is_dir() {
         return Some(match snapshot(path) {
             Some(snapshot) => give(cache, &snapshot),
-            None => format!("it is {cache} without a snapshot in it: download the model again"),
+            None => format!("the folder {cache} without a snapshot; download the model again"),
         });
     }
     if path.file_name().is_some_and(|name| name == "snapshots")
         && let Some(snapshot) = path.parent().and_then(snapshot)
     {
-        return Some(give("a part of the cache of a Hugging Face model", &snapshot));
+        return Some(give("is a part of the cache of a Hugging Face model", &snapshot));
     }
     let folders = entries(path);
     if let Some(model) = folders.iter().find(|folder| folder.join("snapshots").is_dir()) {
         let model = snapshot(model).unwrap_or_else(|| model.clone());
-        let what = "a cache of Hugging Face models";
+        let what = "is a cache of Hugging Face models";
         return Some(format!(
-            "it is {what}; give the snapshot of one of them, such as `{}`",
+            "the folder {what}; give the snapshot of a model, such as `{}`",
             model.display()
         ));
     }
     if let Some(folder) = folders.iter().find(|folder| folder.join(INDEX).exists()) {
-        return Some(give("the folder around a model", folder));
+        return Some(give("contains a model", folder));
     }
     let around = fs::canonicalize(path).ok().and_then(|path| Some(path.parent()?.to_path_buf()));
     if let Some(around) = around.filter(|around| around.join(INDEX).exists()) {
-        return Some(give("a part of a model", &around));
+        return Some(give("is a part of a model", &around));
     }
     let is_checkpoint =
         |file: &&PathBuf| file.extension().is_some_and(|own| CHECKPOINTS.iter().any(|ending| own == *ending));
     let file = folders.iter().find(is_checkpoint)?;
-    Some(give("a folder with a file in it", file))
+    Some(give("is not a diffusers directory but contains a checkpoint", file))
 }
 
 /// The snapshot in the cache `root` of a model: that of `refs/main`, or else the first.

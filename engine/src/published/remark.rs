@@ -51,17 +51,25 @@ impl fmt::Display for Remark {
             Remark::Variants { folder, read, others } => {
                 let others: Vec<String> = others.iter().map(|other| quote(other)).collect();
                 let others = others.join(", ");
-                write!(f, "{}: {read} is read, other variants are left out: {others}", folder.display())
+                write!(
+                    f,
+                    "{}: {read} is read, and the other variants are left out: {others}",
+                    folder.display()
+                )
             }
             Remark::Ema { path } => {
-                write!(f, "{}: its U-Net is a running mean of the weights (EMA)", path.display())
+                write!(f, "{}: the U-Net is a running mean of the weights (EMA)", path.display())
             }
             Remark::Settings { path, used } if used.is_empty() => {
-                write!(f, "{}: nothing in it is used", path.display())
+                write!(f, "{}: none of the settings is used", path.display())
             }
             Remark::Settings { path, used } => {
                 let used = used.join(", ");
-                write!(f, "{}: used: {used}; the rest is read off the weights", path.display())
+                write!(
+                    f,
+                    "{}: the settings {used} are used, and the rest is derived from the weights",
+                    path.display()
+                )
             }
             Remark::NoEncoder { path } => write!(
                 f,
@@ -70,7 +78,7 @@ impl fmt::Display for Remark {
             ),
             Remark::SurplusTokens { path, component, rows } => write!(
                 f,
-                "{}: left out: {rows} rows of `{component}`'s token table, which the vocabulary has no words for",
+                "{}: {rows} rows of the token table of `{component}` are left out, for which the vocabulary has no tokens",
                 path.display()
             ),
         }

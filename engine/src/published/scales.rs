@@ -124,7 +124,7 @@ mod tests {
     fn other_formats_are_refused_by_name() {
         let three = [0; 12];
         let error = take_of(&[("a.weight_scale", DType::F32, &[3], &three)]).unwrap_err();
-        assert!(error.contains("`a.weight_scale` is [3]") && error.contains("2 rows"), "{error}");
+        assert!(error.contains("`a.weight_scale` has the shape [3]") && error.contains("2 rows"), "{error}");
         for format in [r#"{"format": "nvfp4"}"#, r#"{"format": "float8_e4m3fn_blockwise"}"#, "[]"] {
             let bytes = format.as_bytes();
             let error = take_of(&[("a.comfy_quant", DType::U8, &[bytes.len()], bytes)]).unwrap_err();

@@ -148,7 +148,7 @@ mod tests {
         let text = around + &format!("{}zsnr: 1\n", " ".repeat(60)).repeat(20_000);
         let (marks, said) = marks(&text).unwrap();
         assert_eq!(marks, Marks::default());
-        assert!(said.contains(" used: zsnr = 1;"), "{said}");
+        assert!(said.contains(": the settings zsnr = 1 are used"), "{said}");
     }
 
     #[test]
@@ -170,7 +170,7 @@ mod tests {
         assert_eq!(self::marks(sgm).unwrap().0.prediction, Some(Prediction::V));
         let (nothing, said) = self::marks("a: 1\n").unwrap();
         assert_eq!(nothing, Marks::default());
-        assert!(said.ends_with("nothing in it is used"), "{said}");
+        assert!(said.ends_with("none of the settings is used"), "{said}");
     }
 
     #[test]

@@ -199,7 +199,7 @@ fn the_folders_around_a_model_are_told_from_it() {
     fs::write(root.join("refs/main"), "1234").unwrap();
     let give = format!("give `{}`", snapshot.display());
     assert!(
-        error(&root).ends_with(&format!("it is the cache of a Hugging Face model; {give}")),
+        error(&root).ends_with(&format!("the folder is the cache of a Hugging Face model; {give}")),
         "{}",
         error(&root)
     );
@@ -207,9 +207,12 @@ fn the_folders_around_a_model_are_told_from_it() {
     assert!(error(folder.path()).contains(&snapshot.display().to_string()), "{}", error(folder.path()));
     let unet = error(&snapshot.join("unet"));
     let canonical = fs::canonicalize(&snapshot).unwrap();
-    assert!(unet.ends_with(&format!("it is a part of a model; give `{}`", canonical.display())), "{unet}");
+    assert!(
+        unet.ends_with(&format!("the folder is a part of a model; give `{}`", canonical.display())),
+        "{unet}"
+    );
     let index = error(&snapshot.join("model_index.json"));
-    assert!(index.ends_with("give the folder around it"), "{index}");
+    assert!(index.ends_with("give the folder that contains it"), "{index}");
     fs::remove_dir_all(&snapshots).unwrap();
     fs::create_dir_all(&snapshots).unwrap();
     assert!(error(&root).ends_with("download the model again"));
@@ -217,7 +220,7 @@ fn the_folders_around_a_model_are_told_from_it() {
     fs::write(single.path().join("v1-5.ckpt"), "").unwrap();
     assert!(error(single.path()).contains("v1-5.ckpt"));
     fs::rename(single.path().join("v1-5.ckpt"), single.path().join("notes.txt")).unwrap();
-    assert!(error(single.path()).ends_with("so it is not a diffusers directory"));
+    assert!(error(single.path()).ends_with("expected a diffusers directory"));
 }
 
 /// A download that stopped leaves links to files that never came.
@@ -266,7 +269,10 @@ fn reads_shards_under_every_name_of_their_index() {
 fn a_tokenizer_may_be_one_file() {
     let model = Model::new();
     model.remove("tokenizer/vocab.json");
-    assert_eq!(model.error(), "tokenizer: missing, expected vocab.json and merges.txt, or tokenizer.json");
+    assert_eq!(
+        model.error(),
+        "tokenizer: a file is missing; the model needs vocab.json and merges.txt, or tokenizer.json"
+    );
     model.put("tokenizer/tokenizer.json", "{}");
     model.put("tokenizer/special_tokens_map.json", "{}");
     let texts = model.open().texts.into_iter().map(|(name, _)| name).collect::<Vec<_>>();
@@ -280,7 +286,8 @@ fn rejects_what_is_not_a_model_directory() {
     let message = |path: &Path| open(path).unwrap_err().to_string();
     assert!(message(&folder.path().join("no")).ends_with("/no: no such file or directory"));
     assert!(
-        message(folder.path()).ends_with("no model_index.json in it, so it is not a diffusers directory")
+        message(folder.path())
+            .ends_with("the directory contains no model_index.json, expected a diffusers directory")
     );
     let file = folder.path().join("model.ckpt");
     fs::write(&file, b"PK\x03\x04").unwrap();
@@ -292,13 +299,13 @@ fn rejects_what_is_not_a_model_directory() {
 fn rejects_an_index_without_class_or_components() {
     let model = Model::new();
     model.put("model_index.json", "{}");
-    assert_eq!(model.error(), "model_index.json: not valid: no string `_class_name`");
+    assert_eq!(model.error(), "model_index.json: the file is not valid: `_class_name` is not a string");
     model.put("model_index.json", r#"{"_class_name": "P", "unet": [null, null]}"#);
     assert_eq!(model.error(), "model_index.json: the pipeline has no `text_encoder`");
     model.put("model_index.json", "[]");
-    assert_eq!(model.error(), "model_index.json: not valid: not an object");
+    assert_eq!(model.error(), "model_index.json: the file is not valid: expected an object");
     model.put("model_index.json", r#"{"_class_name": "#);
-    assert!(model.error().starts_with("model_index.json: not valid: EOF"), "{}", model.error());
+    assert!(model.error().starts_with("model_index.json: the file is not valid: EOF"), "{}", model.error());
 }
 
 #[test]
@@ -308,7 +315,10 @@ fn a_component_cannot_lie_outside_of_the_model() {
     model.put("model_index.json", &text.replace("\"unet\"", "\"../unet\""));
     assert!(model.error().contains("has no `unet`"));
     model.put("model_index.json", &text.replacen('{', r#"{"../x": ["diffusers", "X"],"#, 1));
-    assert_eq!(model.error(), "model_index.json: not valid: component name \"../x\" is not allowed");
+    assert_eq!(
+        model.error(),
+        "model_index.json: the file is not valid: the component name \"../x\" is not allowed: a component is a folder beside the file"
+    );
 }
 
 #[test]
@@ -320,7 +330,7 @@ fn rejects_missing_configs_and_weights() {
     model.remove("unet/diffusion_pytorch_model.safetensors");
     assert_eq!(
         model.error(),
-        "unet: missing, expected diffusion_pytorch_model.safetensors or model.safetensors"
+        "unet: a file is missing; the model needs diffusion_pytorch_model.safetensors or model.safetensors"
     );
     model.put("unet/diffusion_pytorch_model.bin", "");
     assert_eq!(
@@ -348,7 +358,9 @@ fn rejects_two_names_of_one_tensor() {
     model.put_weights("text_encoder/model.safetensors", &["encoder.w", "text_model.encoder.w"]);
     let error = model.open().component("text_encoder").unwrap().tensors().unwrap_err().to_string();
     assert!(
-        error.ends_with("tensors `encoder.w` and `text_model.encoder.w` are both `text_model.encoder.w`"),
+        error.ends_with(
+            "tensors `encoder.w` and `text_model.encoder.w` are both names of `text_model.encoder.w`"
+        ),
         "{error}"
     );
 }
@@ -357,9 +369,13 @@ fn rejects_two_names_of_one_tensor() {
 fn rejects_a_card_with_mistakes() {
     let model = Model::new();
     model.put("sdq.json", r#"{"height": "64"}"#);
-    assert!(model.error().starts_with("sdq.json: not valid: invalid type: string"), "{}", model.error());
+    assert!(
+        model.error().starts_with("sdq.json: the file is not valid: invalid type: string"),
+        "{}",
+        model.error()
+    );
     model.put("sdq.json", "[]");
-    assert_eq!(model.error(), "sdq.json: not valid: not an object");
+    assert_eq!(model.error(), "sdq.json: the file is not valid: expected an object");
 }
 
 /// A file of one layer each, with a dimension of zero and another beyond any memory: refused without using

@@ -115,10 +115,10 @@ fn instead(names: &[String]) -> String {
     };
     if let Some(shard) = names.iter().find(|name| name.contains("-of-") && is(name, &["safetensors", "bin"]))
     {
-        return format!("; found the shard {shard} without the index of its shards");
+        return format!("; the folder contains the shard {shard} without an index");
     }
     match names.iter().find(|name| is(name, &FOREIGN)) {
-        Some(name) => format!("; found {name}, which sdq does not read"),
+        Some(name) => format!("; the folder contains {name}, which sdq does not read"),
         None => String::new(),
     }
 }
@@ -186,8 +186,9 @@ mod tests {
             find_weights(folder.path(), &mut Vec::new()).unwrap_err().to_string()
         };
         assert!(
-            error("model.onnx").ends_with("or model.safetensors; found model.onnx, which sdq does not read")
+            error("model.onnx")
+                .ends_with("or model.safetensors; the folder contains model.onnx, which sdq does not read")
         );
-        assert!(error("model-00001-of-00002.safetensors").ends_with("without the index of its shards"));
+        assert!(error("model-00001-of-00002.safetensors").ends_with("without an index"));
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn encoder(files: &TokenizerFiles, special_tokens: &SpecialTokens) ->
         (Some(text), ..) => Parts::from_json(text)?,
         (None, Some(vocab), Some(merges)) => Parts::from_texts(vocab, merges, special_tokens)?,
         _ => {
-            let wanted = "the model holds neither tokenizer.json nor vocab.json with merges.txt";
+            let wanted = "the model contains neither tokenizer.json nor vocab.json with merges.txt";
             return Err(Error::Tokenizer(wanted.to_owned()));
         }
     };
@@ -158,13 +158,14 @@ impl Parts {
         let Added { id, content, special, single_word, lstrip, rstrip, normalized } = token;
         if content.is_empty() || content.len() > MAX_ADDED_LEN {
             let found = content.len();
-            let message = format!("added token {id} has {found} bytes, expected 1 to {MAX_ADDED_LEN}");
+            let message = format!("the added token {id} has {found} bytes, expected 1 to {MAX_ADDED_LEN}");
             return Err(problem(file, &message));
         }
         match self.vocab.get(&content) {
             Some(&known) if known != id => {
-                let message =
-                    format!("the added token `{content}` has id {id}, and id {known} in the vocabulary");
+                let message = format!(
+                    "the added token `{content}` has the id {id}, but the id {known} in the vocabulary"
+                );
                 return Err(problem(file, &message));
             }
             Some(_) => {}
@@ -174,7 +175,7 @@ impl Parts {
             return Ok(());
         }
         if self.added.len() == MAX_ADDED {
-            return Err(problem(file, &format!("more than {MAX_ADDED} added tokens")));
+            return Err(problem(file, &format!("there are more than {MAX_ADDED} added tokens")));
         }
         let token = AddedToken::from(content, special)
             .single_word(single_word)
@@ -216,7 +217,7 @@ fn problem(file: &str, problem: &str) -> Error {
 
 fn not_clip(key: &str, found: &str) -> Error {
     let found: String = found.chars().take(120).collect();
-    problem(FILE, &format!("`{key}` is {found}, which is not that of CLIP's tokenizer"))
+    problem(FILE, &format!("`{key}` is {found}, which differs from CLIP's tokenizer"))
 }
 
 fn parse<'a, T: Deserialize<'a>>(file: &str, text: &'a str) -> Result<T, Error> {
@@ -335,7 +336,7 @@ fn merges_of_text(text: &str) -> Result<Merges, Error> {
     let mut merges = Merges::new();
     for line in lines {
         if merges.len() == MAX_TOKENS {
-            return Err(problem("merges.txt", &format!("more than {MAX_TOKENS} merges")));
+            return Err(problem("merges.txt", &format!("there are more than {MAX_TOKENS} merges")));
         }
         merges.push(merge_of_line("merges.txt", line)?);
     }
@@ -350,7 +351,7 @@ struct LimitedVisitor<C>(PhantomData<C>);
 fn limited<E: serde::de::Error>(entries: usize) -> Result<(), E> {
     match entries < MAX_TOKENS {
         true => Ok(()),
-        false => Err(E::custom(format_args!("more than {MAX_TOKENS} entries"))),
+        false => Err(E::custom(format_args!("there are more than {MAX_TOKENS} entries"))),
     }
 }
 
@@ -409,7 +410,7 @@ impl<'de, T: DeserializeOwned, C: Entries<T>> Visitor<'de> for EntriesVisitor<C,
         let mut entries = C::default();
         while let Some((key, value)) = fields.next_entry()? {
             if entries.put(key, value) > MAX_TOKENS {
-                return Err(A::Error::custom(format_args!("more than {MAX_TOKENS} entries")));
+                return Err(A::Error::custom(format_args!("there are more than {MAX_TOKENS} entries")));
             }
         }
         Ok(entries)

@@ -88,7 +88,7 @@ fn other_tokenizers_are_refused_by_the_name_of_what_differs() {
         ("/model/vocab", json!({"a": -1}), "-1"),
         ("/added_tokens", json!([{"id": 1, "content": ""}]), "added token 1 has 0 bytes"),
         ("/added_tokens", json!([{"id": 1, "content": "x".repeat(257)}]), "257 bytes"),
-        ("/added_tokens", json!([{"id": 2, "content": "a"}]), "`a` has id 2, and id 1"),
+        ("/added_tokens", json!([{"id": 2, "content": "a"}]), "`a` has the id 2, but the id 1"),
         ("/added_tokens", json!([{"id": 9, "content": "x", "surprise": 1}]), "surprise"),
     ] {
         let error = ids(&with(pointer, value), "a cat").unwrap_err().to_string();
@@ -105,7 +105,7 @@ fn lists_that_are_too_long_are_refused_before_they_take_memory() {
     assert!(error.to_string().contains("more than 1024 added tokens"), "{error}");
     let merges = "a b\n".repeat(MAX_TOKENS + 1);
     let error = merges_of_text(&merges).unwrap_err();
-    assert_eq!(error.to_string(), "tokenizer: merges.txt: more than 262144 merges");
+    assert_eq!(error.to_string(), "tokenizer: merges.txt: there are more than 262144 merges");
     assert_eq!(merges_of_text(&merges[4..]).unwrap().len(), MAX_TOKENS);
     let list = format!("[{}0]", "0,".repeat(MAX_TOKENS));
     assert!(
@@ -138,7 +138,7 @@ fn added_tokens_of_every_file_are_words() {
     }
     for (config, named) in [
         (r#"{"added_tokens_decoder": {"x": {"content": "<toy>"}}}"#, "`x`"),
-        (r#"{"added_tokens_decoder": {"5": {"content": "a"}}}"#, "`a` has id 5"),
+        (r#"{"added_tokens_decoder": {"5": {"content": "a"}}}"#, "`a` has the id 5"),
         (r#"{"added_tokens_decoder": []}"#, "an object"),
     ] {
         let files = TokenizerFiles { config: Some(config), ..plain };

@@ -53,8 +53,9 @@ impl Tokenizer {
         let id = |key: &str, token: &Value| {
             let name = content(token);
             let id = encoder.token_to_id(name).filter(|&id| (id as usize) < vocab_size);
-            let missing =
-                || Error::Tokenizer(format!("{key} `{name}` is not in the vocabulary of {vocab_size}"));
+            let missing = || {
+                Error::Tokenizer(format!("{key} `{name}` is not in the vocabulary of {vocab_size} tokens"))
+            };
             id.ok_or_else(missing)
         };
         let start = id("bos_token", &special_tokens.start)?;
@@ -66,8 +67,9 @@ impl Tokenizer {
             _ => max_length,
         };
         if !(2..=max_length).contains(&length) {
-            let message =
-                format!("model_max_length is {length}, the text encoder has {max_length} positions");
+            let message = format!(
+                "model_max_length is {length}, expected 2 to {max_length}, the positions of the text encoder"
+            );
             return Err(Error::Tokenizer(message));
         }
         Ok(Tokenizer { encoder, length, vocab_size, start, end, padding })
@@ -121,7 +123,10 @@ impl Tokenizer {
         match encoding.get_ids().iter().find(|&&id| id as usize >= self.vocab_size) {
             None => Ok(encoding.get_ids().to_vec()),
             Some(id) => {
-                let message = format!("id {id} is past the text encoder's vocabulary of {}", self.vocab_size);
+                let message = format!(
+                    "the id {id} is outside the text encoder's vocabulary of {} tokens",
+                    self.vocab_size
+                );
                 Err(Error::Tokenizer(message))
             }
         }
@@ -170,9 +175,10 @@ const MAX_SETTINGS_LEN: usize = 1 << 20;
 fn object(file: &str, text: Option<&str>) -> Result<Map<String, Value>, Error> {
     match text {
         None => Ok(Map::new()),
-        Some(text) if text.len() > MAX_SETTINGS_LEN => {
-            Err(Error::Tokenizer(format!("{file} has {} bytes, more than {MAX_SETTINGS_LEN}", text.len())))
-        }
+        Some(text) if text.len() > MAX_SETTINGS_LEN => Err(Error::Tokenizer(format!(
+            "{file} has {} bytes, expected at most {MAX_SETTINGS_LEN}",
+            text.len()
+        ))),
         Some(text) => serde_json::from_str(text).map_err(|e| Error::Tokenizer(format!("{file}: {e}"))),
     }
 }

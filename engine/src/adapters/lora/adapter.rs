@@ -20,7 +20,10 @@ impl Adapters {
     pub(super) fn of(checkpoint: &Checkpoint) -> Result<Adapters, LoraError> {
         let Some(text) = checkpoint.note(KEY) else { return Ok(Adapters::default()) };
         if text.len() > MAX_LEN {
-            return Err(LoraError::Adapter(format!("{} bytes long, more than {MAX_LEN}", text.len())));
+            return Err(LoraError::Adapter(format!(
+                "the text has {} bytes, expected at most {MAX_LEN}",
+                text.len()
+            )));
         }
         let settings = serde_json::from_str(&text).map_err(|error| LoraError::Adapter(error.to_string()))?;
         Ok(Adapters(settings))

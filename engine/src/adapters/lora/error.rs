@@ -8,7 +8,9 @@ use crate::adapters::textual_inversion::EmbeddingError;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LoraError {
     /// The file is a kind of adapter that is not a product of two small matrices.
-    #[error("`{tensor}` is a tensor of {kind}, which is not applied; LoRA and LoCon are")]
+    #[error(
+        "tensor `{tensor}` belongs to an adapter of an unsupported kind ({kind}), expected LoRA or LoCon"
+    )]
     Kind {
         /// The first such tensor.
         tensor: String,
@@ -25,7 +27,7 @@ pub enum LoraError {
     },
     /// The shape of a tensor does not fit its layer.
     #[error(
-        "tensor `{tensor}` is {found:?}, expected {expected} beside a layer of {layer:?}; is it for another model?"
+        "tensor `{tensor}` has the shape {found:?}, expected {expected} for a layer of shape {layer:?}; the LoRA may be for another model"
     )]
     Shape {
         /// The tensor.
@@ -38,7 +40,7 @@ pub enum LoraError {
         layer: Vec<usize>,
     },
     /// The alpha of a module is not a finite number.
-    #[error("`{tensor}` is {found}, expected a finite number")]
+    #[error("tensor `{tensor}` is {found}, expected a finite number")]
     Alpha {
         /// The tensor.
         tensor: String,
@@ -46,13 +48,13 @@ pub enum LoraError {
         found: f32,
     },
     /// The adapter settings in the metadata cannot be read.
-    #[error("its `lora_adapter_metadata` is not valid: {0}")]
+    #[error("the metadata `lora_adapter_metadata` is not valid: {0}")]
     Adapter(String),
     /// A tensor's values cannot be read.
     #[error(transparent)]
     Tensor(#[from] TensorError),
     /// Two tensors define the same part of a module.
-    #[error("module `{module}` has two tensors for its {part}, the second is `{tensor}`")]
+    #[error("the {part} of module `{module}` appears twice, the second time as `{tensor}`")]
     Twice {
         /// The module, by its name in the file.
         module: String,
@@ -62,7 +64,7 @@ pub enum LoraError {
         tensor: String,
     },
     /// A value is not a finite number.
-    #[error("tensor `{tensor}` holds {value}, expected finite numbers")]
+    #[error("tensor `{tensor}` contains {value}, expected finite numbers")]
     NotFinite {
         /// The tensor.
         tensor: String,
@@ -70,7 +72,7 @@ pub enum LoraError {
         value: f32,
     },
     /// The vectors of a bundled word cannot be used.
-    #[error("the word `{word}` that comes with it: {error}")]
+    #[error("the embedding of the word `{word}` in the file is not valid: {error}")]
     Word {
         /// The word.
         word: String,
@@ -78,10 +80,12 @@ pub enum LoraError {
         error: EmbeddingError,
     },
     /// No tensor of the file belongs to a LoRA.
-    #[error("it is not a LoRA: {0}")]
+    #[error("expected a LoRA, found {0}")]
     Other(String),
     /// The model has none of the LoRA's modules.
-    #[error("none of its {modules} modules is in the model, the first is `{first}`; it is for {family}")]
+    #[error(
+        "the model has none of the {modules} modules of the LoRA, the first of which is `{first}`; the LoRA is for {family}"
+    )]
     Nothing {
         /// Number of modules in the file.
         modules: usize,

@@ -262,14 +262,14 @@ fn content(checkpoint: &Checkpoint) -> Result<Content<'_>, LoraError> {
 /// A description of a file without modules.
 fn what_else(checkpoint: &Checkpoint) -> String {
     if TextualInversions::read(checkpoint).is_ok() {
-        return "it is a textual inversion, which --embedding takes".to_owned();
+        return "a textual inversion; give it with --embedding".to_owned();
     }
     let mut tensors = checkpoint.tensors();
-    let Some(first) = tensors.next() else { return "it holds no tensor".to_owned() };
+    let Some(first) = tensors.next() else { return "a file without tensors".to_owned() };
     match names::is_of_a_model(&first.name) || tensors.any(|tensor| names::is_of_a_model(&tensor.name)) {
-        true => "it is a model or a part of one, which `sdq convert` takes".to_owned(),
+        true => "a model or a part of one; convert it with `sdq convert`".to_owned(),
         false => {
-            format!("no tensor of it is one that trainers of LoRAs write, the first is `{}`", first.name)
+            format!("a file without tensors of a LoRA, the first tensor of which is `{}`", first.name)
         }
     }
 }

@@ -20,13 +20,13 @@ const PARALLEL_WORK: usize = 1 << 21;
 #[derive(Debug, thiserror::Error)]
 pub enum PoolError {
     /// The requested number of threads is out of bounds.
-    #[error("{requested} threads are more than {MAX_THREADS}: ask for as many as the machine has cores")]
+    #[error("{requested} threads are requested, expected at most {MAX_THREADS}; use one for each core")]
     TooManyThreads {
         /// The requested number.
         requested: usize,
     },
     /// The system refused to start a thread.
-    #[error("cannot start {threads} threads: ask for fewer")]
+    #[error("cannot start {threads} threads; use fewer")]
     Start {
         /// The requested number.
         threads: usize,

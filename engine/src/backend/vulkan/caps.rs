@@ -32,7 +32,7 @@ impl Tier {
     pub fn unusable(wanted: &str) -> Option<String> {
         let names = Tier::ALL.map(Tier::name).join(", ");
         let has_it = wanted.is_empty() || Tier::from_name(wanted).is_some();
-        (!has_it).then(|| format!("SDQ_VK_TIER is {wanted:?}, which has no effect: it may be {names}"))
+        (!has_it).then(|| format!("SDQ_VK_TIER is {wanted:?} and has no effect, expected one of {names}"))
     }
 
     /// The tier with this name.
@@ -151,26 +151,31 @@ const SHARED_MEMORY: u32 = 16 << 10;
 /// Bytes of shared memory for products of matrices, with their largest tiles.
 const MATRIX_SHARED_MEMORY: u32 = 32 << 10;
 
+/// Largest alignment of a binding that the layout of weights meets, in bytes.
+const MAX_ALIGNMENT: u64 = 256;
+
 impl Capabilities {
     /// The first requirement of every kernel that the device does not meet.
     pub(super) fn lacks(&self) -> Option<String> {
         let version = |api| format!("{}.{}", vk::api_version_major(api), vk::api_version_minor(api));
         if self.api < vk::API_VERSION_1_3 {
-            return Some(format!("Vulkan 1.3 (it has {})", version(self.api)));
+            return Some(format!("Vulkan 1.3 (found {})", version(self.api)));
         }
         if self.compute_family.is_none() {
-            return Some("a queue that computes".to_owned());
+            return Some("a compute queue".to_owned());
         }
         let needs = [
             (self.invocations, INVOCATIONS, "invocations in a workgroup"),
             (self.shared_memory, SHARED_MEMORY, "bytes of shared memory"),
             (self.bindings, BINDINGS, "storage buffers at once"),
-            (256, self.alignment.try_into().unwrap_or(u32::MAX), "bytes of alignment"),
         ];
-        needs
-            .into_iter()
-            .find(|(has, wanted, _)| has < wanted)
-            .map(|(has, wanted, what)| format!("{wanted} {what} (it has {has})"))
+        let unmet = needs.into_iter().find(|(has, wanted, _)| has < wanted);
+        let unmet = unmet.map(|(has, wanted, what)| format!("{wanted} {what} (found {has})"));
+        let is_aligned = self.alignment <= MAX_ALIGNMENT;
+        unmet.or_else(|| {
+            let found = self.alignment;
+            (!is_aligned).then(|| format!("an alignment of at most {MAX_ALIGNMENT} bytes (found {found})"))
+        })
     }
 
     /// Tiers that the device offers, the plainest first.
@@ -236,7 +241,7 @@ impl Capabilities {
             (self.kind == DeviceKind::Software, "runs on the processor, which the CPU backend uses better"),
             (
                 !self.dot_accelerated && self.matrix_shape().is_none(),
-                "has no instruction for products of bytes, which a processor mostly has",
+                "has no instruction for products of bytes, which most processors have",
             ),
             // The GPU of the Raspberry Pi: slower than its processor in every report (llama.cpp #5237).
             (self.driver_id == vk::DriverId::MESA_V3DV, "is slower than the processor beside it"),

@@ -17,7 +17,7 @@ pub enum VulkanError {
     #[error("Vulkan finds no device; install the graphics driver, or use `--backend cpu`")]
     NoDevice,
     /// No device matches the requested one.
-    #[error("no device is called `{wanted}`; there are: {found}")]
+    #[error("there is no device `{wanted}`, expected one of {found}")]
     UnknownDevice {
         /// Number or part of a name.
         wanted: String,
@@ -33,15 +33,17 @@ pub enum VulkanError {
         lacks: String,
     },
     /// Every kernel that this device can run was found to compute wrong products.
-    #[error("{device} computes wrong results, says `sdq doctor`; use another device, or `--backend cpu`")]
+    #[error(
+        "{device} computes wrong results according to `sdq doctor`; use another device, or `--backend cpu`"
+    )]
     Distrusted {
         /// Its name.
         device: String,
     },
     /// The device has no memory left.
-    #[error("no memory on the device for {bytes} bytes; draw a smaller picture, or use `--backend cpu`")]
+    #[error("the device has no memory{}; draw a smaller picture, or use `--backend cpu`", for_bytes(*bytes))]
     OutOfMemory {
-        /// Size of the allocation.
+        /// Size of the allocation; 0 if it is not known.
         bytes: u64,
     },
     /// A tensor or weight is larger than the device's limit for one binding.
@@ -61,7 +63,7 @@ pub enum VulkanError {
         op: &'static str,
     },
     /// The driver stopped answering.
-    #[error("the device was lost; its driver may have stopped it for taking too long")]
+    #[error("the device was lost; the driver may have stopped a computation that took too long")]
     DeviceLost,
     /// Validation was requested by `SDQ_VK_VALIDATE` and is not installed.
     #[error("SDQ_VK_VALIDATE is set, but the layer VK_LAYER_KHRONOS_validation is not installed")]
@@ -74,6 +76,10 @@ pub enum VulkanError {
         /// The driver's answer.
         result: vk::Result,
     },
+}
+
+fn for_bytes(bytes: u64) -> String {
+    if bytes == 0 { String::new() } else { format!(" for {bytes} bytes") }
 }
 
 impl VulkanError {

@@ -136,12 +136,12 @@ impl<'a> Fields<'a> {
                 if list.len() == levels {
                     Ok(list)
                 } else {
-                    Err(self.error(key, format!("{levels} values, one a level")))
+                    Err(self.error(key, format!("{levels} values, one for each level")))
                 }
             }
-            Some(value) => as_size(value)
-                .map(|size| vec![size; levels])
-                .ok_or_else(|| self.error(key, format!("a whole number or a list of {levels}"))),
+            Some(value) => as_size(value).map(|size| vec![size; levels]).ok_or_else(|| {
+                self.error(key, format!("a whole number or a list of {levels} whole numbers"))
+            }),
         }
     }
 
@@ -211,7 +211,7 @@ fn as_size(value: &Value) -> Option<usize> {
 fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
-        Value::Bool(_) => "a truth value",
+        Value::Bool(_) => "a boolean",
         Value::Number(_) => "a number",
         Value::String(_) => "a string",
         Value::Array(_) => "a list",

@@ -33,7 +33,9 @@ pub(super) fn check_divides(
 ) -> Result<(), Error> {
     match widths.iter().find(|width| **width % divisor != 0) {
         None => Ok(()),
-        Some(width) => Err(fields.error(key, format!("a divisor of block_out_channels' {width}"))),
+        Some(width) => {
+            Err(fields.error(key, format!("a divisor of {width}, which is in block_out_channels")))
+        }
     }
 }
 

@@ -139,7 +139,7 @@ fn an_autoencoder_is_known_by_its_class() {
         ("upsampling_scaling_factor", json!(3), "2"),
         ("act_fn", json!("mish"), "relu"),
         ("shift_factor", json!(0.5), "0"),
-        ("brand_new_switch", json!("on"), "unknown key"),
+        ("brand_new_switch", json!("on"), "is unknown"),
     ] {
         let found = error(&with(json!({"_class_name": "AutoencoderTiny"}), key, value));
         assert!(found.contains(key) && found.contains(expected), "{found}");
@@ -172,7 +172,7 @@ fn values_that_cannot_be_run_are_named() {
     let cases = [
         ("act_fn", json!("mish"), "silu or swish"),
         ("addition_embed_type", json!("text"), "text_time"),
-        ("class_embed_type", json!("timestep"), "unknown key"),
+        ("class_embed_type", json!("timestep"), "is unknown"),
         ("resnet_time_scale_shift", json!("scale_shift"), "\"default\""),
         ("mid_block_type", json!("UNetMidBlock2DSimpleCrossAttn"), "UNetMidBlock2DCrossAttn"),
         ("transformer_layers_per_block", json!([1, 2]), "4 values"),
@@ -187,7 +187,7 @@ fn values_that_cannot_be_run_are_named() {
         ),
         ("attention_head_dim", json!([5, 10, 20]), "4 values"),
         ("attention_head_dim", json!(7), "divisor"),
-        ("num_attention_heads", json!(8), "unknown key"),
+        ("num_attention_heads", json!(8), "is unknown"),
         ("norm_num_groups", json!(33), "divisor"),
         ("block_out_channels", json!([]), "a list of"),
         ("block_out_channels", json!([0, 1, 2, 3]), "from 1"),
@@ -198,8 +198,8 @@ fn values_that_cannot_be_run_are_named() {
         ("freq_shift", json!(160), "less than half"),
         ("norm_eps", json!("small"), "a finite number"),
         ("conv_in_kernel", json!(5), "3"),
-        ("only_cross_attention", json!(true), "unknown key"),
-        ("brand_new_switch", json!("on"), "unknown key"),
+        ("only_cross_attention", json!(true), "is unknown"),
+        ("brand_new_switch", json!("on"), "is unknown"),
     ];
     for (key, value, expected) in cases {
         let error = UNetConfig::from_json(&with(unet(), key, value.clone())).unwrap_err().to_string();

@@ -6,10 +6,10 @@ use sdq_formats::tensor::TensorError;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LayoutProblem {
     /// A tensor that the model needs is missing.
-    #[error("no tensor `{0}`")]
+    #[error("the file has no tensor `{0}`")]
     Missing(String),
     /// A part exists in a form that no supported model has.
-    #[error("`{part}` is {found}, which is not a model that sdq runs")]
+    #[error("`{part}` is {found}, which sdq does not support")]
     Unknown {
         /// The part, by the prefix of its tensors' names.
         part: String,
@@ -17,7 +17,7 @@ pub enum LayoutProblem {
         found: String,
     },
     /// There is no U-Net, autoencoder or text encoder.
-    #[error("none of its {tensors} tensors belongs to a Stable Diffusion model, the first is `{first}`{}", looks_like(*hint))]
+    #[error("none of the {tensors} tensors belongs to a Stable Diffusion model, the first is `{first}`{}", looks_like(*hint))]
     Nothing {
         /// Number of tensors.
         tensors: usize,
@@ -32,7 +32,7 @@ pub enum LayoutProblem {
     )]
     EncoderOnly,
     /// A tensor cannot be split or transposed as its place in the model requires.
-    #[error("tensor `{tensor}` is {found:?}, expected {expected}")]
+    #[error("tensor `{tensor}` has the shape {found:?}, expected {expected}")]
     Shape {
         /// The tensor.
         tensor: String,
@@ -43,7 +43,7 @@ pub enum LayoutProblem {
     },
     /// The file and the settings beside it name two predictions.
     #[error(
-        "the file says that it predicts {in_file}, the settings beside it say {beside}; say which is right with --prediction"
+        "the model predicts {in_file} according to the file and {beside} according to the settings beside it; choose one with --prediction"
     )]
     Predictions {
         /// In the file.
@@ -52,7 +52,7 @@ pub enum LayoutProblem {
         beside: &'static str,
     },
     /// A tensor in a format that sdq does not multiply out.
-    #[error("tensor `{tensor}` is stored as {format:?}, of which sdq reads float8 with a scale alone")]
+    #[error("tensor `{tensor}` has the unsupported format {format:?}, expected float8 with a scale")]
     Format {
         /// The tensor.
         tensor: String,
@@ -65,7 +65,7 @@ pub enum LayoutProblem {
 }
 
 fn looks_like(hint: Option<&'static str>) -> String {
-    hint.map_or_else(String::new, |hint| format!("; it looks like {hint}"))
+    hint.map_or_else(String::new, |hint| format!("; the file looks like {hint}"))
 }
 
 pub(crate) fn missing(tensor: impl Into<String>) -> LayoutProblem {

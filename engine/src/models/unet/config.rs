@@ -143,9 +143,10 @@ impl UNetConfig {
             self.block_out_channels.iter().zip(&self.num_attention_heads).enumerate()
         {
             if self.attends(level) && width % heads != 0 {
-                return Err(
-                    fields.error("attention_head_dim", format!("a divisor of block_out_channels' {width}"))
-                );
+                return Err(fields.error(
+                    "attention_head_dim",
+                    format!("a divisor of {width}, which is in block_out_channels"),
+                ));
             }
         }
         let shift = self.freq_shift.max(0.0) as usize;
@@ -236,13 +237,13 @@ impl<'a> TransformerDepths<'a> {
             Some(Value::Array(list)) => list.iter().collect(),
             Some(_) => return Err(fields.error(REVERSE_DEPTHS, "a list")),
             None if down.iter().any(|depth| depth.is_array()) => {
-                return Err(fields.error(REVERSE_DEPTHS, format!("a list, as {DEPTHS} has lists in it")));
+                return Err(fields.error(REVERSE_DEPTHS, format!("a list, because {DEPTHS} contains lists")));
             }
             None => down.iter().rev().copied().collect(),
         };
         for (key, list) in [(DEPTHS, &down), (REVERSE_DEPTHS, &up)] {
             if list.len() != levels {
-                return Err(fields.error(key, format!("{levels} values, one a level")));
+                return Err(fields.error(key, format!("{levels} values, one for each level")));
             }
         }
         Ok(TransformerDepths { down, up })

@@ -343,10 +343,9 @@ impl UNet {
             coarsest.push(middle.unwrap_or(1));
         }
         if middle.is_some_and(|middle| coarsest[0] != middle) {
-            return Err(unknown(
-                "middle_block",
-                format!("a transformer of {middle:?} blocks beside a level of {coarsest:?}"),
-            ));
+            let found =
+                format!("a transformer of another depth than those of the coarsest level, {coarsest:?}");
+            return Err(unknown("middle_block", found));
         }
         let uniform = |depths: &[usize]| depths.iter().all(|depth| *depth == depths[0]);
         let mirrored = down.iter().zip(up.iter().rev()).all(|(down, up)| {
@@ -375,7 +374,7 @@ fn depths(levels: &[Level]) -> Result<Vec<Vec<usize>>, LayoutProblem> {
             true => Ok(depths),
             false => Err(unknown(
                 &format!("level {index}"),
-                "transformers after some of its layers only".to_owned(),
+                "a level with transformers after some layers only".to_owned(),
             )),
         }
     };

@@ -73,7 +73,7 @@ impl AutoencoderConfig {
         };
         let levels = config.block_out_channels.len();
         if encoder.len() != levels || decoder.len() != levels {
-            return Err(fields.error("block_out_channels", "as many widths as down and up blocks"));
+            return Err(fields.error("block_out_channels", "one width for each down block and each up block"));
         }
         check_divides(&fields, "norm_num_groups", &config.block_out_channels, config.norm_num_groups)?;
         if config.scaling_factor <= 0.0 {

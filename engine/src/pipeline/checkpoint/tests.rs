@@ -67,7 +67,7 @@ fn a_saved_run_tells_its_request_and_notes() {
 fn versions_before_and_after_those_that_are_read_are_refused() {
     for version in [json!(0), json!(1), json!(VERSION + 1), json!("3"), json!(null), json!(-3)] {
         let error = saved(&run(&json!({ "version": version })), None).unwrap_err();
-        assert_eq!(error, format!("its version is {version}, this sdq reads 2 to {VERSION}"));
+        assert_eq!(error, format!("the file has version {version}, expected 2 to {VERSION}"));
     }
     for version in 2..=VERSION {
         assert!(saved(&run(&json!({ "version": version })), None).is_ok(), "{version}");
@@ -78,9 +78,9 @@ fn versions_before_and_after_those_that_are_read_are_refused() {
 fn damaged_runs_are_refused_by_what_is_wrong() {
     for (run, reason) in [
         ("{".to_owned(), "EOF while parsing"),
-        (run(&json!({ "request": null })), "its request cannot be read: "),
-        (run(&json!({ "request": { "prompt": 1 } })), "its request cannot be read: "),
-        (run(&json!({ "request": { "cache": "none" } })), "its request cannot be read: "),
+        (run(&json!({ "request": null })), "the request cannot be read: "),
+        (run(&json!({ "request": { "prompt": 1 } })), "the request cannot be read: "),
+        (run(&json!({ "request": { "cache": "none" } })), "the request cannot be read: "),
     ] {
         let error = saved(&run, None).unwrap_err();
         assert!(error.starts_with(reason), "{error}");
@@ -89,7 +89,7 @@ fn damaged_runs_are_refused_by_what_is_wrong() {
     let path = folder.path().join("a.sdq-run");
     let problem = |path: &Path| SavedRun::open(path).unwrap_err().to_string();
     safetensors::write(&path, &[], &[("other", "note")]).unwrap();
-    assert_eq!(problem(&path), format!("{}: it holds no run of sdq", path.display()));
+    assert_eq!(problem(&path), format!("{}: the file contains no run of sdq", path.display()));
     // A file that is truncated at any length is an error that names it.
     let bytes = std::fs::read(&path).unwrap();
     for len in 0..bytes.len() {
@@ -110,10 +110,15 @@ fn pictures_of_a_run_have_their_axes() {
     let request = opened("mask", &[1, 3], &[1, 2, 3]).unwrap().request;
     assert_eq!(request.mask, Some(Mask { width: 3, height: 1, values: vec![1, 2, 3] }));
     for (name, shape, bytes, reason) in [
-        ("init_image", &[1, 2, 4][..], &[0; 8][..], "its picture is [1, 2, 4]"),
-        ("init_image", &[2, 3], &[0; 6], "its picture is [2, 3]"),
-        ("mask", &[1, 2, 3], &[0; 6], "its mask is [1, 2, 3]"),
-        ("mask", &[6], &[0; 6], "its mask is [6]"),
+        (
+            "init_image",
+            &[1, 2, 4][..],
+            &[0; 8][..],
+            "the picture has the shape [1, 2, 4], expected [height, width, 3]",
+        ),
+        ("init_image", &[2, 3], &[0; 6], "the picture has the shape [2, 3], expected [height, width, 3]"),
+        ("mask", &[1, 2, 3], &[0; 6], "the mask has the shape [1, 2, 3], expected [height, width]"),
+        ("mask", &[6], &[0; 6], "the mask has the shape [6], expected [height, width]"),
     ] {
         assert_eq!(opened(name, shape, bytes).unwrap_err(), reason);
     }
@@ -130,11 +135,11 @@ fn floats_are_finite_and_of_their_shape() {
     assert_eq!(whole.tensor("x", &[1, 2]).unwrap().values(), [1.0, -2.5]);
     for (name, shape) in [("x", [1, 3]), ("x", [1, 1]), ("y", [1, 2])] {
         let error = whole.tensor(name, &shape).unwrap_err().to_string();
-        assert!(error.ends_with(&format!("it has no `{name}` of {shape:?}")), "{error}");
+        assert!(error.ends_with(&format!("the file has no tensor `{name}` of shape {shape:?}")), "{error}");
     }
     for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let error = opened(&[1.0, value]).floats("x").unwrap_err().to_string();
-        assert!(error.ends_with("`x` holds values that are not finite"), "{error}");
+        assert!(error.ends_with("tensor `x` contains values that are not finite"), "{error}");
     }
 }
 
@@ -144,7 +149,7 @@ fn counts_are_whole_numbers() {
     assert_eq!(opened(json!(7)).count("finished").unwrap(), 7);
     for wrong in [json!(-1), json!(1.5), json!("7"), json!(null), json!([])] {
         let error = opened(wrong.clone()).count("finished").unwrap_err().to_string();
-        assert!(error.ends_with(&format!("its `finished` is {wrong}")), "{error}");
+        assert!(error.ends_with(&format!("`finished` is {wrong}, expected a whole number")), "{error}");
     }
 }
 

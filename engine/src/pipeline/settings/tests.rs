@@ -44,7 +44,7 @@ fn a_strength_leaves_out_the_steps_that_diffusers_leaves_out() {
     }
     for (steps, strength) in [(4, 0.24), (20, 0.0), (1, 0.99)] {
         let error = first("ddim", steps, strength).unwrap_err().to_string();
-        assert_eq!(error, format!("strength is {strength}, expected enough for one of {steps} steps"));
+        assert_eq!(error, format!("strength is {strength}, expected enough to leave one of {steps} steps"));
     }
     let whole = settings("ddim", 20, Job::TextToImage);
     assert_eq!(first_step(&whole, &*whole.new_scheduler().unwrap()).unwrap(), 0);
@@ -108,7 +108,10 @@ fn kept_pixels_are_pasted_where_there_is_a_mask() {
         assert_eq!(mask_blur(&request).unwrap(), expected, "{request:?}");
     }
     for (request, message) in [
-        (Request::default().paste(false), "no-paste is true, expected a mask, or nothing is kept"),
+        (
+            Request::default().paste(false),
+            "no-paste is true, expected a mask, without which no pixels are kept",
+        ),
         (
             Request::default().mask_blur(3),
             "mask-blur is 3, expected a mask whose kept pixels are pasted back",

@@ -263,7 +263,7 @@ impl Isa {
         (!has_it).then(|| {
             let (names, best) =
                 (names.join(", "), Isa::available().last().map_or("scalar", |isa| isa.name()));
-            format!("SDQ_ISA is {wanted:?}, which has no effect: this machine has {names}; {best} is used")
+            format!("SDQ_ISA is {wanted:?} and has no effect, expected one of {names}; {best} is used")
         })
     }
 
