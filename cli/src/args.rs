@@ -136,11 +136,14 @@ impl DeviceArgs {
 
     /// Opens the requested device.
     fn open(&self) -> anyhow::Result<Arc<dyn Backend>> {
-        let of_variable = || {
-            let value = std::env::var("SDQ_BACKEND").ok().filter(|value| !value.is_empty())?;
-            let named = BackendArg::from_str(&value, true);
-            Some(named.map_err(|_| UsageError(format!("SDQ_BACKEND is `{value}`, not auto, cpu or vulkan"))))
-        };
+        let of_variable =
+            || {
+                let value = std::env::var("SDQ_BACKEND").ok().filter(|value| !value.is_empty())?;
+                let named = BackendArg::from_str(&value, true);
+                Some(named.map_err(|_| {
+                    UsageError(format!("SDQ_BACKEND is `{value}`, expected auto, cpu or vulkan"))
+                }))
+            };
         let backend = match self.backend {
             Some(backend) => backend,
             None => of_variable().transpose()?.unwrap_or(BackendArg::Auto),
@@ -209,19 +212,19 @@ pub(crate) struct JobArgs {
     #[arg(long, value_name = "FILE", requires = "start")]
     pub(crate) mask: Option<PathBuf>,
 
-    /// Width of the soft edge of what the mask draws, in pixels inside it. What the mask keeps stays as it is in the picture.
-    /// Default: 4.
+    /// Width of the soft edge inside the redrawn part, in pixels; the kept part stays unchanged. Default: 4.
     #[arg(long, value_name = "PIXELS", requires = "masked")]
     pub(crate) mask_blur: Option<u8>,
 
-    /// Let what the mask keeps come out of the VAE as well, a little changed, as in diffusers.
+    /// Do not paste the kept part of the picture over the result: it passes through the VAE and changes a little, as
+    /// in diffusers.
     #[arg(
         long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
         requires = "masked"
     )]
     pub(crate) no_paste: Option<bool>,
 
-    /// How strongly the picture pulls, with a model that edits by instruction. Default: the model's, or 1.5.
+    /// How strongly the result follows the picture, with a model that edits by instruction. Default: the model's, or 1.5.
     #[arg(long, value_name = "SCALE", requires = "start", allow_negative_numbers = true)]
     pub(crate) image_guidance_scale: Option<f32>,
 }
@@ -300,7 +303,8 @@ pub(crate) struct GenerateArgs {
     #[arg(long, value_name = "N", requires = "varied", value_parser = seed, allow_negative_numbers = true)]
     pub(crate) variation_seed: Option<SeedArg>,
 
-    /// How far, from 0 to 1. Without --variation-seed it draws variations 1, 2 and so on.
+    /// How far the noise is moved, from 0 to 1. Without --variation-seed, the seeds of the variations are 1, 2 and so
+    /// on.
     #[arg(long, value_name = "SHARE", allow_negative_numbers = true)]
     pub(crate) variation_strength: Option<f64>,
 
@@ -408,7 +412,7 @@ pub(crate) struct ResumeArgs {
     #[arg(short, long, value_name = "FILE.sdq")]
     pub(crate) model: Option<PathBuf>,
 
-    /// Where to write, if not beside the saved run.
+    /// Output file. Default: the one of the interrupted run, beside the saved run.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
 
@@ -416,7 +420,7 @@ pub(crate) struct ResumeArgs {
     #[arg(long)]
     pub(crate) force: bool,
 
-    /// Write the latents as well, as safetensors. Where the interrupted run was to write them does not count.
+    /// Also write the latents, as safetensors. The path that the interrupted run was given is not used.
     #[arg(long, value_name = "FILE")]
     pub(crate) save_latents: Option<PathBuf>,
 

@@ -44,7 +44,7 @@ fn print(measurement: &Measurement) {
     }
     for part in parts.iter().filter(|part| !part.profile.is_empty()) {
         say!("");
-        say!("{}: what ops take", part.name());
+        say!("{}: time of each kind of op", part.name());
         let all: f64 = part.profile.iter().map(|op| op.time.as_secs_f64()).sum();
         for op in &part.profile {
             let seconds = op.time.as_secs_f64();

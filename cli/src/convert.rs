@@ -16,7 +16,7 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         say_part!("{}", describe::plan(&convert::dry_run(&model, &options)?));
         return Ok(());
     }
-    let output: &Path = args.output.as_deref().context("no --output")?;
+    let output: &Path = args.output.as_deref().context("--output is missing")?;
     let report = terminal::watched(|watch| convert::convert(model, output, &options, watch))?;
     let Report { weights, parameters, bytes } = report;
     let megabytes = bytes as f64 / 1e6;

@@ -38,14 +38,14 @@ fn print(examination: &Examination) {
             say!("    wrong: {wrong}");
         }
         if let Some(failed) = &tier.failed {
-            say!("    given up: {failed}");
+            say!("    failed: {failed}");
         }
     }
     match (used, &device.avoided_because) {
-        (None, _) => say!("  It is not used: no tier is right."),
-        (Some(tier), None) => say!("  It is used, with its {tier} kernels."),
+        (None, _) => say!("  The device is not used, because no tier computes right results."),
+        (Some(tier), None) => say!("  The device is used, with its {tier} kernels."),
         (Some(tier), Some(why)) => say!(
-            "  It is used with its {tier} kernels where it is asked for (`--device {}`), for it {why}.",
+            "  The device is used, with its {tier} kernels, only if it is asked for (`--device {}`), because it {why}.",
             device.index
         ),
     }

@@ -62,13 +62,13 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     for prompt in [&request.prompt, &request.negative_prompt] {
         let surplus = pipeline.surplus_tokens(prompt)?;
         if request.reading.syntax == PromptSyntax::Plain && surplus > 0 {
-            note!("note: the prompt is {surplus} tokens too long for the model, which reads only its start");
+            note!("note: the prompt is too long, and the model does not read the last {surplus} tokens");
         }
     }
     let saved_run = files.saved_run();
     if SideFile::SavedRun.is_at(&saved_run) {
         let path = saved_run.display();
-        note!("note: `{path}` is an unfinished run, which this one replaces; `sdq resume` would finish it");
+        note!("note: this run replaces the unfinished run `{path}`, which `sdq resume` would finish");
     }
     crate::run::run(&pipeline, &files, count, &args.run, |options, watch| {
         run::generate(&pipeline, &request, &files, options, watch)
@@ -76,5 +76,5 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
 }
 
 fn absolute(path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
-    path.map(std::path::absolute).transpose().context("the current folder is gone")
+    path.map(std::path::absolute).transpose().context("the current folder does not exist")
 }

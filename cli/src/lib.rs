@@ -89,7 +89,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Doctor(args) => doctor::run(args),
         #[cfg(not(feature = "vulkan"))]
         Command::Doctor(_) => {
-            Err(UsageError("this build knows no GPUs; build it with the feature `vulkan`".to_owned()).into())
+            Err(UsageError("this build supports no GPUs; build sdq with the feature `vulkan`".to_owned())
+                .into())
         }
         Command::Schedulers => schedulers::run(),
         Command::Completions { shell } => reference::completions(*shell),

@@ -15,8 +15,8 @@ pub(crate) fn end() -> ! {
     let maps = fs::read_to_string("/proc/self/maps").unwrap_or_default();
     let len = |path: &Path| fs::metadata(path).ok().map(|found| found.len());
     match cut_file(&maps, len) {
-        Some(path) => note!("error: {}: it was cut short while it was in use", path.display()),
-        None => note!("error: a file that is in use cannot be read any more; its disk may have failed"),
+        Some(path) => note!("error: {}: the file was truncated while it was in use", path.display()),
+        None => note!("error: a file in use can no longer be read; the disk may have failed"),
     }
     // Not while the lock for writing is held: whoever has it may be waiting for the page.
     interrupt::leave(crate::EXIT_FAILED)

@@ -36,7 +36,7 @@ fn print(Plan { memory: plan, time }: &Plan) {
         line(phase.name, &megabytes(phase.bytes));
     }
     if plan.on_fallback {
-        line("device", "does not hold the run, which goes to the processor");
+        line("device", "the run does not fit and is drawn on the processor");
     }
     line("peak", &megabytes(plan.peak()));
     line("limit", &plan.limit.map_or("none".to_owned(), megabytes));

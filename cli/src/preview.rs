@@ -61,7 +61,7 @@ impl Previews {
             // A failure does not stop the run.
             Err(error) => {
                 if !std::mem::replace(&mut self.failed, true) {
-                    above(&|| note!("warning: no preview: {error}"));
+                    above(&|| note!("warning: the preview cannot be shown: {error}"));
                 }
             }
         }

@@ -19,7 +19,9 @@ pub(crate) fn man(name: Option<&str>) -> anyhow::Result<()> {
     command.build();
     if let Some(name) = name {
         let Some(found) = command.find_subcommand(name) else {
-            return Err(UsageError(format!("sdq has no command `{name}`; `sdq help` lists them")).into());
+            return Err(
+                UsageError(format!("sdq has no command `{name}`; `sdq help` lists the commands")).into()
+            );
         };
         command = found.clone();
     }

@@ -12,7 +12,9 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     let mut unfinished = Unfinished::open(&args.file)?;
     if let (Some(path), None) = (&unfinished.latents_were_for, &args.save_latents) {
         let path = path.display();
-        note!("note: the run was to write its latents to `{path}`; with --save-latents they are written");
+        note!(
+            "note: the interrupted run would have written its latents to `{path}`; give --save-latents to write them"
+        );
     }
     let files = &mut unfinished.files;
     if let Some(model) = &args.model {

@@ -130,7 +130,7 @@ fn examine(table: &Conformance, device: &DeviceInfo, tier: Tier) -> ExaminedTier
                 row.right += 1;
                 row.error = row.error.max(outcome.error);
             }
-            Ok(outcome) => row.wrong.push(format!("{}: off by {:.1e}", case.name, outcome.error)),
+            Ok(outcome) => row.wrong.push(format!("{}: the error is {:.1e}", case.name, outcome.error)),
             // A lost device does not recover.
             Err(error) => {
                 row.wrong.push(format!("{}: {error}", case.name));

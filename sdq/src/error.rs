@@ -91,7 +91,7 @@ pub enum Error {
         error: io::Error,
     },
     /// A folder for temporary files cannot be created.
-    #[error("cannot make a temporary folder: {0}")]
+    #[error("cannot create a temporary folder: {0}")]
     TemporaryFolder(io::Error),
     /// The system refused to start a thread.
     #[error("cannot start a thread: {0}")]
@@ -124,7 +124,7 @@ pub enum Error {
         wanted: Option<String>,
     },
     /// The verdicts on a device cannot be stored.
-    #[error("cannot remember which kernels are right: {0}")]
+    #[error("cannot store the verdicts on the kernels: {0}")]
     Verdicts(io::Error),
     /// A picture contains no readable recipe.
     #[error(transparent)]
@@ -300,7 +300,7 @@ impl Error {
 
 fn no_device(wanted: Option<&str>) -> String {
     match wanted {
-        Some(wanted) => format!("no device is called `{wanted}`; `sdq info` lists them"),
+        Some(wanted) => format!("there is no device `{wanted}`; `sdq info` lists the devices"),
         None => "Vulkan finds no device; install the graphics driver".to_owned(),
     }
 }

@@ -1,9 +1,10 @@
 //! Reports to a caller during an operation, and its cancellation.
 
 use std::{
+    borrow::Cow,
     fmt,
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -218,85 +219,116 @@ pub enum Note {
 
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = self.path() {
+            write!(f, "{}: ", path.display())?;
+        }
+        write!(f, "{}{}", self.level(), self.sentence())
+    }
+}
+
+impl Note {
+    /// The file that the note is about, if the sentence does not name it.
+    fn path(&self) -> Option<&Path> {
         match self {
-            Note::LoraApplied { path, applied, modules, strength, text_strength } => {
-                write!(f, "{}: applied to {applied} of {modules} layers at {strength}", path.display())?;
+            Note::LoraApplied { path, .. }
+            | Note::LoraUnmatched { path, .. }
+            | Note::AddOnLeftOut { path, .. }
+            | Note::WordAdded { path, .. }
+            | Note::Transparent { path }
+            | Note::VaeReplaced { path }
+            | Note::Recognised { path, .. } => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The word before the sentence; none where the note only reports what is done.
+    fn level(&self) -> &'static str {
+        match self {
+            Note::ForeignRecipe { .. } => "note: ",
+            Note::TagUnused(_)
+            | Note::TagSaysMore(_)
+            | Note::NegativeTag(_)
+            | Note::WithoutGuidance(_)
+            | Note::RecipeUnused(_)
+            | Note::RecipeDiffers(_)
+            | Note::RecipeFileMissing { .. }
+            | Note::NotSaved(_)
+            | Note::NoPreview(_) => "warning: ",
+            _ => "",
+        }
+    }
+
+    fn sentence(&self) -> String {
+        match self {
+            Note::LoraApplied { applied, modules, strength, text_strength, .. } => {
+                let sentence =
+                    format!("the LoRA changes {applied} of {modules} layers with strength {strength}");
                 match text_strength {
-                    Some(strength) => write!(f, ", in text encoders at {strength}"),
-                    None => Ok(()),
+                    Some(strength) => format!("{sentence}, in text encoders with strength {strength}"),
+                    None => sentence,
                 }
             }
-            Note::LoraUnmatched { path, layers, more } => {
-                let ellipsis = if *more > 0 { ", …" } else { "" };
-                write!(f, "{}: the model has no {}{ellipsis}", path.display(), layers.join(", "))
-            }
-            Note::AddOnLeftOut { path, tensors, more } => {
-                let ellipsis = if *more > 0 { ", …" } else { "" };
-                let tensors = printable(&tensors.join(", "), SHOWN_CHARS).into_owned();
-                write!(
-                    f,
-                    "{}: left out, as no LoRA or embedding has such a tensor: {tensors}{ellipsis}",
-                    path.display()
-                )
+            Note::LoraUnmatched { layers, more, .. } => format!("the model lacks {}", listed(layers, *more)),
+            Note::AddOnLeftOut { tensors, more, .. } => {
+                let tensors = shown(&listed(tensors, *more)).into_owned();
+                format!("tensors that belong to no LoRA or embedding are left out: {tensors}")
             }
             Note::TagUnused(tag) => {
-                let tag = printable(tag, SHOWN_CHARS);
-                write!(f, "warning: {tag} is left out: sdq knows only <lora:NAME:STRENGTH>")
+                format!("{} is left out: sdq supports only <lora:NAME:STRENGTH>", shown(tag))
             }
             Note::TagSaysMore(tag) => {
-                let tag = printable(tag, SHOWN_CHARS);
-                write!(f, "warning: {tag}: only its strengths are used, for text encoders and for the U-Net")
+                format!("only the strengths of {} are used, for text encoders and for the U-Net", shown(tag))
             }
             Note::NegativeTag(tag) => {
-                let tag = printable(tag, SHOWN_CHARS);
-                write!(f, "warning: {tag} is left out of the negative prompt; write it in the prompt")
+                format!("{} is left out of the negative prompt; write it in the prompt", shown(tag))
             }
-            Note::WithoutGuidance(part) => write!(
-                f,
-                "warning: {part} has no effect: the run is not guided, for the guidance scale is 1 or less, both prompts \
-                 are the same, or the model was trained to do without"
+            Note::WithoutGuidance(part) => format!(
+                "{part} has no effect because the run is not guided: the guidance scale is 1 or less, both prompts are \
+                 the same, or the model was trained to do without guidance"
             ),
-            Note::WordAdded { path, word, vectors } => {
-                write!(f, "{}: `{word}` stands for {vectors} vectors", path.display())
-            }
-            Note::Transparent { path } => {
-                write!(f, "{}: white shows through its transparent pixels", path.display())
-            }
-            Note::VaeReplaced { path } => write!(f, "{}: takes the place of the model's VAE", path.display()),
-            Note::Recognised { path, family, class_name } => {
-                write!(f, "{}: {family}, {class_name}", path.display())
-            }
-            Note::Predicts(prediction) => write!(f, "predicts {prediction}"),
-            Note::Remark(remark) => f.write_str(remark),
+            Note::WordAdded { word, vectors, .. } => format!("`{word}` stands for {vectors} vectors"),
+            Note::Transparent { .. } => "transparent pixels become white".to_owned(),
+            Note::VaeReplaced { .. } => "this VAE replaces the model's".to_owned(),
+            Note::Recognised { family, class_name, .. } => format!("the model is {family} ({class_name})"),
+            Note::Predicts(prediction) => format!("the model predicts {prediction}"),
+            Note::Remark(remark) => remark.clone(),
             Note::LeftOut { count, why, names, .. } if names.is_empty() => {
-                write!(f, "left out: {count} tensors {why}")
+                format!("{count} tensors {why} are left out")
             }
             Note::LeftOut { count, why, names, more } => {
-                write!(f, "left out: {count} tensors {why}: {}", names.join(", "))?;
-                if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
+                format!("{count} tensors {why} are left out: {}", listed(names, *more))
             }
-            Note::ForeignRecipe { program } => write!(
-                f,
-                "note: {program} drew the picture, with noise of its own: this one will be similar at best"
-            ),
-            Note::RecipeUnused(unused) => {
-                write!(f, "warning: not used of the recipe: {}", printable(unused, SHOWN_CHARS))
+            Note::ForeignRecipe { program } => {
+                format!("{program} drew the picture with other noise, so the new picture is similar at best")
             }
-            Note::RecipeDiffers(difference) => write!(f, "warning: {}", printable(difference, SHOWN_CHARS)),
-            Note::RecipeFileMissing { name } => write!(
-                f,
-                "warning: the recipe has `{}`, which is neither in --lora-dir nor beside the picture",
-                printable(name, SHOWN_CHARS)
-            ),
-            Note::NotSaved(reason) => {
-                write!(f, "warning: the unfinished run cannot be saved, so it could not be resumed: {reason}")
+            Note::RecipeUnused(unused) => format!("a part of the recipe is not used: {}", shown(unused)),
+            Note::RecipeDiffers(difference) => shown(difference).into_owned(),
+            Note::RecipeFileMissing { name } => {
+                format!(
+                    "the recipe needs `{}`, which is neither in --lora-dir nor beside the picture",
+                    shown(name)
+                )
             }
-            Note::NoPreview(reason) => write!(f, "warning: no preview: {reason}"),
+            Note::NotSaved(reason) => format!("the unfinished run cannot be saved or resumed: {reason}"),
+            Note::NoPreview(reason) => format!("the preview cannot be shown: {reason}"),
             Note::Fitting { moves, of, psnr } => {
-                write!(f, "{moves} of {of} moves towards the smallest file: {psnr:.1} dB")
+                format!(
+                    "the similarity is {psnr:.1} dB after {moves} of {of} moves towards the smallest file"
+                )
             }
         }
     }
+}
+
+/// A text from a file, for a terminal.
+fn shown(text: &str) -> Cow<'_, str> {
+    printable(text, SHOWN_CHARS)
+}
+
+/// `names`, and the number of further ones.
+fn listed(names: &[String], more: usize) -> String {
+    let names = names.join(", ");
+    if more > 0 { format!("{names} and {more} more") } else { names }
 }
 
 /// Cancels operations from another thread. Clones are one token.

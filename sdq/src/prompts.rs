@@ -51,11 +51,11 @@ pub fn read(path: &Path, seed: u64) -> Result<Vec<Prompt>, Error> {
     let read = File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
     read.map_err(|error| failed(error.to_string()))?;
     if text.len() as u64 > MAX_FILE {
-        return Err(failed(format!("it is longer than {MAX_FILE} bytes")));
+        return Err(failed(format!("the file has more than {MAX_FILE} bytes")));
     }
     let prompts = parse(&text, seed).map_err(failed)?;
     match prompts.is_empty() {
-        true => Err(failed("there are none".to_owned())),
+        true => Err(failed("the file contains no prompts".to_owned())),
         false => Ok(prompts),
     }
 }
@@ -66,20 +66,20 @@ fn parse(text: &str, seed: u64) -> Result<Vec<Prompt>, String> {
         return Ok(lines.map(|line| Prompt { text: line.to_owned(), seed }).collect());
     }
     if text.len() > MAX_JSON {
-        return Err(format!("it is JSON and longer than {MAX_JSON} bytes; a prompt a line may be longer"));
+        return Err(format!("the JSON has more than {MAX_JSON} bytes; write one prompt per line instead"));
     }
     let items: Vec<Value> =
-        serde_json::from_str(text).map_err(|error| format!("it is not a list in JSON: {error}"))?;
+        serde_json::from_str(text).map_err(|error| format!("the file is not a JSON list: {error}"))?;
     items.iter().enumerate().map(|(index, item)| from_json(index, item, seed)).collect()
 }
 
 fn from_json(index: usize, item: &Value, seed: u64) -> Result<Prompt, String> {
     let text = item.get("prompt").and_then(Value::as_str);
-    let text = text.ok_or_else(|| format!("item {index} has no `prompt` that is a string"))?;
+    let text = text.ok_or_else(|| format!("item {index} has no string `prompt`"))?;
     let seed = match item.get("seed") {
         None | Some(Value::Null) => seed,
         Some(own) => own.as_u64().ok_or_else(|| {
-            format!("item {index} has the `seed` {own}, which is no whole number from 0 on")
+            format!("item {index} has the `seed` {own}, expected a whole number of 0 or more")
         })?,
     };
     Ok(Prompt { text: text.to_owned(), seed })
@@ -185,10 +185,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("prompts.txt");
         for (bytes, reason) in [
-            (&b""[..], "there are none"),
-            (b" \n\t\r\n", "there are none"),
-            (b"[]", "there are none"),
-            (b"[{\"prompt\": 1}]", "item 0 has no `prompt` that is a string"),
+            (&b""[..], "the file contains no prompts"),
+            (b" \n\t\r\n", "the file contains no prompts"),
+            (b"[]", "the file contains no prompts"),
+            (b"[{\"prompt\": 1}]", "item 0 has no string `prompt`"),
             (b"a cat\n\xff", "valid UTF-8"),
         ] {
             std::fs::write(&path, bytes).unwrap();

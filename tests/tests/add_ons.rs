@@ -57,7 +57,7 @@ fn a_lora_changes_the_picture_and_is_noted_in_it() {
     assert_eq!(generate(folder.path(), "plain.png", &[]).code, 0);
     let outcome = generate(folder.path(), "flag.png", &["--lora", "ink.safetensors:0.5"]);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
-    assert!(outcome.errors.contains("applied to 1 of 2 layers at 0.5"), "{}", outcome.errors);
+    assert!(outcome.errors.contains("changes 1 of 2 layers with strength 0.5"), "{}", outcome.errors);
     assert!(outcome.errors.contains("lora_unet_not_there"), "{}", outcome.errors);
     assert_ne!(pixels(&at("flag.png")), pixels(&at("plain.png")));
 
@@ -145,7 +145,7 @@ fn a_word_is_read_where_it_stands_and_missed_where_it_does_not() {
     assert!(outcome.errors.contains("`apple` stands for 1 vectors"), "{}", outcome.errors);
     assert_ne!(pixels(&folder.path().join("word.png")), pixels(&folder.path().join("plain.png")));
     generate(folder.path(), "x.png", &["--embedding", "apple.safetensors:pear"])
-        .assert_failed(2, &["no prompt has `pear`"]);
+        .assert_failed(2, &["no prompt contains `pear`"]);
 }
 
 #[test]

@@ -143,10 +143,10 @@ fn each_encoder_reads_its_own_vectors() {
         &["width 16, expected width 24 for `text_encoder_2`; the word is for another model"],
     );
     command::run(SDQ, folder.path(), &flags(&["l.safetensors", "l.safetensors"]))
-        .assert_failed(2, &["both l.safetensors and l.safetensors have vectors of width 16 for `toy`"]);
+        .assert_failed(2, &["`l.safetensors` and `l.safetensors` both have vectors of width 16 for `toy`"]);
 
     // A file of several words needs no name for them, and takes none.
     write("two.safetensors", &[("<s0>", first, &zeros[..16]), ("<s1>", second, &ones)]);
     command::run(SDQ, folder.path(), &flags(&["two.safetensors"]))
-        .assert_failed(2, &["has the words `<s0>`, `<s1>`"]);
+        .assert_failed(2, &["which are `<s0>`, `<s1>`"]);
 }

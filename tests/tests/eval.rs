@@ -91,7 +91,7 @@ fn wrong_usage_is_named_in_one_line() {
     std::fs::write(folder.path().join("bad.json"), r#"[{"text": "a cat"}]"#).unwrap();
     let cases: [(&[&str], i32, &[&str]); 6] = [
         (&["--prompts", "nowhere.txt"], 1, &["nowhere.txt"]),
-        (&["--prompts", "empty.txt"], 1, &["empty.txt", "none"]),
+        (&["--prompts", "empty.txt"], 1, &["empty.txt", "no prompts"]),
         (&["--prompts", "bad.json"], 1, &["bad.json", "item 0", "prompt"]),
         (&["--limit", "0"], 2, &["limit"]),
         (&["--sheet", "sheet.jpg"], 2, &["sheet.jpg", ".png"]),

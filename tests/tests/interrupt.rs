@@ -140,7 +140,7 @@ fn a_model_that_is_cut_short_ends_the_run_with_an_error() {
     assert_eq!(run.wait().unwrap().code(), Some(1));
     let errors = fs::read_to_string(folder.path().join("errors")).unwrap();
     assert_eq!(errors.matches("error:").count(), 1, "{errors}");
-    assert!(errors.contains("model.sdq: it was cut short while it was in use"), "{errors}");
+    assert!(errors.contains("model.sdq: the file was truncated while it was in use"), "{errors}");
     assert!(errors.contains("sdq resume \"sdq.png.sdq-run\""), "{errors}");
     SavedRun::open(&saved).unwrap();
 }

@@ -71,8 +71,8 @@ fn every_weight_of_the_published_models_is_found_where_it_lies() {
 fn a_dry_run_accepts_them_and_writes_nothing() {
     for (family, words) in [
         ("sd15", ["unet: 859.5 M", "predicts noise (epsilon), as its family does"]),
-        ("sd21", ["unet: 865.9 M", "or noise: the file does not say"]),
-        ("sdxl", ["unet: 2567.5 M", "predicts noise (epsilon), or velocity: the file does not say"]),
+        ("sd21", ["unet: 865.9 M", "or noise, because the file does not say"]),
+        ("sdxl", ["unet: 2567.5 M", "predicts noise (epsilon), or velocity, because the file does not say"]),
     ] {
         let published = Published::new(&rows(family));
         let file = published.file();

@@ -434,8 +434,8 @@ fn every_tensor_of_a_file_is_accounted_for() {
     let (bundled, notes) = apply(AddOns { loras: vec![lora(1.0)], ..AddOns::default() }).unwrap();
     let layers = products.len();
     let ends = [
-        format!(": applied to {layers} of {layers} layers at 1"),
-        ": left out, as no LoRA or embedding has such a tensor: surprise".to_owned(),
+        format!("the LoRA changes {layers} of {layers} layers with strength 1"),
+        ": tensors that belong to no LoRA or embedding are left out: surprise".to_owned(),
         ": `my toy` stands for 2 vectors".to_owned(),
     ];
     assert_eq!(notes.len(), ends.len(), "{notes:?}");

@@ -342,14 +342,14 @@ fn a_conversion_never_replaces_what_it_reads() {
         names.extend(["link.sdq", "hard.sdq"]);
     }
     for name in names {
-        edited.run(&["-o", name]).assert_failed(2, &["output", name, "which is read"]);
+        edited.run(&["-o", name]).assert_failed(2, &["output", name, "is the input"]);
         assert!(fs::read(edited.file()).unwrap() == before, "{name}");
     }
     let copy = ModelCopy::of("sd1");
     for file in ["unet/config.json", "vae/diffusion_pytorch_model.safetensors", "tokenizer/vocab.json"] {
         let before = fs::read(copy.file(file)).unwrap();
         let args = ["convert", ".", "-o", file];
-        command::run(SDQ, copy.path(), &args).assert_failed(2, &["output", file, "which is read"]);
+        command::run(SDQ, copy.path(), &args).assert_failed(2, &["output", file, "is the input"]);
         assert!(fs::read(copy.file(file)).unwrap() == before, "{file}");
     }
 }

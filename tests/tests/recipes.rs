@@ -138,7 +138,8 @@ fn a_start_picture_is_found_beside_the_recipe() {
         picture::PARAMETERS,
         "x\nSteps: 3, Seed: 1, Denoising strength: 0.5",
     );
-    sdq(&folder, &["generate", "--from", "img2img.png"]).assert_failed(2, &["does not name", "--init-image"]);
+    sdq(&folder, &["generate", "--from", "img2img.png"])
+        .assert_failed(2, &["without a name", "--init-image"]);
 }
 
 #[test]

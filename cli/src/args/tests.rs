@@ -154,12 +154,12 @@ fn parts_of_a_run_have_the_names_of_the_flag() {
 fn sizes_options_and_caches_are_read_or_named() {
     assert_eq!((size("512x768"), size("8X16"), size("0x0")), (Ok((512, 768)), Ok((8, 16)), Ok((0, 0))));
     for (text, reason) in [
-        ("512", "width and height look like 512x768"),
-        ("x8", "`` is no number of pixels"),
-        ("8x", "`` is no number of pixels"),
-        ("8x-8", "`-8` is no number of pixels"),
-        ("8x8x8", "`8x8` is no number of pixels"),
-        ("8 x 8", "`8 ` is no number of pixels"),
+        ("512", "expected WIDTHxHEIGHT, such as 512x768"),
+        ("x8", "`` is not a number of pixels"),
+        ("8x", "`` is not a number of pixels"),
+        ("8x-8", "`-8` is not a number of pixels"),
+        ("8x8x8", "`8x8` is not a number of pixels"),
+        ("8 x 8", "`8 ` is not a number of pixels"),
     ] {
         assert_eq!(size(text), Err(reason.to_owned()));
     }

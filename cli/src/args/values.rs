@@ -17,18 +17,18 @@ pub(super) fn seed(text: &str) -> Result<SeedArg, String> {
         _ => text
             .parse()
             .map(SeedArg::Number)
-            .map_err(|_| "expected a whole number from 0 on, or -1 for a random seed".to_owned()),
+            .map_err(|_| "expected a whole number of 0 or more, or -1 for a random seed".to_owned()),
     }
 }
 
 pub(super) fn clip_skip(text: &str) -> Result<usize, String> {
-    let expected = "expected 1, the last block, or more; without the flag it is the model's own";
+    let expected = "expected 1 (the last block) or more; leave the flag out for the block of the model";
     text.parse().map_err(|_| expected.to_owned())
 }
 
 pub(super) fn size(text: &str) -> Result<(usize, usize), String> {
-    let (width, height) = text.split_once(['x', 'X']).ok_or("width and height look like 512x768")?;
-    let side = |side: &str| side.parse().map_err(|_| format!("`{side}` is no number of pixels"));
+    let (width, height) = text.split_once(['x', 'X']).ok_or("expected WIDTHxHEIGHT, such as 512x768")?;
+    let side = |side: &str| side.parse().map_err(|_| format!("`{side}` is not a number of pixels"));
     Ok((side(width)?, side(height)?))
 }
 

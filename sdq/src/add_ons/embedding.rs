@@ -33,7 +33,7 @@ impl FromStr for EmbeddingFile {
         let parts =
             text.rsplit_once(':').filter(|(path, word)| path.len() > 1 && !word.contains(['/', '\\']));
         match parts {
-            Some((_, "")) => Err("no word behind the colon".to_owned()),
+            Some((_, "")) => Err("the word after the colon is missing".to_owned()),
             Some((path, word)) => Ok(EmbeddingFile { path: path.into(), word: Some(word.to_owned()) }),
             None => Ok(EmbeddingFile { path: text.into(), word: None }),
         }
@@ -53,7 +53,7 @@ impl EmbeddingFile {
             let path = self.path.display();
             let own = own.map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
             let problem =
-                format!("{path} has the words {own}, so `{word}` cannot stand for it; leave it out");
+                format!("`{word}` cannot replace the words of `{path}`, which are {own}; leave the word out");
             return Err(Error::Option { option: "embedding", problem });
         }
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
@@ -101,7 +101,7 @@ fn join(
         if first.vectors.iter().any(|other| same(&other)) {
             let [one, other] = paths.map(Path::display);
             let problem = format!(
-                "both {one} and {other} have vectors of width {} for `{word}`; give one of them another word, as in FILE:WORD",
+                "`{one}` and `{other}` both have vectors of width {} for `{word}`; give one file another word, as in FILE:WORD",
                 vectors.width
             );
             return Err(Error::Option { option: "embedding", problem });
@@ -135,7 +135,7 @@ pub(super) fn check_used(embeddings: &[EmbeddingFile], unused: &[String]) -> Res
             let path = embedding.path.display();
             let words = words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>();
             let (words, noun) = (words.join(" or "), if words.len() == 1 { "word" } else { "words" });
-            let problem = format!("no prompt has {words}, the {noun} of {path}");
+            let problem = format!("no prompt contains {words}, the {noun} of `{path}`");
             return Err(Error::Option { option: "embedding", problem });
         }
     }

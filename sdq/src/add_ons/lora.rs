@@ -58,7 +58,7 @@ impl FromStr for LoraFile {
         };
         match strength.is_finite() {
             true => Ok(LoraFile { path: path.into(), strength, text_strength: None }),
-            false => Err(format!("a strength of {strength} is no finite number")),
+            false => Err(format!("the strength {strength} is not a finite number")),
         }
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn find(name: &str, directory: Option<&Path>) -> Result<PathBuf, Erro
         let name = printable(name, SHOWN_CHARS);
         Error::LoraTag(format!("the prompt asks for the LoRA `{name}`; {hint}"))
     };
-    let directory = directory.ok_or_else(|| missing("say where it is with --lora-dir DIR"))?;
+    let directory = directory.ok_or_else(|| missing("give the folder of the file with --lora-dir DIR"))?;
     let hint =
         format!("there is no {}.safetensors in `{}`", printable(name, SHOWN_CHARS), directory.display());
     let found = match name.rsplit_once(['/', '\\']) {
@@ -81,7 +81,7 @@ pub(super) fn find(name: &str, directory: Option<&Path>) -> Result<PathBuf, Erro
         Some((folder, file)) => {
             let parts: Vec<&str> = folder.split(['/', '\\']).filter(|part| *part != ".").collect();
             if !parts.iter().all(|part| is_file_name(part)) {
-                return Err(missing("its folders lead out of that of --lora-dir"));
+                return Err(missing("the name leads out of the folder of --lora-dir"));
             }
             let folder: PathBuf = parts.iter().fold(directory.to_path_buf(), |path, part| path.join(part));
             find_file(file, &[&folder])
@@ -110,7 +110,7 @@ pub fn find_below(name: &str, directory: &Path) -> Result<Option<PathBuf>, Error
             (Some(file), Some(other)) => {
                 let (name, other) = (printable(name, SHOWN_CHARS), other.display());
                 return Err(Error::LoraTag(format!(
-                    "two files are called `{name}`: `{other}` and `{}`; write the sub-folder before the name, or ./ for none",
+                    "two files are called `{name}`: `{other}` and `{}`; write the sub-folder before the name, or ./ for the folder itself",
                     file.display()
                 )));
             }

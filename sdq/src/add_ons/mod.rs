@@ -68,7 +68,7 @@ impl AddOns {
                     says_more.into_iter().for_each(|tag| watch.note(Note::TagSaysMore(tag)));
                 }
                 Tag::WrongStrength(tag) => {
-                    return Err(Error::LoraTag(format!("{tag}: its strength is not a number, such as 0.8")));
+                    return Err(Error::LoraTag(format!("the strength in {tag} is not a number such as 0.8")));
                 }
                 Tag::Other(tag) => watch.note(Note::TagUnused(tag)),
             }

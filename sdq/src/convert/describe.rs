@@ -63,11 +63,11 @@ pub fn prediction(training: &Training) -> String {
         Certainty::Family => "as its family does",
         Certainty::Measured => "as one evaluation shows",
         Certainty::Guess if training.prediction == Prediction::Epsilon => {
-            "or velocity: the file does not say"
+            "or velocity, because the file does not say"
         }
-        Certainty::Guess => "or noise: the file does not say",
+        Certainty::Guess => "or noise, because the file does not say",
     };
-    let schedule = if training.zero_snr { ", from noise alone (zero terminal SNR)" } else { "" };
+    let schedule = if training.zero_snr { ", with zero terminal SNR" } else { "" };
     format!("{what}, {how}{schedule}")
 }
 
@@ -116,15 +116,15 @@ mod tests {
             ),
             (
                 training(Prediction::V, Certainty::Guess, false),
-                "velocity (v), or noise: the file does not say",
+                "velocity (v), or noise, because the file does not say",
             ),
             (
                 training(Prediction::Epsilon, Certainty::Guess, false),
-                "noise (epsilon), or velocity: the file does not say",
+                "noise (epsilon), or velocity, because the file does not say",
             ),
             (
                 training(Prediction::V, Certainty::Marked, true),
-                "velocity (v), as the file says, from noise alone (zero terminal SNR)",
+                "velocity (v), as the file says, with zero terminal SNR",
             ),
         ] {
             assert_eq!(prediction(&training), words);

@@ -126,7 +126,7 @@ fn fewest_moves(layers: &[Layer], moves: &[Move], f16_bytes: usize, limit: usize
     fewest.ok_or_else(|| {
         let least = bytes - moves.iter().map(|step| step.saved).sum::<usize>();
         let [limit, least] = [limit, least].map(|bytes| bytes as f64 / 1e6);
-        let problem = format!("{limit} MB is too small; this model takes {least:.1} MB at least");
+        let problem = format!("{limit} MB is too small; the model takes at least {least:.1} MB");
         Error::Option { option: "max-size", problem }
     })
 }
@@ -312,7 +312,7 @@ mod tests {
             assert_eq!(fewest_moves(&layers, &moves, f16_bytes, limit).unwrap(), count, "{limit}");
         }
         let error = fewest_moves(&layers, &moves, f16_bytes, REST + 999_999).unwrap_err();
-        let message = "max-size: 1.299999 MB is too small; this model takes 1.3 MB at least";
+        let message = "max-size: 1.299999 MB is too small; the model takes at least 1.3 MB";
         assert_eq!((error.code(), error.to_string().as_str()), ("option.invalid", message));
     }
 

@@ -105,7 +105,7 @@ pub fn convert(
     }
     if let Some(count) = options.calibrate {
         if plan.quantization.is_none() {
-            let problem = "with these types no weight is quantized; try q8, q4 or mixed".to_owned();
+            let problem = "no weight is quantized with these types; use q8, q4 or mixed".to_owned();
             return Err(Error::Option { option: "calibrate", problem });
         }
         let (moments, drawn) = calibrate::moments(&model, count, prompts, options.threads, watch)?;
@@ -120,7 +120,7 @@ fn check_output(model: &PublishedModel, output: &Path, options: &ConvertOptions)
     for input in inputs {
         if paths::same_file(input, output) {
             let (input, output) = (input.display(), output.display());
-            let problem = format!("`{output}` is `{input}`, which is read; choose another name");
+            let problem = format!("`{output}` is the input `{input}`; choose another name");
             return Err(Error::Option { option: "output", problem });
         }
     }

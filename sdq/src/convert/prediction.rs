@@ -29,7 +29,7 @@ pub(super) fn settle(
     published.set_prediction(prediction, Certainty::Measured);
     if let Some(training) = published.training() {
         let prediction = describe::prediction(&training);
-        watch.note(Note::Predicts(format!("{prediction} (likeness to noise {likeness:.2})")));
+        watch.note(Note::Predicts(format!("{prediction} (similarity to noise {likeness:.2})")));
     }
     Ok(())
 }

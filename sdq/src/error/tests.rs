@@ -132,12 +132,12 @@ fn messages_name_the_file_and_what_to_do() {
             "max_size: 0 is not a number above 0",
         ),
         (
-            Error::Prompts { path: path(), problem: "there are none".to_owned() },
-            "cannot read prompts from `dir/a.txt`: there are none",
+            Error::Prompts { path: path(), problem: "the file contains no prompts".to_owned() },
+            "cannot read prompts from `dir/a.txt`: the file contains no prompts",
         ),
         (Error::Read { path: path(), error: reason() }, "cannot read `dir/a.txt`: the disk is full"),
         (Error::Write { path: path(), error: reason() }, "cannot write `dir/a.txt`: the disk is full"),
-        (Error::TemporaryFolder(reason()), "cannot make a temporary folder: the disk is full"),
+        (Error::TemporaryFolder(reason()), "cannot create a temporary folder: the disk is full"),
         (Error::Thread(reason()), "cannot start a thread: the disk is full"),
         (Error::SessionEnded, "the session has ended after an internal error; open the model again"),
         (
@@ -146,12 +146,12 @@ fn messages_name_the_file_and_what_to_do() {
         ),
         (
             Error::NoDevice { wanted: Some("arc".to_owned()) },
-            "no device is called `arc`; `sdq info` lists them",
+            "there is no device `arc`; `sdq info` lists the devices",
         ),
         (Error::NoDevice { wanted: None }, "Vulkan finds no device; install the graphics driver"),
         (
             Error::Recipe(RecipeError::None).in_file(&path()),
-            "dir/a.txt: it holds no recipe that sdq can read",
+            "dir/a.txt: the picture contains no recipe that sdq can read",
         ),
     ] {
         assert_eq!(error.to_string(), message);

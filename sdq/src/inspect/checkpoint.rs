@@ -46,7 +46,7 @@ fn describe_model(path: &Path, description: &mut Value) -> Result<(), Error> {
         Ok(model) => add_model(description, &model)?,
         // The file is a part of a model, or something else; this can be reported too.
         Err(PublishedError::MissingPart { part, flag, .. }) => {
-            description["lacks"] = format!("{part}, which `sdq convert` takes by {flag}").into();
+            description["lacks"] = format!("{part}; give one to `sdq convert` with {flag}").into();
         }
         Err(PublishedError::Layout { problem: LayoutProblem::Nothing { hint: Some(hint), .. }, .. }) => {
             description["looks_like"] = hint.into();

@@ -149,7 +149,7 @@ fn model_file(path: &Path, InspectOptions { verify, whole }: InspectOptions) -> 
         .map(|source| json!({ "file": source.file, "bytes": source.bytes, "sha256": source.sha256 }))
         .collect();
     if verify {
-        description["checksums"] = "all weights are as written".into();
+        description["checksums"] = "all weights match their checksums".into();
     }
     Ok(description)
 }

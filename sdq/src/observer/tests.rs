@@ -8,7 +8,7 @@ fn notes_are_sentences() {
     for (note, sentence) in [
         (
             Note::LoraApplied { path: path(), applied: 3, modules: 4, strength: 0.5, text_strength: None },
-            "a.pt: applied to 3 of 4 layers at 0.5",
+            "a.pt: the LoRA changes 3 of 4 layers with strength 0.5",
         ),
         (
             Note::LoraApplied {
@@ -18,62 +18,68 @@ fn notes_are_sentences() {
                 strength: 1.0,
                 text_strength: Some(0.5),
             },
-            "a.pt: applied to 3 of 4 layers at 1, in text encoders at 0.5",
+            "a.pt: the LoRA changes 3 of 4 layers with strength 1, in text encoders with strength 0.5",
         ),
         (
             Note::TagUnused("<hypernet:x:1>".to_owned()),
-            "warning: <hypernet:x:1> is left out: sdq knows only <lora:NAME:STRENGTH>",
+            "warning: <hypernet:x:1> is left out: sdq supports only <lora:NAME:STRENGTH>",
         ),
         (
             Note::WithoutGuidance("the negative prompt"),
-            "warning: the negative prompt has no effect: the run is not guided, for the guidance scale is 1 or less, \
-             both prompts are the same, or the model was trained to do without",
+            "warning: the negative prompt has no effect because the run is not guided: the guidance scale is 1 or \
+             less, both prompts are the same, or the model was trained to do without guidance",
         ),
         (
             Note::TagSaysMore("<lora:x:1:dyn=4>".to_owned()),
-            "warning: <lora:x:1:dyn=4>: only its strengths are used, for text encoders and for the U-Net",
+            "warning: only the strengths of <lora:x:1:dyn=4> are used, for text encoders and for the U-Net",
         ),
         (
             Note::NegativeTag("<lora:x:1>".to_owned()),
             "warning: <lora:x:1> is left out of the negative prompt; write it in the prompt",
         ),
-        (Note::LoraUnmatched { path: path(), layers: layers(2), more: 0 }, "a.pt: the model has no l0, l1"),
-        (Note::LoraUnmatched { path: path(), layers: layers(1), more: 1 }, "a.pt: the model has no l0, …"),
+        (Note::LoraUnmatched { path: path(), layers: layers(2), more: 0 }, "a.pt: the model lacks l0, l1"),
+        (
+            Note::LoraUnmatched { path: path(), layers: layers(1), more: 1 },
+            "a.pt: the model lacks l0 and 1 more",
+        ),
         (
             Note::WordAdded { path: path(), word: "<cat>".to_owned(), vectors: 8 },
             "a.pt: `<cat>` stands for 8 vectors",
         ),
-        (Note::Transparent { path: path() }, "a.pt: white shows through its transparent pixels"),
-        (Note::VaeReplaced { path: path() }, "a.pt: takes the place of the model's VAE"),
+        (Note::Transparent { path: path() }, "a.pt: transparent pixels become white"),
+        (Note::VaeReplaced { path: path() }, "a.pt: this VAE replaces the model's"),
         (
             Note::Recognised {
                 path: path(),
                 family: "SDXL",
                 class_name: "StableDiffusionXLPipeline".to_owned(),
             },
-            "a.pt: SDXL, StableDiffusionXLPipeline",
+            "a.pt: the model is SDXL (StableDiffusionXLPipeline)",
         ),
-        (Note::Predicts("noise".to_owned()), "predicts noise"),
+        (Note::Predicts("noise".to_owned()), "the model predicts noise"),
         (Note::Remark("one of two is read".to_owned()), "one of two is read"),
-        (left_out(Vec::new(), 9), "left out: 9 tensors of training"),
-        (left_out(layers(2), 0), "left out: 9 tensors of training: l0, l1"),
-        (left_out(layers(2), 7), "left out: 9 tensors of training: l0, l1 and 7 more"),
+        (left_out(Vec::new(), 9), "9 tensors of training are left out"),
+        (left_out(layers(2), 0), "9 tensors of training are left out: l0, l1"),
+        (left_out(layers(2), 7), "9 tensors of training are left out: l0, l1 and 7 more"),
         (
             Note::ForeignRecipe { program: "ComfyUI" },
-            "note: ComfyUI drew the picture, with noise of its own: this one will be similar at best",
+            "note: ComfyUI drew the picture with other noise, so the new picture is similar at best",
         ),
-        (Note::RecipeUnused("ENSD: 1".to_owned()), "warning: not used of the recipe: ENSD: 1"),
+        (Note::RecipeUnused("ENSD: 1".to_owned()), "warning: a part of the recipe is not used: ENSD: 1"),
         (Note::RecipeDiffers("it differs".to_owned()), "warning: it differs"),
         (
             Note::RecipeFileMissing { name: "ink".to_owned() },
-            "warning: the recipe has `ink`, which is neither in --lora-dir nor beside the picture",
+            "warning: the recipe needs `ink`, which is neither in --lora-dir nor beside the picture",
         ),
-        (Note::NoPreview("no memory".to_owned()), "warning: no preview: no memory"),
+        (Note::NoPreview("no memory".to_owned()), "warning: the preview cannot be shown: no memory"),
         (
             Note::NotSaved("the disk is full".to_owned()),
-            "warning: the unfinished run cannot be saved, so it could not be resumed: the disk is full",
+            "warning: the unfinished run cannot be saved or resumed: the disk is full",
         ),
-        (Note::Fitting { moves: 3, of: 8, psnr: 33.333 }, "3 of 8 moves towards the smallest file: 33.3 dB"),
+        (
+            Note::Fitting { moves: 3, of: 8, psnr: 33.333 },
+            "the similarity is 33.3 dB after 3 of 8 moves towards the smallest file",
+        ),
     ] {
         assert_eq!(note.to_string(), sentence);
     }

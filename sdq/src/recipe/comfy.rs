@@ -19,14 +19,14 @@ const SILENT: [&str; 7] =
 /// When it has no sampler of a known kind.
 pub(super) fn read(graph: &Value) -> Result<Found, RecipeError> {
     let damaged = |reason: &str| RecipeError::Damaged { program: "ComfyUI", reason: reason.to_owned() };
-    let nodes = graph.as_object().ok_or_else(|| damaged("it is no object of nodes"))?;
+    let nodes = graph.as_object().ok_or_else(|| damaged("the graph is not an object of nodes"))?;
     // The last sampler before a picture that is saved, or the first in the file.
     let mut reader =
         Reader { graph, visited: HashSet::new(), found: Found { program: "ComfyUI", ..Found::default() } };
     let saved = nodes.values().filter(|node| matches!(kind(node), "SaveImage" | "PreviewImage"));
     let sampler = saved.map(|node| reader.sampler_before(node)).find_map(|node| node);
     let sampler = sampler.or_else(|| nodes.values().find(|node| is_sampler(node)));
-    let sampler = sampler.ok_or_else(|| damaged("its graph has no KSampler"))?;
+    let sampler = sampler.ok_or_else(|| damaged("the graph has no KSampler"))?;
     reader.visited.clear();
     reader.sampler(sampler);
     let Reader { visited, mut found, .. } = reader;

@@ -190,7 +190,7 @@ pub(super) fn novel_ai(json: &Value, description: &str) -> Found {
         let _ = set_option(&mut found.recipe.request, "eta", &eta.to_string());
     }
     if found.recipe.request.prompt.contains(['{', '[']) {
-        found.skip("braces and brackets that weigh words as NovelAI does", "");
+        found.skip("braces and brackets that weight words as in NovelAI", "");
     }
     fields.skip_rest(&mut found, &["n_samples", "signed_hash", "request_type", "version"]);
     found

@@ -103,10 +103,11 @@ impl Recipe {
         let weights = pipeline.weight_types();
         match &self.fingerprint {
             None if self.model == *name => {
-                differences.push("the recipe does not say which version of the model drew it".to_owned());
+                differences
+                    .push("the recipe does not say which version of the model drew the picture".to_owned());
             }
             None => differences
-                .push(format!("the recipe was drawn with the model `{}`, this is `{name}`", self.model)),
+                .push(format!("the picture was drawn with the model `{}`, not with `{name}`", self.model)),
             Some(fingerprint) => {
                 let found = pipeline.fingerprint();
                 let base = |text: &str| text.split('+').next().map(str::to_owned);
@@ -114,21 +115,21 @@ impl Recipe {
                 if !same_model && self.model == *name && self.weights != weights {
                     let (was, is) = (types(&self.weights), types(&weights));
                     differences.push(format!(
-                        "the recipe was drawn with other weight types of `{name}`: {was}; these are {is}"
+                        "the picture was drawn with other weight types of `{name}` ({was}, not {is})"
                     ));
                 } else if !same_model {
                     differences.push(format!(
-                        "the recipe was drawn with the model `{}` ({fingerprint}), this is `{name}` ({found})",
+                        "the picture was drawn with the model `{}` ({fingerprint}), not with `{name}` ({found})",
                         self.model
                     ));
                 } else if *fingerprint != found {
                     differences
-                        .push("the recipe was drawn with other LoRAs, embeddings or another VAE".to_owned());
+                        .push("the picture was drawn with other LoRAs, embeddings or another VAE".to_owned());
                 }
             }
         }
         if self.version.starts_with("sdq ") && self.version != VERSION {
-            differences.push(format!("the recipe was drawn by {}, this is {VERSION}", self.version));
+            differences.push(format!("the picture was drawn by {}, not by {VERSION}", self.version));
         }
         differences
     }
@@ -156,10 +157,10 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RecipeError {
     /// No text has a known format.
-    #[error("it holds no recipe that sdq can read")]
+    #[error("the picture contains no recipe that sdq can read")]
     None,
     /// The text of a known keyword does not have the expected format.
-    #[error("its {program} recipe is damaged: {reason}")]
+    #[error("the {program} recipe is damaged: {reason}")]
     Damaged {
         /// The program of the expected format.
         program: &'static str,
@@ -167,7 +168,7 @@ pub enum RecipeError {
         reason: String,
     },
     /// The text is longer than any recipe.
-    #[error("its recipe takes {len} bytes, more than the {MAX_TEXT_LEN} that sdq reads")]
+    #[error("the recipe has {len} bytes, expected at most {MAX_TEXT_LEN}")]
     TooLong {
         /// Length of the text in bytes.
         len: usize,
@@ -267,7 +268,9 @@ impl Found {
                 match tag {
                     Tag::Lora { name, strength, text_strength, says_more } => {
                         self.recipe.loras.push(UsedLora { file: name, strength, text_strength });
-                        self.unused.extend(says_more.map(|tag| format!("what {tag} says besides strengths")));
+                        self.unused.extend(
+                            says_more.map(|tag| format!("the parameters of {tag} other than strengths")),
+                        );
                     }
                     Tag::WrongStrength(tag) | Tag::Other(tag) => self.unused.push(tag),
                 }

@@ -58,11 +58,11 @@ impl Source {
             let Some(name) = name else { return Ok(None) };
             let path = find_file(name, &[self.folder()]);
             let shown = printable(name, SHOWN_CHARS);
-            let missing = || self.lacks(option, &format!("asks for `{shown}`, which is not beside it"));
+            let missing = || self.lacks(option, &format!("needs `{shown}`, which is not in the same folder"));
             path.ok_or_else(missing).map(Some)
         };
         if recipe.init_image.is_none() && recipe.request.strength.is_some() {
-            return Err(self.lacks("init-image", "starts from a picture that it does not name"));
+            return Err(self.lacks("init-image", "starts from a picture without a name"));
         }
         Ok((find(&recipe.init_image, "init-image")?, find(&recipe.mask, "mask")?))
     }
@@ -73,7 +73,7 @@ impl Source {
     }
 
     fn lacks(&self, option: &'static str, problem: &str) -> Error {
-        let problem = format!("the recipe in `{}` {problem}; name the file", self.picture.display());
+        let problem = format!("the recipe in `{}` {problem}; give the file", self.picture.display());
         Error::Option { option, problem }
     }
 

@@ -410,7 +410,7 @@ fn novel_ai_is_understood() {
     assert_eq!((found.recipe.request, found.program), (request, "NovelAI"));
     assert_eq!(
         found.unused,
-        ["braces and brackets that weigh words as NovelAI does", "dynamic_thresholding: true"]
+        ["braces and brackets that weight words as in NovelAI", "dynamic_thresholding: true"]
     );
 }
 

@@ -125,12 +125,16 @@ impl Unfinished {
         let problem = |problem: String| EngineError::SavedRun { path: path.to_path_buf(), problem };
         let saved = SavedRun::open(path)?;
         let files =
-            saved.note(FILES).ok_or_else(|| problem("it was not saved by `sdq generate`".to_owned()))?;
+            saved.note(FILES).ok_or_else(|| problem("the run was not saved by `sdq generate`".to_owned()))?;
         if files.len() > MAX_FILES_LEN {
-            return Err(problem(format!("its list of files has {} bytes", files.len())).into());
+            return Err(problem(format!(
+                "the list of files has {} bytes, expected at most {MAX_FILES_LEN}",
+                files.len()
+            ))
+            .into());
         }
         let mut files: RunFiles = serde_json::from_str(files)
-            .map_err(|error| problem(format!("its list of files is damaged: {error}")))?;
+            .map_err(|error| problem(format!("the list of files is damaged: {error}")))?;
         files.output = output_beside(path, &files.output, saved.request().count);
         let latents_were_for = files.save_latents.take();
         Ok(Unfinished { saved, files, latents_were_for, path: path.to_path_buf() })
@@ -143,7 +147,7 @@ impl Unfinished {
     pub fn check_output(&self) -> Result<(), Error> {
         if self.files.output.as_os_str().is_empty() {
             let problem = format!(
-                "`{}` does not end in .png.sdq-run, .jpg.sdq-run or .webp.sdq-run; say where to write",
+                "`{}` does not end in .png.sdq-run, .jpg.sdq-run or .webp.sdq-run; name the output file",
                 self.path.display()
             );
             return Err(Error::Option { option: "output", problem });

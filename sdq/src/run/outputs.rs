@@ -34,7 +34,7 @@ impl SideFile {
         if fs::symlink_metadata(path).is_err() || self.is_at(path) {
             return Ok(());
         }
-        let problem = "a file is there that sdq did not write for this purpose";
+        let problem = "another file exists at this path";
         Err(io::Error::new(io::ErrorKind::AlreadyExists, problem))
     }
 
@@ -63,7 +63,7 @@ impl SideFile {
 pub(crate) fn check_distinct(written: &[Part<'_>], read: &[Part<'_>]) -> Result<(), Error> {
     let lost = |what: &str, path: &Path, other: &str| Error::Option {
         option: "output",
-        problem: format!("`{}`, {what}, is {other} as well; choose another name for it", path.display()),
+        problem: format!("`{}` is both {what} and {other}; choose another name", path.display()),
     };
     let read: Vec<(&str, Place)> = read.iter().map(|(what, path)| (*what, Place::of(path))).collect();
     let mut taken: Vec<(&str, Place)> = Vec::with_capacity(written.len());
@@ -134,11 +134,11 @@ mod tests {
         let read = [("the model", &*path("model.sdq")), ("a LoRA", &*path("none.safetensors"))];
         for spelling in ["model.sdq", "sub/../model.sdq", "./model.sdq", "sub/../none.safetensors"] {
             let found = refused(&[("the picture", &path(spelling))], &read).expect(spelling);
-            assert!(found.contains("is the model as well") || found.contains("is a LoRA as well"), "{found}");
+            assert!(found.contains("and the model;") || found.contains("and a LoRA;"), "{found}");
         }
         assert_eq!(refused(&[("the picture", &path("model.png")), ("the latents", &path("x"))], &read), None);
         let twice = [("the picture", &*path("x.png")), ("the latents", &*path("sub/../x.png"))];
-        assert!(refused(&twice, &[]).unwrap().contains("the latents, is the picture as well"));
+        assert!(refused(&twice, &[]).unwrap().contains("is both the latents and the picture;"));
     }
 
     #[cfg(unix)]

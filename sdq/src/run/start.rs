@@ -204,6 +204,9 @@ mod tests {
 
         let photo = write("photo.png", [[200, 30, 40, 255], [0; 4]]);
         let error = start_of(&mut Request::default(), Some(&start), Some(&photo), None).unwrap_err();
-        assert!(error.to_string().contains("photo.png: its transparency is one mask"), "{error}");
+        assert!(
+            error.to_string().contains("photo.png: the mask has both transparent pixels and colours"),
+            "{error}"
+        );
     }
 }

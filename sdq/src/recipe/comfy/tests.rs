@@ -189,11 +189,11 @@ fn prompts_are_found_through_what_changes_them() {
 #[test]
 fn a_graph_without_a_sampler_is_damaged() {
     for (graph, reason) in [
-        (json!([]), "it is no object of nodes"),
-        (json!("text"), "it is no object of nodes"),
-        (json!({}), "its graph has no KSampler"),
-        (json!({ "1": node("SaveImage", json!({})) }), "its graph has no KSampler"),
-        (json!({ "1": { "class_type": 3 }, "2": 4 }), "its graph has no KSampler"),
+        (json!([]), "the graph is not an object of nodes"),
+        (json!("text"), "the graph is not an object of nodes"),
+        (json!({}), "the graph has no KSampler"),
+        (json!({ "1": node("SaveImage", json!({})) }), "the graph has no KSampler"),
+        (json!({ "1": { "class_type": 3 }, "2": 4 }), "the graph has no KSampler"),
     ] {
         let damaged = RecipeError::Damaged { program: "ComfyUI", reason: reason.to_owned() };
         assert_eq!(read(&graph), Err(damaged), "{graph}");

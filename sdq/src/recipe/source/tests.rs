@@ -37,7 +37,7 @@ fn start_picture_and_mask_are_beside_the_picture() {
     for (missing, option) in [("in.png", "init-image"), ("mask.png", "mask")] {
         let error = source.start().unwrap_err();
         let message = format!(
-            "{option}: the recipe in `{}` asks for `{missing}`, which is not beside it; name the file",
+            "{option}: the recipe in `{}` needs `{missing}`, which is not in the same folder; give the file",
             path("drawn.png").display()
         );
         assert_eq!((error.code(), error.to_string()), ("option.invalid", message));
@@ -52,12 +52,12 @@ fn a_recipe_that_starts_from_a_nameless_picture_asks_for_it() {
     assert_eq!(start(Recipe::default()).unwrap(), (None, None));
     let strength = Recipe { request: crate::Request::new("x").strength(0.5), ..Recipe::default() };
     let error = start(strength).unwrap_err().to_string();
-    assert!(error.contains("starts from a picture that it does not name; name the file"), "{error}");
+    assert!(error.contains("starts from a picture without a name; give the file"), "{error}");
     // A name in a picture of a stranger cannot lead to another folder or control the terminal.
     for name in ["../drawn.png", "/etc/hostname", "\u{1b}[2J.png"] {
         let recipe = Recipe { init_image: Some(name.to_owned()), ..Recipe::default() };
         let error = start(recipe).unwrap_err().to_string();
-        assert!(error.contains("is not beside it") && !error.contains('\u{1b}'), "{error}");
+        assert!(error.contains("is not in the same folder") && !error.contains('\u{1b}'), "{error}");
     }
 }
 
@@ -120,29 +120,30 @@ fn what_differs_from_the_model_is_told() {
         let model = model.to_owned();
         with(&move |recipe| (recipe.fingerprint, recipe.model) = (Some(fingerprint.clone()), model.clone()))
     };
-    let message = format!("the recipe was drawn with the model `fox` (01234567), this is `{name}` ({found})");
+    let message =
+        format!("the picture was drawn with the model `fox` (01234567), not with `{name}` ({found})");
     assert_eq!(other("01234567".to_owned(), "fox"), [message]);
     let adapted = other(format!("{found}+01234567"), &name);
-    assert_eq!(adapted, ["the recipe was drawn with other LoRAs, embeddings or another VAE"]);
+    assert_eq!(adapted, ["the picture was drawn with other LoRAs, embeddings or another VAE"]);
     let types = with(&|recipe| {
         recipe.fingerprint = Some("01234567".to_owned());
         recipe.weights.insert("unet".to_owned(), "q2".to_owned());
         recipe.weights.retain(|component, _| component == "unet");
     });
-    let beginning = format!("the recipe was drawn with other weight types of `{name}`: unet q2; these are ");
+    let beginning = format!("the picture was drawn with other weight types of `{name}` (unet q2, not ");
     assert!(matches!(&types[..], [only] if only.starts_with(&beginning)), "{types:?}");
     let unknown = with(&|recipe| {
         recipe.fingerprint = Some("01234567".to_owned());
         recipe.weights.clear();
     });
-    assert!(unknown[0].contains(": unknown; these are "), "{unknown:?}");
+    assert!(unknown[0].contains("(unknown, not "), "{unknown:?}");
     assert_eq!(
         with(&|recipe| recipe.fingerprint = None),
-        ["the recipe does not say which version of the model drew it"]
+        ["the recipe does not say which version of the model drew the picture"]
     );
     let older = with(&|recipe| (recipe.fingerprint, recipe.model) = (None, "fox".to_owned()));
-    assert_eq!(older, [format!("the recipe was drawn with the model `fox`, this is `{name}`")]);
+    assert_eq!(older, [format!("the picture was drawn with the model `fox`, not with `{name}`")]);
     let version = with(&|recipe| recipe.version = "sdq 0.0.0".to_owned());
-    assert_eq!(version, [format!("the recipe was drawn by sdq 0.0.0, this is {}", crate::recipe::VERSION)]);
+    assert_eq!(version, [format!("the picture was drawn by sdq 0.0.0, not by {}", crate::recipe::VERSION)]);
     assert_eq!(with(&|recipe| recipe.version = "v1.9.4".to_owned()), [] as [String; 0]);
 }
