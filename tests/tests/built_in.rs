@@ -6,7 +6,7 @@ use sdq_formats::WeightType;
 use sdq_tests::{
     command,
     goldens::Goldens,
-    measure::{LATENT_ERROR, relative_error},
+    measure::relative_error,
     models::{Model, demo_model},
 };
 use tempfile::TempDir;
@@ -14,10 +14,13 @@ use tempfile::TempDir;
 #[test]
 fn the_built_in_file_is_the_conversion_of_the_demo_model() {
     let built_in = fs::read(demo_model().with_extension("sdq")).unwrap();
-    let converted = fs::read(Model::convert_folder(&demo_model(), WeightType::F16).path()).unwrap();
+    let converted = fs::read(Model::convert_folder(&demo_model(), WeightType::Q8).path()).unwrap();
     let same = built_in == converted;
-    assert!(same, "demo/model.sdq is stale; run `sdq convert demo/model -o demo/model.sdq --type f16`");
+    assert!(same, "demo/model.sdq is stale; run `sdq convert demo/model -o demo/model.sdq --type q8`");
 }
+
+/// Maximum relative error of latents after all steps, with weights and activations in 8 bits: 0.0075 was measured.
+const Q8_LATENT_ERROR: f64 = 0.02;
 
 /// Without `-m`, the command line draws with it, at the default size of the model's file.
 #[test]
@@ -48,5 +51,5 @@ fn the_command_line_draws_with_it() {
     let expected = goldens.tensor(&case.case, "latents");
     assert_eq!(latents.shape, expected.shape());
     let error = relative_error(&latents.to_f32().unwrap(), expected.values());
-    assert!(error <= LATENT_ERROR, "{error}");
+    assert!(error <= Q8_LATENT_ERROR, "{error}");
 }
