@@ -199,7 +199,7 @@ impl RunArgs {
 /// Flags for runs that start from a picture.
 #[derive(Debug, clap::Args)]
 pub(crate) struct JobArgs {
-    /// Start from this picture (PNG, JPEG or WebP). Its size is used unless -W and -H are given: then it is
+    /// Start from this picture (PNG, JPEG or WebP); `-` reads it from standard input. Its size is used unless -W and -H are given: then it is
     /// scaled to cover that size and cropped.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) init_image: Option<PathBuf>,
@@ -235,7 +235,7 @@ pub(crate) struct JobArgs {
 #[command(group(ArgGroup::new("masked").args(["mask", "from"]).multiple(true)))]
 #[command(group(ArgGroup::new("varied").args(["variation_strength", "from"]).multiple(true)))]
 pub(crate) struct GenerateArgs {
-    /// What the picture should show.
+    /// What the picture should show; `-` reads it from standard input.
     #[arg(conflicts_with = "prompt_flag")]
     pub(crate) prompt: Option<String>,
 
@@ -243,13 +243,19 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long = "prompt", value_name = "PROMPT", allow_hyphen_values = true)]
     pub(crate) prompt_flag: Option<String>,
 
+    /// Draw the prompts of this file, one after the other: one per line, or with settings as a .csv table or a JSON list;
+    /// `-` reads standard input. Pictures have the prompt's number before the extension.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["prompt", "prompt_flag", "from", "save_latents"])]
+    pub(crate) prompts: Option<PathBuf>,
+
     /// Draw this picture again, from the recipe in it: a PNG, JPEG or WebP file drawn by sdq, or, as far as
     /// possible, by another program. Flags take precedence over the recipe. Its files are searched in the
     /// picture's folder, LoRAs first in --lora-dir.
     #[arg(long, value_name = "PICTURE")]
     pub(crate) from: Option<PathBuf>,
 
-    /// The model, made by `sdq convert`. Default: the small model built into sdq.
+    /// The model, made by `sdq convert`: a file, or its name in the folder of models (see docs/files.md). Default: the small
+    /// model built into sdq.
     #[arg(short, long, value_name = "FILE.sdq", env = "SDQ_MODEL")]
     pub(crate) model: Option<PathBuf>,
 
@@ -257,10 +263,14 @@ pub(crate) struct GenerateArgs {
     #[arg(short, long, value_name = "PROMPT")]
     pub(crate) negative_prompt: Option<String>,
 
-    /// Output file: .png, .jpg or .webp. With --count, `-1`, `-2` and so on are inserted before the
+    /// Output file: .png, .jpg or .webp; `-` writes a PNG to standard output. With --count, `-1`, `-2` and so on are inserted before the
     /// extension. Default: sdq.png, or the first of sdq-2.png, sdq-3.png and so on that replaces no file.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
+
+    /// Also write all pictures as one, side by side, to compare seeds or prompts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sheet: Option<PathBuf>,
 
     /// Replace the output file even if it is not a picture.
     #[arg(long)]
@@ -349,7 +359,8 @@ pub(crate) struct AddOnArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
-    /// The model, made by `sdq convert`. Default: the small model built into sdq.
+    /// The model, made by `sdq convert`: a file, or its name in the folder of models (see docs/files.md). Default: the small
+    /// model built into sdq.
     #[arg(env = "SDQ_MODEL")]
     pub(crate) model: Option<PathBuf>,
 

@@ -7,13 +7,14 @@ use sdq::{
     text::printable,
 };
 
-use crate::{args::BenchArgs, output};
+use crate::{args::BenchArgs, config, output};
 
 /// Most characters of a model's name that are shown.
 const SHOWN_CHARS: usize = 200;
 
 pub(crate) fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let pipeline = model::open(args.model.as_deref(), &args.device.options()?)?;
+    let path = config::model(args.model.as_deref())?;
+    let pipeline = model::open(path.as_deref(), &args.device.options()?)?;
     let (width, height) = args.size.unzip();
     // Guidance needs a prompt that is not empty.
     let request = Request { prompt: "a red apple".to_owned(), width, height, ..Request::default() };

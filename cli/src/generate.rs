@@ -1,19 +1,27 @@
-//! `sdq generate`: prompt → picture files.
+//! `sdq generate`: prompts → picture files.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use anyhow::Context as _;
 use sdq::{
+    Pipeline, Request,
     add_ons::AddOns,
+    batch::Entry,
     model,
+    recipe::Source,
     request::PromptSyntax,
-    run::{self, RunFiles, SideFile},
+    run::{self, RunFiles, SideFile, Written},
 };
 
 use crate::{
     args::{GenerateArgs, SeedArg},
-    interrupt,
+    config, interrupt,
     job::{self, Asked},
+    sheet,
+    streams::{self, Streamed},
     terminal,
 };
 
@@ -23,56 +31,149 @@ const DEFAULT_OUTPUT: &str = "sdq.png";
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     // From the start, so that a run that is interrupted before its first step can be resumed too.
     interrupt::listen();
-    let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
-    let Asked { mut request, add_ons, init_image, mask, source } = job::read(args)?;
-    if args.seed.is_none() && source.is_none() {
-        request.seed = job::number(SeedArg::Random, "seed");
+    let streamed = Streamed::of(args)?;
+    let model = config::model(args.model.as_deref())?;
+    let pipeline = model::open(model.as_deref(), &args.run.options()?)?;
+    let entries = args.prompts.as_deref().map(job::entries).transpose()?;
+    if args.sheet.is_some() {
+        sheet::check_count(entries.as_ref().map_or(1, Vec::len).saturating_mul(args.count))?;
     }
-    let threads = args.run.device.threads;
-    let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
-    // A word of the recipe may be missing in a prompt from a flag.
-    let given = AddOns { embeddings: args.add_ons.embeddings.clone(), ..AddOns::default() };
-    given.check_used(&pipeline, &[&request.prompt, &request.negative_prompt], request.reading.syntax)?;
-    if let Some(source) = &source {
-        terminal::watched(|watch| source.note_differences(&pipeline, watch));
-    }
-    let settings = pipeline.settings(&request)?;
-    terminal::watched(|watch| run::note_without_effect(&settings, watch));
-    let count = settings.request.count;
-    let output = match &args.output {
-        Some(output) => output.clone(),
-        None => run::free_output(Path::new(DEFAULT_OUTPUT), count)?,
+    let asked = job::read(args, streamed.init_image())?;
+    let started = Instant::now();
+    let draw = Draw { args, model, pipeline, streamed };
+    let written = match entries {
+        None => draw.one(&asked, asked.request.clone(), args.seed.is_some(), &draw.output(None))?,
+        Some(entries) => draw.all(&asked, &entries)?,
     };
-    let files = RunFiles {
-        model: absolute(args.model.as_deref())?,
-        output,
-        save_latents: args.save_latents.clone(),
-        init_image,
-        mask,
-        add_ons: add_ons.absolute()?,
-    };
-    let mut also_read: Vec<(&str, &Path)> =
-        args.run.preview_vae.iter().map(|path| ("the previews' VAE", &**path)).collect();
-    also_read.extend(args.from.as_deref().map(|path| ("the picture with the recipe", path)));
-    // A second Ctrl-C waits for the files that try whether something can be written.
-    interrupt::while_writing(|| files.check(count, &also_read))?;
-    if !args.force {
-        run::check_replaced(&files.pictures(count)?)?;
+    if let Some(path) = &args.sheet {
+        sheet::write(path, &written)?;
     }
-    for prompt in [&request.prompt, &request.negative_prompt] {
-        let surplus = pipeline.surplus_tokens(prompt)?;
-        if request.reading.syntax == PromptSyntax::Plain && surplus > 0 {
-            note!("note: the prompt is too long, and the model does not read the last {surplus} tokens");
+    if draw.streamed.to_stdout() {
+        return streams::copy_picture(&written);
+    }
+    crate::run::report(args.save_latents.as_deref(), args.run.json, &written, started);
+    if let Some(path) = args.sheet.as_ref().filter(|_| !args.run.json) {
+        say!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// The parts of all runs of one command.
+struct Draw<'a> {
+    args: &'a GenerateArgs,
+    model: Option<PathBuf>,
+    /// Without add-ons.
+    pipeline: Pipeline,
+    streamed: Streamed,
+}
+
+impl Draw<'_> {
+    /// The output of the run for prompt number `number`, if there are several, and whether the user named it.
+    fn output(&self, number: Option<usize>) -> (PathBuf, bool) {
+        let (output, is_named) = match (self.streamed.output(), &self.args.output) {
+            (Some(output), _) => (output, true),
+            (None, Some(output)) => (output.clone(), true),
+            (None, None) => (PathBuf::from(DEFAULT_OUTPUT), false),
+        };
+        (number.map_or(output.clone(), |number| run::numbered(&output, number)), is_named)
+    }
+
+    /// Draws all prompts of a file, one after the other.
+    fn all(&self, asked: &Asked, entries: &[Entry]) -> anyhow::Result<Vec<Written>> {
+        let mut all = Vec::new();
+        for (index, entry) in entries.iter().enumerate() {
+            let request = entry.request(&asked.request)?;
+            let has_seed = self.args.seed.is_some() || entry.has("seed");
+            let number = (entries.len() > 1).then_some(index + 1);
+            note!("prompt {} of {}: {}", index + 1, entries.len(), request.prompt);
+            let written = self.one(asked, request, has_seed, &self.output(number));
+            all.extend(written.with_context(|| {
+                format!("prompt {} of {}; the pictures before it are drawn", index + 1, entries.len())
+            })?);
         }
+        Ok(all)
     }
-    let saved_run = files.saved_run();
-    if SideFile::SavedRun.is_at(&saved_run) {
-        let path = saved_run.display();
-        note!("note: this run replaces the unfinished run `{path}`, which `sdq resume` would finish");
+
+    /// Draws the pictures of `request`, which has the pictures and add-ons of `asked`.
+    fn one(
+        &self,
+        asked: &Asked,
+        mut request: Request,
+        has_seed: bool,
+        (output, is_named): &(PathBuf, bool),
+    ) -> anyhow::Result<Vec<Written>> {
+        let args = self.args;
+        let add_ons = job::add_ons(args, asked, &mut request)?;
+        if !has_seed && asked.source.is_none() {
+            request.seed = job::number(SeedArg::Random, "seed");
+        }
+        let threads = args.run.device.threads;
+        let pipeline = terminal::watched(|watch| add_ons.apply(self.pipeline.clone(), threads, watch))?;
+        self.check_prompts(&pipeline, &request, asked.source.as_ref())?;
+        let settings = pipeline.settings(&request)?;
+        terminal::watched(|watch| run::note_without_effect(&settings, watch));
+        let count = settings.request.count;
+        let output = if *is_named { output.clone() } else { run::free_output(output, count)? };
+        let files = RunFiles {
+            model: absolute(self.model.as_deref())?,
+            output,
+            save_latents: args.save_latents.clone(),
+            init_image: asked.init_image.clone(),
+            mask: asked.mask.clone(),
+            add_ons: add_ons.absolute()?,
+        };
+        self.check_files(&files, count)?;
+        crate::run::run(&pipeline, &files, count, &args.run, |options, watch| {
+            run::generate(&pipeline, &request, &files, options, watch)
+        })
     }
-    crate::run::run(&pipeline, &files, count, &args.run, |options, watch| {
-        run::generate(&pipeline, &request, &files, options, watch)
-    })
+
+    /// Checks that words have an effect, and reports what else about the prompts has none.
+    fn check_prompts(
+        &self,
+        pipeline: &Pipeline,
+        request: &Request,
+        source: Option<&Source>,
+    ) -> anyhow::Result<()> {
+        // A word of the recipe may be missing in a prompt from a flag.
+        let given = AddOns { embeddings: self.args.add_ons.embeddings.clone(), ..AddOns::default() };
+        given.check_used(pipeline, &[&request.prompt, &request.negative_prompt], request.reading.syntax)?;
+        if let Some(source) = source {
+            terminal::watched(|watch| source.note_differences(pipeline, watch));
+        }
+        for prompt in [&request.prompt, &request.negative_prompt] {
+            let surplus = pipeline.surplus_tokens(prompt)?;
+            if request.reading.syntax == PromptSyntax::Plain && surplus > 0 {
+                note!("note: the prompt is too long, and the model does not read the last {surplus} tokens");
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the files can be written, and that none is replaced that the user did not name.
+    fn check_files(&self, files: &RunFiles, count: usize) -> anyhow::Result<()> {
+        let args = self.args;
+        let mut also_read: Vec<(&str, &Path)> =
+            args.run.preview_vae.iter().map(|path| ("the previews' VAE", &**path)).collect();
+        also_read.extend(args.from.as_deref().map(|path| ("the picture with the recipe", path)));
+        also_read.extend(args.prompts.as_deref().map(|path| ("the file of prompts", path)));
+        // A second Ctrl-C waits for the files that try whether something can be written.
+        interrupt::while_writing(|| files.check(count, &also_read))?;
+        let mut pictures = files.pictures(count)?;
+        if let Some(sheet) = &args.sheet {
+            interrupt::while_writing(|| files.check_beside(count, "the contact sheet", sheet))?;
+            pictures.push(sheet.clone());
+        }
+        if !args.force {
+            run::check_replaced(&pictures)?;
+        }
+        let saved_run = files.saved_run();
+        if SideFile::SavedRun.is_at(&saved_run) {
+            let path = saved_run.display();
+            note!("note: this run replaces the unfinished run `{path}`, which `sdq resume` would finish");
+        }
+        Ok(())
+    }
 }
 
 fn absolute(path: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {

@@ -1,13 +1,17 @@
-//! Converts flags, a recipe and pictures to a request.
+//! Converts flags, a recipe, pictures and files of prompts to requests.
 
 use std::{
+    fs::File,
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    path::PathBuf,
+    io::stdin,
+    path::{Path, PathBuf},
 };
 
+use anyhow::Context as _;
 use sdq::{
     Request,
     add_ons::AddOns,
+    batch::{self, Entry},
     recipe::Source,
     request::{PromptReading, PromptSyntax, Variation},
     run::read_start,
@@ -17,7 +21,7 @@ use sdq::{
 use crate::{
     UsageError,
     args::{AddOnArgs, GenerateArgs, SeedArg},
-    terminal,
+    config, streams, terminal,
 };
 
 /// The first seed of variations.
@@ -25,9 +29,8 @@ const VARIATION_SEED: u64 = 1;
 
 /// The contents of a command line.
 pub(crate) struct Asked {
+    /// With the tags of its prompts; [`add_ons`] takes them.
     pub(crate) request: Request,
-    /// Changes to the model.
-    pub(crate) add_ons: AddOns,
     /// The start picture and the mask.
     pub(crate) init_image: Option<PathBuf>,
     pub(crate) mask: Option<PathBuf>,
@@ -35,8 +38,17 @@ pub(crate) struct Asked {
     pub(crate) source: Option<Source>,
 }
 
-/// Reads `args`, with their pictures and recipe.
-pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
+/// Reads the prompts in the file `path`, or in standard input if it is `-`.
+pub(crate) fn entries(path: &Path) -> anyhow::Result<Vec<Entry>> {
+    if streams::is_stream(path) {
+        return Ok(batch::read(Path::new("standard input"), stdin().lock())?);
+    }
+    let file = File::open(path).with_context(|| format!("the file of prompts `{}`", path.display()))?;
+    Ok(batch::read(path, file)?)
+}
+
+/// Reads `args`, with their pictures and recipe. `streamed` is the start picture from standard input, if it comes from there.
+pub(crate) fn read(args: &GenerateArgs, streamed: Option<PathBuf>) -> anyhow::Result<Asked> {
     let source = args.from.as_deref().map(Source::read).transpose()?;
     let mut request = match &source {
         Some(source) => source.found.recipe.request.clone(),
@@ -46,7 +58,8 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
         }
     };
     override_request(&mut request, args)?;
-    let (init_image, mask) = match (&source, &args.job.init_image) {
+    let given = streamed.or_else(|| args.job.init_image.clone());
+    let (init_image, mask) = match (&source, &given) {
         (Some(source), None) => {
             let (init_image, mask) = source.start()?;
             (init_image, args.job.mask.clone().or(mask))
@@ -56,17 +69,23 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
     terminal::watched(|watch| {
         read_start(&mut request, init_image.as_deref(), mask.as_deref(), args.run.max_memory, watch)
     })?;
+    if let Some(source) = &source {
+        terminal::watched(|watch| source.note_unused(watch));
+    }
+    Ok(Asked { request, init_image, mask, source })
+}
+
+/// The changes to the model that flags, the recipe and the tags in the prompts of `request` name. Takes the tags out.
+pub(crate) fn add_ons(args: &GenerateArgs, asked: &Asked, request: &mut Request) -> anyhow::Result<AddOns> {
     let AddOnArgs { loras, embeddings, vae, lora_dir } = args.add_ons.clone();
+    let lora_dir = config::lora_dir(lora_dir)?;
     let mut add_ons = AddOns { loras, embeddings, vae };
     if request.reading.syntax == PromptSyntax::Weighted {
         let (prompt, negative_prompt) = (&mut request.prompt, &mut request.negative_prompt);
         terminal::watched(|watch| add_ons.take_tags(prompt, negative_prompt, lora_dir.as_deref(), watch))?;
     }
-    if let Some(source) = &source {
-        let recipe = terminal::watched(|watch| {
-            source.note_unused(watch);
-            source.add_ons(lora_dir.as_deref(), watch)
-        })?;
+    if let Some(source) = &asked.source {
+        let recipe = terminal::watched(|watch| source.add_ons(lora_dir.as_deref(), watch))?;
         // Those of the recipe come first, as in the original run, where those of the prompt's tags were added
         // to the flags'.
         if args.add_ons.loras.is_empty() {
@@ -79,7 +98,7 @@ pub(crate) fn read(args: &GenerateArgs) -> anyhow::Result<Asked> {
             add_ons.vae = recipe.vae;
         }
     }
-    Ok(Asked { request, add_ons, init_image, mask, source })
+    Ok(add_ons)
 }
 
 /// Returns the number of `seed`. Chooses and prints a random seed, with 32 bits as in other programs; `name` names it in
@@ -110,6 +129,9 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
     }
     set(&mut request.prompt, &args.prompt);
     set(&mut request.prompt, &args.prompt_flag);
+    if args.prompt.as_deref() == Some(streams::STREAM) {
+        request.prompt = streams::read_prompt()?;
+    }
     set(&mut request.negative_prompt, &args.negative_prompt);
     if let Some(plain) = args.plain_prompt {
         request.reading.syntax = if plain { PromptSyntax::Plain } else { PromptSyntax::Weighted };

@@ -28,6 +28,7 @@ macro_rules! note {
 
 mod args;
 mod bench;
+mod config;
 mod convert;
 #[cfg(feature = "vulkan")]
 mod doctor;
@@ -46,6 +47,8 @@ mod reference;
 mod resume;
 mod run;
 mod schedulers;
+mod sheet;
+mod streams;
 mod terminal;
 
 use std::{ffi::OsString, fmt, process::ExitCode};

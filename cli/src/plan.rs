@@ -7,18 +7,21 @@ use sdq::{
 };
 
 use crate::{
-    args::GenerateArgs,
-    bench::duration,
-    job::{self, Asked},
-    output, terminal,
+    UsageError, args::GenerateArgs, bench::duration, config, job, output, streams::Streamed, terminal,
 };
 
 pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
-    let pipeline = model::open(args.model.as_deref(), &args.run.options()?)?;
-    let Asked { request, add_ons, source, .. } = job::read(args)?;
+    if args.prompts.is_some() || args.sheet.is_some() {
+        return Err(UsageError("a plan is for one prompt; leave --prompts and --sheet out".to_owned()).into());
+    }
+    let model = config::model(args.model.as_deref())?;
+    let pipeline = model::open(model.as_deref(), &args.run.options()?)?;
+    let asked = job::read(args, Streamed::of(args)?.init_image())?;
+    let mut request = asked.request.clone();
+    let add_ons = job::add_ons(args, &asked, &mut request)?;
     let threads = args.run.device.threads;
     let pipeline = terminal::watched(|watch| add_ons.apply(pipeline, threads, watch))?;
-    if let Some(source) = &source {
+    if let Some(source) = &asked.source {
         terminal::watched(|watch| source.note_differences(&pipeline, watch));
     }
     let settings = pipeline.settings(&request)?;

@@ -1,5 +1,7 @@
 //! `sdq resume`: finishes a run that was interrupted, with the same pictures as without the interruption.
 
+use std::time::Instant;
+
 use sdq::{
     model,
     run::{self, SideFile, Unfinished},
@@ -34,9 +36,11 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     if !args.force {
         run::check_replaced(&files.pictures(count)?)?;
     }
-    crate::run::run(&pipeline, &unfinished.files, count, &args.run, |options, watch| {
+    let started = Instant::now();
+    let written = crate::run::run(&pipeline, &unfinished.files, count, &args.run, |options, watch| {
         unfinished.resume(&pipeline, options, watch)
     })?;
+    crate::run::report(args.save_latents.as_deref(), args.run.json, &written, started);
     // With --output the saved run was next to the new output.
     SideFile::SavedRun.remove(&args.file);
     Ok(())

@@ -1,6 +1,9 @@
 //! A run in the terminal: its progress, its previews, and the files that it wrote.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use sdq::{
     Error, Pipeline, Watch,
@@ -11,15 +14,14 @@ use serde_json::{Value, json};
 
 use crate::{args::RunArgs, output, preview::Previews, terminal};
 
-/// Draws `count` pictures and reports the files. `draw` is the library's part.
+/// Draws `count` pictures. `draw` is the library's part.
 pub(crate) fn run(
     pipeline: &Pipeline,
     files: &RunFiles,
     count: usize,
     args: &RunArgs,
     draw: impl FnOnce(&RunOptions, &mut Watch<'_>) -> Result<Vec<Written>, Error>,
-) -> anyhow::Result<()> {
-    let started = Instant::now();
+) -> anyhow::Result<Vec<Written>> {
     let previewer =
         terminal::watched(|watch| previewer(pipeline, &args.preview_vae, args.device.threads, watch))?;
     let options = RunOptions {
@@ -35,16 +37,16 @@ pub(crate) fn run(
     }
     let written = drawn?;
     previews.finish();
-    report(files, args, &written, started);
-    Ok(())
+    Ok(written)
 }
 
-fn report(files: &RunFiles, args: &RunArgs, written: &[Written], started: Instant) {
+/// Reports the files of runs that began at `started`: as JSON, or one per line.
+pub(crate) fn report(latents: Option<&Path>, as_json: bool, written: &[Written], started: Instant) {
     let seconds = started.elapsed().as_secs_f64();
-    if args.json {
+    if as_json {
         let picture = |written: &Written| json!({ "file": written.path.display().to_string(), "recipe": written.recipe.json() });
         let pictures: Vec<Value> = written.iter().map(picture).collect();
-        let latents = files.save_latents.as_ref().map(|path| path.display().to_string());
+        let latents = latents.map(|path| path.display().to_string());
         let report = json!({ "pictures": pictures, "latents": latents, "seconds": seconds });
         output::say_json(&report);
     } else {

@@ -15,7 +15,9 @@
 #![forbid(unsafe_code)]
 
 pub mod add_ons;
+pub mod batch;
 mod budget;
+mod contact_sheet;
 pub mod convert;
 pub mod device;
 #[cfg(feature = "vulkan")]
@@ -38,6 +40,7 @@ mod temporary;
 pub use sdq_formats::text;
 
 pub use budget::MemoryBudget;
+pub use contact_sheet::contact_sheet;
 pub use error::{Error, ErrorKind};
 pub use observer::{Cancel, Event, Note, Task, Watch};
 pub use sdq_engine::{Generated, Mask, Picture, Pipeline, PipelineOptions, Request};

@@ -2,8 +2,9 @@
 
 use std::{
     ffi::OsStr,
+    io::Write as _,
     path::Path,
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
 };
 
 /// The result of a command.
@@ -18,10 +19,11 @@ pub struct Outcome {
 }
 
 /// Uses the processor unless the arguments say otherwise, even if there is a device: results are compared bit
-/// by bit.
+/// by bit. The settings of whoever runs the tests do not count.
 fn plain_command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command {
     let mut command = Command::new(binary);
-    command.args(args).current_dir(folder).env("SDQ_BACKEND", "cpu").env_remove("SDQ_MODEL");
+    command.args(args).current_dir(folder).env("SDQ_BACKEND", "cpu").env("SDQ_CONFIG", "");
+    command.env_remove("SDQ_MODEL").env_remove("SDQ_MODEL_DIR");
     command
 }
 
@@ -42,6 +44,25 @@ fn command<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Command 
 /// As [`run`].
 pub fn run_without_seed<S: AsRef<OsStr>>(binary: &str, folder: &Path, args: &[S]) -> Outcome {
     outcome(plain_command(binary, folder, args))
+}
+
+/// As [`run`], with `variables` of the environment and `input` as standard input. Standard output may be any bytes.
+///
+/// # Panics
+/// When it cannot be started, or does not read its input.
+pub fn run_with_input<S: AsRef<OsStr>>(
+    binary: &str,
+    folder: &Path,
+    args: &[S],
+    variables: &[(&str, &Path)],
+    input: &[u8],
+) -> Output {
+    let mut command = command(binary, folder, args);
+    command.envs(variables.iter().copied());
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("the command starts");
+    child.stdin.take().expect("it is piped").write_all(input).expect("the command reads its input");
+    child.wait_with_output().expect("the command ends")
 }
 
 /// Runs `binary` with `args` in `folder`.

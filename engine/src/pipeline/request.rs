@@ -96,6 +96,32 @@ pub struct Variation {
     pub strength: f64,
 }
 
+impl Request {
+    /// The keys of the JSON form.
+    pub const KEYS: [&str; 20] = [
+        "prompt",
+        "negative_prompt",
+        "width",
+        "height",
+        "steps",
+        "scheduler",
+        "scheduler_options",
+        "guidance_scale",
+        "seed",
+        "plain_prompt",
+        "clip_skip",
+        "guidance_rescale",
+        "variation_seed",
+        "variation_strength",
+        "cache",
+        "strength",
+        "image_guidance_scale",
+        "mask_blur",
+        "paste",
+        "count",
+    ];
+}
+
 impl Default for Request {
     fn default() -> Request {
         Request {

@@ -69,6 +69,19 @@ impl RunFiles {
         written.iter().try_for_each(|(_, path)| check_writable(path))
     }
 
+    /// Checks a file that the caller writes beside a run of `count` pictures; `part` is its part in it, such as `the contact
+    /// sheet`.
+    ///
+    /// # Errors
+    /// When it cannot be written, or is a file that the run writes or reads.
+    pub fn check_beside(&self, count: usize, part: &str, path: &Path) -> Result<(), Error> {
+        let pictures = self.pictures(count)?;
+        let others = pictures.iter().map(|path| ("the picture", &**path));
+        let latents = self.save_latents.iter().map(|path| ("the file of latents", &**path));
+        check_distinct(&[(part, path)], &others.chain(latents).chain(self.read()).collect::<Vec<_>>())?;
+        check_writable(path)
+    }
+
     /// The files that the run reads, and their parts in it.
     fn read(&self) -> Vec<Part<'_>> {
         let AddOns { loras, embeddings, vae } = &self.add_ons;

@@ -27,8 +27,7 @@ use crate::{Error, Event, Generated, Note, Picture, Pipeline, Request, Task, Wat
 
 pub use files::{RunFiles, check_writable};
 pub use last_state::LastState;
-use naming::numbered;
-pub use naming::{check_replaced, free_output};
+pub use naming::{check_replaced, free_output, numbered};
 pub use outputs::SideFile;
 pub use start::read_start;
 

@@ -33,7 +33,7 @@ pub fn free_output(output: &Path, count: usize) -> Result<PathBuf, Error> {
 }
 
 /// `path` with `number` before its extension.
-pub(super) fn numbered(path: &Path, number: impl std::fmt::Display) -> PathBuf {
+pub fn numbered(path: &Path, number: impl std::fmt::Display) -> PathBuf {
     let mut name: OsString = path.file_stem().unwrap_or_default().to_owned();
     name.push(format!("-{number}."));
     name.push(path.extension().unwrap_or_default());

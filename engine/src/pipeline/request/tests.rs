@@ -51,6 +51,33 @@ fn requests() -> impl Strategy<Value = Request> {
     )
 }
 
+#[test]
+fn the_keys_are_those_of_the_json_form() {
+    let request = Request {
+        width: Some(64),
+        height: Some(64),
+        steps: Some(1),
+        scheduler: Some("ddim".to_owned()),
+        guidance_scale: Some(2.0),
+        reading: PromptReading { syntax: PromptSyntax::Plain, clip_skip: Some(2) },
+        guidance_rescale: 0.5,
+        variation: Some(Variation { seed: 1, strength: 0.5 }),
+        caching: Caching::Guidance { every: 2 },
+        strength: Some(0.5),
+        image_guidance_scale: Some(1.5),
+        mask_blur: Some(4),
+        paste: false,
+        count: 2,
+        ..Request::new("a cat")
+    };
+    let json = serde_json::to_value(&request).unwrap();
+    let mut keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    let mut expected = Request::KEYS.to_vec();
+    keys.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+}
+
 proptest! {
     #[test]
     fn a_request_comes_back_as_it_was(request in requests()) {
