@@ -1,4 +1,5 @@
-// Bundles every `*.test.ts` below the folder that is named and runs them with Node's own test runner.
+// Bundles every `*.test.ts` below the folder that is named and runs them with Node's own test runner. Further words
+// choose tests by their file names: `npm run browser -- draw start`.
 import { spawnSync } from "node:child_process";
 import { mkdir, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
@@ -6,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const page = join(dirname(fileURLToPath(import.meta.url)), "..");
-const folder = process.argv[2] ?? "src";
+const [folder = "src", ...wanted] = process.argv.slice(2);
 const out = join(page, ".work", folder);
 
 /** Paths of all tests below `path`. */
@@ -16,7 +17,8 @@ async function testsIn(path) {
     entries.map((entry) => {
       const child = join(path, entry.name);
       if (entry.isDirectory()) return testsIn(child);
-      return entry.name.endsWith(".test.ts") ? [child] : [];
+      const isWanted = wanted.length === 0 || wanted.includes(entry.name.slice(0, -".test.ts".length));
+      return entry.name.endsWith(".test.ts") && isWanted ? [child] : [];
     }),
   );
   return found.flat().sort();

@@ -25,7 +25,7 @@ test("previews arrive step by step, then the picture", async () => {
         seen.add(image.dataset.step ?? "");
     }).observe(document.body, { childList: true, subtree: true, attributes: true });
   });
-  await page.getByLabel("Steps", { exact: true }).fill("200");
+  await page.getByLabel("Steps", { exact: true }).fill("80");
   await draw(page, APPLE, "7");
   const seen = await page.evaluate(() => (window as unknown as { seen: Set<string> }).seen.size);
   assert.ok(seen >= 5, `${seen} previews were shown`);
@@ -45,8 +45,9 @@ test("the same seed draws the same picture, and Reuse brings a random one back",
   assert.notDeepEqual(random, first);
   await page.getByRole("button", { name: "Reuse" }).click();
   assert.match(await page.getByLabel("Seed", { exact: true }).inputValue(), /^\d+$/);
+  const count = await tiles(page).count();
   await page.keyboard.press("Control+Enter");
-  await page.locator("#stage[aria-busy=true]").waitFor();
+  await tiles(page).nth(count).waitFor();
   await done(page);
   assert.deepEqual(await pixels(page, "#stage .cell img"), random);
 });
@@ -103,7 +104,7 @@ test("a server that dies and comes back is found again, with its pictures", asyn
   await page.getByText("No connection; trying again.").waitFor({ state: "detached" });
   const entry = page.locator(".queue li[data-state=interrupted]");
   await entry.first().waitFor();
-  await page.getByLabel("Steps", { exact: true }).fill("20");
+  await page.getByLabel("Steps", { exact: true }).fill("");
   await page.getByLabel("Pictures", { exact: true }).fill("1");
   await draw(page, APPLE, "4");
   assert.ok((await tiles(page).count()) > count);

@@ -113,8 +113,11 @@ test("older pictures are read when the end of the gallery comes near", async () 
   await page.getByLabel("Steps", { exact: true }).fill("1");
   await page.getByLabel("Pictures", { exact: true }).fill("50");
   await page.getByLabel("Prompt", { exact: true }).fill(APPLE);
+  const before = await tiles(page).count();
   await page.getByRole("button", { name: "Draw", exact: true }).click();
-  await done(page);
+  await tiles(page)
+    .nth(before + 49)
+    .waitFor();
   await page.reload();
   await tiles(page).nth(39).waitFor();
   await tiles(page).last().scrollIntoViewIfNeeded();

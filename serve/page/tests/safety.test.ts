@@ -45,7 +45,7 @@ test("the browser enforces it", async () => {
 
 test("the token is asked for once", async () => {
   const page = await visit(closed.url, { expected: /status of 401/ });
-  const field = page.getByLabel("Token", { exact: true });
+  const field = page.locator("#token");
   await field.fill("wrong");
   await page.getByRole("button", { name: "Open" }).click();
   await page.getByText("This is not the server's token.").waitFor();

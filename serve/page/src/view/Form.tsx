@@ -22,7 +22,9 @@ function ModelField() {
   const chosen = model.value;
   const details =
     chosen &&
-    [chosen.family, chosen.weight_types.join(" and "), bytes(chosen.bytes)].filter(Boolean).join(", ");
+    [chosen.family, chosen.weight_types.join(" and "), chosen.bytes > 0 && bytes(chosen.bytes)]
+      .filter(Boolean)
+      .join(", ");
   const missing = fields.value.model && chosen?.id !== fields.value.model;
   return (
     <div class="model">

@@ -12,7 +12,13 @@ import { Dialog } from "./Dialog.tsx";
 const TYPES = ["q8", "mixed", "q4", "f16", "f32"];
 
 function ModelEntry({ entry }: { entry: Model }) {
-  const details = [entry.family, entry.weight_types.join(" and "), bytes(entry.bytes), entry.open && "open"];
+  const details = [
+    entry.built_in && "built in",
+    entry.family,
+    entry.weight_types.join(" and "),
+    entry.bytes > 0 && bytes(entry.bytes),
+    entry.open && "open",
+  ];
   const chosen = model.value?.id === entry.id;
   const choose = () => {
     set({ model: entry.id });

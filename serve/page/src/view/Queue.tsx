@@ -2,7 +2,7 @@
 import type { Job } from "../api/types.ts";
 import { useRequest } from "../state/actions.ts";
 import { dialog } from "../state/dialogs.ts";
-import { active, cancel, ended, forget, own, resume } from "../state/jobs.ts";
+import { active, cancel, draw, ended, forget, own, resume } from "../state/jobs.ts";
 import { isActive } from "../state/live.ts";
 import { attempt } from "../state/notices.ts";
 import { moment } from "../text/format.ts";
@@ -28,6 +28,15 @@ function Actions({ job }: { job: Job }) {
       {job.resumable && (
         <button type="button" onClick={() => void attempt(() => resume(job.id))}>
           Go on
+        </button>
+      )}
+      {job.kind === "generate" && job.state !== "done" && (
+        <button
+          type="button"
+          class="quiet"
+          onClick={() => void attempt(async () => void (await draw(job.model ?? undefined, job.request)))}
+        >
+          Start over
         </button>
       )}
       {job.pictures.length > 1 && (
@@ -71,7 +80,7 @@ function Entry({ job }: { job: Job }) {
 }
 
 export function Queue() {
-  const unfinished = ended.value.filter(({ job }) => job.state === "interrupted" && job.resumable);
+  const unfinished = ended.value.filter(({ job }) => job.state === "interrupted");
   const earlier = ended.value.filter((live) => !unfinished.includes(live));
   // The one that runs is on the stage already.
   const listed = active.value.length > 1 || active.value[0]?.job.id !== own.value ? active.value : [];
