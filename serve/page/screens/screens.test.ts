@@ -1,11 +1,11 @@
 /** The pictures of docs/server.md. */
-import { mkdirSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import type { Page } from "playwright-core";
 import { closeBrowser, openBrowser, visit, type Options } from "../tests/support/browser.ts";
 import { Server } from "../tests/support/server.ts";
-import { draw, tiles } from "../tests/support/steps.ts";
+import { draw, tiles, unfold } from "../tests/support/steps.ts";
 
 const FOLDER = join(process.cwd(), "../../docs/server");
 const PROMPTS = [
@@ -27,7 +27,20 @@ after(async () => {
   await Promise.all([closeBrowser(), server.stop()]);
 });
 
-const shot = (page: Page, name: string) => page.screenshot({ path: join(FOLDER, `${name}.png`) });
+/** Writes what is seen as WebP, which is a fraction of a PNG file. */
+async function shot(page: Page, name: string): Promise<void> {
+  const png = (await page.screenshot()).toString("base64");
+  const url = await page.evaluate(async (data) => {
+    const image = new Image();
+    image.src = `data:image/png;base64,${data}`;
+    await image.decode();
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [image.width, image.height];
+    canvas.getContext("2d")?.drawImage(image, 0, 0);
+    return canvas.toDataURL("image/webp", 0.9);
+  }, png);
+  writeFileSync(join(FOLDER, `${name}.webp`), Buffer.from(url.slice(url.indexOf(",") + 1), "base64"));
+}
 
 /** Waits for a run's middle, where the picture can be guessed. */
 async function middle(page: Page): Promise<void> {
@@ -87,6 +100,9 @@ test("a phone", async () => {
     deviceScaleFactor: 2,
   };
   const page = await visit(server.url, { ...phone, colorScheme: "light" });
+  await unfold(page, "Settings");
   await draw(page, "a red apple on a blue background", "7");
+  await page.locator("summary", { hasText: /^Settings$/ }).click();
+  await page.locator("#stage").evaluate((stage) => stage.scrollIntoView({ block: "center" }));
   await shot(page, "phone");
 });

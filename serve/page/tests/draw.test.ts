@@ -58,6 +58,26 @@ test("Escape cancels the run", async () => {
   await page.keyboard.press("Escape");
   await done(page, "cancelled");
   assert.equal(await page.getByRole("button", { name: "Draw", exact: true }).isVisible(), true);
+  assert.equal(await page.locator(".forming").count(), 1, "the preview stays");
+});
+
+test("a cancelled run goes on where it was", async () => {
+  const page = await visit(server.url);
+  await beginLongRun(page);
+  const step = () =>
+    page.evaluate(() => Number(document.querySelector<HTMLElement>(".forming")?.dataset.step));
+  await page.waitForFunction(() => Number(document.querySelector<HTMLElement>(".forming")?.dataset.step) > 8);
+  await page.keyboard.press("Escape");
+  await done(page, "cancelled");
+  const cancelledAt = await step();
+  await stage(page).getByRole("button", { name: "Go on" }).click();
+  await done(page, "running");
+  await page.waitForFunction((last) => {
+    const now = document.querySelector<HTMLElement>("#stage[data-state=running] .forming");
+    return Number(now?.dataset.step) > last;
+  }, cancelledAt);
+  await page.keyboard.press("Escape");
+  await done(page, "cancelled");
 });
 
 test("a second run waits in the queue and can be cancelled there", async () => {

@@ -143,7 +143,8 @@ export interface Job {
   pictures: Picture[];
   notes: string[];
   error: { code: string; message: string } | null;
-  request: Request;
+  /** `null` for a conversion. */
+  request: Request | null;
   resumable: boolean;
 }
 

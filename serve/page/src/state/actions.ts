@@ -3,10 +3,11 @@ import { signal } from "@preact/signals";
 import { ApiError, get, postBytes } from "../api/client.ts";
 import type { Picture, Recipe, Request } from "../api/types.ts";
 import { shapeOf, type Size } from "../mask/fit.ts";
+import { sentence } from "../text/format.ts";
 import { close } from "./dialogs.ts";
 import { fields, set } from "./form.ts";
 import { cancel, draw, running } from "./jobs.ts";
-import { attempt, notify } from "./notices.ts";
+import { attempt, describe, notify } from "./notices.ts";
 import { planProblem, refuse } from "./plan.ts";
 import { fill, randomSeed, readable, refused, request, size } from "./request.ts";
 import { model, models } from "./server.ts";
@@ -37,7 +38,7 @@ export async function drawForm(changes: Request = {}): Promise<void> {
     toStage();
   } catch (reason) {
     if (reason instanceof ApiError && !reason.silent) refuse(reason);
-    else notify(String(reason instanceof Error ? reason.message : reason), true);
+    else notify(describe(reason), true);
   } finally {
     sending.value = false;
   }
@@ -55,7 +56,9 @@ export function cancelRunning(): void {
 export const recipeOf = (picture: Picture): Promise<Recipe> => get<Recipe>(`/pictures/${picture.id}/recipe`);
 
 /** Takes the settings of a request over into the form, with the picture that it starts from. */
-export async function useRequest(settings: Request): Promise<void> {
+export async function useRequest(settings: Request, modelId?: string): Promise<void> {
+  const known = models.value.find((entry) => entry.id === modelId && entry.problem === null);
+  if (known) set({ model: known.id });
   fill(settings);
   clearStart();
   if (settings.start_picture && "picture" in settings.start_picture)
@@ -64,19 +67,11 @@ export async function useRequest(settings: Request): Promise<void> {
 
 /** Takes a recipe's settings over into the form. */
 export async function useRecipe(recipe: Recipe): Promise<void> {
-  const known = models.value.find((entry) => entry.id === recipe.model.id && entry.problem === null);
-  if (known) set({ model: known.id });
   close();
-  await useRequest(recipe.request);
+  await useRequest(recipe.request, recipe.model.id ?? undefined);
   const mask = recipe.request.mask ? ["Its mask has to be painted again."] : [];
   notify(["The settings are in the form.", ...mask, ...recipe.notes.map(sentence)].join(" "));
   focusPrompt();
-}
-
-/** A note of the server, which begins in lower case, as a sentence. */
-function sentence(note: string): string {
-  const text = note.charAt(0).toUpperCase() + note.slice(1);
-  return /[.!?]$/.test(text) ? text : `${text}.`;
 }
 
 export function focusPrompt(): void {

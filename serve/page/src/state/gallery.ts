@@ -28,9 +28,18 @@ async function readPage(): Promise<void> {
 
 /** Adds pictures that have just been drawn. */
 export function add(drawn: Picture[]): void {
-  const known = new Set(pictures.value.map((picture) => picture.id));
-  const fresh = drawn.filter((picture) => !known.has(picture.id));
+  const fresh = addable(drawn, pictures.value, more.value);
   if (fresh.length) pictures.value = merge(fresh, pictures.value);
+}
+
+/**
+ * Those of `drawn` that are not in the list and belong into the part of it that has been read: the next page begins
+ * after the oldest picture of the list, so that an older one would hide those between.
+ */
+export function addable(drawn: Picture[], list: Picture[], isPartial: boolean): Picture[] {
+  const known = new Set(list.map((picture) => picture.id));
+  const oldest = isPartial ? Date.parse(list.at(-1)?.created ?? "") : -Infinity;
+  return drawn.filter(({ id, created }) => !known.has(id) && Date.parse(created) >= oldest);
 }
 
 /** Both lists without doubles, newest first. */

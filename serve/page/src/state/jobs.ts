@@ -3,9 +3,11 @@ import { batch, computed, signal } from "@preact/signals";
 import { ApiError, connected, get, post, remove } from "../api/client.ts";
 import { watch } from "../api/events.ts";
 import type { Job, Request } from "../api/types.ts";
+import { sentence } from "../text/format.ts";
 import { add } from "./gallery.ts";
 import { after, isActive, share, type Live } from "./live.ts";
-import { announce, describe, notify } from "./notices.ts";
+import { announce, attempt, describe, notify } from "./notices.ts";
+import { readModels } from "./server.ts";
 
 const LISTED = 60;
 /** A browser opens six connections to a server: some stay free for other calls. */
@@ -63,7 +65,7 @@ function accept(listed: Job[]): void {
   jobs.value = listed.map((job) => {
     const live = known.get(job.id);
     if (live && watched.has(job.id)) return { ...live, job: { ...live.job, place: job.place } };
-    return { job, preview: null };
+    return { job, preview: live?.preview ?? null };
   });
   add(listed.flatMap((job) => job.pictures));
   watchActive();
@@ -91,6 +93,7 @@ function watchJob(id: string): void {
       if (kind !== "end") return;
       stop();
       announceEnd(event as Job);
+      if ((event as Job).kind === "convert") void attempt(readModels);
       void refresh();
     },
     // The next reading of the list watches it again if it is still active.
@@ -108,7 +111,7 @@ let announced = "";
 function announceProgress(id: string): void {
   const live = jobs.value.find(({ job }) => job.id === id);
   const quarter = live ? Math.floor(share(live.job) * 4) : 0;
-  const text = `${quarter * 25} % drawn`;
+  const text = `${quarter * 25} % done`;
   if (quarter === 0 || quarter === 4 || text === announced) return;
   announced = text;
   announce(text);
@@ -117,10 +120,11 @@ function announceProgress(id: string): void {
 function announceEnd(job: Job): void {
   announced = "";
   const count = job.pictures.length;
-  if (job.state === "done")
-    announce(count === 1 ? "The picture is finished." : `${count} pictures are finished.`);
+  if (job.state === "done" && job.kind === "convert") announce("The model is converted.");
+  else if (job.state === "done" && count === 1) announce("The picture is finished.");
+  else if (job.state === "done") announce(`${count} pictures are finished.`);
   else if (job.state === "cancelled") announce("Cancelled.");
-  else if (job.error) announce(job.error.message);
+  else if (job.error) announce(sentence(job.error.message));
 }
 
 /** Puts a job into the queue. */
@@ -135,7 +139,7 @@ export async function convert(source: string, type: string, name: string): Promi
 async function enqueue(body: unknown): Promise<Job> {
   const job = await post<Job>("/jobs", body);
   show(job);
-  announce(job.place ? `In the queue, ${job.place} before it.` : "Drawing.");
+  announce(job.place ? `In the queue, ${job.place} before it.` : "Begun.");
   return job;
 }
 

@@ -1,6 +1,7 @@
 /** Short messages at the edge of the page, and sentences for screen readers. */
 import { signal } from "@preact/signals";
 import { ApiError } from "../api/client.ts";
+import { sentence } from "../text/format.ts";
 
 export interface Notice {
   id: number;
@@ -31,12 +32,12 @@ export function announce(text: string): void {
 }
 
 export function describe(reason: unknown): string {
-  if (reason instanceof ApiError) return reason.message;
+  if (reason instanceof ApiError) return sentence(reason.message);
   return reason instanceof Error ? reason.message : String(reason);
 }
 
 /** Runs `action` and shows why it failed. */
-export async function attempt(action: () => Promise<void>): Promise<void> {
+export async function attempt(action: () => Promise<unknown>): Promise<void> {
   try {
     await action();
   } catch (reason) {

@@ -2,6 +2,7 @@
 import { effect, signal } from "@preact/signals";
 import { ApiError, post } from "../api/client.ts";
 import type { Plan, TokenCount } from "../api/types.ts";
+import { sentence } from "../text/format.ts";
 import { fields } from "./form.ts";
 import type { Problems } from "./fields.ts";
 import { readable, refused, request, size } from "./request.ts";
@@ -53,9 +54,9 @@ const readPlan = calm(PLAN_PAUSE_MS, async (signal) => {
 export function refuse(reason: ApiError): void {
   const name = reason.field as keyof Problems | null;
   if (name && (name in fields.value || name === "start_picture" || name === "mask")) {
-    refused.value = { [name]: reason.message };
+    refused.value = { [name]: sentence(reason.message) };
     planProblem.value = null;
-  } else planProblem.value = reason.message;
+  } else planProblem.value = sentence(reason.message);
 }
 
 function countTokens(field: "prompt" | "negative_prompt"): () => void {

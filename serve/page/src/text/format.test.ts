@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { bytes, counted, duration, moment } from "./format.ts";
+import { bytes, counted, duration, moment, sentence } from "./format.ts";
 
 test("bytes have three digits", () => {
   assert.equal(bytes(12), "12 bytes");
@@ -24,6 +24,12 @@ test("a moment of today has no date", () => {
   assert.doesNotMatch(moment(new Date(2026, 4, 3, 9, 5).toISOString(), now), /2026/);
   assert.match(moment(new Date(2026, 4, 2, 9, 5).toISOString(), now), /2026/);
   assert.equal(moment("never", now), "");
+});
+
+test("remarks become sentences", () => {
+  assert.equal(sentence("not used: a hires pass"), "Not used: a hires pass.");
+  assert.equal(sentence("The queue is full."), "The queue is full.");
+  assert.equal(sentence("`euler` has no option"), "`euler` has no option.");
 });
 
 test("one picture, more pictures", () => {

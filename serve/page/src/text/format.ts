@@ -35,6 +35,12 @@ export function moment(time: string, now = new Date()): string {
   return date.toLocaleString(undefined, { ...hours, day: "numeric", month: "short", year: "numeric" });
 }
 
+/** A remark of the server, which begins in lower case, as a sentence. */
+export function sentence(remark: string): string {
+  const text = remark.charAt(0).toUpperCase() + remark.slice(1);
+  return /[.!?…]$/.test(text) ? text : `${text}.`;
+}
+
 /** `1 picture`, `4 pictures`. */
 export function counted(count: number, noun: string): string {
   return `${count} ${noun}${count === 1 ? "" : "s"}`;

@@ -7,7 +7,7 @@ import { running } from "../state/jobs.ts";
 import { plan, planProblem } from "../state/plan.ts";
 import { model, models, schedulers, status } from "../state/server.ts";
 import { randomSeed, readable, request } from "../state/request.ts";
-import { bytes, duration } from "../text/format.ts";
+import { bytes, duration, sentence } from "../text/format.ts";
 import { NumberField, Problem, SelectField } from "./Field.tsx";
 import { More } from "./More.tsx";
 import { PromptField } from "./PromptField.tsx";
@@ -22,7 +22,12 @@ function ModelField() {
   const chosen = model.value;
   const details =
     chosen &&
-    [chosen.family, chosen.weight_types.join(" and "), chosen.bytes > 0 && bytes(chosen.bytes)]
+    [
+      chosen.built_in && "built in",
+      chosen.family,
+      chosen.weight_types.join(" and "),
+      chosen.bytes > 0 && bytes(chosen.bytes),
+    ]
       .filter(Boolean)
       .join(", ");
   const missing = fields.value.model && chosen?.id !== fields.value.model;
@@ -90,7 +95,7 @@ function PlanLine() {
       </p>
       {!fits && <p>This does not fit into the memory. Fewer pixels need less.</p>}
       {notes.map((note) => (
-        <p class="hint">{note}</p>
+        <p class="hint">{sentence(note)}</p>
       ))}
     </div>
   );

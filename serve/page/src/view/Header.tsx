@@ -1,15 +1,14 @@
 /** Name, state of the connection, and what concerns the whole page. */
 import { connected } from "../api/client.ts";
 import { dialog } from "../state/dialogs.ts";
-import { active } from "../state/jobs.ts";
+import { active, running } from "../state/jobs.ts";
 import { status } from "../state/server.ts";
 import { theme, THEMES } from "../state/theme.ts";
-import { counted } from "../text/format.ts";
 
 const TITLES = { system: "System colours", light: "Light", dark: "Dark" };
 
 export function Header() {
-  const waiting = active.value.length;
+  const waiting = active.value.filter(({ job }) => job.state === "waiting").length;
   return (
     <header class="header">
       <h1>sdq</h1>
@@ -17,7 +16,8 @@ export function Header() {
         {connected.value ? (
           <>
             <span class="device">{status.value?.device}</span>
-            {waiting > 0 && <span>{counted(waiting, "run")} in the queue</span>}
+            {running.value && <span>drawing</span>}
+            {waiting > 0 && <span>{waiting} waiting</span>}
           </>
         ) : (
           <span class="lost">No connection; trying again.</span>

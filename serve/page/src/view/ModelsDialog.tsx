@@ -6,7 +6,7 @@ import { set } from "../state/form.ts";
 import { convert } from "../state/jobs.ts";
 import { attempt } from "../state/notices.ts";
 import { convertible, model, models } from "../state/server.ts";
-import { bytes } from "../text/format.ts";
+import { bytes, sentence } from "../text/format.ts";
 import { Dialog } from "./Dialog.tsx";
 
 const TYPES = ["q8", "mixed", "q4", "f16", "f32"];
@@ -29,7 +29,7 @@ function ModelEntry({ entry }: { entry: Model }) {
       <div class="entry">
         <p class="entry-title">{entry.title}</p>
         <p class="hint">{details.filter(Boolean).join(", ")}</p>
-        {entry.problem && <p class="problem">{entry.problem}</p>}
+        {entry.problem && <p class="problem">{sentence(entry.problem)}</p>}
       </div>
       <button type="button" disabled={entry.problem !== null || chosen} onClick={choose}>
         {chosen ? "In use" : "Use"}
@@ -48,7 +48,7 @@ function ConvertEntry({ entry }: { entry: Convertible }) {
     <li>
       <div class="entry">
         <p class="entry-title">{entry.name}</p>
-        <p class="hint">{bytes(entry.bytes)}</p>
+        <p class="hint">{entry.bytes > 0 ? bytes(entry.bytes) : "a folder"}</p>
       </div>
       <label>
         <span class="unseen">Type of the weights of {entry.name}</span>

@@ -47,7 +47,7 @@ export function More() {
       <summary>More settings</summary>
       <div class="pair">
         <SelectField name="sigma_schedule" label="Sigma schedule">
-          <option value="">The scheduler's own</option>
+          <option value="">Default</option>
           {schedulers.value.sigma_schedules.map((entry) => (
             <option value={entry.name}>{entry.title}</option>
           ))}

@@ -2,20 +2,22 @@
 import type { Job } from "../api/types.ts";
 import { useRequest } from "../state/actions.ts";
 import { dialog } from "../state/dialogs.ts";
-import { active, cancel, draw, ended, forget, own, resume } from "../state/jobs.ts";
+import { active, cancel, draw, ended, forget, onStage, resume } from "../state/jobs.ts";
 import { isActive } from "../state/live.ts";
 import { attempt } from "../state/notices.ts";
-import { moment } from "../text/format.ts";
+import { moment, sentence } from "../text/format.ts";
 import { Bar, describeState } from "./Stage.tsx";
 
 const EARLIER = 20;
 
 function title(job: Job): string {
-  if (job.kind === "convert") return "Conversion";
-  return job.request.prompt?.trim() || "Without a prompt";
+  if (job.kind === "convert") return `Conversion of ${job.model}`;
+  return job.request?.prompt?.trim() || "Without a prompt";
 }
 
 function Actions({ job }: { job: Job }) {
+  const { request } = job;
+  const model = job.model ?? undefined;
   if (isActive(job)) {
     return (
       <button type="button" class="quiet" onClick={() => void attempt(() => cancel(job.id))}>
@@ -30,12 +32,8 @@ function Actions({ job }: { job: Job }) {
           Go on
         </button>
       )}
-      {job.kind === "generate" && job.state !== "done" && (
-        <button
-          type="button"
-          class="quiet"
-          onClick={() => void attempt(async () => void (await draw(job.model ?? undefined, job.request)))}
-        >
+      {request && job.state !== "done" && (
+        <button type="button" class="quiet" onClick={() => void attempt(() => draw(model, request))}>
           Start over
         </button>
       )}
@@ -48,8 +46,8 @@ function Actions({ job }: { job: Job }) {
           Contact sheet
         </button>
       )}
-      {job.kind === "generate" && (
-        <button type="button" class="quiet" onClick={() => void attempt(() => useRequest(job.request))}>
+      {request && (
+        <button type="button" class="quiet" onClick={() => void attempt(() => useRequest(request, model))}>
           Use settings
         </button>
       )}
@@ -69,7 +67,7 @@ function Entry({ job }: { job: Job }) {
           {describeState(job)}
           {job.ended && `, ${moment(job.ended)}`}
         </p>
-        {job.error && job.state !== "cancelled" && <p class="problem">{job.error.message}</p>}
+        {job.error && job.state !== "cancelled" && <p class="problem">{sentence(job.error.message)}</p>}
       </div>
       {job.state === "running" && <Bar job={job} />}
       <div class="entry-actions" role="group" aria-label={title(job)}>
@@ -82,8 +80,9 @@ function Entry({ job }: { job: Job }) {
 export function Queue() {
   const unfinished = ended.value.filter(({ job }) => job.state === "interrupted");
   const earlier = ended.value.filter((live) => !unfinished.includes(live));
-  // The one that runs is on the stage already.
-  const listed = active.value.length > 1 || active.value[0]?.job.id !== own.value ? active.value : [];
+  // One that is alone on the stage needs no list.
+  const isAlone = active.value.length === 1 && active.value[0]?.job.id === onStage.value?.job.id;
+  const listed = isAlone ? [] : active.value;
   return (
     <>
       {unfinished.length > 0 && (

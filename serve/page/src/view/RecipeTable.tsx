@@ -1,5 +1,6 @@
 /** A recipe as a list of what was set. */
 import type { Recipe, Request } from "../api/types.ts";
+import { sentence } from "../text/format.ts";
 import { models } from "../state/server.ts";
 
 const NAMES: [keyof Request, string][] = [
@@ -37,7 +38,7 @@ export function RecipeTable({ recipe }: { recipe: Recipe }) {
         {program && <Row name="Drawn by" value={program} />}
       </dl>
       {notes.map((note) => (
-        <p class="hint">{note}</p>
+        <p class="hint">{sentence(note)}</p>
       ))}
     </>
   );

@@ -3,10 +3,11 @@ import { useRef } from "preact/hooks";
 import type { Job, Picture, Preview } from "../api/types.ts";
 import { open } from "../state/dialogs.ts";
 import { set } from "../state/form.ts";
-import { onStage } from "../state/jobs.ts";
+import { onStage, resume } from "../state/jobs.ts";
 import { isActive, share, type Live } from "../state/live.ts";
+import { attempt } from "../state/notices.ts";
 import { model } from "../state/server.ts";
-import { counted, duration } from "../text/format.ts";
+import { counted, duration, sentence } from "../text/format.ts";
 
 const EXAMPLES = [
   "a red apple on a blue background",
@@ -46,10 +47,12 @@ function Forming({ preview }: { preview: Preview }) {
   const style = { "--pixels": String(now.width) };
   return (
     <>
-      {before && <img key={before.step} class="before" style={style} src={before.data} alt="" />}
+      {/* The lowest is not blurred, so that the edges do not fade into the ground. */}
+      <img src={now.data} alt="" />
+      {before && <img key={before.step} class="blurred" style={style} src={before.data} alt="" />}
       <img
         key={now.step}
-        class="forming"
+        class="blurred forming"
         style={style}
         src={now.data}
         alt="The picture so far"
@@ -87,13 +90,13 @@ function Cell({
 /** Width by height of the job's pictures, as far as it is known. */
 function shapeOf({ job, preview }: Live): [number, number] {
   const known = job.pictures[0] ?? preview ?? model.value?.defaults;
-  const { width, height } = job.request;
+  const { width, height } = job.request ?? {};
   return [width ?? known?.width ?? 1, height ?? known?.height ?? 1];
 }
 
 function Frame({ live }: { live: Live }) {
   const { job, preview } = live;
-  const count = Math.max(job.request.count ?? 1, job.pictures.length);
+  const count = Math.max(job.request?.count ?? 1, job.pictures.length);
   const [width, height] = shapeOf(live);
   const columns = Math.ceil(Math.sqrt(count));
   const style = {
@@ -107,7 +110,7 @@ function Frame({ live }: { live: Live }) {
         <Cell
           key={index}
           picture={job.pictures[index]}
-          preview={preview?.image === index && isActive(job) ? preview : null}
+          preview={preview?.image === index ? preview : null}
           sheet={count > 1}
         />
       ))}
@@ -127,7 +130,7 @@ export function describeState(job: Job): string {
   if (state === "waiting") return place ? `waiting, ${counted(place, "run")} before it` : "waiting, next";
   if (state === "running" && progress) {
     const { steps, step, image, seconds_left } = progress;
-    const count = job.request.count ?? 1;
+    const count = job.request?.count ?? 1;
     const parts = [steps ? `step ${step} of ${steps}` : `${progress.done} of ${progress.total}`];
     if (count > 1) parts.push(`picture ${Math.min(image + 1, count)} of ${count}`);
     if (seconds_left !== null) parts.push(`${duration(seconds_left)} left`);
@@ -146,33 +149,41 @@ export function Bar({ job }: { job: Job }) {
   return <progress max={100} value={percent} aria-label="Progress of the run" />;
 }
 
+/** What is below the pictures: the state, and what went wrong. */
+function Under({ job }: { job: Job }) {
+  return (
+    <>
+      <div class="under">
+        <p class="state">{describeState(job)}</p>
+        {isActive(job) && <Bar job={job} />}
+        {job.resumable && !isActive(job) && (
+          <button type="button" onClick={() => void attempt(() => resume(job.id))}>
+            Go on
+          </button>
+        )}
+      </div>
+      {job.error && <p class="problem">{sentence(job.error.message)}</p>}
+      {job.notes.map((note) => (
+        <p class="hint">{sentence(note)}</p>
+      ))}
+    </>
+  );
+}
+
 export function Stage() {
   const live = onStage.value;
-  if (!live) {
-    return (
-      <section id="stage" class="stage" aria-label="Picture being drawn">
-        <Empty />
-      </section>
-    );
-  }
-  const { job } = live;
+  const job = live?.job;
+  const hasPictures = live && (isActive(live.job) || live.job.pictures.length > 0 || live.preview !== null);
   return (
     <section
       id="stage"
       class="stage"
       aria-label="Picture being drawn"
-      data-state={job.state}
-      aria-busy={isActive(job)}
+      data-state={job?.state}
+      aria-busy={job && isActive(job)}
     >
-      {job.kind === "generate" && <Frame live={live} />}
-      <div class="under">
-        <p class="state">{describeState(job)}</p>
-        {isActive(job) && <Bar job={job} />}
-      </div>
-      {job.error && <p class="problem">{job.error.message}</p>}
-      {job.notes.map((note) => (
-        <p class="hint">{note}</p>
-      ))}
+      {hasPictures ? <Frame live={live} /> : <Empty />}
+      {job && <Under job={job} />}
     </section>
   );
 }
