@@ -1,6 +1,6 @@
 /** Memory and time of the run that the form describes, asked for whenever it changes. */
 import { effect, signal } from "@preact/signals";
-import { ApiError, post } from "../api/client.ts";
+import { ApiError, connected, post } from "../api/client.ts";
 import type { Plan, TokenCount } from "../api/types.ts";
 import { sentence } from "../text/format.ts";
 import { fields } from "./form.ts";
@@ -72,7 +72,7 @@ function countTokens(field: "prompt" | "negative_prompt"): () => void {
 export function follow(): void {
   effect(() => {
     // Read, so that a change of any of them asks for a new plan.
-    void [request.value, model.value, start.value, hasMask.value];
+    void [request.value, model.value, start.value, hasMask.value, connected.value];
     readPlan();
   });
   for (const field of ["prompt", "negative_prompt"] as const) {

@@ -1,8 +1,9 @@
 /** What the server has: models, schedulers, LoRAs, limits. */
-import { computed, signal } from "@preact/signals";
-import { get } from "../api/client.ts";
+import { computed, effect, signal } from "@preact/signals";
+import { connected, get } from "../api/client.ts";
 import type { Convertible, Model, Scheduler, SigmaSchedule, Status } from "../api/types.ts";
 import { fields } from "./form.ts";
+import { attempt } from "./notices.ts";
 
 export const status = signal<Status | null>(null);
 export const models = signal<Model[]>([]);
@@ -28,8 +29,14 @@ export async function readModels(): Promise<void> {
   convertible.value = found.convertible ?? [];
 }
 
-/** Reads everything that does not change while the server runs. */
-export async function readServer(): Promise<void> {
+/** Reads everything now, and again when a server that was lost answers: it may have been started with other models. */
+export function followServer(): void {
+  effect(() => {
+    if (connected.value) void attempt(readServer);
+  });
+}
+
+async function readServer(): Promise<void> {
   await Promise.all([
     get<Status>("/status").then((found) => (status.value = found)),
     readModels(),

@@ -19,10 +19,13 @@ interface Completing {
 }
 
 export function useCompletion(area: () => HTMLTextAreaElement, edit: (change: Edit) => void): Completing {
-  const [shown, setShown] = useState<Completion | null>(null);
+  /** Where the cursor is while the list may be shown. */
+  const [cursor, setCursor] = useState<number | null>(null);
+  const words = { loras: loras.value, embeddings: embeddings.value };
+  const shown = cursor === null ? null : complete(area().value, cursor, words);
   const [chosen, setChosen] = useState(-1);
   const count = shown?.choices.length ?? 0;
-  const close = () => setShown(null);
+  const close = () => setCursor(null);
   const accept = (index: number) => {
     const insert = shown?.choices[index]?.insert;
     if (!shown || insert === undefined) return;
@@ -44,9 +47,8 @@ export function useCompletion(area: () => HTMLTextAreaElement, edit: (change: Ed
     close,
     accept,
     offer: () => {
-      const { value, selectionStart, selectionEnd } = area();
-      const words = { loras: loras.value, embeddings: embeddings.value };
-      setShown(selectionStart === selectionEnd ? complete(value, selectionStart, words) : null);
+      const { selectionStart, selectionEnd } = area();
+      setCursor(selectionStart === selectionEnd ? selectionStart : null);
       setChosen(-1);
     },
     onKey: (event) => {

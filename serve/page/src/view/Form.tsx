@@ -79,7 +79,8 @@ function PlanLine() {
       </p>
     );
   const found = plan.value;
-  if (!found || !readable.value) return <p class="plan" aria-hidden />;
+  if (!readable.value) return <p class="plan" aria-hidden />;
+  if (!found) return <p class="plan">Estimating time and memory…</p>;
   const { seconds, memory_bytes, available_bytes, fits, notes } = found;
   return (
     <div class={fits ? "plan" : "plan tight"}>
