@@ -43,7 +43,7 @@ pub use picture::{Mask, Picture};
 pub use pipeline::{
     Checkpoint, Defaults, Event, Generated, Pipeline, PipelineOptions, Preview, Request, SavedRun, Variation,
 };
-pub use prompt::{PromptReading, PromptSyntax};
+pub use prompt::{PromptLength, PromptReading, PromptSyntax};
 pub use roles::RatedWeight;
 pub use tensor::Tensor;
 pub use words::ExtraWords;

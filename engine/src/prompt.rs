@@ -117,6 +117,32 @@ pub(crate) fn unused_words(
     Ok(unused.map(|(word, _)| word.to_owned()).collect())
 }
 
+/// The length of a prompt for a text encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PromptLength {
+    /// Tokens of its words.
+    pub tokens: usize,
+    /// Chunks that they take, at least 1.
+    pub chunks: usize,
+    /// Most tokens of words in a chunk.
+    pub per_chunk: usize,
+}
+
+/// The length of `prompt`, which is parsed as in [`chunks`].
+///
+/// # Errors
+/// When it cannot be read.
+pub(crate) fn length(
+    tokenizer: &Tokenizer,
+    extra: &ExtraWords,
+    prompt: &str,
+    syntax: PromptSyntax,
+) -> Result<PromptLength, Error> {
+    let chunks = chunks(tokenizer, extra, prompt, syntax)?;
+    let tokens = chunks.iter().map(|chunk| tokenizer.words_in(&chunk.ids)).sum();
+    Ok(PromptLength { tokens, chunks: chunks.len(), per_chunk: tokenizer.length() - 2 })
+}
+
 /// A chunk without words.
 pub(crate) fn empty_chunk(tokenizer: &Tokenizer) -> Chunk {
     Chunk { ids: tokenizer.frame(&[]), weights: None }

@@ -53,7 +53,7 @@ pub use preview::Preview;
 pub use probe::Probe;
 pub use request::{Request, Variation, as_typed};
 pub use run_plan::{EncodedPicture, RunPlan};
-pub use settings::{Defaults, Job, MAX_SIDE, SIZE_STEP, STEPS, Settings};
+pub use settings::{Accepts, Defaults, Job, MAX_SIDE, SIZE_STEP, STEPS, Settings};
 pub use text::{Conditioning, EncodedPrompts};
 pub use time::{OpTime, Part, PartRun, TimePlan};
 
@@ -122,6 +122,11 @@ impl PreparedRun {
     /// The memory plan of the run.
     pub fn memory(&self) -> &MemoryPlan {
         &self.memory
+    }
+
+    /// The request with everything that follows from it.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 }
 
@@ -222,6 +227,22 @@ impl Pipeline {
         let (settings, progress) = saved.restore(self)?;
         let plan = self.plan_settings(&settings, self.max_memory)?;
         self.run(&settings, progress, &plan, &mut Compiled::dropped(), observer)
+    }
+
+    /// As [`resume`](Pipeline::resume), but uses graphs that earlier runs compiled and keeps its own for later
+    /// runs. `run` must have been prepared by this pipeline for the request of `saved`.
+    ///
+    /// # Errors
+    /// As `resume`.
+    pub fn resume_prepared<'w>(
+        &'w self,
+        saved: &SavedRun,
+        run: &PreparedRun,
+        compiled: &mut Compiled<'w>,
+        observer: &mut dyn FnMut(Event<'_>) -> ControlFlow<()>,
+    ) -> Result<Generated, Error> {
+        let (_, progress) = saved.restore(self)?;
+        self.run(&run.settings, progress, &run.memory, compiled, observer)
     }
 
     fn run<'w>(

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    JoinedTextStates, ModelIndex, PromptReading, PromptSyntax,
+    JoinedTextStates, ModelIndex, PromptLength, PromptReading, PromptSyntax,
     backend::{Executable, cpu::CpuBackend},
     graph::{Graph, GraphBuilder, Window},
     roles::{
@@ -90,8 +90,8 @@ impl PromptEncoder for Letters {
         Ok(prompt.len().saturating_sub(self.tokens))
     }
 
-    fn chunk_count(&self, _: &str, _: PromptSyntax, _: &ExtraWords) -> Result<usize, Error> {
-        Ok(1)
+    fn prompt_length(&self, _: &str, _: PromptSyntax, _: &ExtraWords) -> Result<PromptLength, Error> {
+        Ok(PromptLength { tokens: 0, chunks: 1, per_chunk: self.tokens })
     }
 
     fn graphs(&self, shape: &PromptShape) -> Vec<Graph> {

@@ -47,6 +47,17 @@ pub struct Defaults {
     pub image_guidance_scale: f32,
 }
 
+/// The pictures that requests for a model may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepts {
+    /// Whether a request must have a start picture; every model can start from one.
+    pub needs_picture: bool,
+    /// Whether a request may have a mask.
+    pub mask: bool,
+    /// Whether it must have one.
+    pub needs_mask: bool,
+}
+
 /// What a run starts from. The picture and the mask are in the request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Job {
@@ -181,6 +192,16 @@ impl Pipeline {
             guidance_scale: from_file.float("guidance_scale", GUIDANCE_SCALE)?,
             image_guidance_scale: from_file.float("image_guidance_scale", IMAGE_GUIDANCE_SCALE)?,
         })
+    }
+
+    /// The pictures that requests for this model may have.
+    pub fn accepts(&self) -> Accepts {
+        let extra = self.model.extra_input;
+        Accepts {
+            needs_picture: extra != ExtraInput::None,
+            mask: extra != ExtraInput::Picture,
+            needs_mask: extra == ExtraInput::MaskedPicture,
+        }
     }
 
     /// The weight type of most parameters of each component of the file, such as `unet` and `q4`.

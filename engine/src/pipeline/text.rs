@@ -1,7 +1,7 @@
 //! Prompt → token ids → text states, and the other conditioning of a U-Net.
 
 use super::{Pipeline, Settings, compiled::Compiled, guidance::Branch, run_plan};
-use crate::{Error, PromptReading, PromptSyntax, Tensor, roles::Prompts};
+use crate::{Error, PromptLength, PromptReading, PromptSyntax, Tensor, roles::Prompts};
 
 /// The aesthetic score of the picture, from 1 to 10, and that of the negative prompt; diffusers' defaults.
 const AESTHETIC_SCORE: f32 = 6.0;
@@ -52,6 +52,18 @@ impl Pipeline {
     pub fn surplus_tokens(&self, prompt: &str) -> Result<usize, Error> {
         let surplus = self.model.text_encoders.iter().map(|encoder| encoder.surplus_tokens(prompt));
         surplus.collect::<Result<Vec<_>, _>>().map(|all| all.into_iter().max().unwrap_or(0))
+    }
+
+    /// The length of `prompt` for the text encoder that divides it into most tokens.
+    ///
+    /// # Errors
+    /// When the vocabulary does not cover the prompt, or it cannot be parsed.
+    pub fn prompt_length(&self, prompt: &str, syntax: PromptSyntax) -> Result<PromptLength, Error> {
+        let lengths = self.model.text_encoders.iter();
+        let lengths = lengths.map(|encoder| encoder.prompt_length(prompt, syntax, &self.words));
+        let lengths = lengths.collect::<Result<Vec<_>, _>>()?;
+        let none = PromptLength { tokens: 0, chunks: 1, per_chunk: 0 };
+        Ok(lengths.into_iter().max_by_key(|length| (length.chunks, length.tokens)).unwrap_or(none))
     }
 
     /// The words that were [added](Pipeline::with_word) and occur in none of `prompts`.
@@ -115,7 +127,7 @@ impl Pipeline {
         let mut count = 1;
         for encoder in &self.model.text_encoders {
             for text in prompts {
-                count = count.max(encoder.chunk_count(text, syntax, &self.words)?);
+                count = count.max(encoder.prompt_length(text, syntax, &self.words)?.chunks);
             }
         }
         Ok(count)

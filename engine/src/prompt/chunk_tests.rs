@@ -53,6 +53,20 @@ fn a_prompt_fills_one_chunk_after_the_other() {
     }
 }
 
+#[test]
+fn the_length_of_a_prompt_counts_words_of_all_chunks() {
+    for (prompt, syntax, tokens, chunks) in [
+        (String::new(), PromptSyntax::Weighted, 0, 1),
+        ("a, (b:1.2)".to_owned(), PromptSyntax::Weighted, 3, 1),
+        ("a BREAK b".to_owned(), PromptSyntax::Weighted, 2, 2),
+        ("a ".repeat(ROOM + 1), PromptSyntax::Weighted, ROOM + 1, 2),
+        ("a ".repeat(ROOM + 1), PromptSyntax::Plain, ROOM, 1),
+    ] {
+        let found = length(&tokenizer(), &ExtraWords::default(), &prompt, syntax).unwrap();
+        assert_eq!(found, PromptLength { tokens, chunks, per_chunk: ROOM }, "{prompt}");
+    }
+}
+
 /// The comma stays, and the words after it begin the next chunk, unless the comma is too far away.
 #[test]
 fn words_after_a_near_comma_move_into_the_next_chunk() {

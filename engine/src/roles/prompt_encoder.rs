@@ -2,7 +2,8 @@
 
 use super::StoredNetwork;
 use crate::{
-    Error, PromptReading, PromptSyntax, Tensor, backend::Executable, graph::Graph, words::ExtraWords,
+    Error, PromptLength, PromptReading, PromptSyntax, Tensor, backend::Executable, graph::Graph,
+    words::ExtraWords,
 };
 
 /// Prompts → text states.
@@ -31,11 +32,16 @@ pub trait PromptEncoder: StoredNetwork {
     /// When the vocabulary does not cover the prompt.
     fn surplus_tokens(&self, prompt: &str) -> Result<usize, Error>;
 
-    /// The number of chunks of the prompt, at least 1.
+    /// The number of tokens and chunks of the prompt.
     ///
     /// # Errors
     /// When the vocabulary does not cover the prompt, or it cannot be parsed.
-    fn chunk_count(&self, prompt: &str, syntax: PromptSyntax, words: &ExtraWords) -> Result<usize, Error>;
+    fn prompt_length(
+        &self,
+        prompt: &str,
+        syntax: PromptSyntax,
+        words: &ExtraWords,
+    ) -> Result<PromptLength, Error>;
 
     /// The graphs that [`encode`](PromptEncoder::encode) runs.
     fn graphs(&self, shape: &PromptShape) -> Vec<Graph>;
@@ -43,7 +49,7 @@ pub trait PromptEncoder: StoredNetwork {
     /// Runs the compiled [`graphs`](PromptEncoder::graphs) on `prompts`.
     ///
     /// # Errors
-    /// As [`chunk_count`](PromptEncoder::chunk_count), and when the device fails.
+    /// As [`prompt_length`](PromptEncoder::prompt_length), and when the device fails.
     fn encode(
         &self,
         executables: &mut [Box<dyn Executable + '_>],

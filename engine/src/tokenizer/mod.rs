@@ -98,6 +98,11 @@ impl Tokenizer {
         ids
     }
 
+    /// The number of words among `ids`, which [`Tokenizer::frame`] framed.
+    pub(crate) fn words_in(&self, ids: &[u32]) -> usize {
+        ids.iter().skip(1).take_while(|&&id| id != self.end).count()
+    }
+
     /// Number of ids that the text encoder has.
     pub(crate) fn vocab_size(&self) -> usize {
         self.vocab_size

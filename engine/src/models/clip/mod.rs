@@ -11,7 +11,7 @@ pub(crate) use original_names::{TextEncoder, TextKind};
 use sdq_formats::{Sensitivity, WeightRole, WeightSpec};
 
 use crate::{
-    Error, PromptSyntax, Tensor,
+    Error, PromptLength, PromptSyntax, Tensor,
     backend::Executable,
     graph::Graph,
     prompt,
@@ -79,8 +79,13 @@ impl PromptEncoder for ClipTextEncoder {
         self.tokenizer.surplus(prompt)
     }
 
-    fn chunk_count(&self, prompt: &str, syntax: PromptSyntax, words: &ExtraWords) -> Result<usize, Error> {
-        Ok(prompt::chunks(&self.tokenizer, words, prompt, syntax)?.len())
+    fn prompt_length(
+        &self,
+        prompt: &str,
+        syntax: PromptSyntax,
+        words: &ExtraWords,
+    ) -> Result<PromptLength, Error> {
+        prompt::length(&self.tokenizer, words, prompt, syntax)
     }
 
     /// Text states, then the pooled prompts where the encoder has a projection.
