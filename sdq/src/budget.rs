@@ -40,6 +40,19 @@ impl MemoryBudget {
         self.0.taken.lock().unwrap_or_else(PoisonError::into_inner).bytes
     }
 
+    /// The bytes that runs may use together; `None` for the memory that the system has available.
+    pub fn limit(&self) -> Option<u64> {
+        self.0.limit
+    }
+
+    /// Bytes that are left; `None` where there is no limit and the system does not tell what it has.
+    pub fn left(&self) -> Option<u64> {
+        match self.0.limit {
+            Some(limit) => Some(limit.saturating_sub(self.taken())),
+            None => sdq_engine::memory::left(None),
+        }
+    }
+
     /// Reserves the bytes that `plan` needs, given the remaining limit; returns the result of `plan` and the
     /// reservation. If `plan` fails while other runs hold memory, waits for them.
     ///

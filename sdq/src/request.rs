@@ -1,6 +1,6 @@
 //! The parts of a [`Request`].
 
 pub use sdq_engine::{
-    PromptReading, PromptSyntax, Request, Variation,
-    pipeline::{Caching, Settings},
+    PromptLength, PromptReading, PromptSyntax, Request, Variation,
+    pipeline::{Accepts, Caching, Defaults, Settings},
 };

@@ -11,11 +11,20 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use sdq_engine::{Event as EngineEvent, Generated, Pipeline, PipelineOptions, Request, pipeline::Compiled};
+use sdq_engine::{
+    Event as EngineEvent, Generated, Pipeline, PipelineOptions, Request,
+    pipeline::{Compiled, PreparedRun},
+};
 
-use crate::{Cancel, Error, Event, MemoryBudget, Watch, add_ons::AddOns, budget::Reservation, model};
+use crate::{
+    Error, Event, MemoryBudget, Watch,
+    add_ons::AddOns,
+    budget::Reservation,
+    model,
+    run::{self, RunFiles, RunOptions, Unfinished, Written},
+};
 
-/// An open model. Dropping it waits for its current run, which [`Cancel`] can stop.
+/// An open model. Dropping it waits for its current run, which [`Cancel`](crate::Cancel) can stop.
 #[derive(Debug)]
 pub struct Session {
     pipeline: Pipeline,
@@ -30,17 +39,12 @@ pub struct DrawOptions {
     pub preview_every: usize,
 }
 
-/// A request to the session's thread.
-struct Job {
-    request: Box<Request>,
-    options: DrawOptions,
-    cancel: Cancel,
-    answers: Sender<Answer>,
-}
+/// Work for the session's thread, which sends its answers itself.
+type Job = Box<dyn FnOnce(&mut Desk<'_>) + Send>;
 
-enum Answer {
+enum Answer<T> {
     Event(Event),
-    Done(Box<Result<Generated, Error>>),
+    Done(Result<T, Error>),
 }
 
 impl Session {
@@ -55,7 +59,14 @@ impl Session {
         budget: &MemoryBudget,
         watch: &mut Watch<'_>,
     ) -> Result<Session, Error> {
-        let pipeline = add_ons.apply(model::open(path, options)?, options.threads, watch)?;
+        Session::new(add_ons.apply(model::open(path, options)?, options.threads, watch)?, budget)
+    }
+
+    /// A session of a model that is open already. Its runs use memory of `budget`.
+    ///
+    /// # Errors
+    /// When the system refuses a thread.
+    pub fn new(pipeline: Pipeline, budget: &MemoryBudget) -> Result<Session, Error> {
         let (jobs, received) = channel();
         let (own, budget) = (pipeline.clone(), budget.clone());
         let thread = thread::Builder::new().name("sdq session".to_owned());
@@ -79,9 +90,75 @@ impl Session {
         options: DrawOptions,
         watch: &mut Watch<'_>,
     ) -> Result<Generated, Error> {
+        let request = request.clone();
+        self.run(watch, move |desk, watch| {
+            desk.run(&request, |pipeline, run, compiled| {
+                let mut observer = |event: EngineEvent<'_>| report(event, options, watch);
+                Ok(pipeline.generate_prepared(run, compiled, &mut observer)?)
+            })
+        })
+    }
+
+    /// Draws the pictures of `request` like [`draw`](Session::draw), and writes all `files` like
+    /// [`run::generate`]. The request's start picture and mask are its own; `files` only names their files.
+    ///
+    /// # Errors
+    /// As [`run::generate`].
+    pub fn generate(
+        &self,
+        request: &Request,
+        files: &RunFiles,
+        options: &RunOptions,
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Written>, Error> {
+        let (request, files, options) = (request.clone(), files.clone(), options.clone());
+        self.run(watch, move |desk, watch| {
+            desk.run(&request, |pipeline, run, compiled| {
+                run::write(pipeline, run.settings(), &files, &options, watch, |observer| {
+                    pipeline.generate_prepared(run, compiled, observer)
+                })
+            })
+        })
+    }
+
+    /// Finishes a saved run of this model like [`Unfinished::resume`], after all earlier requests.
+    ///
+    /// # Errors
+    /// As [`Unfinished::resume`].
+    pub fn resume(
+        &self,
+        unfinished: Unfinished,
+        options: &RunOptions,
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<Written>, Error> {
+        let options = options.clone();
+        self.run(watch, move |desk, watch| {
+            desk.run(unfinished.saved.request(), |pipeline, run, compiled| {
+                unfinished.write(pipeline, run.settings(), &options, watch, |observer| {
+                    pipeline.resume_prepared(&unfinished.saved, run, compiled, observer)
+                })
+            })
+        })
+    }
+
+    /// The result of `work` on the session's thread, whose events reach `watch`.
+    fn run<T: Send + 'static>(
+        &self,
+        watch: &mut Watch<'_>,
+        work: impl FnOnce(&mut Desk<'_>, &mut Watch<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
         let (answers, received) = channel();
-        let request = Box::new(request.clone());
-        let job = Job { request, options, cancel: watch.cancel().clone(), answers };
+        let cancel = watch.cancel().clone();
+        let job: Job = Box::new(move |desk| {
+            let mut observer = |event: Event| {
+                // Nobody waits for a run whose caller has gone.
+                if answers.send(Answer::Event(event)).is_err() {
+                    cancel.cancel();
+                }
+            };
+            let done = work(desk, &mut Watch::new(&mut observer, &cancel));
+            let _ = answers.send(Answer::Done(done));
+        });
         if let Some(jobs) = &self.jobs {
             // If the thread has ended, there is no answer, which is handled below.
             let _ = jobs.send(job);
@@ -89,7 +166,7 @@ impl Session {
         for answer in received {
             match answer {
                 Answer::Event(event) => watch.tell(event),
-                Answer::Done(generated) => return *generated,
+                Answer::Done(done) => return done,
             }
         }
         Err(Error::SessionEnded)
@@ -108,50 +185,68 @@ impl Drop for Session {
 
 /// Runs all jobs, keeping the graphs of the last one.
 fn serve(pipeline: &Pipeline, budget: &MemoryBudget, jobs: &Receiver<Job>) {
-    let mut compiled = Compiled::kept();
-    let mut kept: Option<Reservation> = None;
-    for job in jobs {
+    let mut desk = Desk { pipeline, budget, compiled: Compiled::kept(), kept: None };
+    jobs.iter().for_each(|job| job(&mut desk));
+}
+
+/// The model of a session's thread, and the graphs that are kept from run to run.
+struct Desk<'w> {
+    pipeline: &'w Pipeline,
+    budget: &'w MemoryBudget,
+    compiled: Compiled<'w>,
+    /// The memory of `compiled`.
+    kept: Option<Reservation>,
+}
+
+impl<'w> Desk<'w> {
+    /// Prepares a run of `request` in the memory that is left, and draws it.
+    fn run<T>(
+        &mut self,
+        request: &Request,
+        draw: impl FnOnce(&'w Pipeline, &PreparedRun, &mut Compiled<'w>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         // The memory of kept graphs is available to the next run's plan.
-        drop(kept.take());
+        drop(self.kept.take());
         let plan = |limit: Option<u64>| {
-            let run = pipeline.prepare(&job.request, limit)?;
+            let run = self.pipeline.prepare(request, limit)?;
             let taken = run.memory().taken();
             Ok((run, taken))
         };
-        let generated = budget.reserve(plan).and_then(|(run, reservation)| {
-            let generated = pipeline.generate_prepared(&run, &mut compiled, &mut |event| answer(&job, event));
-            if compiled.count() > 0 {
-                kept = Some(reservation.keep(run.memory().executables()));
-            }
-            Ok(generated?)
-        });
-        // A caller that has gone does not need the result.
-        let _ = job.answers.send(Answer::Done(Box::new(generated)));
+        let (run, reservation) = self.budget.reserve(plan).inspect_err(|_: &Error| {
+            // They are not accounted for any more.
+            self.compiled = Compiled::kept();
+        })?;
+        let drawn = draw(self.pipeline, &run, &mut self.compiled);
+        if self.compiled.count() > 0 {
+            self.kept = Some(reservation.keep(run.memory().executables()));
+        }
+        drawn
     }
 }
 
-/// Sends an event to the caller; stops if the caller has gone or cancels.
-fn answer(job: &Job, event: EngineEvent<'_>) -> ControlFlow<()> {
-    let event = match event {
-        EngineEvent::Encoded => Event::Encoded,
+/// Passes an event of a run that writes no files on; stops the run if the caller cancels.
+fn report(event: EngineEvent<'_>, options: DrawOptions, watch: &mut Watch<'_>) -> ControlFlow<()> {
+    match event {
+        EngineEvent::Encoded => watch.tell(Event::Encoded),
         EngineEvent::Step { image, step, steps, preview, .. } => {
-            let every = job.options.preview_every;
+            let every = options.preview_every;
             let preview = (every > 0 && (step + 1) % every == 0).then(|| preview.picture().ok()).flatten();
-            Event::Step { image, step, steps, preview }
+            watch.tell(Event::Step { image, step, steps, preview });
         }
-        EngineEvent::Decoded { image, picture } => Event::Drawn { image, picture: picture.clone() },
-        EngineEvent::Saveable(_) | EngineEvent::Denoised { .. } => return job.cancel.check(),
-    };
-    match job.answers.send(Answer::Event(event)) {
-        Ok(()) => job.cancel.check(),
-        Err(_) => ControlFlow::Break(()),
+        EngineEvent::Decoded { image, picture } => {
+            watch.tell(Event::Drawn { image, picture: picture.clone() });
+        }
+        EngineEvent::Saveable(_) | EngineEvent::Denoised { .. } => {}
     }
+    watch.cancel().check()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::ErrorKind;
+    use crate::{Cancel, ErrorKind};
 
     fn session(budget: &MemoryBudget) -> Session {
         let mut observer = |_: Event| {};
@@ -217,6 +312,66 @@ mod tests {
         assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Cancelled);
         assert!(steps < 9);
         assert!(draw(&session, &request.steps(1), &mut Vec::new()).is_ok());
+    }
+
+    #[test]
+    fn a_run_with_files_keeps_its_graphs_and_writes_what_it_draws() {
+        let folder = tempfile::tempdir().unwrap();
+        let budget = MemoryBudget::new(None);
+        let session = session(&budget);
+        let options = RunOptions { save_every: Duration::from_secs(20), preview_every: 1, previewer: None };
+        let request = Request::new("a red apple").size(32, 32).steps(2).count(2);
+        let expected = session.pipeline().generate(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+        let kept = session.pipeline().plan(&request).unwrap().executables();
+        for name in ["a.png", "b.png"] {
+            let files = RunFiles { output: folder.path().join(name), ..RunFiles::default() };
+            let mut drawn = Vec::new();
+            let mut observer = |event: Event| {
+                if let Event::Drawn { image, picture } = event {
+                    // The file is there before anybody hears of the picture.
+                    let path = &files.pictures(2).unwrap()[image];
+                    assert_eq!(crate::picture::read(path).unwrap(), picture);
+                    drawn.push(picture);
+                }
+            };
+            let watch = &mut Watch::new(&mut observer, &Cancel::new());
+            let written = session.generate(&request, &files, &options, watch).unwrap();
+            assert_eq!((drawn, written.len()), (expected.pictures.clone(), 2));
+            assert_eq!(written[1].recipe.request.seed, request.seed + 1);
+            assert_eq!(budget.taken(), kept, "the graphs are kept for the next run");
+            assert!(!files.saved_run().exists());
+        }
+    }
+
+    #[test]
+    fn a_cancelled_run_with_files_is_resumed_by_a_session() {
+        let folder = tempfile::tempdir().unwrap();
+        let session = session(&MemoryBudget::new(None));
+        let options = RunOptions { save_every: Duration::from_secs(20), preview_every: 0, previewer: None };
+        let request = Request::new("a red apple").size(32, 32).steps(6);
+        let expected = session.pipeline().generate(&request, &mut |_| ControlFlow::Continue(())).unwrap();
+        let files = RunFiles { output: folder.path().join("a.png"), ..RunFiles::default() };
+        let cancel = Cancel::new();
+        let mut observer = |event: Event| {
+            if let Event::Step { step: 1, .. } = event {
+                cancel.cancel();
+            }
+        };
+        let watch = &mut Watch::new(&mut observer, &cancel);
+        let stopped = session.generate(&request, &files, &options, watch);
+        assert_eq!(stopped.unwrap_err().kind(), ErrorKind::Cancelled);
+        let unfinished = Unfinished::open(&files.saved_run()).unwrap();
+        let (mut steps, mut pictures) = (0, Vec::new());
+        let mut observer = |event: Event| match event {
+            Event::Step { .. } => steps += 1,
+            Event::Drawn { picture, .. } => pictures.push(picture),
+            _ => {}
+        };
+        let watch = &mut Watch::new(&mut observer, &Cancel::new());
+        session.resume(unfinished, &options, watch).unwrap();
+        assert!(steps < 5, "{steps} steps were done again");
+        assert_eq!(pictures, expected.pictures);
+        assert!(!files.saved_run().exists());
     }
 
     #[test]

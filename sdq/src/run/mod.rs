@@ -61,6 +61,9 @@ pub struct RunOptions {
     pub previewer: Option<Pipeline>,
 }
 
+/// Receives the engine's events, and stops the run by returning [`ControlFlow::Break`].
+pub(crate) type Observer<'o> = &'o mut dyn FnMut(EngineEvent<'_>) -> ControlFlow<()>;
+
 /// A picture that was written.
 #[derive(Clone, Debug)]
 pub struct Written {
@@ -83,8 +86,19 @@ pub fn generate(
     watch: &mut Watch<'_>,
 ) -> Result<Vec<Written>, Error> {
     let settings = pipeline.settings(request)?;
-    let writer = Writer::new(pipeline, &settings, files, options, 0, watch)?;
-    writer.run(|observer| pipeline.generate(request, observer))
+    write(pipeline, &settings, files, options, watch, |observer| pipeline.generate(request, observer))
+}
+
+/// Writes the `files` of a run with `settings` that `draw`, the engine's part, draws.
+pub(crate) fn write(
+    pipeline: &Pipeline,
+    settings: &Settings,
+    files: &RunFiles,
+    options: &RunOptions,
+    watch: &mut Watch<'_>,
+    draw: impl FnOnce(Observer<'_>) -> Result<Generated, EngineError>,
+) -> Result<Vec<Written>, Error> {
+    Writer::new(pipeline, settings, files, options, 0, watch)?.run(draw)
 }
 
 /// Reports to `watch` which parts of a request have no effect.
@@ -165,12 +179,23 @@ impl Unfinished {
         watch: &mut Watch<'_>,
     ) -> Result<Vec<Written>, Error> {
         let settings = pipeline.settings(self.saved.request())?;
+        self.write(pipeline, &settings, options, watch, |observer| pipeline.resume(&self.saved, observer))
+    }
+
+    /// Writes all `files` while `draw`, the engine's part, finishes the run, which has these `settings`.
+    pub(crate) fn write(
+        &self,
+        pipeline: &Pipeline,
+        settings: &Settings,
+        options: &RunOptions,
+        watch: &mut Watch<'_>,
+        draw: impl FnOnce(Observer<'_>) -> Result<Generated, EngineError>,
+    ) -> Result<Vec<Written>, Error> {
         self.check_output()?;
         let check = || self.files.check(settings.request.count, &[("the saved run", &self.path)]);
         watch.cancel().while_writing(check)?;
-        let steps_done = self.saved.steps_done(&settings)?;
-        let writer = Writer::new(pipeline, &settings, &self.files, options, steps_done, watch)?;
-        writer.run(|observer| pipeline.resume(&self.saved, observer))
+        let steps_done = self.saved.steps_done(settings)?;
+        Writer::new(pipeline, settings, &self.files, options, steps_done, watch)?.run(draw)
     }
 }
 
@@ -250,7 +275,7 @@ impl<'a, 'w> Writer<'a, 'w> {
     /// Runs `draw`, the engine's part, with the observer that writes.
     fn run(
         mut self,
-        draw: impl FnOnce(&mut dyn FnMut(EngineEvent<'_>) -> ControlFlow<()>) -> Result<Generated, EngineError>,
+        draw: impl FnOnce(Observer<'_>) -> Result<Generated, EngineError>,
     ) -> Result<Vec<Written>, Error> {
         self.progress(Task::ReadingPrompt, 0);
         self.watch.cancel().last_state().begin(&self.files.saved_run());
