@@ -47,26 +47,82 @@ impl Picture {
         if (width, height) == (self.width, self.height) {
             return Ok(self.clone());
         }
-        let wrong_size =
-            || PictureProblem::Size { width: self.width, height: self.height, found: self.rgb.len() };
-        let side = |pixels: usize| u32::try_from(pixels).ok().filter(|&side| side > 0).ok_or_else(wrong_size);
-        let own = (side(self.width)?, side(self.height)?);
-        let target = (side(width)?, side(height)?);
-        let source: ImageBuffer<Rgb<u8>, &[u8]> =
-            ImageBuffer::from_raw(own.0, own.1, &*self.rgb).ok_or_else(wrong_size)?;
-
+        let (source, own, target) = self.to_scale(width, height)?;
         let kept = kept(own, target);
         let scaled = covering((kept.width, kept.height), target);
-        let needed = scaling_bytes(kept, scaled);
-        if needed > max_bytes {
-            return Err(PictureProblem::TooLarge { width: own.0, height: own.1, needed, limit: max_bytes });
-        }
+        check_bytes(own, kept, scaled, max_bytes)?;
         let source = source.view(kept.left, kept.top, kept.width, kept.height);
         let scaled = resize(&*source, scaled.0, scaled.1, FilterType::Lanczos3);
         let (left, top) = ((scaled.width() - target.0) / 2, (scaled.height() - target.1) / 2);
         let filled = crop_imm(&scaled, left, top, target.0, target.1).to_image();
         Ok(Picture { width, height, rgb: filled.into_raw() })
     }
+
+    /// The whole picture scaled to `width x height`, whatever its proportions are.
+    ///
+    /// # Errors
+    /// As [`Picture::fill`].
+    pub fn stretch(&self, width: usize, height: usize) -> Result<Picture, PictureProblem> {
+        if (width, height) == (self.width, self.height) {
+            return Ok(self.clone());
+        }
+        let (source, own, target) = self.to_scale(width, height)?;
+        check_bytes(own, Area { left: 0, top: 0, width: own.0, height: own.1 }, target, MAX_BYTES)?;
+        let scaled = resize(&source, target.0, target.1, FilterType::Lanczos3);
+        Ok(Picture { width, height, rgb: scaled.into_raw() })
+    }
+
+    /// The whole picture scaled until it fits into `width x height`, in the middle; its outermost pixels are repeated up to
+    /// the edges.
+    ///
+    /// # Errors
+    /// As [`Picture::fill`].
+    pub fn fit(&self, width: usize, height: usize) -> Result<Picture, PictureProblem> {
+        let own = (self.width.max(1) as f64, self.height.max(1) as f64);
+        let ratio = (width as f64 / own.0).min(height as f64 / own.1);
+        let side = |own: f64, most: usize| ((own * ratio).round() as usize).clamp(1, most.max(1));
+        let inner = self.stretch(side(own.0, width), side(own.1, height))?;
+        let (left, top) = ((width - inner.width) / 2, (height - inner.height) / 2);
+        let mut rgb = Vec::with_capacity(width * height * 3);
+        for y in 0..height {
+            let row = y.saturating_sub(top).min(inner.height - 1) * inner.width;
+            for x in 0..width {
+                let start = 3 * (row + x.saturating_sub(left).min(inner.width - 1));
+                rgb.extend_from_slice(&inner.rgb[start..start + 3]);
+            }
+        }
+        Ok(Picture { width, height, rgb })
+    }
+
+    /// The pixels to be scaled, their size, and the size to be reached.
+    #[expect(clippy::type_complexity, reason = "a view of the pixels and two sizes")]
+    fn to_scale(
+        &self,
+        width: usize,
+        height: usize,
+    ) -> Result<(ImageBuffer<Rgb<u8>, &[u8]>, (u32, u32), (u32, u32)), PictureProblem> {
+        let wrong_size =
+            || PictureProblem::Size { width: self.width, height: self.height, found: self.rgb.len() };
+        let side = |pixels: usize| u32::try_from(pixels).ok().filter(|&side| side > 0).ok_or_else(wrong_size);
+        let own = (side(self.width)?, side(self.height)?);
+        let target = (side(width)?, side(height)?);
+        let source = ImageBuffer::from_raw(own.0, own.1, &*self.rgb).ok_or_else(wrong_size)?;
+        Ok((source, own, target))
+    }
+}
+
+/// Refuses to scale where it takes more than `max_bytes`.
+fn check_bytes(
+    own: (u32, u32),
+    kept: Area,
+    scaled: (u32, u32),
+    max_bytes: u64,
+) -> Result<(), PictureProblem> {
+    let needed = scaling_bytes(kept, scaled);
+    if needed > max_bytes {
+        return Err(PictureProblem::TooLarge { width: own.0, height: own.1, needed, limit: max_bytes });
+    }
+    Ok(())
 }
 
 /// The part of a picture of size `own` that is scaled to cover `target`: its middle, at most [`MAX_SURPLUS`] times as long
@@ -101,6 +157,23 @@ mod tests {
     use image::{DynamicImage, RgbImage};
 
     use super::*;
+
+    #[test]
+    fn other_proportions_are_stretched_or_surrounded() {
+        // Left half black, right half white.
+        let rgb: Vec<u8> = (0..8).flat_map(|_| [[0; 12], [255; 12]].concat()).collect();
+        let picture = Picture { width: 8, height: 8, rgb };
+        let stretched = picture.stretch(32, 8).unwrap();
+        assert_eq!((stretched.width, stretched.height, stretched.rgb.len()), (32, 8, 3 * 32 * 8));
+        assert_eq!((stretched.rgb[0], stretched.rgb[3 * 31]), (0, 255));
+        let fitted = picture.fit(24, 8).unwrap();
+        assert_eq!(fitted.rgb.len(), 3 * 24 * 8);
+        let row: Vec<u8> = fitted.rgb[..3 * 24].chunks(3).map(|pixel| pixel[0]).collect();
+        assert_eq!(row, [[0; 12], [255; 12]].concat());
+        assert_eq!(picture.fit(8, 8).unwrap(), picture);
+        assert!(picture.stretch(0, 8).is_err() && picture.fit(8, 0).is_err());
+        assert!(Picture { width: 2, height: 2, rgb: vec![0; 3] }.stretch(4, 4).is_err());
+    }
 
     fn noise(width: usize, height: usize) -> Picture {
         let mut state = 1_u32;

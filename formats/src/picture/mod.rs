@@ -8,7 +8,7 @@ mod webp;
 
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, BufWriter, Seek as _};
+use std::io::{self, BufReader, BufWriter, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
 use image::codecs::{jpeg::JpegEncoder, webp::WebPEncoder};
@@ -98,6 +98,9 @@ pub enum PictureProblem {
         "the mask has both transparent pixels and colours, so its meaning is not clear; save it without transparency, white where sdq draws and black where it keeps the picture"
     )]
     TwoMasks,
+    /// A picture without transparency where its transparency is the mask.
+    #[error("it has no transparent pixels, which would be the part to draw")]
+    Opaque,
     /// The file is not a picture in a known format, or is damaged.
     #[error("the picture cannot be decoded: {0}")]
     Decode(String),
@@ -153,6 +156,16 @@ impl Picture {
     pub fn luma(&self) -> Vec<u8> {
         self.rgb.chunks_exact(3).map(luma).collect()
     }
+
+    /// Width and height, checked against the pixels.
+    fn columns_and_rows(&self) -> Result<(u32, u32), PictureProblem> {
+        let &Picture { width, height, ref rgb } = self;
+        let bytes = width.checked_mul(height).and_then(|count| count.checked_mul(3));
+        match (u32::try_from(width), u32::try_from(height)) {
+            (Ok(columns), Ok(rows)) if bytes == Some(rgb.len()) && bytes != Some(0) => Ok((columns, rows)),
+            _ => Err(PictureProblem::Size { width, height, found: rgb.len() }),
+        }
+    }
 }
 
 /// Luma of a pixel, red, green and blue.
@@ -174,30 +187,43 @@ pub fn write(path: impl AsRef<Path>, picture: &Picture, texts: &[(&str, &str)]) 
     try_write(path, picture, texts).map_err(|problem| PictureError { path: path.to_path_buf(), problem })
 }
 
-fn try_write(path: &Path, picture: &Picture, texts: &[(&str, &str)]) -> Result<(), PictureProblem> {
-    let &Picture { width, height, rgb: ref pixels } = picture;
-    let format = PictureFormat::of_path(path).ok_or(PictureProblem::Extension)?;
-    let wrong_size = || PictureProblem::Size { width, height, found: pixels.len() };
-    let bytes = width.checked_mul(height).and_then(|count| count.checked_mul(3)).filter(|&count| count > 0);
-    if bytes != Some(pixels.len()) {
-        return Err(wrong_size());
-    }
-    let columns = u32::try_from(width).map_err(|_| wrong_size())?;
-    let rows = u32::try_from(height).map_err(|_| wrong_size())?;
+/// The bytes of a file with this picture, as [`write()`] writes it.
+///
+/// # Errors
+/// As [`write()`], apart from the file.
+pub fn to_bytes(
+    picture: &Picture,
+    format: PictureFormat,
+    texts: &[(&str, &str)],
+) -> Result<Vec<u8>, PictureProblem> {
+    let mut bytes = Vec::new();
+    write_to(&mut bytes, picture, format, texts)?;
+    Ok(bytes)
+}
 
+fn try_write(path: &Path, picture: &Picture, texts: &[(&str, &str)]) -> Result<(), PictureProblem> {
+    let format = PictureFormat::of_path(path).ok_or(PictureProblem::Extension)?;
+    picture.columns_and_rows()?;
     let mut file = BufWriter::new(AtomicFile::create(path)?);
-    match format {
-        PictureFormat::Png => png::write(&mut file, (columns, rows), pixels, texts)?,
-        PictureFormat::Jpeg => {
-            let encoder = JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY);
-            encode(encoder, (columns, rows), pixels, texts)?;
-        }
-        PictureFormat::WebP => {
-            encode(WebPEncoder::new_lossless(&mut file), (columns, rows), pixels, texts)?;
-        }
-    }
+    write_to(&mut file, picture, format, texts)?;
     file.into_inner().map_err(|failed| failed.into_error())?.commit()?;
     Ok(())
+}
+
+fn write_to(
+    mut file: &mut impl Write,
+    picture: &Picture,
+    format: PictureFormat,
+    texts: &[(&str, &str)],
+) -> Result<(), PictureProblem> {
+    let (size, pixels) = (picture.columns_and_rows()?, &picture.rgb);
+    match format {
+        PictureFormat::Png => png::write(&mut file, size, pixels, texts),
+        PictureFormat::Jpeg => {
+            encode(JpegEncoder::new_with_quality(&mut file, JPEG_QUALITY), size, pixels, texts)
+        }
+        PictureFormat::WebP => encode(WebPEncoder::new_lossless(&mut file), size, pixels, texts),
+    }
 }
 
 fn encode(
@@ -257,6 +283,20 @@ pub fn read_mask(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, Pict
             image => image.into_rgb8().into_raw(),
         };
         Ok(Picture { width, height, rgb })
+    })
+}
+
+/// Reads the transparency of a picture as a mask in grays: what is transparent is white, and so drawn.
+///
+/// # Errors
+/// As [`read_within`], and [`PictureProblem::Opaque`] where the picture has no transparency.
+pub fn read_transparency(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, PictureError> {
+    decoded(path.as_ref(), max_bytes, |image, width, height| match image {
+        image if image.color().has_alpha() => {
+            let rgb = image.into_rgba8().pixels().flat_map(|pixel| [255 - pixel.0[3]; 3]).collect();
+            Ok(Picture { width, height, rgb })
+        }
+        _ => Err(PictureProblem::Opaque),
     })
 }
 

@@ -29,6 +29,33 @@ fn pixels_and_texts_come_back() {
 }
 
 #[test]
+fn the_bytes_of_a_file_need_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let texts = [(PARAMETERS, "a cat"), (RECIPE, "{}")];
+    for (name, format) in
+        [("a.png", PictureFormat::Png), ("a.jpg", PictureFormat::Jpeg), ("a.webp", PictureFormat::WebP)]
+    {
+        let path = folder.path().join(name);
+        write(&path, &picture(5, 3), &texts).unwrap();
+        assert_eq!(to_bytes(&picture(5, 3), format, &texts).unwrap(), std::fs::read(&path).unwrap(), "{name}");
+    }
+    let wrong = Picture { width: 2, height: 2, rgb: vec![0; 3] };
+    assert!(matches!(to_bytes(&wrong, PictureFormat::Png, &[]), Err(PictureProblem::Size { .. })));
+}
+
+#[test]
+fn transparency_is_a_mask_of_what_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    image::RgbaImage::from_raw(2, 1, vec![9, 9, 9, 255, 9, 9, 9, 0]).unwrap().save(&path).unwrap();
+    let mask = read_transparency(&path, MAX_BYTES).unwrap();
+    assert_eq!((mask.width, mask.height, &mask.rgb[..]), (2, 1, &[0, 0, 0, 255, 255, 255][..]));
+    write(&path, &picture(5, 3), &[]).unwrap();
+    let opaque = read_transparency(&path, MAX_BYTES).unwrap_err();
+    assert!(matches!(opaque.problem, PictureProblem::Opaque), "{opaque}");
+}
+
+#[test]
 fn jpeg_and_webp_carry_the_recipe() {
     let folder = tempfile::tempdir().unwrap();
     let even = vec![90; 16 * 8 * 3];
