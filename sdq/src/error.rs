@@ -291,6 +291,26 @@ impl Error {
         self.kind().code()
     }
 
+    /// The field of a request, or the option, that has a value that is not valid.
+    pub fn field(&self) -> Option<&'static str> {
+        match self {
+            Error::Engine(EngineError::Request { field, .. }) => Some(field),
+            Error::Engine(EngineError::Scheduler(
+                SchedulerError::UnknownScheduler { .. }
+                | SchedulerError::ScheduleAlone { .. }
+                | SchedulerError::UnusableSchedule { .. },
+            )) => Some("scheduler"),
+            Error::Engine(EngineError::Scheduler(SchedulerError::UnknownOption { .. })) => {
+                Some("scheduler-options")
+            }
+            Error::Engine(EngineError::Scheduler(SchedulerError::StepCount { .. })) => Some("steps"),
+            Error::Option { option, .. } => Some(option),
+            Error::LoraTag(_) => Some("prompt"),
+            Error::InFile { error, .. } => error.field(),
+            _ => None,
+        }
+    }
+
     /// This error with the file that it concerns, for errors that do not name it.
     #[must_use]
     pub fn in_file(self, path: &Path) -> Error {

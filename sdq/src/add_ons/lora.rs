@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     fs,
     path::{Path, PathBuf},
     str::FromStr,
@@ -98,14 +99,8 @@ pub fn find_below(name: &str, directory: &Path) -> Result<Option<PathBuf>, Error
     if !is_file_name(name) {
         return Ok(None);
     }
-    let mut folders = vec![(directory.to_path_buf(), 0)];
-    // Links may lead to a folder again, also in circles.
-    let mut visited = HashSet::new();
     let mut found: Option<PathBuf> = None;
-    while let Some((folder, depth)) = folders.pop() {
-        if !visited.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
-            continue;
-        }
+    for folder in folders_below(directory) {
         match (find_file(name, &[&folder]), &found) {
             (Some(file), Some(other)) => {
                 let (name, other) = (printable(name, SHOWN_CHARS), other.display());
@@ -117,15 +112,46 @@ pub fn find_below(name: &str, directory: &Path) -> Result<Option<PathBuf>, Error
             (Some(file), None) => found = Some(file),
             (None, _) => {}
         }
+    }
+    Ok(found)
+}
+
+/// All files that may be LoRAs or textual inversions in `directory` and its sub-folders, by their endings, in the order of
+/// their folders and names.
+pub fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let is_add_on = |path: &PathBuf| {
+        let ending = path.extension().and_then(OsStr::to_str);
+        ending.is_some_and(|ending| ENDINGS.contains(&ending)) && path.is_file() && !is_hidden(path)
+    };
+    let files = |folder: PathBuf| {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut files: Vec<PathBuf> = entries.filter(is_add_on).collect();
+        files.sort();
+        files
+    };
+    folders_below(directory).into_iter().flat_map(files).collect()
+}
+
+/// `directory` and its sub-folders.
+fn folders_below(directory: &Path) -> Vec<PathBuf> {
+    let mut open = vec![(directory.to_path_buf(), 0)];
+    // Links may lead to a folder again, also in circles.
+    let mut visited = HashSet::new();
+    let mut folders = Vec::new();
+    while let Some((folder, depth)) = open.pop() {
+        if !visited.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
+            continue;
+        }
         if depth < MAX_DEPTH {
             let entries = fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
             let mut inner: Vec<PathBuf> = entries.filter(|path| path.is_dir() && !is_hidden(path)).collect();
             // The last one is searched first, so that the order is that of the names.
             inner.sort_by(|a, b| b.cmp(a));
-            folders.extend(inner.into_iter().map(|path| (path, depth + 1)));
+            open.extend(inner.into_iter().map(|path| (path, depth + 1)));
         }
+        folders.push(folder);
     }
-    Ok(found)
+    folders
 }
 
 fn is_hidden(path: &Path) -> bool {

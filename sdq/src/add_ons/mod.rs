@@ -13,7 +13,7 @@ use sdq_engine::Pipeline;
 use serde::{Deserialize, Serialize};
 
 pub use embedding::EmbeddingFile;
-pub use lora::{LoraFile, find_below, find_file};
+pub use lora::{LoraFile, files_below, find_below, find_file};
 pub use vae::previewer;
 
 use crate::{

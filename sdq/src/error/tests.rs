@@ -16,6 +16,22 @@ fn codes_are_unique_and_listed_in_the_documentation() {
 }
 
 #[test]
+fn the_field_of_a_wrong_value_is_known() {
+    let of_request = EngineError::Request { field: "width", found: "9".to_owned(), expected: "8".to_owned() };
+    let option = Error::Option { option: "output", problem: "it is missing".to_owned() };
+    let unknown = sdq_schedulers::find("no such scheduler").unwrap_err();
+    for (error, field) in [
+        (of_request.into(), Some("width")),
+        (option.in_file("a.png".as_ref()), Some("output")),
+        (EngineError::Scheduler(unknown).into(), Some("scheduler")),
+        (Error::LoraTag("x".to_owned()), Some("prompt")),
+        (Error::SessionEnded, None),
+    ] {
+        assert_eq!(error.field(), field, "{error}");
+    }
+}
+
+#[test]
 fn kinds_look_through_what_wraps_an_error() {
     let cancelled = || EngineError::Cancelled { step: 1, steps: 2 };
     assert_eq!(Error::from(cancelled()).code(), "cancelled");
