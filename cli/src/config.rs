@@ -38,6 +38,15 @@ pub(crate) fn model(given: Option<&Path>) -> anyhow::Result<Option<PathBuf>> {
     Ok(named.map(|path| in_folder(path, folder.as_deref())))
 }
 
+/// The folder of models, from a flag or from the settings.
+#[cfg(feature = "serve")]
+pub(crate) fn model_dir(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
+    match given.or_else(|| env::var_os(MODEL_DIR).map(PathBuf::from)) {
+        Some(given) => Ok(Some(given)),
+        None => Ok(settings()?.model_dir),
+    }
+}
+
 /// The folder of LoRAs, from a flag or from the settings.
 pub(crate) fn lora_dir(given: Option<PathBuf>) -> anyhow::Result<Option<PathBuf>> {
     match given {

@@ -1,5 +1,5 @@
 //! The command line of sdq: `sdq generate`, `resume`, `plan`, `bench`, `convert`, `eval`, `info`, `doctor`,
-//! `schedulers`, `completions` and `man`.
+//! `serve`, `schedulers`, `completions` and `man`.
 //!
 //! A program that adds schedulers calls [`sdq::schedulers::register`] and then [`run`]:
 //!
@@ -47,6 +47,8 @@ mod reference;
 mod resume;
 mod run;
 mod schedulers;
+#[cfg(feature = "serve")]
+mod serve;
 mod sheet;
 mod streams;
 mod terminal;
@@ -95,6 +97,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             Err(UsageError("this build supports no GPUs; build sdq with the feature `vulkan`".to_owned())
                 .into())
         }
+        #[cfg(feature = "serve")]
+        Command::Serve(args) => serve::run(args),
+        #[cfg(not(feature = "serve"))]
+        Command::Serve(_) => {
+            Err(UsageError("this build has no server; build it with the feature `serve`".to_owned()).into())
+        }
         Command::Schedulers => schedulers::run(),
         Command::Completions { shell } => reference::completions(*shell),
         Command::Man { name } => reference::man(name.as_deref()),
@@ -108,6 +116,8 @@ fn ended(done: anyhow::Result<()>) -> ExitCode {
         output::finish().map_err(|error| anyhow::anyhow!("cannot write to standard output: {error}"));
     match done.and(written) {
         Ok(()) => ExitCode::SUCCESS,
+        #[cfg(feature = "serve")]
+        Err(error) if error.is::<Stopped>() => ExitCode::from(EXIT_INTERRUPTED),
         Err(error) => {
             // Messages of the library are complete; others name the operation, and their causes the reason.
             let words = match error.downcast_ref::<sdq::Error>() {
@@ -121,6 +131,21 @@ fn ended(done: anyhow::Result<()>) -> ExitCode {
         }
     }
 }
+
+/// A server was asked to end, which is no failure but has an exit code of its own.
+#[cfg(feature = "serve")]
+#[derive(Debug)]
+struct Stopped;
+
+#[cfg(feature = "serve")]
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the server was asked to end")
+    }
+}
+
+#[cfg(feature = "serve")]
+impl std::error::Error for Stopped {}
 
 /// A flag with an invalid value, detected after parsing.
 #[derive(Debug)]

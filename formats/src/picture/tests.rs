@@ -37,7 +37,11 @@ fn the_bytes_of_a_file_need_no_file() {
     {
         let path = folder.path().join(name);
         write(&path, &picture(5, 3), &texts).unwrap();
-        assert_eq!(to_bytes(&picture(5, 3), format, &texts).unwrap(), std::fs::read(&path).unwrap(), "{name}");
+        assert_eq!(
+            to_bytes(&picture(5, 3), format, &texts).unwrap(),
+            std::fs::read(&path).unwrap(),
+            "{name}"
+        );
     }
     let wrong = Picture { width: 2, height: 2, rgb: vec![0; 3] };
     assert!(matches!(to_bytes(&wrong, PictureFormat::Png, &[]), Err(PictureProblem::Size { .. })));

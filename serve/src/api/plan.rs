@@ -1,0 +1,131 @@
+//! What a request takes before it runs: tokens, memory, seconds.
+
+use std::sync::Arc;
+
+use axum::{Json, body::Body, extract::State};
+use sdq::{
+    Cancel, Event, Watch,
+    plan::Plan,
+    request::{PromptLength, PromptSyntax},
+    run::note_without_effect,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    app::App,
+    body,
+    call::blocking,
+    draw::{self, DrawRequest},
+    problem::{ErrorBody, Problem},
+};
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TokensRequest {
+    model: Option<String>,
+    prompt: String,
+}
+
+/// The length of a prompt.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Tokens {
+    tokens: usize,
+    /// A prompt that is longer than one chunk is read in several.
+    chunks: usize,
+    per_chunk: usize,
+}
+
+/// The length of a prompt in the tokens of a model.
+#[utoipa::path(
+    post, path = "/api/v1/tokens", request_body = TokensRequest,
+    responses(
+        (status = 200, body = Tokens), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 422, body = ErrorBody),
+    )
+)]
+pub(super) async fn tokens(State(app): State<Arc<App>>, body: Body) -> Result<Json<Tokens>, Problem> {
+    let TokensRequest { model, prompt } = body::json(&app, body).await?;
+    blocking(move || {
+        let listed = app.models.get(model.as_deref())?;
+        let pipeline = app.models.pipeline(&listed).map_err(|error| app.problem(&error))?;
+        let length = pipeline.prompt_length(&prompt, PromptSyntax::Weighted);
+        let PromptLength { tokens, chunks, per_chunk } =
+            length.map_err(|error| app.problem(&error.into()))?;
+        Ok(Json(Tokens { tokens, chunks, per_chunk }))
+    })
+    .await
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlanRequest {
+    model: Option<String>,
+    request: DrawRequest,
+}
+
+/// What a request takes.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct PlanAnswer {
+    /// Most memory that the server holds meanwhile.
+    memory_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    fits: bool,
+    seconds: Option<f64>,
+    /// Denoising steps of all pictures.
+    steps: usize,
+    width: usize,
+    height: usize,
+    notes: Vec<String>,
+}
+
+/// The memory and the time of a request, without running it.
+#[utoipa::path(
+    post, path = "/api/v1/plan", request_body = PlanRequest,
+    responses(
+        (status = 200, body = PlanAnswer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
+        (status = 422, body = ErrorBody),
+    )
+)]
+pub(super) async fn plan(State(app): State<Arc<App>>, body: Body) -> Result<Json<PlanAnswer>, Problem> {
+    let held = body::large_json::<PlanRequest>(&app, body).await?;
+    blocking(move || {
+        let PlanRequest { model, request } = &held.value;
+        Ok(Json(planned(&app, model.as_deref(), request.clone())?))
+    })
+    .await
+}
+
+fn planned(app: &App, model: Option<&str>, mut request: DrawRequest) -> Result<PlanAnswer, Problem> {
+    request.check_limits(app)?;
+    let listed = app.models.get(model)?;
+    request.settle(app)?;
+    let prepared = request.prepare(app)?;
+    let pipeline = app.models.pipeline(&listed).map_err(|error| app.problem(&error))?;
+    let settings = draw::check(app, &pipeline, &prepared, request.enlarge.as_ref())?;
+    let mut notes = prepared.notes;
+    let mut observer = |event: Event| {
+        if let Event::Note(note) = event {
+            notes.push(app.shown(&note.to_string()));
+        }
+    };
+    note_without_effect(&settings, &mut Watch::new(&mut observer, &Cancel::new()));
+    let plan = match Plan::new(&pipeline, &prepared.request) {
+        Ok(plan) => Some(plan),
+        Err(error) if error.kind() == sdq::ErrorKind::MemoryDoesNotFit => {
+            notes.push(app.shown(&error.to_string()));
+            None
+        }
+        Err(error) => return Err(app.problem(&error)),
+    };
+    Ok(PlanAnswer {
+        memory_bytes: plan.as_ref().map(|plan| plan.memory.peak()),
+        available_bytes: plan.as_ref().map_or_else(|| app.models.budget().left(), |plan| plan.memory.limit),
+        fits: plan.is_some(),
+        seconds: plan.as_ref().map(|plan| plan.time.total()),
+        steps: settings.evaluations * settings.request.count,
+        width: settings.width,
+        height: settings.height,
+        notes,
+    })
+}
