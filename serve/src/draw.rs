@@ -36,6 +36,7 @@ pub(crate) struct DrawRequest {
     pub(crate) steps: Option<usize>,
     /// Of the first picture; each further one takes the next number. Chosen at random if it is left out.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = "uint64")]
     pub(crate) seed: Option<u64>,
     /// Number of pictures.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +58,7 @@ pub(crate) struct DrawRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) clip_skip: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = "uint64")]
     pub(crate) variation_seed: Option<u64>,
     /// From 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -17,6 +17,8 @@ use tokio::sync::{
     broadcast::{Receiver, error::RecvError},
 };
 
+use utoipa::ToSchema;
+
 use super::{jobs::Job, pictures::Picture};
 use crate::{
     app::App,
@@ -30,11 +32,23 @@ use crate::{
 /// Time between comments that keep a connection open.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
+/// An event of a stream.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "describes the stream in the interface's document")]
+pub(crate) struct SentEvent {
+    /// Grows with each event.
+    id: String,
+    /// `job`, `progress`, `preview`, `picture`, `note` or `end`.
+    event: String,
+    /// A job, its progress, and so on, as JSON.
+    data: String,
+}
+
 /// What happens in a job, until it ends: server-sent events `job`, `progress`, `preview`, `picture`, `note` and `end`.
 #[utoipa::path(
     get, path = "/api/v1/jobs/{id}/events", params(("id" = String, Path)),
     responses(
-        (status = 200, content_type = "text/event-stream", body = String),
+        (status = 200, content_type = "text/event-stream", body = SentEvent),
         (status = 404, body = ErrorBody), (status = 503, body = ErrorBody),
     )
 )]

@@ -146,6 +146,7 @@ pub(crate) struct Jobs {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
     /// Only jobs in this state.
     state: Option<JobState>,

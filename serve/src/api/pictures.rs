@@ -66,6 +66,7 @@ pub(crate) struct Pictures {
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct ListQuery {
     /// Most pictures; 50 if it is left out, at most 200.
     limit: Option<usize>,
@@ -91,6 +92,7 @@ pub(super) async fn list(
 }
 
 #[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub(crate) struct PictureQuery {
     /// The longest side in pixels, up to 1024: the answer is a JPEG picture of that size without the recipe.
     thumbnail: Option<usize>,
