@@ -15,8 +15,18 @@ fn expanded(name: &str) -> Vec<String> {
 #[test]
 fn architecture_and_contributing_name_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let crates =
-        ["formats/", "schedulers/", "quantize/", "engine/", "sdq/", "cli/", "tests/", "docs/", "benches/"];
+    let crates = [
+        "formats/",
+        "schedulers/",
+        "quantize/",
+        "engine/",
+        "sdq/",
+        "serve/",
+        "cli/",
+        "tests/",
+        "docs/",
+        "benches/",
+    ];
     let (mut checked, mut missing) = (0, Vec::new());
     for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/decisions.md"] {
         let text = std::fs::read_to_string(root.join(document)).unwrap();

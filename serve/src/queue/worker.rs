@@ -21,18 +21,24 @@ use crate::{
     store::{ConvertWork, Work},
 };
 
+/// Jobs after which uploaded pictures that no job uses are removed.
+const TIDY_EVERY: usize = 50;
 /// Time between savings of a run.
 const SAVE_EVERY: Duration = Duration::from_secs(20);
 
 /// Runs jobs until the server ends.
 pub(crate) fn work(app: &Arc<App>) {
-    while let Some(task) = app.queue.next() {
+    for number in 1_usize.. {
+        let Some(task) = app.queue.next() else { return };
         let run = || match &task.entry.work {
             Work::Generate { request } => generate(app, &task, request),
             Work::Convert { convert } => convert_model(app, &task, convert),
         };
         let outcome = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(Problem::internal()));
         app.queue.finish(&task.entry.id, outcome);
+        if number.is_multiple_of(TIDY_EVERY) {
+            app.queue.remove_unused_uploads();
+        }
     }
 }
 
