@@ -126,7 +126,7 @@ pub fn schedules() -> &'static [ScheduleName] {
     const { &SCHEDULES }
 }
 
-/// Finds a scheduler among `entries`, like [`find`].
+/// Finds a scheduler among `entries`, like [`find`](crate::find).
 pub(crate) fn find_among(name: &str, entries: &[SchedulerEntry]) -> Result<NamedScheduler, SchedulerError> {
     let words = compact(name);
     if words.len() > MAX_NAME_LEN {
@@ -235,7 +235,7 @@ impl NamedScheduler {
         (is_own || is_class).then(|| own(entry.name, &[]))
     }
 
-    /// sdq's own name, which [`find`] accepts: that of the scheduler or preset, followed by that of the schedule.
+    /// sdq's own name, which [`find`](crate::find) accepts: that of the scheduler or preset, followed by that of the schedule.
     pub fn name(&self) -> String {
         match &self.schedule {
             Some((schedule, _)) => format!("{}-{}", self.base, schedule.name),
