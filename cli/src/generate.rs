@@ -1,6 +1,7 @@
 //! `sdq generate`: prompts → picture files.
 
 use std::{
+    cell::Cell,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let asked = job::read(args, streamed.init_image())?;
     let started = Instant::now();
-    let draw = Draw { args, model, pipeline, streamed };
+    let draw = Draw { args, model, pipeline, streamed, told: Cell::new(false) };
     let written = match entries {
         None => draw.one(&asked, asked.request.clone(), args.seed.is_some(), &draw.output(None))?,
         Some(entries) => draw.all(&asked, &entries)?,
@@ -65,6 +66,8 @@ struct Draw<'a> {
     /// Without add-ons.
     pipeline: Pipeline,
     streamed: Streamed,
+    /// Whether the limits of the built-in model have been told: once per command.
+    told: Cell<bool>,
 }
 
 impl Draw<'_> {
@@ -112,6 +115,9 @@ impl Draw<'_> {
         self.check_prompts(&pipeline, &request, asked.source.as_ref())?;
         let settings = pipeline.settings(&request)?;
         terminal::watched(|watch| run::note_without_effect(&settings, watch));
+        if self.model.is_none() && !self.told.replace(true) {
+            terminal::watched(|watch| model::note_beyond_built_in(&pipeline, &settings, watch))?;
+        }
         let count = settings.request.count;
         let output = if *is_named { output.clone() } else { run::free_output(output, count)? };
         let files = RunFiles {

@@ -5,7 +5,10 @@ use std::{num::NonZeroUsize, path::Path};
 use sdq_engine::{Pipeline, PipelineOptions};
 use sdq_formats::sniff::FileKind;
 
-use crate::Error;
+use crate::{
+    Error, Note, Watch,
+    request::{PromptSyntax, Settings},
+};
 
 /// Weights are read in place, so the built-in file must be aligned like a mapped one.
 #[repr(C, align(64))]
@@ -32,6 +35,36 @@ pub fn open(path: Option<&Path>, options: &PipelineOptions) -> Result<Pipeline, 
         }
         None => Ok(Pipeline::open(path, options)?),
     }
+}
+
+/// Most words that a note about the built-in model lists.
+const LISTED: usize = 3;
+
+/// Tells `watch` if a request for the built-in model, which is open in `pipeline`, goes beyond what it was trained for: its
+/// vocabulary has few words, and it draws one size well.
+///
+/// # Errors
+/// When the prompt cannot be parsed.
+pub fn note_beyond_built_in(
+    pipeline: &Pipeline,
+    settings: &Settings,
+    watch: &mut Watch<'_>,
+) -> Result<(), Error> {
+    let mut unknown: Vec<String> = Vec::new();
+    for word in settings.request.prompt.split(|letter: char| !letter.is_alphabetic()) {
+        let is_new = word.chars().count() > 2 && !unknown.iter().any(|other| other == word);
+        if unknown.len() < LISTED && is_new && pipeline.prompt_length(word, PromptSyntax::Plain)?.tokens > 1 {
+            unknown.push(word.to_owned());
+        }
+    }
+    let defaults = pipeline.defaults()?;
+    let trained = (defaults.width, defaults.height);
+    let size = (trained != (settings.width, settings.height)).then_some(trained);
+    if !unknown.is_empty() || size.is_some() {
+        let description = pipeline.manifest().description.clone();
+        watch.note(Note::BeyondBuiltIn { description, words: unknown, size });
+    }
+    Ok(())
 }
 
 /// Describes the file or folder at `path` if `sdq convert` may read it.
@@ -71,6 +104,27 @@ fn shell_word(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_built_in_model_does_not_know_is_told() {
+        let pipeline = open(None, &PipelineOptions::default()).unwrap();
+        let told = |prompt: &str, size: usize| {
+            let settings = pipeline.settings(&crate::Request::new(prompt).size(size, size)).unwrap();
+            let mut notes = Vec::new();
+            let mut observer = |event: crate::Event| notes.push(event);
+            let mut watch = Watch::new(&mut observer, &crate::Cancel::new());
+            note_beyond_built_in(&pipeline, &settings, &mut watch).unwrap();
+            notes
+        };
+        assert_eq!(told("(a red apple:1.2) on a Blue background", 64), []);
+        let beyond = |words: &[&str], size| {
+            let description = pipeline.manifest().description.clone();
+            let words = words.iter().map(|word| (*word).to_owned()).collect();
+            vec![crate::Event::Note(Note::BeyondBuiltIn { description, words, size })]
+        };
+        assert_eq!(told("a castle, a castle in the fog", 64), beyond(&["castle", "fog"], None));
+        assert_eq!(told("a cat", 128), beyond(&[], Some((64, 64))));
+    }
 
     #[test]
     fn a_model_to_convert_is_named_with_the_command() {

@@ -145,6 +145,24 @@ pub enum Note {
     NegativeTag(String),
     /// A part of a request has no effect because the run is not guided.
     WithoutGuidance(&'static str),
+    /// The scheduler evaluates the denoiser more often than once per step, and progress counts evaluations.
+    MoreEvaluations {
+        /// The scheduler.
+        scheduler: String,
+        /// Steps of the request.
+        steps: usize,
+        /// Evaluations of the denoiser.
+        evaluations: usize,
+    },
+    /// A request for the built-in model goes beyond what it was trained for.
+    BeyondBuiltIn {
+        /// What the model draws.
+        description: String,
+        /// The first few words of the prompt that its vocabulary does not have.
+        words: Vec<String>,
+        /// Width and height that it was trained for, if the request has others.
+        size: Option<(usize, usize)>,
+    },
     /// A word was added to the vocabulary.
     WordAdded {
         /// The embedding's file.
@@ -244,7 +262,9 @@ impl Note {
     /// The word before the sentence; none where the note only reports what is done.
     fn level(&self) -> &'static str {
         match self {
-            Note::ForeignRecipe { .. } => "note: ",
+            Note::ForeignRecipe { .. } | Note::MoreEvaluations { .. } | Note::BeyondBuiltIn { .. } => {
+                "note: "
+            }
             Note::TagUnused(_)
             | Note::TagSaysMore(_)
             | Note::NegativeTag(_)
@@ -286,6 +306,10 @@ impl Note {
                 "{part} has no effect because the run is not guided: the guidance scale is 1 or less, both prompts are \
                  the same, or the model was trained to do without guidance"
             ),
+            Note::MoreEvaluations { scheduler, steps, evaluations } => format!(
+                "{scheduler} evaluates the model {evaluations} times in {steps} steps, and each evaluation counts as one"
+            ),
+            Note::BeyondBuiltIn { description, words, size } => beyond_built_in(description, words, *size),
             Note::WordAdded { word, vectors, .. } => format!("`{word}` stands for {vectors} vectors"),
             Note::Transparent { .. } => "transparent pixels become white".to_owned(),
             Note::VaeReplaced { .. } => "this VAE replaces the model's".to_owned(),
@@ -329,6 +353,20 @@ fn shown(text: &str) -> Cow<'_, str> {
 fn listed(names: &[String], more: usize) -> String {
     let names = names.join(", ");
     if more > 0 { format!("{names} and {more} more") } else { names }
+}
+
+fn beyond_built_in(description: &str, words: &[String], size: Option<(usize, usize)>) -> String {
+    let words = words.iter().map(|word| format!("`{}`", shown(word))).collect::<Vec<_>>().join(", ");
+    let words = (!words.is_empty()).then(|| format!("it does not know {words}"));
+    let size = size.map(|(width, height)| format!("it was trained for {width}x{height} pixels"));
+    let limits: Vec<String> = words.into_iter().chain(size).collect();
+    let description = shown(description);
+    let description = description.trim_end().trim_end_matches('.');
+    format!(
+        "the built-in model is small ({description}), and {}; for anything else convert a model with `sdq convert` and give \
+         it with --model",
+        limits.join(" and ")
+    )
 }
 
 /// Cancels operations from another thread. Clones are one token.

@@ -30,6 +30,19 @@ fn notes_are_sentences() {
              less, both prompts are the same, or the model was trained to do without guidance",
         ),
         (
+            Note::MoreEvaluations { scheduler: "heun".to_owned(), steps: 2, evaluations: 3 },
+            "note: heun evaluates the model 3 times in 2 steps, and each evaluation counts as one",
+        ),
+        (
+            Note::BeyondBuiltIn {
+                description: "One of 80 things.".to_owned(),
+                words: vec!["castle".to_owned(), "photo".to_owned()],
+                size: Some((64, 64)),
+            },
+            "note: the built-in model is small (One of 80 things), and it does not know `castle`, `photo` and it was \
+             trained for 64x64 pixels; for anything else convert a model with `sdq convert` and give it with --model",
+        ),
+        (
             Note::TagSaysMore("<lora:x:1:dyn=4>".to_owned()),
             "warning: only the strengths of <lora:x:1:dyn=4> are used, for text encoders and for the U-Net",
         ),
