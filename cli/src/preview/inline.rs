@@ -37,7 +37,8 @@ impl Protocol {
     fn of(variable: impl Fn(&str) -> String) -> Option<Protocol> {
         let (term, program) = (variable("TERM"), variable("TERM_PROGRAM"));
         // Multiplexers do not pass pictures on.
-        let is_multiplexed = !variable("TMUX").is_empty() || term.starts_with("screen") || term.starts_with("tmux");
+        let is_multiplexed =
+            !variable("TMUX").is_empty() || term.starts_with("screen") || term.starts_with("tmux");
         if !is_multiplexed && (term == "xterm-kitty" || term == "xterm-ghostty" || program == "ghostty") {
             Some(Protocol::Kitty)
         } else if !is_multiplexed && (program == "iTerm.app" || program == "WezTerm") {
@@ -181,7 +182,10 @@ mod tests {
         };
         assert_eq!(of(&[("TERM", "xterm-kitty"), ("COLORTERM", "truecolor")]), Some(Protocol::Kitty));
         assert_eq!(of(&[("TERM", "xterm-256color"), ("TERM_PROGRAM", "iTerm.app")]), Some(Protocol::Iterm));
-        assert_eq!(of(&[("TERM", "xterm-kitty"), ("TMUX", "/tmp/x"), ("COLORTERM", "24bit")]), Some(Protocol::Blocks));
+        assert_eq!(
+            of(&[("TERM", "xterm-kitty"), ("TMUX", "/tmp/x"), ("COLORTERM", "24bit")]),
+            Some(Protocol::Blocks)
+        );
         assert_eq!(of(&[("TERM", "tmux-256color"), ("TERM_PROGRAM", "WezTerm")]), Some(Protocol::Blocks256));
         assert_eq!(of(&[("TERM", "xterm")]), None);
     }
