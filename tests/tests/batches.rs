@@ -107,7 +107,7 @@ fn the_settings_file_names_the_model_and_its_folder() {
     // A damaged model shows which file was opened.
     let assert_opens_it = |(code, errors): (Option<i32>, String)| {
         assert_eq!(code, Some(1), "{errors}");
-        assert!(errors.contains("mine.sdq: not an .sdq file"), "{errors}");
+        assert!(errors.contains("mine.sdq: expected an .sdq file, found a text"), "{errors}");
     };
     assert_opens_it(run("model = \"mine\"\nmodel-dir = \"./models\"", &[], &[]));
     assert_opens_it(run("model-dir = \"./models\"", &["-m", "mine.sdq"], &[]));

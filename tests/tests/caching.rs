@@ -140,8 +140,8 @@ fn caches_that_cannot_be_are_refused_and_idle_ones_change_nothing() {
         refused("old", Caching::Guidance { every }, "at least 2");
     }
     // Two levels of one layer: four skips, with only the middle below the last.
-    refused("old", Caching::Deep { every: 2, skip: 4 }, "up to 3");
-    refused("old", Caching::Deep { every: 2, skip: usize::MAX }, "up to 3");
+    refused("old", Caching::Deep { every: 2, skip: 4 }, "a skip from 0 to 3");
+    refused("old", Caching::Deep { every: 2, skip: usize::MAX }, "a skip from 0 to 3");
 
     let pipeline = Model::convert("old", WeightType::F16).open(2);
     let unguided = Request::new("a red apple").size(16, 16).steps(5).guidance_scale(1.0);

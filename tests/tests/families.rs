@@ -173,9 +173,9 @@ fn models_that_need_a_picture_say_so() {
     let mask = Mask { width: 64, height: 64, values: vec![255; 64 * 64] };
     let (alone, pictured) = (Request::new("x"), Request::new("x").init_image(picture));
     for (name, request, words) in [
-        ("inpaint", alone.clone(), "this model works on a picture"),
-        ("pix2pix", alone, "this model works on a picture"),
-        ("inpaint", pictured.clone(), "draws a part of a picture anew"),
+        ("inpaint", alone.clone(), "the model needs a start picture"),
+        ("pix2pix", alone, "the model needs a start picture"),
+        ("inpaint", pictured.clone(), "the model redraws a part of a picture"),
         ("pix2pix", pictured.clone().mask(mask), "cannot use a mask"),
         ("pix2pix", pictured.strength(0.5), "cannot use strength"),
     ] {

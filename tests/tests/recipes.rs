@@ -73,7 +73,7 @@ fn a_recipe_draws_its_picture_again() {
     }
     let recipe = info(&folder, "a.png");
     assert_eq!(info(&folder, "c.webp"), recipe);
-    assert!(recipe["fingerprint"].is_string() && recipe["weights"]["unet"] == "f16", "{recipe}");
+    assert!(recipe["fingerprint"].is_string() && recipe["weights"]["unet"] == "q8", "{recipe}");
 
     // A flag takes precedence over the recipe, each alone.
     for (flag, key) in [

@@ -78,9 +78,11 @@ impl Picture {
     /// # Errors
     /// As [`Picture::fill`].
     pub fn fit(&self, width: usize, height: usize) -> Result<Picture, PictureProblem> {
-        let own = (self.width.max(1) as f64, self.height.max(1) as f64);
+        // Checks all sides.
+        self.to_scale(width, height)?;
+        let own = (self.width as f64, self.height as f64);
         let ratio = (width as f64 / own.0).min(height as f64 / own.1);
-        let side = |own: f64, most: usize| ((own * ratio).round() as usize).clamp(1, most.max(1));
+        let side = |own: f64, most: usize| ((own * ratio).round() as usize).clamp(1, most);
         let inner = self.stretch(side(own.0, width), side(own.1, height))?;
         let (left, top) = ((width - inner.width) / 2, (height - inner.height) / 2);
         let mut rgb = Vec::with_capacity(width * height * 3);

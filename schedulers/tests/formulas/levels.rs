@@ -187,5 +187,5 @@ fn aligned_steps_are_those_of_the_model() {
 fn as_many_steps_as_training_leave_none_to_start_from() {
     let at = |steps| create("euler", &config(r#""sigma_spacing": "ddim_uniform""#), steps).err();
     assert_eq!(at(999), None);
-    assert!(at(1000).unwrap().to_string().starts_with("1000 steps, expected 1 to 999: "));
+    assert!(at(1000).unwrap().to_string().starts_with("the run has 1000 steps, expected 1 to 999: "));
 }
