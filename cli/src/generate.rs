@@ -36,8 +36,8 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     let model = config::model(args.model.as_deref())?;
     let pipeline = model::open(model.as_deref(), &args.run.options()?)?;
     let entries = args.prompts.as_deref().map(job::entries).transpose()?;
-    if args.sheet.is_some() {
-        sheet::check_count(entries.as_ref().map_or(1, Vec::len).saturating_mul(args.count))?;
+    if let Some(path) = &args.sheet {
+        sheet::check(path, entries.as_ref().map_or(1, Vec::len).saturating_mul(args.count))?;
     }
     let asked = job::read(args, streamed.init_image())?;
     let started = Instant::now();
@@ -89,10 +89,7 @@ impl Draw<'_> {
             let has_seed = self.args.seed.is_some() || entry.has("seed");
             let number = (entries.len() > 1).then_some(index + 1);
             note!("prompt {} of {}: {}", index + 1, entries.len(), request.prompt);
-            let written = self.one(asked, request, has_seed, &self.output(number));
-            all.extend(written.with_context(|| {
-                format!("prompt {} of {}; the pictures before it are drawn", index + 1, entries.len())
-            })?);
+            all.extend(self.one(asked, request, has_seed, &self.output(number))?);
         }
         Ok(all)
     }

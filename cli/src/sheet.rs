@@ -2,24 +2,31 @@
 
 use std::path::Path;
 
-use sdq::{contact_sheet, picture, run::Written};
+use sdq::{
+    contact_sheet,
+    picture::{self, PictureFormat},
+    run::Written,
+};
 
 use crate::{UsageError, interrupt};
 
 /// Maximum number of pictures on a sheet: they are in memory together.
 const MAX_PICTURES: usize = 144;
 
-/// Fails if `count` pictures are too many for a sheet.
-pub(crate) fn check_count(count: usize) -> Result<(), UsageError> {
-    match count > MAX_PICTURES {
-        true => Err(UsageError(format!("--sheet: {count} pictures, a sheet has at most {MAX_PICTURES}"))),
-        false => Ok(()),
+/// Fails if `count` pictures are too many for a sheet, or `path` is not the name of a picture.
+pub(crate) fn check(path: &Path, count: usize) -> Result<(), UsageError> {
+    if count > MAX_PICTURES {
+        return Err(UsageError(format!("--sheet: {count} pictures, a sheet has at most {MAX_PICTURES}")));
+    }
+    match PictureFormat::of_path(path) {
+        Some(_) => Ok(()),
+        None => Err(UsageError(format!("--sheet: `{}` does not end in .png, .jpg or .webp", path.display()))),
     }
 }
 
 /// Writes the pictures in `written` as one, to `path`.
 pub(crate) fn write(path: &Path, written: &[Written]) -> anyhow::Result<()> {
-    check_count(written.len())?;
+    check(path, written.len())?;
     let pictures =
         written.iter().map(|written| picture::read(&written.path)).collect::<Result<Vec<_>, _>>()?;
     if let Some(sheet) = contact_sheet(&pictures) {

@@ -53,6 +53,7 @@ fn wrong_prompts_and_sheets_are_refused_before_anything_is_drawn() {
     sdq(&folder, &["generate", "--prompts", "none.txt"]).assert_failed(1, &["none.txt"]);
     sdq(&folder, &["generate", "a cat", "-o", "a.png", "--sheet", "a.png"]).assert_failed(2, &["a.png"]);
     sdq(&folder, &["generate", "a cat", "-c", "145", "--sheet", "s.png"]).assert_failed(2, &["at most 144"]);
+    sdq(&folder, &["generate", "a cat", "--sheet", "s.txt"]).assert_failed(2, &["s.txt", ".png"]);
     sdq(&folder, &["generate", "--prompts", "cats.txt", "-o", "-"]).assert_failed(2, &["one picture"]);
     sdq(&folder, &["plan", "--prompts", "cats.txt"]).assert_failed(2, &["one prompt"]);
     assert!(fs::read_dir(folder.path()).unwrap().count() == 2, "something was drawn");
