@@ -2,7 +2,6 @@
 
 use std::{
     fs::File,
-    hash::{BuildHasher as _, Hasher as _, RandomState},
     io::stdin,
     path::{Path, PathBuf},
 };
@@ -13,7 +12,7 @@ use sdq::{
     add_ons::AddOns,
     batch::{self, Entry},
     recipe::Source,
-    request::{PromptReading, PromptSyntax, Variation},
+    request::{PromptReading, PromptSyntax, Variation, random_seed},
     run::read_start,
     schedulers,
 };
@@ -107,8 +106,7 @@ pub(crate) fn number(seed: SeedArg, name: &str) -> u64 {
     match seed {
         SeedArg::Number(number) => number,
         SeedArg::Random => {
-            // The standard library seeds its hash maps from the system's random numbers.
-            let number = RandomState::new().build_hasher().finish() & u64::from(u32::MAX);
+            let number = random_seed();
             note!("note: the {name} is {number}");
             number
         }

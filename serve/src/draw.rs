@@ -7,16 +7,13 @@ use sdq::{
     Cancel, Event, Pipeline, Request, Watch,
     add_ons::{AddOns, EmbeddingFile, files_below},
     picture::PictureFormat,
-    request::Settings,
+    request::{SIZE_STEP, Settings, random_seed},
     run::read_start,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{app::App, problem::Problem};
-
-/// Sides of pictures are multiples of it, for any model.
-const SIZE_STEP: usize = 8;
 
 /// A request for pictures. Fields that are left out take the model's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -343,13 +340,6 @@ fn embeddings(app: &App, prompts: &[&str]) -> Vec<EmbeddingFile> {
         prompts.contains(&word.to_lowercase()).then_some(EmbeddingFile { path, word: Some(word) })
     });
     files.collect()
-}
-
-/// A random seed with 32 bits, as in other programs.
-pub(crate) fn random_seed() -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _, RandomState};
-    // The standard library seeds its hash maps from the system's random numbers.
-    RandomState::new().build_hasher().finish() & u64::from(u32::MAX)
 }
 
 /// Checks `prepared` against a model, before it is put into the queue; `enlarge` is the request's second pass.

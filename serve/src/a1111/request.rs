@@ -165,7 +165,7 @@ impl WebUiRequest {
             // 1 is the web UI's default, which models with another one of their own ignore.
             clip_skip: clip_skip.filter(|&skip| skip > 1),
             variation_strength: varied,
-            variation_seed: varied.map(|_| whole(self.subseed).unwrap_or_else(crate::draw::random_seed)),
+            variation_seed: varied.map(|_| whole(self.subseed).unwrap_or_else(sdq::request::random_seed)),
             ..DrawRequest::default()
         };
         for lora in &self.lora {
