@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     Error,
-    families::{ExtraInput, ModelIndex, TEXT_ENCODERS, added_numbers},
+    families::{ExtraInput, Family, ModelIndex, TEXT_ENCODERS, added_numbers},
     models::{
         clip::{ClipTextEncoder, TextEncoderConfig, transformer::Layer},
         unet::UNetConfig,
@@ -35,6 +35,8 @@ pub struct Model {
     pub autoencoder: Box<dyn Autoencoder>,
     /// How the denoiser was trained and must be sampled.
     pub scheduler: SchedulerConfig,
+    /// The published models whose networks have the same structure, whatever their size is.
+    pub family: Family,
     /// Properties of the pipeline class.
     pub index: ModelIndex,
     /// The input of the denoiser beside the latents.
@@ -64,7 +66,9 @@ impl Model {
         let index = ModelIndex::from_text(text("model_index.json"))?;
         let required = |component| config(component).ok_or(Error::MissingComponent { component });
         let text_encoders = text_encoders(&index, &config, &text)?;
-        let unet = UNetConfig::from_json(required("unet")?)?;
+        let unet = required("unet")?;
+        let family = Family::of_config(unet, text_encoders.len());
+        let unet = UNetConfig::from_json(unet)?;
         let vae = VaeConfig::from_json(required("vae")?)?;
         let vae = if index.normalises_latents() { vae } else { vae.without_statistics() };
         check_widths(&index, &text_encoders, &unet, &vae)?;
@@ -79,6 +83,7 @@ impl Model {
             companions: Vec::new(),
             autoencoder: Box::new(vae),
             scheduler,
+            family,
             index,
             extra_input,
         })

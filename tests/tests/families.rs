@@ -166,6 +166,16 @@ fn the_least_memory_draws_the_same_picture() {
     }
 }
 
+/// The structure of the networks tells the family of a file that was converted from a folder, which does not name it.
+#[test]
+fn a_converted_model_has_its_family() {
+    for (name, family) in
+        [("sd1", "SD1"), ("inpaint", "SD1"), ("sd2", "SD2"), ("sdxl", "SDXL"), ("refiner", "SDXL refiner")]
+    {
+        assert_eq!(Model::convert(name, WeightType::F16).open(1).family().name(), family, "{name}");
+    }
+}
+
 /// Missing and unusable inputs are reported by the name of the request's field.
 #[test]
 fn models_that_need_a_picture_say_so() {

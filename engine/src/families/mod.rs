@@ -52,6 +52,24 @@ impl Family {
         }
     }
 
+    /// The family of a model by the additional conditioning of its denoiser, the projections of its transformers, and the
+    /// number of its text encoders.
+    fn of(has_added_inputs: bool, text_encoders: usize, has_linear_projections: bool) -> Family {
+        match (has_added_inputs, text_encoders) {
+            (true, 0 | 1) => Family::SdxlRefiner,
+            (true, _) => Family::Sdxl,
+            (false, _) if has_linear_projections => Family::Sd2,
+            (false, _) => Family::Sd1,
+        }
+    }
+
+    /// The same by the `config.json` of the denoiser.
+    pub(crate) fn of_config(unet: &Value, text_encoders: usize) -> Family {
+        let has_added_inputs = unet.get("addition_embed_type").is_some_and(|kind| !kind.is_null());
+        let has_linear_projections = unet.get("use_linear_projection") == Some(&Value::Bool(true));
+        Family::of(has_added_inputs, text_encoders, has_linear_projections)
+    }
+
     fn is_sdxl(self) -> bool {
         matches!(self, Family::Sdxl | Family::SdxlRefiner)
     }
@@ -185,16 +203,9 @@ pub(crate) struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// The family, by the additional conditioning, the projections of transformers, and the number of text
-    /// encoders.
     pub(crate) fn family(&self) -> Family {
         let unet = &self.unet.1.unet;
-        match (unet.added_inputs, self.text_encoders.len()) {
-            (Some(_), 0 | 1) => Family::SdxlRefiner,
-            (Some(_), _) => Family::Sdxl,
-            (None, _) if unet.linear_projections => Family::Sd2,
-            (None, _) => Family::Sd1,
-        }
+        Family::of(unet.added_inputs.is_some(), self.text_encoders.len(), unet.linear_projections)
     }
 
     /// The components, in the order in which diffusers lists them.

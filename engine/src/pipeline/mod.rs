@@ -60,6 +60,7 @@ pub use time::{OpTime, Part, PartRun, TimePlan};
 use crate::{
     Error, Model, Network, Picture, Tensor,
     backend::{Backend, Limits},
+    families::Family,
     words::ExtraWords,
 };
 use checkpoint::Progress;
@@ -161,6 +162,11 @@ impl Pipeline {
         let files = std::iter::once(&self.file).chain(added).chain(own);
         let files = files.map(|file| format!("{:08x}", file.fingerprint()));
         files.chain(self.words.fingerprint()).collect::<Vec<_>>().join("+")
+    }
+
+    /// The published models whose networks have the same structure, whatever their size is.
+    pub fn family(&self) -> Family {
+        self.model.family
     }
 
     /// Device, instruction set and threads in use.

@@ -404,6 +404,7 @@ fn arranged(file: &Arc<SdqFile>, denoiser: PixelAttention) -> Pipeline {
         companions,
         autoencoder: Box::new(Halved),
         scheduler: SchedulerConfig::from_json("{}").unwrap(),
+        family: crate::families::Family::Sd1,
         index: ModelIndex::from_text(None).unwrap(),
         extra_input: crate::ExtraInput::None,
     };

@@ -31,7 +31,8 @@ pub(crate) struct Model {
     bytes: u64,
     /// Whether graphs of it are kept, so that it starts at once.
     open: bool,
-    family: Option<String>,
+    /// SD1, SD2, SDXL or SDXL refiner: the published models whose networks have the same structure.
+    family: Option<&'static str>,
     class_name: Option<String>,
     fingerprint: Option<String>,
     weight_types: Vec<String>,
@@ -98,7 +99,7 @@ fn model(app: &App, listed: Listed, described: Described) -> Model {
         bytes,
         open: app.models.is_open(&id),
         id,
-        family: None,
+        family: described.as_ref().map(|described| described.family),
         class_name: described.as_ref().map(|described| described.class_name.clone()),
         fingerprint: described.as_ref().map(|described| described.fingerprint.clone()),
         weight_types: described.as_ref().map(|described| described.weight_types.clone()).unwrap_or_default(),

@@ -48,6 +48,7 @@ pub(crate) type Described = Result<Description, (&'static str, String)>;
 #[derive(Clone, Debug)]
 pub(crate) struct Description {
     pub(crate) title: String,
+    pub(crate) family: &'static str,
     pub(crate) class_name: String,
     pub(crate) fingerprint: String,
     pub(crate) weight_types: Vec<String>,
@@ -179,6 +180,7 @@ fn describe(pipeline: &Pipeline) -> Result<Description, Error> {
     let manifest = pipeline.manifest();
     Ok(Description {
         title: manifest.name.clone(),
+        family: pipeline.family().name(),
         class_name: manifest.pipeline_class.clone(),
         fingerprint: pipeline.fingerprint(),
         weight_types: {
