@@ -12,7 +12,7 @@ use sdq::{
     PipelineOptions,
     add_ons::{EmbeddingFile, LoraFile},
     measure::Part,
-    request::Caching,
+    request::{Caching, MaskedContent},
 };
 
 pub(crate) use convert::ConvertArgs;
@@ -157,6 +157,19 @@ pub(crate) struct JobArgs {
         requires = "masked"
     )]
     pub(crate) no_paste: Option<bool>,
+
+    /// Draw only the masked part, with so many pixels of the picture around it, in the size of -W and -H or the model's, and
+    /// put it back into the picture, which keeps its size. Without a number: 32.
+    #[arg(
+        long, value_name = "PIXELS", num_args = 0..=1, require_equals = true, default_missing_value = "32",
+        requires = "masked"
+    )]
+    pub(crate) only_masked: Option<u16>,
+
+    /// What the masked part starts from: original, surroundings (their colours, blurred), noise or nothing. It matters where
+    /// --strength is below 1.
+    #[arg(long, value_name = "KIND", requires = "masked")]
+    pub(crate) masked_content: Option<MaskedContent>,
 
     /// How strongly the result follows the picture, with a model that edits by instruction. Default: the model's, or 1.5.
     #[arg(long, value_name = "SCALE", requires = "start", allow_negative_numbers = true)]

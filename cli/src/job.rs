@@ -142,6 +142,8 @@ fn override_request(request: &mut Request, args: &GenerateArgs) -> anyhow::Resul
     set_option(&mut request.image_guidance_scale, &args.job.image_guidance_scale);
     set_option(&mut request.strength, &args.job.strength);
     set_option(&mut request.mask_blur, &args.job.mask_blur);
+    set_option(&mut request.only_masked, &args.job.only_masked);
+    set(&mut request.masked_content, &args.job.masked_content);
     if let Some(no_paste) = args.job.no_paste {
         request.paste = !no_paste;
         if no_paste {

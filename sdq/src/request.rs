@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 
 pub use sdq_engine::{
     PromptLength, PromptReading, PromptSyntax, Request, Variation,
-    pipeline::{Accepts, Caching, Defaults, SIZE_STEP, Settings},
+    pipeline::{Accepts, Caching, Defaults, MaskedContent, SIZE_STEP, Settings},
 };
 
 /// A random seed with 32 bits, as in other programs.

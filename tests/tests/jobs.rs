@@ -125,6 +125,45 @@ fn what_the_mask_leaves_is_kept() {
     }
 }
 
+/// A mask from corner to corner makes the whole picture the masked area, and the run is that of the whole picture.
+#[test]
+fn the_masked_area_is_drawn_as_a_picture_of_its_own() {
+    let pipeline = convert("sd1").open(2);
+    let image = Picture { width: 64, height: 64, rgb: (0..64 * 64 * 3).map(|v| (v % 251) as u8).collect() };
+    let values = (0..64 * 64_usize).map(|pixel| if (pixel / 64).abs_diff(pixel % 64) < 20 { 255 } else { 0 });
+    let mask = Mask { width: 64, height: 64, values: values.collect() };
+    let request = Request::new("a fox").size(64, 64).steps(3).seed(1).init_image(image.clone());
+    let request = request.mask(mask.clone()).strength(0.7);
+    for request in [request.clone(), request.clone().paste(false)] {
+        let whole = generate(&pipeline, &request);
+        let area = generate(&pipeline, &request.clone().only_masked(8));
+        assert_eq!(area.pictures, whole.pictures);
+        assert_eq!(area.latents.values(), whole.latents.values());
+    }
+
+    // A part of a larger picture: everything around it stays as it is.
+    let large = Picture { width: 200, height: 120, rgb: vec![90; 3 * 200 * 120] };
+    let is_drawn = |x: usize, y: usize| (150..170).contains(&x) && (30..60).contains(&y);
+    let values =
+        (0..200 * 120).map(|pixel| if is_drawn(pixel % 200, pixel / 200) { 255 } else { 0 }).collect();
+    let request = request.init_image(large).mask(Mask { width: 200, height: 120, values }).only_masked(4);
+    for (request, is_pasted) in [(request.clone().mask_blur(0), true), (request.paste(false), false)] {
+        let drawn = generate(&pipeline, &request).pictures.remove(0);
+        assert_eq!((drawn.width, drawn.height), (200, 120));
+        let area = pipeline.settings(&request).unwrap().masked_area.unwrap();
+        assert_eq!((area.left, area.top, area.width, area.height), (141, 26, 38, 38));
+        let (mut changed, mut around) = (0, 0);
+        for (index, pixel) in drawn.rgb.chunks(3).enumerate() {
+            let (x, y) = (index % 200, index / 200);
+            let inside = (141..179).contains(&x) && (26..64).contains(&y);
+            assert!(inside || pixel == [90; 3], "{x} {y}");
+            let new = usize::from(pixel != [90; 3]);
+            *(if is_drawn(x, y) { &mut changed } else { &mut around }) += new;
+        }
+        assert!(changed > 500 && (around == 0) == is_pasted, "{changed} {around}");
+    }
+}
+
 #[test]
 fn jobs_that_cannot_be_are_named() {
     let pipeline = convert("sd1").open(1);

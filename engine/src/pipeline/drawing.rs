@@ -60,8 +60,11 @@ impl Drawing {
         let mut generator = TorchCpuGenerator::new(seed);
         let tensor = |values: Vec<f32>| Tensor::new(shape.to_vec(), values);
 
-        let original = start.image.as_ref().map(|image| image.sample(&mut generator));
+        let mut original = start.image.as_ref().map(|image| image.sample(&mut generator));
         let noise = initial_noise(&mut generator, variation, shape.iter().product());
+        if let (Some(original), Some(mask)) = (&mut original, &start.mask) {
+            settings.request.masked_content.put_into(original, &mask.values, &noise);
+        }
         let mut latents = noise.clone();
         match &original {
             Some(original) if !start.from_noise_alone => {

@@ -13,6 +13,8 @@ mod denoiser;
 mod drawing;
 mod guidance;
 mod likeness;
+mod masked_area;
+mod masked_content;
 mod paste;
 mod picture_run;
 mod plan;
@@ -47,6 +49,8 @@ pub use checkpoint::{Checkpoint, SavedRun};
 pub use compare::{Comparison, compare};
 pub use compiled::Compiled;
 pub use denoiser::Batching;
+pub use masked_area::Area;
+pub use masked_content::MaskedContent;
 pub use picture_run::map_picture;
 pub use plan::{Decoding, MemoryPlan, Phase};
 pub use preview::Preview;
@@ -291,7 +295,7 @@ impl Pipeline {
         let mut pictures = Vec::new();
         for (image, latents) in finished.iter().enumerate() {
             let mut picture = decoder.decode(latents.values())?;
-            paste.iter().for_each(|paste| paste.apply(&mut picture));
+            paste.iter().try_for_each(|paste| paste.apply(&mut picture))?;
             observer.tell(Event::Decoded { image, picture: &picture })?;
             pictures.push(picture);
         }

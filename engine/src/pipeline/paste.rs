@@ -3,8 +3,11 @@
 //! The VAE changes every pixel a little, and latents are kept or drawn in blocks, so a decoded picture differs from the start
 //! picture everywhere.
 
-use super::Settings;
-use crate::{Mask, Picture};
+use super::{
+    Settings,
+    masked_area::{Area, cannot_scale},
+};
+use crate::{Error, Mask, Picture};
 
 /// Width of the soft edge where the request does not say, in pixels.
 pub(super) const MASK_BLUR: u8 = 4;
@@ -15,29 +18,57 @@ pub(super) struct Paste<'r> {
     /// How much of each pixel is drawn, `[height, width]`, from 0 to `most`.
     drawn: Vec<u8>,
     most: u8,
+    /// The part that was drawn, if that is not the whole picture.
+    area: Option<Area>,
 }
 
 impl Paste<'_> {
     /// `None` where a run keeps nothing.
     pub(super) fn new(settings: &Settings) -> Option<Paste<'_>> {
         let (mask, original) = settings.request.mask.as_ref().zip(settings.request.init_image.as_ref())?;
-        let most = settings.mask_blur?.saturating_add(1);
-        Some(Paste { original, drawn: depths(mask, most), most })
+        let area = settings.masked_area;
+        let most = settings.mask_blur.map(|blur| blur.saturating_add(1));
+        let (drawn, most) = match (most, area) {
+            (Some(most), _) => (depths(mask, most), most),
+            // The whole area is drawn, and what is around it kept.
+            (None, Some(_)) => (vec![1; mask.values.len()], 1),
+            (None, None) => return None,
+        };
+        Some(Paste { original, drawn, most, area })
     }
 
-    /// Bytes that it holds for a picture of `width x height`.
+    /// Bytes that it holds, and those of an area while it is put back.
     pub(super) fn bytes(settings: &Settings) -> u64 {
+        let (width, height) = settings.picture_size();
+        let area = settings.masked_area.map_or(0, |area| 3 * area.width * area.height);
         match settings.mask_blur {
-            Some(_) => (settings.width * settings.height) as u64,
-            None => 0,
+            None if area == 0 => 0,
+            _ => (width * height + area) as u64,
         }
     }
 
-    /// Puts the pixels into `picture`, which is as large as the mask. Kept pixels become exactly the original's.
-    pub(super) fn apply(&self, picture: &mut Picture) {
+    /// Puts the pixels into `picture`, which is as large as the mask; one of an area becomes as large. Kept pixels become
+    /// exactly the original's.
+    pub(super) fn apply(&self, picture: &mut Picture) -> Result<(), Error> {
+        let Some(area) = self.area else {
+            self.mix(&mut picture.rgb, 0);
+            return Ok(());
+        };
+        let mut own = picture.fill(area.width, area.height).map_err(|problem| cannot_scale(&problem))?;
+        picture.clone_from(self.original);
+        for (y, row) in own.rgb.chunks_exact_mut(3 * area.width).enumerate() {
+            let first = (area.top + y) * picture.width + area.left;
+            self.mix(row, first);
+            picture.rgb[3 * first..][..row.len()].copy_from_slice(row);
+        }
+        Ok(())
+    }
+
+    /// Mixes the original into the pixels from the one at index `first` on.
+    fn mix(&self, rgb: &mut [u8], first: usize) {
         let most = u32::from(self.most);
-        let pixels = picture.rgb.chunks_exact_mut(3).zip(self.original.rgb.chunks_exact(3));
-        for ((pixel, original), &drawn) in pixels.zip(&self.drawn) {
+        let pixels = rgb.chunks_exact_mut(3).zip(self.original.rgb[3 * first..].chunks_exact(3));
+        for ((pixel, original), &drawn) in pixels.zip(&self.drawn[first..]) {
             let drawn = u32::from(drawn);
             for (value, &original) in pixel.iter_mut().zip(original) {
                 let mixed = u32::from(*value) * drawn + u32::from(original) * (most - drawn);
@@ -124,13 +155,35 @@ mod tests {
             (1, [100, 150, 200, 200, 200, 200, 150, 100]),
             (2, [100, 133, 167, 167, 167, 167, 133, 100]),
         ] {
-            let paste = Paste { original: &original, drawn: depths(&mask, blur + 1), most: blur + 1 };
+            let most = blur + 1;
+            let paste = Paste { original: &original, drawn: depths(&mask, most), most, area: None };
             let mut picture = flat(200);
-            paste.apply(&mut picture);
+            paste.apply(&mut picture).unwrap();
             let row_of =
                 |y: usize| picture.rgb[3 * 8 * y..][..24].iter().step_by(3).copied().collect::<Vec<_>>();
             assert_eq!(row_of(2), row, "{blur}");
             assert_eq!(row_of(0), [100; 8]);
+        }
+    }
+
+    #[test]
+    fn an_area_is_put_back_in_its_own_size() {
+        let mask = mask(&["........", ".######.", ".######.", ".######.", "........"]);
+        let flat = |width, height, value| Picture { width, height, rgb: vec![value; 3 * width * height] };
+        let original = flat(8, 5, 100);
+        let area = Some(Area { left: 1, top: 1, width: 7, height: 3 });
+        for (drawn, row) in [
+            (depths(&mask, 1), [100, 200, 200, 200, 200, 200, 200, 100]),
+            (vec![1; 40], [100, 200, 200, 200, 200, 200, 200, 200]),
+        ] {
+            let paste = Paste { original: &original, drawn, most: 1, area };
+            let mut picture = flat(28, 16, 200);
+            paste.apply(&mut picture).unwrap();
+            assert_eq!((picture.width, picture.height), (8, 5));
+            for y in 0..5 {
+                let found: Vec<u8> = picture.rgb[24 * y..][..24].iter().step_by(3).copied().collect();
+                assert_eq!(found, if (1..4).contains(&y) { row } else { [100; 8] });
+            }
         }
     }
 }

@@ -363,7 +363,7 @@ impl<'p> Planner<'p> {
 
     /// Memory that is held while a picture is decoded, without the decoder's: all latents and pictures.
     fn beside_decoder(&self) -> u64 {
-        let Settings { width, height, .. } = *self.settings;
+        let (width, height) = self.settings.picture_size();
         let count = self.run.pictures;
         let pictures = (3 * width * height * count) as u64;
         self.beside_phases()
@@ -372,11 +372,14 @@ impl<'p> Planner<'p> {
             + (count as u64 + 1) * self.latents_of_one()
     }
 
-    /// The start picture and the mask, which both the caller and the settings hold.
+    /// The start picture and the mask, which both the caller and the settings hold, and their masked area.
     fn given(&self) -> u64 {
+        let Settings { width, height, masked_area, .. } = *self.settings;
         let Request { init_image, mask, .. } = &self.settings.request;
         let channels = if init_image.is_some() { 3 } else { 0 } + usize::from(mask.is_some());
-        2 * (channels * self.settings.width * self.settings.height) as u64
+        let bytes = |(width, height): (usize, usize)| (channels * width * height) as u64;
+        let of_area = masked_area.map_or(0, |_| bytes((width, height)));
+        2 * bytes(self.settings.picture_size()) + of_area
     }
 
     fn latents_of_one(&self) -> u64 {

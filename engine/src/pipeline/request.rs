@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::Caching;
+use super::{Caching, MaskedContent};
 use crate::{Mask, Picture, PromptReading, PromptSyntax};
 
 /// The description of a run. `None` selects the model's default.
@@ -73,10 +73,17 @@ pub struct Request {
     /// diffusers' pipelines.
     #[serde(skip_serializing_if = "Clone::clone")]
     pub paste: bool,
+    /// Draws only the part that `mask` redraws, with so many pixels of `init_image` around it, in `width` and `height`, and
+    /// puts it back into the whole picture in its own size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_masked: Option<u16>,
+    /// What the part that `mask` redraws starts from.
+    #[serde(with = "masked_content", skip_serializing_if = "is_original")]
+    pub masked_content: MaskedContent,
     /// Number of pictures.
     #[serde(skip_serializing_if = "is_one")]
     pub count: usize,
-    /// The picture to start from, of the size of the picture to be drawn.
+    /// The picture to start from, of the size of the picture to be drawn; of any size with `only_masked`.
     #[serde(skip)]
     pub init_image: Option<Picture>,
     /// The part of `init_image` to be redrawn, of its size.
@@ -98,7 +105,7 @@ pub struct Variation {
 
 impl Request {
     /// The keys of the JSON form.
-    pub const KEYS: [&str; 20] = [
+    pub const KEYS: [&str; 22] = [
         "prompt",
         "negative_prompt",
         "width",
@@ -118,6 +125,8 @@ impl Request {
         "image_guidance_scale",
         "mask_blur",
         "paste",
+        "only_masked",
+        "masked_content",
         "count",
     ];
 }
@@ -144,6 +153,8 @@ impl Default for Request {
             mask: None,
             mask_blur: None,
             paste: true,
+            only_masked: None,
+            masked_content: MaskedContent::Original,
             caching: Caching::None,
         }
     }
@@ -247,6 +258,16 @@ impl Request {
     }
 
     #[must_use]
+    pub fn only_masked(self, padding: u16) -> Request {
+        Request { only_masked: Some(padding), ..self }
+    }
+
+    #[must_use]
+    pub fn masked_content(self, masked_content: MaskedContent) -> Request {
+        Request { masked_content, ..self }
+    }
+
+    #[must_use]
     pub fn caching(self, caching: Caching) -> Request {
         Request { caching, ..self }
     }
@@ -258,6 +279,10 @@ fn is_zero(value: &f32) -> bool {
 
 fn is_one(count: &usize) -> bool {
     *count == 1
+}
+
+fn is_original(content: &MaskedContent) -> bool {
+    *content == MaskedContent::Original
 }
 
 fn is_not_cached(caching: &Caching) -> bool {
@@ -366,6 +391,25 @@ mod caching {
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Caching, D::Error> {
         match Option::<String>::deserialize(deserializer)? {
             None => Ok(Caching::None),
+            Some(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+/// The masked content by its name.
+mod masked_content {
+    use super::*;
+
+    pub(super) fn serialize<S: Serializer>(
+        content: &MaskedContent,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(content.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MaskedContent, D::Error> {
+        match Option::<String>::deserialize(deserializer)? {
+            None => Ok(MaskedContent::Original),
             Some(text) => text.parse().map_err(serde::de::Error::custom),
         }
     }

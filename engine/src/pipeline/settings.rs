@@ -6,8 +6,8 @@ use sdq_formats::sdq::Component;
 use sdq_schedulers::{Scheduler, SchedulerConfig};
 use serde_json::Value;
 
-use super::{Pipeline, Request, Variation, guidance::Guidance, paste::MASK_BLUR};
-use crate::{Error, ExtraInput, JobProblem, PromptReading};
+use super::{Area, MaskedContent, Pipeline, Request, Variation, guidance::Guidance, paste::MASK_BLUR};
+use crate::{Error, ExtraInput, JobProblem, Picture, PromptReading};
 
 /// Height and width of a picture must be divisible by it, for any model: diffusers has the same rule, so a
 /// size is valid in both or in neither.
@@ -97,9 +97,9 @@ impl Job {
 pub struct Settings {
     /// The request.
     pub request: Request,
-    /// Width in pixels.
+    /// Width in pixels of what is drawn.
     pub width: usize,
-    /// Height in pixels.
+    /// Height in pixels of what is drawn.
     pub height: usize,
     /// Denoising steps of a run from noise alone.
     pub steps: usize,
@@ -116,6 +116,8 @@ pub struct Settings {
     /// Width in pixels of the soft edge between what a mask draws and the start picture's own pixels; `None` where those are
     /// not pasted back.
     pub mask_blur: Option<u8>,
+    /// The part of the start picture that is drawn, if only the masked part is.
+    pub masked_area: Option<Area>,
     /// Evaluations of the denoiser that are left out, because the job starts with less noise.
     pub first_step: usize,
     /// Evaluations of the denoiser for each picture, all branches of guidance counted as one.
@@ -242,7 +244,7 @@ impl Pipeline {
         let scheduler = sdq_schedulers::find(scheduler)?;
         let scheduler_config = scheduler.configure(&self.model.scheduler, &request.scheduler_options)?;
         let (mut width, mut height) = (defaults.width, defaults.height);
-        if let Some(image) = &request.init_image {
+        if let Some(image) = request.init_image.as_ref().filter(|_| request.only_masked.is_none()) {
             (width, height) = (image.width, image.height);
         }
         let guidance_scale = request.guidance_scale.unwrap_or(defaults.guidance_scale);
@@ -263,6 +265,7 @@ impl Pipeline {
             image_guidance_scale: finite("image-guidance-scale", image_guidance_scale)?,
             job: self.job(request)?,
             mask_blur: None,
+            masked_area: None,
             first_step: 0,
             evaluations: 0,
             guidance: Guidance::None,
@@ -273,6 +276,7 @@ impl Pipeline {
         }
         check_sizes(&settings)?;
         settings.mask_blur = mask_blur(request)?;
+        settings.masked_area = masked_area(&settings)?;
         // Building it once tells whether config and steps go together.
         let scheduler = settings.new_scheduler()?;
         settings.first_step = first_step(&settings, &*scheduler)?;
@@ -332,12 +336,19 @@ fn first_step(settings: &Settings, scheduler: &dyn Scheduler) -> Result<usize, E
     Ok(first_step)
 }
 
-/// Checks that picture and mask have the size of the picture to be drawn, and as many values as their size
-/// requires.
+/// Checks that picture and mask have the size of the picture to be drawn, or one that can be drawn where only the masked part
+/// is, and as many values as their size requires.
 fn check_sizes(settings: &Settings) -> Result<(), Error> {
-    let expected = (settings.width, settings.height);
+    let mut expected = (settings.width, settings.height);
+    let Request { only_masked, init_image, .. } = &settings.request;
+    if let (Some(_), Some(Picture { width, height, .. })) = (only_masked, init_image) {
+        let fits = |side| (1..=MAX_SIDE).contains(&side);
+        let found = format!("{width}x{height}");
+        check("init-image", found, fits(*width) && fits(*height), &format!("sides from 1 to {MAX_SIDE}"))?;
+        expected = (*width, *height);
+    }
     let check_size = |field, found: (usize, usize), values: usize, channels: usize| {
-        let area = settings.width * settings.height * channels;
+        let area = expected.0 * expected.1 * channels;
         let fits = found == expected && values == area;
         let found = format!("{}x{} ({values} values)", found.0, found.1);
         check(field, found, fits, &format!("{}x{} ({area} values)", expected.0, expected.1)).map(|_| ())
@@ -364,6 +375,19 @@ fn mask_blur(request: &Request) -> Result<Option<u8>, Error> {
     check("mask-blur", blur, is_masked && request.paste, "a mask whose kept pixels are pasted back")?;
     check("mask-blur", blur, blur <= MAX_MASK_BLUR, &format!("from 0 to {MAX_MASK_BLUR} pixels"))?;
     Ok(Some(blur))
+}
+
+/// The part of the picture that is drawn, if only the masked part is. Sizes must have been checked.
+fn masked_area(settings: &Settings) -> Result<Option<Area>, Error> {
+    let Request { only_masked, masked_content, mask, .. } = &settings.request;
+    let is_possible = *masked_content == MaskedContent::Original || mask.is_some();
+    check("masked-content", masked_content, is_possible, "a mask, which selects the part to redraw")?;
+    let Some(padding) = *only_masked else { return Ok(None) };
+    check("only-masked", padding, mask.is_some(), "a mask, which selects the part to redraw")?;
+    let around = |mask| Area::around(mask, padding.into(), (settings.width, settings.height));
+    let area = mask.as_ref().and_then(around);
+    check("mask", "black", area.is_some(), "white pixels, because only what they redraw is drawn")?;
+    Ok(area)
 }
 
 fn finite(field: &'static str, value: f32) -> Result<f32, Error> {

@@ -1,6 +1,9 @@
 //! The start of a run: the request's picture and mask → latents, once for all pictures of the run.
 
-use super::{Compiled, EncodedPicture, Job, Moments, Pipeline, Request, RunPlan, Settings};
+use super::{
+    Compiled, EncodedPicture, Job, MaskedContent, Moments, Pipeline, Request, RunPlan, Settings,
+    masked_content::with_surroundings,
+};
 use crate::{Error, Mask, Tensor, picture};
 
 /// The parts of a run's start that its pictures share. Empty for text to image.
@@ -34,9 +37,19 @@ impl Pipeline {
         compiled: &mut Compiled<'w>,
     ) -> Result<Start, Error> {
         let mut start = Start::default();
-        let Request { init_image, mask, .. } = &settings.request;
+        let Request { init_image, mask, masked_content, .. } = &settings.request;
         let Some(image) = init_image else { return Ok(start) };
-        let pixels = picture::to_tensor(image)?;
+        let masked_start = settings.masked_start()?;
+        let (image, mask) = match &masked_start {
+            Some((image, mask)) => (image, Some(mask)),
+            None => (image, mask.as_ref()),
+        };
+        let pixels = match mask {
+            Some(mask) if *masked_content == MaskedContent::Surroundings => {
+                picture::to_tensor(&with_surroundings(image, mask))?
+            }
+            _ => picture::to_tensor(image)?,
+        };
         let mut masked = None;
         for picture in &plan.encodes {
             match picture {

@@ -44,6 +44,8 @@ pub(super) fn write(recipe: &Recipe) -> String {
         ("Clip skip", request.reading.clip_skip.map(|count| count.to_string())),
         ("VAE", vae),
         ("Denoising strength", request.strength.map(|strength| json!(strength).to_string())),
+        ("Inpaint area", request.only_masked.map(|_| "Only masked".to_owned())),
+        ("Masked area padding", request.only_masked.map(|padding| padding.to_string())),
         ("Image CFG scale", request.image_guidance_scale.map(number)),
         ("Cache", caching),
         ("Variation seed", variation_seed.map(|seed| seed.to_string())),

@@ -11,7 +11,7 @@ use sdq_formats::picture::{self, Picture, PictureError, SeenPicture};
 use crate::{Error, Note, Watch};
 
 /// Reads the start picture and the mask, scaled to the size to be drawn; if the size is open, the picture
-/// sets it.
+/// sets it. With [`Request::only_masked`] they keep the picture's size, of which only a part is drawn.
 /// White shows through transparent pixels of the picture, which `watch` is told.
 ///
 /// The process holds at most `max_memory` bytes meanwhile, by default what the system has.
@@ -30,6 +30,12 @@ pub fn read_start(
     let SeenPicture { picture: image, was_transparent } = picture::read_within(path, left())?;
     if was_transparent {
         watch.note(Note::Transparent { path: path.to_path_buf() });
+    }
+    if let (Some(_), Some(mask)) = (request.only_masked, mask) {
+        let size = (image.width, image.height);
+        request.init_image = Some(image);
+        request.mask = Some(read_mask(mask, size, left())?);
+        return Ok(());
     }
     let side = |asked: Option<usize>, own: usize| match asked {
         Some(side) => side,
@@ -143,6 +149,21 @@ mod tests {
         let mut request = Request::default();
         start_of(&mut request, None, Some(&folder.path().join("none.png")), None).unwrap();
         assert_eq!(request, Request::default());
+    }
+
+    #[test]
+    fn a_picture_of_which_a_part_is_drawn_keeps_its_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let (start, mask) =
+            (gray(&folder, "start.png", (23, 9), 7), gray(&folder, "mask.png", (40, 40), 200));
+        for asked in [Request::default(), Request::default().size(64, 32)] {
+            let mut request = asked.clone().only_masked(4);
+            start_of(&mut request, Some(&start), Some(&mask), None).unwrap();
+            assert_eq!((request.width, request.height), (asked.width, asked.height));
+            assert_eq!(request.mask, Some(Mask { width: 23, height: 9, values: vec![200; 23 * 9] }));
+            let image = request.init_image.unwrap();
+            assert_eq!((image.width, image.height, image.rgb), (23, 9, vec![7; 3 * 23 * 9]));
+        }
     }
 
     #[test]

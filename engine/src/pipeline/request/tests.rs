@@ -44,6 +44,8 @@ fn requests() -> impl Strategy<Value = Request> {
                 scheduler_options: options,
                 mask_blur: plain.then_some(7),
                 paste: !plain,
+                only_masked: plain.then_some(u16::MAX),
+                masked_content: if plain { MaskedContent::Noise } else { MaskedContent::Original },
                 init_image: None,
                 mask: None,
             }
@@ -67,6 +69,8 @@ fn the_keys_are_those_of_the_json_form() {
         image_guidance_scale: Some(1.5),
         mask_blur: Some(4),
         paste: false,
+        only_masked: Some(32),
+        masked_content: MaskedContent::Nothing,
         count: 2,
         ..Request::new("a cat")
     };
@@ -158,6 +162,11 @@ fn each_setter_sets_its_field_alone() {
         (open().init_image(picture()), Request { init_image: Some(picture()), ..open() }),
         (open().mask_blur(3), Request { mask_blur: Some(3), ..open() }),
         (open().paste(false), Request { paste: false, ..open() }),
+        (open().only_masked(0), Request { only_masked: Some(0), ..open() }),
+        (
+            open().masked_content(MaskedContent::Noise),
+            Request { masked_content: MaskedContent::Noise, ..open() },
+        ),
         (open().mask(mask()), Request { mask: Some(mask()), ..open() }),
         (open().caching(caching), Request { caching, ..open() }),
     ] {

@@ -15,6 +15,7 @@ fn settings(scheduler: &str, steps: usize, job: Job) -> Settings {
         image_guidance_scale: 1.5,
         job,
         mask_blur: None,
+        masked_area: None,
         first_step: 0,
         evaluations: 0,
         guidance: Guidance::None,
@@ -123,6 +124,48 @@ fn kept_pixels_are_pasted_where_there_is_a_mask() {
         (masked().mask_blur(65), "mask-blur is 65, expected from 0 to 64 pixels"),
     ] {
         assert_eq!(mask_blur(&request).unwrap_err().to_string(), message);
+    }
+}
+
+#[test]
+fn only_the_masked_part_is_drawn_where_there_is_one() {
+    let area = |request: Request| {
+        let settings = Settings { request, ..settings("ddim", 2, Job::TextToImage) };
+        check_sizes(&settings).and_then(|()| masked_area(&settings))
+    };
+    let picture = crate::Picture { width: 40, height: 20, rgb: vec![0; 3 * 800] };
+    let mask = |white: usize| {
+        let values = (0..800).map(|index| if index == white { 255 } else { 0 }).collect();
+        crate::Mask { width: 40, height: 20, values }
+    };
+    let masked = |white| Request::default().init_image(picture.clone()).mask(mask(white)).only_masked(2);
+    let expected = Area { left: 8, top: 6, width: 5, height: 7 };
+    assert_eq!(area(masked(9 * 40 + 10)).unwrap(), Some(expected));
+    assert_eq!(area(Request::default()).unwrap(), None);
+    for (request, message) in [
+        (
+            Request::default().only_masked(2),
+            "only-masked is 2, expected a mask, which selects the part to redraw",
+        ),
+        (masked(800), "mask is black, expected white pixels, because only what they redraw is drawn"),
+        (
+            Request::default().masked_content(MaskedContent::Noise),
+            "masked-content is noise, expected a mask, which selects the part to redraw",
+        ),
+        (
+            masked(0).init_image(crate::Picture { width: 20, ..picture.clone() }),
+            "init-image is 20x20 (2400 values), expected 20x20 (1200 values)",
+        ),
+        (
+            masked(0).mask(crate::Mask { width: 16, height: 24, values: vec![255; 384] }),
+            "mask is 16x24 (384 values), expected 40x20 (800 values)",
+        ),
+        (
+            masked(0).init_image(crate::Picture { width: 0, height: 4, rgb: Vec::new() }),
+            "init-image is 0x4, expected sides from 1 to 16384",
+        ),
+    ] {
+        assert_eq!(area(request).unwrap_err().to_string(), message);
     }
 }
 

@@ -57,6 +57,17 @@ fn the_last_line_is_settings_from_three_fields_on() {
 }
 
 #[test]
+fn only_the_masked_part_is_named_as_in_the_web_ui() {
+    let request = Request::new("a cat").steps(2).only_masked(32);
+    let text = write(&Recipe { request, ..Recipe::default() });
+    assert!(text.contains(", Inpaint area: Only masked, Masked area padding: 32, "), "{text}");
+    // Without the mask, which lines do not contain, it cannot be done again.
+    let found = read(&text).unwrap();
+    assert_eq!(found.recipe.request.only_masked, None);
+    assert!(found.unused.contains(&"Masked area padding: 32".to_owned()), "{:?}", found.unused);
+}
+
+#[test]
 fn the_negative_prompt_begins_a_line() {
     for (prompts, expected) in [
         ("a cat", ("a cat", "")),
