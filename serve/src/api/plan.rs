@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{Json, body::Body, extract::State};
 use sdq::{
     Cancel, Event, Watch,
+    model::note_beyond_built_in,
     plan::Plan,
     request::{PromptLength, PromptSyntax},
     run::note_without_effect,
@@ -109,7 +110,11 @@ fn planned(app: &App, model: Option<&str>, mut request: DrawRequest) -> Result<P
             notes.push(app.shown(&note.to_string()));
         }
     };
-    note_without_effect(&settings, &mut Watch::new(&mut observer, &Cancel::new()));
+    let watch = &mut Watch::new(&mut observer, &Cancel::new());
+    note_without_effect(&settings, watch);
+    if listed.path.is_none() {
+        note_beyond_built_in(&pipeline, &settings, watch).map_err(|error| app.problem(&error))?;
+    }
     let plan = match Plan::new(&pipeline, &prepared.request) {
         Ok(plan) => Some(plan),
         Err(error) if error.kind() == sdq::ErrorKind::MemoryDoesNotFit => {

@@ -10,6 +10,7 @@ use std::{
 use sdq::{
     Error, Event, Watch,
     convert::{self, ConvertOptions, ModelFiles, Precision},
+    model::note_beyond_built_in,
     run::{RunFiles, RunOptions, SideFile, Unfinished, note_without_effect},
 };
 
@@ -64,6 +65,9 @@ fn generate(app: &Arc<App>, task: &Task, request: &DrawRequest) -> Result<(), Pr
         let session = borrowed.session().map_err(shown)?;
         let settings = session.pipeline().settings(request).map_err(|error| shown(error.into()))?;
         note_without_effect(&settings, watch);
+        if listed.path.is_none() {
+            note_beyond_built_in(session.pipeline(), &settings, watch).map_err(shown)?;
+        }
         let files = RunFiles {
             model: listed.path.clone(),
             init_image: prepared.start.clone(),
