@@ -4,7 +4,17 @@ use serde_json::{Value, json};
 
 pub use sdq_engine::pipeline::{Decoding, MemoryPlan, Phase, TimePlan};
 
-use crate::{Error, Pipeline, Request};
+use crate::{Error, Pipeline, PipelineOptions, Request, model};
+
+/// Measures the device in `options`, by whose rates time is predicted: the first plan on it need not. Takes some tenths of
+/// a second, and seconds on a busy machine.
+///
+/// # Errors
+/// When the device fails.
+pub fn measure(options: &PipelineOptions) -> Result<(), Error> {
+    let options = PipelineOptions { max_memory: None, ..options.clone() };
+    Plan::new(&model::open(None, &options)?, &Request::default()).map(drop)
+}
 
 /// The predicted demands of a run.
 #[derive(Clone, Debug)]

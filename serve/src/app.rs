@@ -7,7 +7,10 @@ use std::{
 };
 
 use axum::{Router, extract::Request, http::StatusCode, middleware, response::Response, routing::get};
-use sdq::{Error, MemoryBudget};
+use sdq::{
+    Error, MemoryBudget, PipelineOptions,
+    device::{self, Wanted},
+};
 use tokio::sync::Semaphore;
 use utoipa::OpenApi as _;
 use utoipa_axum::router::OpenApiRouter;
@@ -62,7 +65,13 @@ impl App {
         let store = Arc::new(store);
         let queue = Queue::new(store.clone(), entries, limits.queue, limits.history);
         queue.remove_unused_uploads();
-        let device = pipeline.backend.as_ref().map(|backend| backend.description()).unwrap_or_default();
+        // One for all models: its threads, and what is measured of it.
+        let backend = match pipeline.backend {
+            Some(backend) => backend,
+            None => device::open(Wanted::Cpu, None, pipeline.threads, Arc::new(|_| {}))?,
+        };
+        let device = backend.description();
+        let pipeline = PipelineOptions { backend: Some(backend), ..pipeline };
         let threads = pipeline.threads.map_or_else(cores, |threads| threads.get());
         let budget = MemoryBudget::new(pipeline.max_memory);
         let folders =

@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use axum::{Json, body::Body, extract::State};
 use sdq::{
-    Cancel, Event, Watch,
+    Cancel, Error, Event, Watch,
     model::note_beyond_built_in,
-    plan::Plan,
     request::{PromptLength, PromptSyntax},
     run::note_without_effect,
 };
@@ -72,6 +71,8 @@ pub(crate) struct PlanAnswer {
     memory_bytes: Option<u64>,
     available_bytes: Option<u64>,
     fits: bool,
+    /// Null where it does not fit, and until the server has measured the machine, which it does once, as soon as no job
+    /// waits or runs.
     seconds: Option<f64>,
     /// Denoising steps of all pictures.
     steps: usize,
@@ -115,19 +116,22 @@ fn planned(app: &App, model: Option<&str>, mut request: DrawRequest) -> Result<P
     if listed.path.is_none() {
         note_beyond_built_in(&pipeline, &settings, watch).map_err(|error| app.problem(&error))?;
     }
-    let plan = match Plan::new(&pipeline, &prepared.request) {
-        Ok(plan) => Some(plan),
+    let memory = match pipeline.plan(&prepared.request).map_err(Error::from) {
+        Ok(memory) => Some(memory),
         Err(error) if error.kind() == sdq::ErrorKind::MemoryDoesNotFit => {
             notes.push(app.shown(&error.to_string()));
             None
         }
         Err(error) => return Err(app.problem(&error)),
     };
+    let measured = memory.as_ref().filter(|_| app.models.is_measured());
+    let time = measured.map(|memory| pipeline.predict_time(memory)).transpose();
+    let time = time.map_err(|error| app.problem(&error.into()))?;
     Ok(PlanAnswer {
-        memory_bytes: plan.as_ref().map(|plan| plan.memory.peak()),
-        available_bytes: plan.as_ref().map_or_else(|| app.models.budget().left(), |plan| plan.memory.limit),
-        fits: plan.is_some(),
-        seconds: plan.as_ref().map(|plan| plan.time.total()),
+        memory_bytes: memory.as_ref().map(|memory| memory.peak()),
+        available_bytes: memory.as_ref().map_or_else(|| app.models.budget().left(), |memory| memory.limit),
+        fits: memory.is_some(),
+        seconds: time.map(|time| time.total()),
         steps: settings.evaluations * settings.request.count,
         width: settings.width,
         height: settings.height,

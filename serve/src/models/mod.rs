@@ -7,12 +7,16 @@ use std::{
     collections::HashMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, Once, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
     time::SystemTime,
 };
 
 use sdq::{
-    Error, MemoryBudget, Pipeline, PipelineOptions, add_ons::AddOns, model, request::Accepts,
+    Error, MemoryBudget, Pipeline, PipelineOptions, add_ons::AddOns, model, plan, request::Accepts,
     request::Defaults,
 };
 
@@ -36,6 +40,8 @@ pub(crate) struct Models {
     /// Models that are open for queries, the latest last.
     open: Mutex<Vec<(String, Stamp, Pipeline)>>,
     pool: Mutex<Pool>,
+    measuring: Once,
+    is_measured: AtomicBool,
 }
 
 /// Tells a file from one that replaced it: its length and its time.
@@ -70,7 +76,25 @@ impl Models {
             known: Mutex::default(),
             open: Mutex::default(),
             pool: Mutex::default(),
+            measuring: Once::new(),
+            is_measured: AtomicBool::new(false),
         }
+    }
+
+    /// Measures the device on a thread of its own, unless that was begun before.
+    pub(crate) fn measure(self: &Arc<Models>) {
+        self.measuring.call_once(|| {
+            let models = self.clone();
+            // Without the measurement plans have no seconds, and nothing else is missing.
+            let _ = thread::Builder::new().name("sdq measure".to_owned()).spawn(move || {
+                models.is_measured.store(plan::measure(&models.options).is_ok(), Ordering::Release);
+            });
+        });
+    }
+
+    /// Whether the time of a run can be predicted without measuring the device first.
+    pub(crate) fn is_measured(&self) -> bool {
+        self.is_measured.load(Ordering::Acquire)
     }
 
     pub(crate) fn budget(&self) -> &MemoryBudget {

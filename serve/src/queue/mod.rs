@@ -229,6 +229,11 @@ impl Queue {
         (running.map(|job| job.entry.id.clone()).collect(), jobs.waiting.len())
     }
 
+    /// Whether no job waits or runs.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.lock().all.values().all(|job| job.live.is_none())
+    }
+
     /// The job as it is now, and what happens in it from now on; nothing if it has ended.
     pub(crate) fn watch(&self, id: &str) -> Option<(Snapshot, Option<broadcast::Receiver<Told>>)> {
         let jobs = self.lock();

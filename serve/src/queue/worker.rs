@@ -30,6 +30,10 @@ const SAVE_EVERY: Duration = Duration::from_secs(20);
 /// Runs jobs until the server ends.
 pub(crate) fn work(app: &Arc<App>) {
     for number in 1_usize.. {
+        // Not beside a run: both would be slower, and the measured rates too low.
+        if app.queue.is_idle() {
+            app.models.measure();
+        }
         let Some(task) = app.queue.next() else { return };
         let run = || match &task.entry.work {
             Work::Generate { request } => generate(app, &task, request),

@@ -20,6 +20,8 @@ export const tokens = signal<{ prompt: TokenCount | null; negative_prompt: Token
 
 const PLAN_PAUSE_MS = 350;
 const TOKENS_PAUSE_MS = 250;
+/** Time until a plan is asked for again whose seconds the server does not know yet. */
+const UNMEASURED_PAUSE_MS = 1500;
 
 /** Runs `task` when `pause` milliseconds have passed without another call, and aborts the one before. */
 function calm(pause: number, task: (signal: AbortSignal) => Promise<void>): () => void {
@@ -43,6 +45,7 @@ const readPlan = calm(PLAN_PAUSE_MS, async (signal) => {
     plan.value = await post<Plan>("/plan", { model: model.value.id, request: described }, signal);
     planProblem.value = null;
     refused.value = {};
+    if (plan.value.fits && plan.value.seconds === null) setTimeout(readPlan, UNMEASURED_PAUSE_MS);
   } catch (reason) {
     if (!(reason instanceof ApiError) || signal.aborted) throw reason;
     plan.value = null;
