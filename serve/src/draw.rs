@@ -1,6 +1,9 @@
 //! Requests for pictures in JSON, with pictures of the store in place of files.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use base64::Engine as _;
 use sdq::{
@@ -13,8 +16,11 @@ use sdq::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{app::App, problem::Problem};
+use crate::{app::App, problem::Problem, store::Temporary};
 
+// The keys of the library's request are spelled here once more, and a test compares them. Serde's `flatten` would need the
+// library's type in the interface's document, where each key stands with its type and description, and it neither refuses
+// unknown keys nor tells a seed that is left out from the library's default.
 /// A request for pictures. Fields that are left out take the model's defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -106,6 +112,42 @@ pub(crate) enum Source {
     Picture(String),
     /// The bytes of a PNG, JPEG or WebP file, in base64 or as a data URL.
     Data(String),
+}
+
+/// The file of a picture that a request uses.
+enum PictureFile {
+    Stored(PathBuf),
+    Temporary(Temporary),
+}
+
+impl PictureFile {
+    fn path(&self) -> &Path {
+        match self {
+            PictureFile::Stored(path) => path,
+            PictureFile::Temporary(file) => file.path(),
+        }
+    }
+
+    fn stored(self) -> Option<PathBuf> {
+        match self {
+            PictureFile::Stored(path) => Some(path),
+            PictureFile::Temporary(_) => None,
+        }
+    }
+}
+
+impl Source {
+    fn file(&self, app: &App, field: &str) -> Result<PictureFile, Problem> {
+        match self {
+            Source::Picture(id) => {
+                let path = app.store.source(id).map(PictureFile::Stored);
+                path.ok_or_else(|| Problem::invalid(field, "there is no such picture"))
+            }
+            Source::Data(data) => {
+                app.store.glance(&from_base64(data, field)?, field, app).map(PictureFile::Temporary)
+            }
+        }
+    }
 }
 
 /// A second pass: each picture is enlarged and drawn over, which adds detail without a second subject.
@@ -223,6 +265,7 @@ pub(crate) fn to_base64(bytes: &[u8]) -> String {
 pub(crate) struct Prepared {
     pub(crate) request: Request,
     pub(crate) add_ons: AddOns,
+    /// Files of the store.
     pub(crate) start: Option<PathBuf>,
     pub(crate) mask: Option<PathBuf>,
     pub(crate) notes: Vec<String>,
@@ -298,18 +341,14 @@ impl DrawRequest {
         serde_json::from_value(json).map_err(|error| Problem::malformed(error.to_string()))
     }
 
-    /// The request with its pictures and the add-ons that its prompt asks for. The pictures must have been
-    /// [settled](DrawRequest::settle).
+    /// The request with its pictures and the add-ons that its prompt asks for. Files of pictures that have not been
+    /// [settled](DrawRequest::settle) are not kept.
     pub(crate) fn prepare(&self, app: &App) -> Result<Prepared, Problem> {
         let mut request = self.request()?;
-        let path = |source: &Option<Source>, field: &str| match source {
-            Some(Source::Picture(id)) => {
-                let path = app.store.source(id);
-                path.ok_or_else(|| Problem::invalid(field, "the picture is not there any more")).map(Some)
-            }
-            _ => Ok(None),
-        };
-        let (start, mask) = (path(&self.start_picture, "start_picture")?, path(&self.mask, "mask")?);
+        let file =
+            |source: &Option<Source>, field: &str| source.as_ref().map(|source| source.file(app, field));
+        let start = file(&self.start_picture, "start_picture").transpose()?;
+        let mask = file(&self.mask, "mask").transpose()?;
         let mut notes = Vec::new();
         let mut observer = |event: Event| {
             if let Event::Note(note) = event {
@@ -319,7 +358,9 @@ impl DrawRequest {
         let watch = &mut Watch::new(&mut observer, &Cancel::new());
         let max_memory = app.models.max_memory();
         let shown = |error: sdq::Error| app.problem(&error);
-        read_start(&mut request, start.as_deref(), mask.as_deref(), max_memory, watch).map_err(shown)?;
+        let (start_path, mask_path) =
+            (start.as_ref().map(PictureFile::path), mask.as_ref().map(PictureFile::path));
+        read_start(&mut request, start_path, mask_path, max_memory, watch).map_err(shown)?;
         let mut add_ons = AddOns::default();
         if self.plain_prompt != Some(true) {
             let (prompt, negative_prompt) = (&mut request.prompt, &mut request.negative_prompt);
@@ -327,6 +368,7 @@ impl DrawRequest {
             taken.map_err(shown)?;
         }
         add_ons.embeddings = embeddings(app, &[&request.prompt, &request.negative_prompt]);
+        let [start, mask] = [start, mask].map(|file| file.and_then(PictureFile::stored));
         Ok(Prepared { request, add_ons, start, mask, notes })
     }
 }
@@ -378,7 +420,6 @@ pub(crate) fn check(
 mod tests {
     use super::*;
 
-    /// The keys of the library's request are spelled here once more; none may be missing.
     #[test]
     fn every_field_of_the_librarys_request_is_known() {
         let request =

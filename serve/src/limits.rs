@@ -15,6 +15,8 @@ pub struct Limits {
     pub height: usize,
     /// Most bytes of an uploaded picture.
     pub upload_bytes: usize,
+    /// Most bytes of all uploaded pictures that are kept. Those of jobs that have ended make room for new ones.
+    pub uploads_bytes: u64,
     /// Most jobs that wait.
     pub queue: usize,
     /// Most open connections.
@@ -39,6 +41,7 @@ impl Default for Limits {
             width: 4096,
             height: 4096,
             upload_bytes: 24 << 20,
+            uploads_bytes: 4 << 30,
             queue: 128,
             connections: 256,
             watchers: 64,

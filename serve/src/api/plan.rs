@@ -86,22 +86,21 @@ pub(crate) struct PlanAnswer {
     post, path = "/api/v1/plan", request_body = PlanRequest,
     responses(
         (status = 200, body = PlanAnswer), (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
-        (status = 422, body = ErrorBody),
+        (status = 413, body = ErrorBody), (status = 422, body = ErrorBody),
     )
 )]
 pub(super) async fn plan(State(app): State<Arc<App>>, body: Body) -> Result<Json<PlanAnswer>, Problem> {
     let held = body::large_json::<PlanRequest>(&app, body).await?;
     blocking(move || {
         let PlanRequest { model, request } = &held.value;
-        Ok(Json(planned(&app, model.as_deref(), request.clone())?))
+        Ok(Json(planned(&app, model.as_deref(), request)?))
     })
     .await
 }
 
-fn planned(app: &App, model: Option<&str>, mut request: DrawRequest) -> Result<PlanAnswer, Problem> {
+fn planned(app: &App, model: Option<&str>, request: &DrawRequest) -> Result<PlanAnswer, Problem> {
     request.check_limits(app)?;
     let listed = app.models.get(model)?;
-    request.settle(app)?;
     let prepared = request.prepare(app)?;
     let pipeline = app.models.pipeline(&listed).map_err(|error| app.problem(&error))?;
     let settings = draw::check(app, &pipeline, &prepared, request.enlarge.as_ref())?;

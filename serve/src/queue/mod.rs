@@ -309,8 +309,15 @@ impl Queue {
 
     /// Removes uploaded pictures that no job uses.
     pub(crate) fn remove_unused_uploads(&self) {
+        self.tidy_uploads(u64::MAX);
+    }
+
+    /// The same, and makes sure that uploaded pictures have at most `room` bytes, if that is possible: jobs that wait, run or
+    /// can be resumed keep theirs. Returns whether it was.
+    pub(crate) fn tidy_uploads(&self, room: u64) -> bool {
         let jobs = self.lock();
-        self.store.remove_unused_uploads(jobs.all.values().map(|job| &job.entry));
+        let entries = jobs.all.values().map(|job| (&job.entry, job.live.is_some() || job.is_resumable));
+        self.store.tidy_uploads(entries, room)
     }
 
     /// Stops the workers, and the jobs that run, which can be resumed by the next server. Those that wait are still in its

@@ -19,6 +19,7 @@ use sdq::run::{RunFiles, SideFile};
 
 pub(crate) use entry::{ConvertWork, Entry, Origin, State, Work};
 pub(crate) use pictures::PictureInfo;
+pub(crate) use uploads::Temporary;
 
 use crate::{ServeError, draw::Format};
 
