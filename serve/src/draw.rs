@@ -80,6 +80,13 @@ pub(crate) struct DrawRequest {
     /// Whether the part that the mask keeps stays exactly as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) paste: Option<bool>,
+    /// Draws only the masked part, with so many pixels around it, in `width` and `height`, and puts it back: the picture keeps
+    /// its size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) only_masked: Option<u16>,
+    /// What the masked part starts from: `original`, `surroundings`, `noise` or `nothing`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) masked_content: Option<String>,
     /// The picture to start from; scaled to cover `width` and `height`, which it sets if they are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) start_picture: Option<Source>,
@@ -430,6 +437,7 @@ mod tests {
             .guidance_rescale(0.5)
             .variation(3, 0.25);
         let request = request.strength(0.5).image_guidance_scale(1.5).mask_blur(3).paste(false);
+        let request = request.only_masked(8).masked_content(sdq::request::MaskedContent::Noise);
         let reading =
             sdq::request::PromptReading { syntax: sdq::request::PromptSyntax::Plain, clip_skip: Some(2) };
         let request = request.reading(reading).caching("deepcache:3".parse().unwrap());

@@ -223,6 +223,9 @@ fn sillytavern_sdcpp() {
         "batch_size": 1, "sampler_name": "euler_a", "scheduler": "discrete", "clip_skip": 1,
     });
     is_png(&server.post("/sdapi/v1/txt2img", &body).expect(200)["images"][0], SMALL);
+    // Later versions name the model, and leave `clip_skip` out where it is 1.
+    let body = json!({ "model": "built-in", "prompt": "a red apple", "width": 32, "height": 32, "steps": 2 });
+    is_png(&server.post("/sdapi/v1/txt2img", &body).expect(200)["images"][0], SMALL);
 }
 
 /// LibreChat's tool stable-diffusion.
@@ -237,6 +240,22 @@ fn librechat() {
     assert_eq!((&info["width"], &info["height"]), (&json!(32), &json!(32)));
     assert!(info["seed"].is_u64() && info["infotexts"][0].as_str().unwrap().contains("Steps: 2"), "{info}");
     is_png(&answer["images"][0], SMALL);
+}
+
+/// LibreChat's tools for OpenAI's pictures: `api/app/clients/tools/structured/OpenAIImageTools.js`.
+#[test]
+fn librechat_as_openai() {
+    let server = start(|_| {});
+    let body = json!({
+        "model": "gpt-image-1", "prompt": "a red apple", "n": 1, "background": "auto", "output_format": "png",
+        "quality": "auto", "size": "auto",
+    });
+    let answer = server.post("/v1/images/generations", &body).expect(200);
+    is_png(&answer["data"][0]["b64_json"], (64, 64));
+    let fields = [("model", "gpt-image-1"), ("prompt", "a blue cup"), ("quality", "auto"), ("size", "auto")];
+    let picture = png(32, 32, 120);
+    let answer = form(&server, "/v1/images/edits", &fields, &[("image[]", &picture)]);
+    is_png(&answer["data"][0]["b64_json"], SMALL);
 }
 
 /// llama-swap: its proxy and its playground.
@@ -335,6 +354,76 @@ fn img2img_takes_masks_and_sizes_as_the_web_ui_does() {
         assert!(picture.rgb.iter().all(|value| *value == 70), "resize_mode {mode}");
     }
     assert_eq!(server.post("/sdapi/v1/img2img", &json!({ "prompt": "x" })).status, 422);
+}
+
+/// A flat picture with a mask over a part of it, whose result is read from an answer.
+fn masked_call(server: &Running, keys: &Value) -> (sdq::Picture, Value) {
+    let mask = sdq::Picture {
+        width: 96,
+        height: 48,
+        rgb: (0..96 * 48)
+            .flat_map(|index| [if is_masked(index % 96, index / 96) { 255 } else { 0 }; 3])
+            .collect(),
+    };
+    let mask = sdq::picture::to_bytes(&mask, sdq::picture::PictureFormat::Png, &[]).unwrap();
+    let mut body = json!({
+        "prompt": "a red apple", "init_images": [base64(&png(96, 48, 70))], "mask": base64(&mask), "mask_blur": 0,
+        "width": 64, "height": 64, "steps": 4, "denoising_strength": 0.75, "seed": 5,
+    });
+    for (key, value) in keys.as_object().unwrap() {
+        body[key] = value.clone();
+    }
+    let answer = server.post("/sdapi/v1/img2img", &body).expect(200);
+    let path = server.folder.path().join("answer.png");
+    std::fs::write(&path, from_base64(answer["images"][0].as_str().unwrap())).unwrap();
+    let (picture, info) = (sdq::picture::read(&path).unwrap(), answer["info"].as_str().unwrap());
+    // It would be one of the gallery.
+    std::fs::remove_file(path).unwrap();
+    (picture, serde_json::from_str(info).unwrap())
+}
+
+fn is_masked(x: usize, y: usize) -> bool {
+    (60..76).contains(&x) && (20..36).contains(&y)
+}
+
+#[test]
+fn only_the_masked_part_is_drawn_at_full_size() {
+    let server = start(|_| {});
+    let mut drawn = Vec::new();
+    for fill in 0..4 {
+        let keys =
+            json!({ "inpaint_full_res": true, "inpaint_full_res_padding": 8, "inpainting_fill": fill });
+        let (picture, info) = masked_call(&server, &keys);
+        assert_eq!((picture.width, picture.height), (96, 48));
+        assert_eq!((&info["width"], &info["height"]), (&json!(96), &json!(48)));
+        assert_eq!(info["extra_generation_params"]["Masked area padding"], 8);
+        let pixels = picture.rgb.chunks(3).enumerate();
+        let kept = pixels.clone().filter(|(index, _)| !is_masked(index % 96, index / 96));
+        assert!(kept.into_iter().all(|(_, pixel)| pixel == [70; 3]), "inpainting_fill {fill}");
+        let new = pixels.filter(|(index, _)| is_masked(index % 96, index / 96));
+        drawn.push(new.flat_map(|(_, pixel)| pixel.to_vec()).collect::<Vec<u8>>());
+    }
+    // The surroundings of a hole in a flat picture are the picture.
+    assert_eq!(drawn[0], drawn[1]);
+    assert!(drawn[1] != drawn[2] && drawn[2] != drawn[3] && drawn[1] != drawn[3]);
+    let whole = json!({ "inpaint_full_res": false, "inpainting_fill": 1 });
+    let (picture, info) = masked_call(&server, &whole);
+    assert_eq!((picture.width, &info["extra_generation_params"]), (64, &json!({})));
+    let listed = server.get("/api/v1/pictures").expect(200);
+    assert_eq!((&listed["pictures"][1]["width"], &listed["pictures"][1]["height"]), (&json!(96), &json!(48)));
+}
+
+#[test]
+fn only_masked_and_its_surroundings_are_the_web_uis_defaults() {
+    let server = start(|_| {});
+    let (by_default, _) = masked_call(&server, &json!({}));
+    let keys = json!({ "inpaint_full_res": "true", "inpaint_full_res_padding": "0", "inpainting_fill": 0 });
+    assert_eq!(masked_call(&server, &keys).0, by_default);
+    // A blank mask selects nothing; as in the web UI, the picture is drawn over.
+    let (picture, info) = masked_call(&server, &json!({ "mask": base64(&png(96, 48, 0)) }));
+    assert_eq!((picture.width, picture.height), (64, 64));
+    assert!(info["notes"].to_string().contains("the mask is blank"), "{info}");
+    assert!(picture.rgb.iter().any(|value| *value != 70));
 }
 
 #[test]

@@ -345,6 +345,17 @@ fn decode(path: &Path, limit: u64) -> Result<DynamicImage, PictureProblem> {
     }
 }
 
+/// Width and height of the picture at `path`, as they are in the file, without reading its pixels.
+///
+/// # Errors
+/// When the file cannot be read, or is no such picture.
+pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize), PictureError> {
+    let path = path.as_ref();
+    let size = guessed(path).and_then(|reader| Ok(reader.into_dimensions()?));
+    let size = size.map(|(width, height)| (width as usize, height as usize));
+    size.map_err(|problem| PictureError { path: path.to_path_buf(), problem })
+}
+
 /// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file;
 /// [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] in the Exif of any format.
 ///

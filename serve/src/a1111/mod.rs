@@ -79,10 +79,10 @@ async fn img2img(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>,
     draw(app, body, |app, asked, model, request| {
         request.enlarge = None;
         request.check_limits(app)?;
-        let (start, mask) = pictures::store(app, asked, request)?;
+        let stored = pictures::store(app, asked, request)?;
         let accepts = app.models.describe(model).ok().map(|found| found.accepts);
         let is_editing = accepts.is_some_and(|accepts| !accepts.mask);
-        asked.start_from(request, start, mask, is_editing);
+        asked.start_from(request, stored, is_editing);
         Ok(())
     })
     .await
@@ -92,7 +92,7 @@ async fn img2img(State(app): State<Arc<App>>, body: Body) -> Result<Json<Value>,
 async fn draw(
     app: Arc<App>,
     body: Body,
-    add_pictures: impl FnOnce(&App, &WebUiRequest, &Listed, &mut DrawRequest) -> Result<(), Problem>
+    add_pictures: impl FnOnce(&App, &mut WebUiRequest, &Listed, &mut DrawRequest) -> Result<(), Problem>
     + Send
     + 'static,
 ) -> Result<Json<Value>, Problem> {
@@ -101,7 +101,7 @@ async fn draw(
     let (model, request, asked) = blocking(move || {
         let model = held.value.model(&own)?;
         let mut request = held.value.to_draw(&own, &model)?;
-        add_pictures(&own, &held.value, &model, &mut request)?;
+        add_pictures(&own, &mut held.value, &model, &mut request)?;
         // They are in the store, and the job may wait for long.
         held.value.forget_pictures();
         Ok((model, request, std::mem::take(&mut held.value)))
@@ -129,7 +129,8 @@ fn answer(
             images.push(to_base64(&std::fs::read(path).map_err(|_| Problem::internal())?));
         }
     }
-    let info = info(app, job, &infotexts);
+    let mut info = info(app, job, &infotexts);
+    info["notes"] = asked.notes.iter().chain(&job.entry.notes).cloned().collect();
     if let (true, Some(preview)) = (paths.is_empty(), preview) {
         // An interrupted picture is returned as it is.
         let (width, height) = (info["width"].as_u64(), info["height"].as_u64());
@@ -181,7 +182,10 @@ fn info(app: &App, job: &Snapshot, infotexts: &[String]) -> Value {
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
         "denoising_strength": request.strength,
-        "extra_generation_params": {},
+        "extra_generation_params": match request.only_masked {
+            Some(padding) => json!({ "Inpaint area": "Only masked", "Masked area padding": padding }),
+            None => json!({}),
+        },
         "index_of_first_image": 0,
         "infotexts": infotexts,
         "styles": [],

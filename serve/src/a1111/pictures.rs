@@ -14,6 +14,9 @@ use crate::{
     problem::Problem,
 };
 
+/// Darker pixels of a mask are kept.
+const HALF: u8 = 128;
+
 /// How a picture of other proportions comes to the size of the new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resize {
@@ -46,17 +49,32 @@ impl Resize {
     }
 }
 
-/// Stores the start picture and the mask in the size of the request, and returns their ids.
+/// The ids of pictures in the store.
+pub(super) struct StoredPictures {
+    pub(super) start: String,
+    pub(super) mask: Option<String>,
+    /// Pixels around the masked part, if only that is drawn.
+    pub(super) only_masked: Option<u16>,
+}
+
+/// Stores the start picture and the mask: in the size of the request, or in their own where only a part is drawn.
 pub(super) fn store(
     app: &App,
-    asked: &WebUiRequest,
+    asked: &mut WebUiRequest,
     request: &DrawRequest,
-) -> Result<(String, Option<String>), Problem> {
+) -> Result<StoredPictures, Problem> {
     let data = asked.init_images.first();
     let data = data.ok_or_else(|| Problem::invalid("init_images", "img2img needs a start picture"))?;
-    let resize = Resize::of(asked.resize_mode);
-    let size = request.width.zip(request.height);
     let bytes = from_base64(data, "init_images")?;
+    let mut mask = asked.mask.as_deref().map(|data| mask(app, asked, data)).transpose()?;
+    let mut only_masked = asked.only_masked();
+    if only_masked.is_some() && mask.as_ref().is_some_and(|mask| mask.rgb.iter().all(|&value| value < HALF)) {
+        // As in the web UI.
+        asked.notes.push("the mask is blank, so the whole picture is drawn over".to_owned());
+        (mask, only_masked) = (None, None);
+    }
+    let resize = Resize::of(asked.resize_mode);
+    let size = request.width.zip(request.height).filter(|_| only_masked.is_none());
     let resized = |picture: &Picture, field: &str| {
         let size = size.unwrap_or((picture.width, picture.height));
         let resized = resize.apply(picture, size);
@@ -73,13 +91,18 @@ pub(super) fn store(
         }
         _ => app.store.upload(&bytes, "init_images", app)?,
     };
-    let Some(data) = &asked.mask else { return Ok((start, None)) };
-    let mut mask =
-        decoded(app, &from_base64(data, "mask")?, "mask", |path, limit| picture::read_mask(path, limit))?;
+    let mask = mask.map(|mask| app.store.upload(&resized(&mask, "mask")?, "mask", app)).transpose()?;
+    Ok(StoredPictures { start, mask, only_masked })
+}
+
+/// The mask of a request in greys: what is drawn is white.
+fn mask(app: &App, asked: &WebUiRequest, data: &str) -> Result<Picture, Problem> {
+    let bytes = from_base64(data, "mask")?;
+    let mut mask = decoded(app, &bytes, "mask", |path, limit| picture::read_mask(path, limit))?;
     if asked.inpainting_mask_invert.is_some_and(|invert| invert != 0.0) {
         mask.rgb.iter_mut().for_each(|value| *value = 255 - *value);
     }
-    Ok((start, Some(app.store.upload(&resized(&mask, "mask")?, "mask", app)?)))
+    Ok(mask)
 }
 
 /// The pixels of a file with `bytes`.

@@ -1,10 +1,10 @@
 //! Requests of the web UI's interface. Unknown keys are ignored, and numbers may be texts, as clients send them.
 
-use sdq::schedulers;
+use sdq::{request::MaskedContent, schedulers};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::Settings;
+use super::{Settings, pictures::StoredPictures};
 use crate::{
     app::App,
     draw::{DrawRequest, Source},
@@ -75,13 +75,43 @@ pub(super) struct WebUiRequest {
     #[serde(deserialize_with = "number")]
     pub(super) inpainting_mask_invert: Option<f64>,
     #[serde(deserialize_with = "number")]
+    inpainting_fill: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    inpaint_full_res: Option<f64>,
+    #[serde(deserialize_with = "number")]
+    inpaint_full_res_padding: Option<f64>,
+    #[serde(deserialize_with = "number")]
     pub(super) resize_mode: Option<f64>,
     pub(super) send_images: Option<bool>,
     #[serde(skip_serializing)]
     pub(super) init_images: Vec<String>,
     #[serde(skip_serializing)]
     pub(super) mask: Option<String>,
+    /// All other keys.
+    #[serde(flatten, skip_serializing)]
+    others: Map<String, Value>,
+    /// What the answer says of keys that have no effect.
+    #[serde(skip)]
+    pub(super) notes: Vec<String>,
 }
+
+/// Keys of the web UI that change its pictures, and not those of this server.
+const WITHOUT_EFFECT: [&str; 14] = [
+    "alwayson_scripts",
+    "distilled_cfg_scale",
+    "eta",
+    "firstpass_image",
+    "initial_noise_multiplier",
+    "refiner_checkpoint",
+    "restore_faces",
+    "s_churn",
+    "s_tmin",
+    "script_name",
+    "seed_resize_from_h",
+    "seed_resize_from_w",
+    "styles",
+    "tiling",
+];
 
 /// Settings for one request.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -101,11 +131,15 @@ struct LoraOf {
     multiplier: Option<f64>,
 }
 
-/// A number, also as text; `None` for anything else.
+/// A number, also as text or as yes and no; `None` for anything else.
 fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
     let number = match Value::deserialize(deserializer)? {
         Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::String(text) => match text.trim() {
+            "true" => Some(1.0),
+            "false" => Some(0.0),
+            number => number.parse().ok(),
+        },
         Value::Bool(set) => Some(f64::from(u8::from(set))),
         _ => None,
     };
@@ -140,9 +174,36 @@ impl WebUiRequest {
         }
     }
 
-    /// Drops the texts of its pictures.
+    /// Drops the texts of its pictures, and everything that has no effect; notes what might have been expected to have one.
     pub(super) fn forget_pictures(&mut self) {
         (self.init_images, self.mask) = (Vec::new(), None);
+        let others = std::mem::take(&mut self.others);
+        let asked = |key: &&&str| match others.get(**key) {
+            None | Some(Value::Null | Value::Bool(false)) => false,
+            Some(Value::Number(number)) => number.as_f64().is_some_and(|number| number > 0.0),
+            Some(Value::String(text)) => !text.is_empty() && text != "None",
+            Some(Value::Array(list)) => !list.is_empty(),
+            Some(Value::Object(object)) => !object.is_empty(),
+            Some(Value::Bool(true)) => true,
+        };
+        let unused = WITHOUT_EFFECT.iter().filter(asked).map(|key| format!("`{key}` has no effect here"));
+        self.notes.extend(unused);
+    }
+
+    /// Pixels around the masked part, if only that is drawn, which is the web UI's default.
+    pub(super) fn only_masked(&self) -> Option<u16> {
+        let is_whole = self.mask.is_none() || self.inpaint_full_res == Some(0.0);
+        (!is_whole).then(|| self.inpaint_full_res_padding.unwrap_or(0.0) as u16)
+    }
+
+    /// What the masked part starts from; by default its blurred surroundings.
+    fn masked_content(&self) -> MaskedContent {
+        match self.inpainting_fill.unwrap_or(0.0) as u8 {
+            1 => MaskedContent::Original,
+            2 => MaskedContent::Noise,
+            3 => MaskedContent::Nothing,
+            _ => MaskedContent::Surroundings,
+        }
     }
 
     /// The request in the own form, without pictures.
@@ -195,19 +256,16 @@ impl WebUiRequest {
     }
 
     /// Adds the pictures of `img2img`, which are in the store.
-    pub(super) fn start_from(
-        &self,
-        request: &mut DrawRequest,
-        start: String,
-        mask: Option<String>,
-        is_editing: bool,
-    ) {
+    pub(super) fn start_from(&self, request: &mut DrawRequest, stored: StoredPictures, is_editing: bool) {
+        let StoredPictures { start, mask, only_masked } = stored;
         request.start_picture = Some(Source::Picture(start));
         request.strength = self.denoising_strength.filter(|_| !is_editing);
         request.image_guidance_scale = self.image_cfg_scale.filter(|_| is_editing);
         if let Some(mask) = mask {
             request.mask = Some(Source::Picture(mask));
             request.mask_blur = self.mask_blur.map(|blur| blur.clamp(0.0, MAX_BLUR) as u8);
+            request.only_masked = only_masked;
+            request.masked_content = Some(self.masked_content().name().to_owned());
         }
     }
 

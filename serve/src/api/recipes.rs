@@ -131,7 +131,11 @@ fn request(app: &App, recipe: &Recipe, notes: &mut Vec<String>) -> DrawRequest {
     request.start_picture = source(&recipe.init_image);
     request.mask = source(&recipe.mask);
     if request.start_picture.is_none() {
-        (request.strength, request.mask, request.mask_blur, request.paste) = (None, None, None, None);
+        (request.strength, request.mask) = (None, None);
+    }
+    if request.mask.is_none() {
+        (request.mask_blur, request.paste) = (None, None);
+        (request.only_masked, request.masked_content) = (None, None);
     }
     request
 }

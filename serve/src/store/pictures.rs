@@ -40,10 +40,12 @@ impl Store {
         let (path, _) = self.picture(id)?;
         let metadata = fs::metadata(&path).ok()?;
         let request = Found::from_texts(&picture::read_texts(&path).ok()?).ok()?.recipe.request;
+        // That of the request may be the size of a part.
+        let (width, height) = picture::read_size(&path).ok()?;
         Some(PictureInfo {
             id: id.to_owned(),
-            width: request.width?,
-            height: request.height?,
+            width,
+            height,
             seed: request.seed,
             prompt: request.prompt,
             created: rfc3339(metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH)),
