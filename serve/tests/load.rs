@@ -25,7 +25,7 @@ use std::{
 use sdq::Cancel;
 use sdq_serve::Server;
 use serde_json::{Value, json};
-use support::{PATIENCE, options};
+use support::{PATIENCE, copy_folder, options};
 
 /// Names the folder of a server that runs in a process of its own.
 const FOLDER: &str = "SDQ_SERVE_FOLDER";
@@ -42,6 +42,7 @@ fn number(name: &str, default: usize) -> usize {
 fn server_of_its_own() {
     let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else { return };
     let mut options = options(folder.join("pictures"));
+    options.model_dir = Some(folder.join("models"));
     options.limits.history = 10_000;
     options.limits.queue = 1000;
     let server = Server::open(options).unwrap();
@@ -206,6 +207,63 @@ fn nothing_is_lost_and_nothing_doubled() {
     }
     process.until_idle();
     check(&process, &heard.into_inner().unwrap(), folder.path());
+}
+
+/// The state of a job when it has begun, and later.
+fn begun(process: &Process, job: &Value) -> Value {
+    loop {
+        let found = process.get(&format!("/api/v1/jobs/{}", job["id"].as_str().unwrap()));
+        if found["state"] != "waiting" {
+            return found;
+        }
+    }
+}
+
+#[test]
+fn what_a_killed_server_was_doing_is_done_by_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let published = Path::new(env!("CARGO_MANIFEST_DIR")).join("../demo/model");
+    copy_folder(&published, &folder.path().join("models/published"));
+    let process = Process::start(folder.path());
+    let submit = |body: &Value| process.call("POST", "/api/v1/jobs", body).unwrap();
+    let request = json!({ "prompt": "a red apple", "width": 64, "height": 64, "steps": 200, "seed": 5 });
+    let draw = json!({ "kind": "generate", "request": request });
+    let drawing = submit(&draw).1;
+    let path = format!("/api/v1/jobs/{}", drawing["id"].as_str().unwrap());
+    while process.get(&path)["progress"]["step"].as_u64().is_none_or(|step| step < 3) {}
+    process.restart();
+    let found = process.get(&path);
+    assert_eq!((&found["state"], &found["resumable"]), (&json!("interrupted"), &json!(true)), "{found}");
+    assert_eq!(process.call("POST", &format!("{path}/resume"), &json!({})).unwrap().0, 200);
+    let alone = submit(&draw).1;
+    process.until_idle();
+    let pixels = |job: &Value| {
+        let job = process.get(&format!("/api/v1/jobs/{}", job["id"].as_str().unwrap()));
+        let name = format!("pictures/{}.png", job["pictures"][0]["id"].as_str().unwrap());
+        sdq::picture::read(folder.path().join(name)).unwrap()
+    };
+    assert_eq!(pixels(&drawing), pixels(&alone));
+
+    let convert = json!({ "kind": "convert", "source": "published", "type": "mixed", "name": "small" });
+    let converting = submit(&convert).1;
+    begun(&process, &converting);
+    process.restart();
+    // Unless it was faster than the kill, there is no half of a model, and its name is free.
+    let found = begun(&process, &converting);
+    let is_interrupted = found["state"] == "interrupted";
+    assert!(is_interrupted || found["state"] == "done", "{found}");
+    assert_eq!(found["resumable"], false);
+    let has_model = folder.path().join("models/small.sdq").exists();
+    let (status, again) = submit(&convert);
+    assert_eq!(status, if has_model { 422 } else { 201 }, "{again}");
+    process.until_idle();
+    let listed = process.get("/api/v1/models");
+    assert_eq!(
+        (&listed["models"][0]["id"], &listed["models"][0]["problem"]),
+        (&json!("small"), &Value::Null)
+    );
+    let left = fs::read_dir(folder.path().join("models")).unwrap().count();
+    assert_eq!(left, 2, "the published model, and one converted");
 }
 
 /// A job, a call, one of them with a client that goes away, or a job that is cancelled.

@@ -5,7 +5,7 @@ mod support;
 use std::{fs, io::Write as _, sync::Arc};
 
 use serde_json::{Value, json};
-use support::{base64, png, start, start_in};
+use support::{Running, base64, png, start, start_in};
 
 #[test]
 fn a_job_draws_what_the_library_draws() {
@@ -165,8 +165,9 @@ fn a_dropped_picture_gives_its_recipe() {
 
 #[test]
 fn the_page_learns_what_it_can_ask_for() {
-    let server = start(|_| {});
+    let server = start(|options| options.pipeline.backend = None);
     let status = server.get("/api/v1/status").expect(200);
+    assert!(status["device"].as_str().unwrap().starts_with("cpu"), "{status}");
     assert_eq!(status["queue"]["limit"], 128);
     let models = server.get("/api/v1/models").expect(200);
     let model = &models["models"][0];
@@ -174,13 +175,15 @@ fn the_page_learns_what_it_can_ask_for() {
         (&model["id"], &model["built_in"], &model["problem"]),
         (&json!("built-in"), &json!(true), &Value::Null)
     );
+    assert_eq!(model["family"], "SD1");
     assert!(model["defaults"]["width"].as_u64().unwrap() > 0 && model["accepts"]["mask"] == json!(true));
     let schedulers = server.get("/api/v1/schedulers").expect(200);
     assert!(schedulers["schedulers"].as_array().unwrap().len() > 15);
     let tokens = server.post("/api/v1/tokens", &json!({ "prompt": "a red apple" })).expect(200);
     assert_eq!((&tokens["chunks"], &tokens["tokens"]), (&json!(1), &json!(3)));
     let plan = json!({ "request": { "prompt": "x", "width": 64, "height": 64, "steps": 5, "count": 2 } });
-    let plan = server.post("/api/v1/plan", &plan).expect(200);
+    // The seconds come as soon as the machine is measured.
+    let plan = server.until_answer("/api/v1/plan", &plan, |plan| plan["seconds"].is_number());
     assert_eq!((&plan["fits"], &plan["steps"]), (&json!(true), &json!(10)), "{plan}");
     assert!(plan["memory_bytes"].as_u64().unwrap() > 0 && plan["seconds"].as_f64().unwrap() > 0.0);
     for path in ["/api/v1/loras", "/api/v1/embeddings", "/api/v1/openapi.json", "/health"] {
@@ -189,6 +192,85 @@ fn the_page_learns_what_it_can_ask_for() {
     let page = server.get("/");
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
+}
+
+#[test]
+fn the_built_in_model_says_what_it_does_not_know() {
+    let server = start(|_| {});
+    let notes = |found: &Value| found["notes"].to_string();
+    let request = json!({ "prompt": "a castle", "width": 64, "height": 64, "steps": 1 });
+    let plan = server.post("/api/v1/plan", &json!({ "request": request })).expect(200);
+    let job = server.ended(&server.draw(request));
+    for found in [&plan, &job] {
+        assert!(notes(found).contains("castle") && !notes(found).contains("64x64"), "{found}");
+    }
+    let job = server.ended(&server.draw(json!({ "steps": 1 })));
+    assert!(notes(&job).contains("64x64"), "{job}");
+    let body =
+        json!({ "prompt": "a castle", "width": 64, "height": 64, "steps": 1, "tiling": true, "styles": [] });
+    let answer = server.post("/sdapi/v1/txt2img", &body).expect(200);
+    let info: Value = serde_json::from_str(answer["info"].as_str().unwrap()).unwrap();
+    assert!(notes(&info).contains("castle") && notes(&info).contains("`tiling`"), "{info}");
+    assert!(!notes(&info).contains("styles"), "{info}");
+}
+
+/// Names of the files of uploaded pictures.
+fn uploads(server: &Running) -> Vec<String> {
+    let files = fs::read_dir(server.folder.path().join("uploads")).unwrap();
+    files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn a_plan_keeps_no_pictures() {
+    let server = start(|_| {});
+    let picture = json!({ "data": base64(&png(64, 64, 9)) });
+    let request = json!({ "prompt": "x", "start_picture": picture, "mask": picture, "steps": 2 });
+    let plan = server.post("/api/v1/plan", &json!({ "request": request })).expect(200);
+    assert_eq!((&plan["width"], &plan["fits"]), (&json!(64), &json!(true)), "{plan}");
+    assert_eq!(uploads(&server), [""; 0]);
+    let wrong = json!({ "prompt": "x", "start_picture": { "data": base64(b"text") } });
+    let refused = server.post("/api/v1/plan", &json!({ "request": wrong })).expect(422);
+    assert_eq!(refused["error"]["field"], "start_picture");
+}
+
+#[test]
+fn uploaded_pictures_have_a_limit_together() {
+    // Noise, so that each has about as many bytes as pixels.
+    let picture = |seed: u32| {
+        let mut state = seed;
+        let mut byte = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let picture = sdq::Picture { width: 32, height: 32, rgb: (0..32 * 32 * 3).map(|_| byte()).collect() };
+        base64(&sdq::picture::to_bytes(&picture, sdq::picture::PictureFormat::Png, &[]).unwrap())
+    };
+    let server = start(|options| options.limits.uploads_bytes = 10_000);
+    let body = |seed: u32, steps: usize| {
+        let start = json!({ "data": picture(seed) });
+        let request = json!({ "prompt": "x", "start_picture": start, "steps": steps, "strength": 1.0 });
+        json!({ "kind": "generate", "request": request })
+    };
+    // Pictures of jobs that have ended make room, the oldest first.
+    let mut sources = Vec::new();
+    for seed in 0..4 {
+        let job = server.post("/api/v1/jobs", &body(seed, 1)).expect(201);
+        sources.push(server.ended(&job)["request"]["start_picture"]["picture"].as_str().unwrap().to_owned());
+    }
+    let kept = uploads(&server);
+    assert!(kept.len() <= 3 && kept.contains(&format!("{}.png", sources[3])), "{kept:?}");
+    assert!(!kept.contains(&format!("{}.png", sources[0])), "{kept:?}");
+    // Those of jobs that wait do not.
+    let mut refused = None;
+    for seed in 10..14 {
+        let answer = server.post("/api/v1/jobs", &body(seed, 500));
+        if answer.status != 201 {
+            refused = Some(answer);
+        }
+    }
+    let refused = refused.unwrap();
+    assert!(refused.header("retry-after").unwrap().parse::<u64>().unwrap() > 0);
+    assert_eq!(refused.expect(503)["error"]["code"], "uploads.full");
 }
 
 #[test]

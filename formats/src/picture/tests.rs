@@ -12,6 +12,20 @@ fn sorted(texts: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
+fn the_size_is_read_without_the_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = Picture { width: 5, height: 3, rgb: vec![9; 45] };
+    for name in ["a.png", "a.jpg", "a.webp"] {
+        let path = folder.path().join(name);
+        write(&path, &picture, &[]).unwrap();
+        assert_eq!(read_size(&path).unwrap(), (5, 3), "{name}");
+    }
+    let path = folder.path().join("text.png");
+    std::fs::write(&path, "text").unwrap();
+    assert!(read_size(&path).unwrap_err().to_string().contains("text.png"));
+}
+
+#[test]
 fn pixels_and_texts_come_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.png");

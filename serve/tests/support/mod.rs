@@ -2,21 +2,29 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 
 use std::{
+    fs,
     io::{BufRead as _, BufReader},
     net::{SocketAddr, TcpStream},
     num::NonZeroUsize,
-    path::PathBuf,
-    sync::Arc,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
-use sdq::{Cancel, PipelineOptions};
+use sdq::{
+    Cancel, PipelineOptions,
+    device::{self, Backend, Wanted},
+};
 use sdq_serve::{Limits, Options, Server};
 use serde_json::{Value, json};
 
 /// How long anything may take before a test fails instead of hanging.
 pub const PATIENCE: Duration = Duration::from_secs(120);
+
+/// The device of all servers of a test program, which is measured once.
+static DEVICE: LazyLock<Arc<dyn Backend>> =
+    LazyLock::new(|| device::open(Wanted::Cpu, None, NonZeroUsize::new(2), Arc::new(|_| {})).unwrap());
 
 /// A server in this process.
 pub struct Running {
@@ -37,7 +45,7 @@ pub fn options(folder: PathBuf) -> Options {
         lora_dir: None,
         embedding_dir: None,
         output_dir: folder,
-        pipeline: PipelineOptions { threads: NonZeroUsize::new(2), ..PipelineOptions::default() },
+        pipeline: PipelineOptions { backend: Some(DEVICE.clone()), ..PipelineOptions::default() },
         parallel: NonZeroUsize::MIN,
         limits: Limits::default(),
     }
@@ -163,6 +171,29 @@ impl Running {
         }
     }
 
+    /// The JSON of the answer to `body` as soon as `is_done` holds.
+    pub fn until_answer(&self, path: &str, body: &Value, is_done: impl Fn(&Value) -> bool) -> Value {
+        let started = Instant::now();
+        loop {
+            let found = self.post(path, body).expect(200);
+            if is_done(&found) {
+                return found;
+            }
+            assert!(started.elapsed() < PATIENCE, "{found}");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The pixels of a picture of the gallery.
+    pub fn pixels(&self, picture: &Value) -> sdq::Picture {
+        let bytes = self.get(picture["url"].as_str().unwrap()).bytes;
+        let path = self.folder.path().join("answer.png");
+        fs::write(&path, bytes).unwrap();
+        let read = sdq::picture::read(&path).unwrap();
+        fs::remove_file(path).unwrap();
+        read
+    }
+
     /// A connection for bytes that no client library would send.
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
@@ -211,6 +242,19 @@ impl Running {
             }
         }
         events
+    }
+}
+
+/// Copies a folder with everything in it.
+pub fn copy_folder(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        match entry.path().is_dir() {
+            true => copy_folder(&entry.path(), &target),
+            false => drop(fs::copy(entry.path(), target).unwrap()),
+        }
     }
 }
 
