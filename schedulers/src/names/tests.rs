@@ -293,3 +293,52 @@ fn overrides_edit_the_config() {
     let not_its_own = find("euler").unwrap().configure(&config, &overrides(&[("eta", "0.5")])).unwrap_err();
     assert!(matches!(not_its_own, SchedulerError::UnknownOption { .. }), "{not_its_own}");
 }
+
+/// The cells of the table of docs/schedulers.md that begins with `heading`, row by row.
+fn documented(heading: &str) -> Vec<Vec<&'static str>> {
+    let text = include_str!("../../../docs/schedulers.md");
+    let rows = text.lines().skip_while(|line| !line.starts_with(heading)).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+/// `names` as code, separated by commas.
+fn as_code<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn schedulers_are_documented_with_their_advice() {
+    let rows = documented("| name (presets) |");
+    assert_eq!(rows.len(), BUILT_IN.len());
+    assert!(include_str!("../../../README.md").contains(&format!("sdq has {} schedulers.", BUILT_IN.len())));
+    for (row, entry) in rows.iter().zip(BUILT_IN) {
+        let (advice, source) = entry.summary.trim_end_matches(')').rsplit_once(" (").unwrap();
+        let names = match entry.presets {
+            [] => format!("`{}`", entry.name),
+            presets => format!("`{}` ({})", entry.name, as_code(presets.iter().map(|preset| preset.name))),
+        };
+        let class = entry.classes.first().copied().unwrap_or("–");
+        assert_eq!([row[0], row[1], row[3]], [&names, class, advice]);
+        assert!(row[2].starts_with(&format!("{source}, ")), "{}: {}, expected {source}", entry.name, row[2]);
+    }
+}
+
+#[test]
+fn sigma_schedules_are_documented_with_their_names() {
+    let rows = documented("| name after a scheduler's |");
+    assert_eq!(rows.len(), schedules().len());
+    for (row, schedule) in rows.iter().zip(schedules()) {
+        let mut known = vec![compact(schedule.name)];
+        let mut others = Vec::new();
+        for name in std::iter::once(schedule.label).chain(schedule.aliases.iter().copied()) {
+            if !known.contains(&compact(name)) {
+                known.push(compact(name));
+                others.push(name);
+            }
+        }
+        let spacing = schedule.settings.iter().copied().flatten().find(|(key, _)| *key == "sigma_spacing");
+        let spacing = spacing.map_or("–".to_owned(), |(_, value)| format!("`{value}`"));
+        assert_eq!(row[..3], [format!("`{}`", schedule.name), others.join(", "), spacing]);
+    }
+}
