@@ -429,7 +429,8 @@ pub(crate) struct EvalArgs {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct InfoArgs {
-    /// A .sdq file, a published checkpoint or model directory, or a picture drawn by sdq.
+    /// A .sdq file, a published checkpoint or model directory, a LoRA, an embedding, a saved run, or a picture with a
+    /// recipe.
     pub(crate) file: Option<PathBuf>,
 
     /// Read every weight and compare it with its checksum.

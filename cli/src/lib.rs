@@ -55,7 +55,7 @@ mod terminal;
 
 use std::{ffi::OsString, fmt, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use sdq::ErrorKind;
 
 use args::{Args, Command};
@@ -66,6 +66,11 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_FAILED: u8 = 1;
 /// Stopped by Ctrl-C: 128 + SIGINT, as in shells.
 const EXIT_INTERRUPTED: u8 = 130;
+
+/// The commands and flags, for programs that describe or check command lines.
+pub fn command() -> clap::Command {
+    Args::command()
+}
 
 /// Runs one command line, program name first. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {

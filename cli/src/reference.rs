@@ -1,20 +1,19 @@
 //! `sdq completions` and `sdq man`: the flags, as shells and `man` read them.
 
-use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::{UsageError, args::Args};
+use crate::{UsageError, command};
 
 /// Prints the completion script of `shell`.
 pub(crate) fn completions(shell: Shell) -> anyhow::Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Args::command(), "sdq", &mut script);
+    clap_complete::generate(shell, &mut command(), "sdq", &mut script);
     print(script)
 }
 
 /// Prints the manual page of the command `name`, or of sdq.
 pub(crate) fn man(name: Option<&str>) -> anyhow::Result<()> {
-    let mut command = Args::command();
+    let mut command = command();
     // Names the commands as `man` finds their pages: sdq-generate.
     command.build();
     if let Some(name) = name {
