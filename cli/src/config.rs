@@ -128,6 +128,20 @@ mod tests {
         assert!(error.contains("models") && error.contains("model-dir"), "{error}");
     }
 
+    /// The example has every key.
+    #[test]
+    fn the_documented_settings_are_all_settings() {
+        let documentation = include_str!("../../docs/files.md");
+        let settings = documentation.lines().filter_map(|line| line.strip_prefix("    "));
+        let example: Vec<&str> = settings.filter(|line| line.contains(" = \"")).collect();
+        let read = parse(&example.join("\n"), None).unwrap();
+        let given = [read.model, read.model_dir, read.lora_dir];
+        assert!(given.iter().all(Option::is_some), "{given:?}");
+        let refused = parse("unknown = 1", None).unwrap_err().to_string();
+        let known = refused.split_once("expected").unwrap().1.matches('`').count() / 2;
+        assert_eq!(example.len(), known, "{refused}");
+    }
+
     #[test]
     fn a_model_is_found_in_its_folder_by_name() {
         let folder = tempfile::tempdir().unwrap();

@@ -34,3 +34,15 @@ pub(crate) fn write(path: &Path, written: &[Written]) -> anyhow::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sheet_has_as_many_pictures_as_documented() {
+        let path = Path::new("all.png");
+        assert!(check(path, MAX_PICTURES).is_ok() && check(path, MAX_PICTURES + 1).is_err());
+        assert!(include_str!("../../docs/files.md").contains(&format!("up to {MAX_PICTURES} of them")));
+    }
+}

@@ -369,6 +369,17 @@ mod tests {
         parse(prompt).unwrap().into_iter().map(span).collect()
     }
 
+    #[test]
+    fn limits_are_those_of_the_documentation() {
+        let prompts = include_str!("../../docs/add-ons.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        let chunks = format!(
+            "in chunks of 75, up to {MAX_CHUNKS} of them; words after a comma in the last {COMMA_BACKTRACK} tokens"
+        );
+        assert!(prompts.contains(&chunks), "docs/add-ons.md: {chunks}");
+        let length = format!("Prompts have at most {} KB", MAX_LEN >> 10);
+        assert!(include_str!("../../docs/robustness.md").contains(&length), "docs/robustness.md: {length}");
+    }
+
     fn spans(expected: &[(&str, f32)]) -> Vec<(String, f32)> {
         expected.iter().map(|(text, weight)| ((*text).to_owned(), *weight)).collect()
     }

@@ -73,3 +73,31 @@ impl Limits {
         pixels.saturating_mul(4 + 3).clamp(16 << 20, sdq::picture::MAX_BYTES)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn limits_are_those_of_the_documentation() {
+        let documented =
+            include_str!("../../docs/server.md").split_whitespace().collect::<Vec<_>>().join(" ");
+        let limits = Limits::default();
+        for figure in [
+            format!(
+                "{} pictures, {} steps, {}x{} pixels",
+                limits.count, limits.steps, limits.width, limits.height
+            ),
+            format!("uploaded pictures of {} MiB", limits.upload_bytes >> 20),
+            format!("in {} GiB at most", limits.uploads_bytes >> 30),
+            format!("{} connections, {} watchers of jobs", limits.connections, limits.watchers),
+            format!("{} seconds for the head of a request", limits.head_time.as_secs()),
+            format!("{} for its body", limits.body_time.as_secs()),
+            format!("{} for a client to take a part of the answer", limits.answer_time.as_secs()),
+            format!("a queue of {}", limits.queue),
+            format!("The last {} jobs", limits.history),
+        ] {
+            assert!(documented.contains(&figure), "docs/server.md: {figure}");
+        }
+    }
+}

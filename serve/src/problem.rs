@@ -32,8 +32,7 @@ pub(crate) struct ErrorBody {
 /// The code of an error and a sentence about it.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub(crate) struct ErrorDetail {
-    /// Stable: a code of docs/errors.md, or `not_found`, `queue.full`, `unauthorized`, `forbidden`, `too_large`,
-    /// `method_not_allowed`.
+    /// Stable: a code of docs/errors.md, or one of the server's own, which docs/server.md lists.
     pub(crate) code: String,
     pub(crate) message: String,
     /// The part of the request that is to be changed.

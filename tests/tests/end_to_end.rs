@@ -48,7 +48,7 @@ fn old_draws_what_diffusers_draws() {
     compare("old", &Model::convert("old", WeightType::F32).open(2), LATENT_ERROR, PICTURE_DB);
 }
 
-/// The model that is distributed with sdq, in its distributed type.
+/// The model that is distributed with sdq, in the type of its checkpoint. `built_in.rs` tests it in q8.
 #[test]
 fn the_trained_model_draws_what_diffusers_draws() {
     let model = Model::convert_folder(&demo_model(), WeightType::F16);

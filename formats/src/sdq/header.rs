@@ -15,7 +15,7 @@ pub const VERSION: u32 = 1;
 pub(super) const HEADER_LEN: usize = 64;
 
 /// Maximum length of the table of contents, in bytes. SDXL, with 2,600 weights, needs half a megabyte.
-const MAX_TABLE_LEN: u64 = 8 * 1024 * 1024;
+pub(super) const MAX_TABLE_LEN: u64 = 8 * 1024 * 1024;
 
 /// Lengths and offsets of file and table, and the table's checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

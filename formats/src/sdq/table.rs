@@ -112,3 +112,29 @@ pub(super) struct TextEntry {
     pub(super) length: u64,
     pub(super) crc32: u32,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{names::MAX_NAME_LEN, sdq::header::MAX_TABLE_LEN};
+
+    #[test]
+    fn bounds_are_those_of_the_specification() {
+        let specification = include_str!("../../../docs/format.md");
+        let words = specification.split_whitespace().collect::<Vec<_>>().join(" ");
+        for bound in [
+            format!("the table must be at most {} MiB long", MAX_TABLE_LEN >> 20),
+            format!("refuses a table of contents of more than {} MiB", MAX_TABLE_LEN >> 20),
+            format!("more than {MAX_COMPONENTS} components"),
+            format!(
+                "of more than {} KiB, or {} MiB of configs together",
+                MAX_CONFIG_LEN >> 10,
+                MAX_CONFIGS_LEN >> 20
+            ),
+            format!("must be 1 to {MAX_NAME_LEN} bytes long"),
+            format!("one printable line each, at most {MAX_NAME_LEN} bytes"),
+        ] {
+            assert!(words.contains(&bound), "docs/format.md: {bound}");
+        }
+    }
+}

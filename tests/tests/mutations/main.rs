@@ -1,7 +1,7 @@
 //! Files that somebody has damaged, by chance or on purpose: every reader gives an error or what is in the file. None
 //! panics, and none takes more memory than a few times the file.
 //!
-//! The suite tries a few hundred damages of each kind of file. `SDQ_MUTATIONS=20000` tries so many of each, and
+//! The suite tries 150 damages of each kind of file. `SDQ_MUTATIONS=20000` tries so many of each, and
 //! `SDQ_MUTATIONS_SEED` begins elsewhere; `docs/robustness.md` says how. The input under test lies in a folder below
 //! `target/tmp/mutations`, also when the process was aborted.
 
@@ -103,11 +103,17 @@ fn damaged_files_neither_panic_nor_take_much_memory() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("mutations");
     fs::create_dir_all(&folder).unwrap();
     let fixtures = Fixtures::new();
+    let kinds = kinds::all(&fixtures);
+    let documented =
+        include_str!("../../../docs/robustness.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    for figure in
+        [format!("valid files of {} kinds", kinds.len()), format!("The suite tries {INPUTS} of each kind")]
+    {
+        assert!(documented.contains(&figure), "docs/robustness.md: {figure}");
+    }
     let only = std::env::var("SDQ_MUTATIONS_OF").ok();
     let mut failures = Vec::new();
-    for kind in
-        kinds::all(&fixtures).iter().filter(|kind| only.as_deref().is_none_or(|only| only == kind.name))
-    {
+    for kind in kinds.iter().filter(|kind| only.as_deref().is_none_or(|only| only == kind.name)) {
         failures.extend(kind.run(&folder, inputs, seed));
     }
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -185,6 +185,14 @@ fn a_step_of_sd15_asks_for_as_much_as_it_did() {
     let counters = Schedule::new(&lowered.dispatches, |_| true).counters(&lowered.dispatches);
     let expected = Counters { dispatches: 679, barriers: 611, submissions: 105, bytes: 7_484_951_856 };
     assert_eq!(counters, expected);
+    let documented =
+        include_str!("../../../../docs/vulkan.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let Counters { dispatches, barriers, submissions, .. } = expected;
+    for figure in
+        [format!("has {dispatches} kernels, {barriers} barriers"), format!("and {submissions} submissions")]
+    {
+        assert!(documented.contains(&figure), "docs/vulkan.md: {figure}");
+    }
     // The sums of columns take a thirtieth of the size of the weights.
     let share = prepared.weights.column_sum_bytes() as f64 / prepared.weights.bytes() as f64;
     assert!(share < 1.0 / 30.0, "{share}");
