@@ -127,7 +127,7 @@ impl Level {
     fn between(&self, x: usize, y: usize) -> [f32; 3] {
         let nearest = |at: usize, side: usize| {
             let own = (at / 2).min(side - 1);
-            let next = if at % 2 == 0 { own.saturating_sub(1) } else { (own + 1).min(side - 1) };
+            let next = if at.is_multiple_of(2) { own.saturating_sub(1) } else { (own + 1).min(side - 1) };
             [(own, 0.75), (next, 0.25)]
         };
         let mut colour = [0.0; 3];
