@@ -2,7 +2,7 @@
 
     python tests/goldens/clip_vocabulary.py bpe_simple_vocab_16e6.txt
 
-The file is OpenAI's (github.com/openai/CLIP, `clip/`, unpacked; the crate `instant-clip-tokenizer` carries it too). From it
+The file is OpenAI's (github.com/openai/CLIP, `clip/`, unpacked). From it
 `vocab.json` and `merges.txt` are made by OpenAI's recipe, as they were for `openai/clip-vit-large-patch14`, and
 transformers' tokenizer, from these, makes the ids. Writes `clip_vocabulary.json`: SHA-256 of both files and the ids of each
 prompt, padded with the end token and with `!`.
