@@ -1,14 +1,15 @@
 //! `sdq generate`: prompts → picture files.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     path::{Path, PathBuf},
+    rc::Rc,
     time::Instant,
 };
 
 use anyhow::Context as _;
 use sdq::{
-    Pipeline, Request,
+    MemoryBudget, Pipeline, Request, Session,
     add_ons::AddOns,
     batch::Entry,
     model,
@@ -41,7 +42,9 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
     }
     let asked = job::read(args, streamed.init_image())?;
     let started = Instant::now();
-    let draw = Draw { args, model, pipeline, streamed, told: Cell::new(false) };
+    let is_batch = entries.as_ref().is_some_and(|entries| entries.len() > 1);
+    let (opened, told) = (RefCell::new(None), Cell::new(false));
+    let draw = Draw { args, model, pipeline, streamed, is_batch, opened, told };
     let written = match entries {
         None => draw.one(&asked, asked.request.clone(), args.seed.is_some(), &draw.output(None))?,
         Some(entries) => draw.all(&asked, &entries)?,
@@ -66,11 +69,39 @@ struct Draw<'a> {
     /// Without add-ons.
     pipeline: Pipeline,
     streamed: Streamed,
+    /// Whether there are several prompts.
+    is_batch: bool,
+    /// The model of the last prompt.
+    opened: RefCell<Option<Rc<Opened>>>,
     /// Whether the limits of the built-in model have been told: once per command.
     told: Cell<bool>,
 }
 
+/// The model with the add-ons of a prompt.
+struct Opened {
+    add_ons: AddOns,
+    pipeline: Pipeline,
+    /// Keeps the graphs for the next prompt. A single run drops them as soon as it can, which takes less memory.
+    session: Option<Session>,
+}
+
 impl Draw<'_> {
+    /// The model with `add_ons`: that of the last prompt if it has the same ones.
+    fn open(&self, add_ons: &AddOns) -> anyhow::Result<Rc<Opened>> {
+        let mut last = self.opened.borrow_mut();
+        if let Some(opened) = last.as_ref().filter(|opened| opened.add_ons == *add_ons) {
+            return Ok(opened.clone());
+        }
+        // Its graphs make room for those of the next one.
+        *last = None;
+        let args = &self.args.run;
+        let model = self.pipeline.clone();
+        let pipeline = terminal::watched(|watch| add_ons.apply(model, args.device.threads, watch))?;
+        let budget = MemoryBudget::new(args.max_memory);
+        let session = self.is_batch.then(|| Session::new(pipeline.clone(), &budget)).transpose()?;
+        Ok(last.insert(Rc::new(Opened { add_ons: add_ons.clone(), pipeline, session })).clone())
+    }
+
     /// The output of the run for prompt number `number`, if there are several, and whether the user named it.
     fn output(&self, number: Option<usize>) -> (PathBuf, bool) {
         let (output, is_named) = match (self.streamed.output(), &self.args.output) {
@@ -107,13 +138,13 @@ impl Draw<'_> {
         if !has_seed && asked.source.is_none() {
             request.seed = job::number(SeedArg::Random, "seed");
         }
-        let threads = args.run.device.threads;
-        let pipeline = terminal::watched(|watch| add_ons.apply(self.pipeline.clone(), threads, watch))?;
-        self.check_prompts(&pipeline, &request, asked.source.as_ref())?;
+        let opened = self.open(&add_ons)?;
+        let pipeline = &opened.pipeline;
+        self.check_prompts(pipeline, &request, asked.source.as_ref())?;
         let settings = pipeline.settings(&request)?;
         terminal::watched(|watch| run::note_without_effect(&settings, watch));
         if self.model.is_none() && !self.told.replace(true) {
-            terminal::watched(|watch| model::note_beyond_built_in(&pipeline, &settings, watch))?;
+            terminal::watched(|watch| model::note_beyond_built_in(pipeline, &settings, watch))?;
         }
         let count = settings.request.count;
         let output = if *is_named { output.clone() } else { run::free_output(output, count)? };
@@ -126,8 +157,9 @@ impl Draw<'_> {
             add_ons: add_ons.absolute()?,
         };
         self.check_files(&files, count)?;
-        crate::run::run(&pipeline, &files, count, &args.run, |options, watch| {
-            run::generate(&pipeline, &request, &files, options, watch)
+        crate::run::run(pipeline, &files, count, &args.run, |options, watch| match &opened.session {
+            Some(session) => session.generate(&request, &files, options, watch),
+            None => run::generate(pipeline, &request, &files, options, watch),
         })
     }
 
