@@ -8,12 +8,20 @@ use sdq::{
     picture::{self, PictureFormat},
 };
 
+use super::{enlarged, sixel};
+
 /// Maximum width of a picture of half blocks, in columns; of larger ones every other pixel is shown.
 const MAX_COLUMNS: usize = 64;
 /// Height of a picture that the terminal scales itself, in lines.
 const LINES: usize = 16;
 /// Maximum number of characters of a part of a picture in kitty's protocol.
 const CHUNK: usize = 4096;
+/// Maximum width and height of a sixel picture, in pixels: the height of [`LINES`] in a small font.
+const MAX_SIXEL_SIDE: usize = 192;
+/// The first version of Konsole that shows sixels, as in `KONSOLE_VERSION`.
+const KONSOLE_WITH_SIXEL: u32 = 220_400;
+/// The values of red, green and blue in xterm's cube of 6x6x6 colours.
+pub(super) const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
 
 /// The way in which a terminal shows pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +30,8 @@ pub(super) enum Protocol {
     Kitty,
     /// The inline images of iTerm2, which WezTerm has too.
     Iterm,
+    /// DEC's sixels, which foot, mlterm, Contour and Konsole have.
+    Sixel,
     /// Half blocks in 24-bit colours.
     Blocks,
     /// Half blocks in the 256 colours of xterm.
@@ -43,6 +53,8 @@ impl Protocol {
             Some(Protocol::Kitty)
         } else if !is_multiplexed && (program == "iTerm.app" || program == "WezTerm") {
             Some(Protocol::Iterm)
+        } else if !is_multiplexed && has_sixel(&term, &program, &variable) {
+            Some(Protocol::Sixel)
         } else if matches!(variable("COLORTERM").as_str(), "truecolor" | "24bit") {
             Some(Protocol::Blocks)
         } else {
@@ -57,10 +69,21 @@ impl Protocol {
             Protocol::Blocks256 => half_blocks(picture, |pixel| format!("5;{}", palette(pixel))),
             Protocol::Kitty => return Some((kitty(&png(picture)?), LINES)),
             Protocol::Iterm => return Some((iterm(&png(picture)?), LINES)),
+            Protocol::Sixel => return Some((sixels(picture), LINES)),
         };
         let lines = text.lines().count();
         Some((text.trim_end_matches('\n').to_owned(), lines))
     }
+}
+
+/// Whether the terminal that the environment describes shows sixels.
+fn has_sixel(term: &str, program: &str, variable: impl Fn(&str) -> String) -> bool {
+    let konsole = variable("KONSOLE_VERSION").parse().unwrap_or(0);
+    term.starts_with("foot")
+        || term.starts_with("mlterm")
+        || program == "contour"
+        || term.starts_with("contour")
+        || konsole >= KONSOLE_WITH_SIXEL
 }
 
 /// `picture` as a PNG in base64.
@@ -68,11 +91,17 @@ fn png(picture: &Picture) -> Option<String> {
     picture::to_bytes(picture, PictureFormat::Png, &[]).ok().map(|bytes| STANDARD.encode(bytes))
 }
 
-/// sw.kovidgoyal.net/kitty/graphics-protocol: transmit and display a PNG in some lines, in parts, without an answer. The
-/// cursor stays (C=1), so room is made for the lines before, and they are skipped after.
-fn kitty(data: &str) -> String {
+/// `drawing`, which leaves the cursor where it is, in [`LINES`] lines: room is made for them before, and they are skipped
+/// after.
+fn in_lines(drawing: &str) -> String {
     let below = LINES - 1;
-    let mut text = format!("{}\x1b[{below}A", "\n".repeat(below));
+    format!("{}\x1b[{below}A{drawing}\x1b[{below}B", "\n".repeat(below))
+}
+
+/// sw.kovidgoyal.net/kitty/graphics-protocol: transmit and display a PNG in some lines, in parts, without an answer and
+/// without moving the cursor (C=1).
+fn kitty(data: &str) -> String {
+    let mut text = String::new();
     let mut rest = data;
     let mut keys = format!("a=T,f=100,r={LINES},q=2,C=1,");
     while !rest.is_empty() {
@@ -81,8 +110,21 @@ fn kitty(data: &str) -> String {
         let _ = write!(text, "\x1b_G{keys}m={};{part}\x1b\\", u8::from(!rest.is_empty()));
         keys.clear();
     }
-    let _ = write!(text, "\x1b[{below}B");
-    text
+    in_lines(&text)
+}
+
+/// Sixels in a picture as large as fits; the cursor is saved and restored.
+fn sixels(picture: &Picture) -> String {
+    let Picture { width, height, rgb } = picture;
+    // Every pixel of a small picture is repeated; of a large one some are left out.
+    let step = width.max(height).div_ceil(MAX_SIXEL_SIDE).max(1);
+    let rows = (0..*height).step_by(step);
+    let starts = rows.flat_map(|y| (0..*width).step_by(step).map(move |x| (y * width + x) * 3));
+    let rgb = starts.flat_map(|start| rgb[start..start + 3].iter().copied()).collect();
+    let shown = Picture { width: width.div_ceil(step), height: height.div_ceil(step), rgb };
+    let factor = MAX_SIXEL_SIDE / shown.width.max(shown.height).max(1);
+    let large = enlarged(&shown, factor * shown.width.min(shown.height));
+    in_lines(&format!("\x1b7{}\x1b8", sixel::encode(&large)))
 }
 
 /// iterm2.com/documentation-images.html.
@@ -91,8 +133,7 @@ fn iterm(data: &str) -> String {
 }
 
 /// The nearest colour of xterm's cube of 6x6x6, which begins at 16 in its palette.
-fn palette(pixel: [u8; 3]) -> usize {
-    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+pub(super) fn palette(pixel: [u8; 3]) -> usize {
     let level = |value: u8| (0..6).min_by_key(|level| LEVELS[*level].abs_diff(value)).unwrap_or(0);
     pixel.into_iter().fold(0, |index, value| index * 6 + level(value)) + 16
 }
@@ -174,6 +215,18 @@ mod tests {
     }
 
     #[test]
+    fn sixel_pictures_fit_into_their_lines() {
+        for (size, expected) in
+            [((64, 64), "192;192"), ((100, 50), "100;50"), ((1000, 512), "167;86"), ((1, 1), "192;192")]
+        {
+            let (text, lines) = Protocol::Sixel.show(&gray(size.0, size.1)).unwrap();
+            assert_eq!((lines, text.matches('\n').count()), (LINES, LINES - 1));
+            assert!(text.contains(&format!("\x1b[15A\x1b7\x1bP0;1;0q\"1;1;{expected}#")), "{size:?}: {text}");
+            assert!(text.ends_with("\x1b\\\x1b8\x1b[15B"));
+        }
+    }
+
+    #[test]
     fn the_protocol_is_that_of_the_terminal() {
         let of = |variables: &[(&str, &str)]| {
             Protocol::of(|name| {
@@ -187,6 +240,10 @@ mod tests {
             Some(Protocol::Blocks)
         );
         assert_eq!(of(&[("TERM", "tmux-256color"), ("TERM_PROGRAM", "WezTerm")]), Some(Protocol::Blocks256));
+        assert_eq!(of(&[("TERM", "foot"), ("COLORTERM", "truecolor")]), Some(Protocol::Sixel));
+        let konsole = |version| of(&[("TERM", "xterm-256color"), ("KONSOLE_VERSION", version)]);
+        assert_eq!(konsole("220400"), Some(Protocol::Sixel));
+        assert_eq!(konsole("211203"), Some(Protocol::Blocks256));
         assert_eq!(of(&[("TERM", "xterm")]), None);
     }
 }

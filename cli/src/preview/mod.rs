@@ -1,6 +1,7 @@
 //! Previews of a picture during drawing: in the terminal, or as a file.
 
 mod inline;
+mod sixel;
 
 use std::{
     io::{IsTerminal as _, stderr},
@@ -53,7 +54,7 @@ impl Previews {
         }
         let Some(output) = self.outputs.get(image) else { return };
         let path = output.with_extension("preview.png");
-        let large = enlarged(picture);
+        let large = enlarged(picture, MIN_FILE_SIDE);
         match write_file(&path, &large) {
             Ok(()) if !self.files.contains(&path) => self.files.push(path),
             Ok(()) => {}
@@ -82,9 +83,9 @@ fn write_file(path: &Path, preview: &Picture) -> Result<(), sdq::Error> {
     Ok(interrupt::while_writing(|| picture::write(path, preview, &texts))?)
 }
 
-/// The picture with each pixel repeated until it is large enough.
-fn enlarged(picture: &Picture) -> Picture {
-    let factor = MIN_FILE_SIDE.div_ceil(picture.width.min(picture.height).max(1)).max(1);
+/// The picture with each pixel repeated until its shorter side has `side` pixels or more.
+fn enlarged(picture: &Picture, side: usize) -> Picture {
+    let factor = side.div_ceil(picture.width.min(picture.height).max(1)).max(1);
     let (width, height) = (picture.width * factor, picture.height * factor);
     let pixels = (0..width * height).flat_map(|index| {
         let (x, y) = (index % width / factor, index / width / factor);
@@ -100,7 +101,7 @@ mod tests {
 
     #[test]
     fn pixels_become_squares() {
-        let large = enlarged(&Picture { width: 2, height: 1, rgb: vec![0, 0, 0, 9, 9, 9] });
+        let large = enlarged(&Picture { width: 2, height: 1, rgb: vec![0, 0, 0, 9, 9, 9] }, 256);
         assert_eq!((large.width, large.height), (512, 256));
         assert!(large.rgb[..256 * 3].iter().all(|value| *value == 0));
         assert!(large.rgb[256 * 3..512 * 3].iter().all(|value| *value == 9));
