@@ -142,7 +142,7 @@ impl Draw<'_> {
         let pipeline = &opened.pipeline;
         self.check_prompts(pipeline, &request, asked.source.as_ref())?;
         let settings = pipeline.settings(&request)?;
-        terminal::watched(|watch| run::note_without_effect(&settings, watch));
+        terminal::watched(|watch| run::note_without_effect(pipeline, &settings, watch));
         if self.model.is_none() && !self.told.replace(true) {
             terminal::watched(|watch| model::note_beyond_built_in(pipeline, &settings, watch))?;
         }

@@ -25,7 +25,7 @@ pub(crate) fn run(args: &GenerateArgs) -> anyhow::Result<()> {
         terminal::watched(|watch| source.note_differences(&pipeline, watch));
     }
     let settings = pipeline.settings(&request)?;
-    terminal::watched(|watch| run::note_without_effect(&settings, watch));
+    terminal::watched(|watch| run::note_without_effect(&pipeline, &settings, watch));
     let plan = Plan::new(&pipeline, &request)?;
     match args.run.json {
         true => output::say_json(&plan.json()),

@@ -130,6 +130,19 @@ impl ExtraWords {
         self.matches(text).for_each(|found| used[found.index] = true);
     }
 
+    /// Names after ComfyUI's prefix in `text` that are none of these words.
+    pub(crate) fn unknown(&self, text: &str) -> Vec<String> {
+        let mut starts: Vec<usize> = Vec::new();
+        let known: Vec<usize> = self.matches(text).map(|found| found.range.start).collect();
+        // ASCII letters alone change, so places stay the same.
+        let lower = text.to_ascii_lowercase();
+        starts.extend(lower.match_indices(PREFIX).map(|(at, _)| at));
+        starts.retain(|at| !text[..*at].ends_with(is_part) && known.binary_search(at).is_err());
+        let ends = |c: char| c.is_whitespace() || ",:;()[]<>|".contains(c);
+        let name = |at: usize| text[at + PREFIX.len()..].split(ends).next().unwrap_or_default();
+        starts.into_iter().map(name).filter(|name| !name.is_empty()).map(str::to_owned).collect()
+    }
+
     /// The words, in the order in which they were added.
     pub(crate) fn words(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(|word| word.word.as_str())
@@ -191,15 +204,34 @@ pub(crate) enum Piece<'t> {
 /// ComfyUI's prefix for the word of an embedding.
 const PREFIX: &str = "embedding:";
 
+/// Extensions of embedding files, which ComfyUI accepts after the word that has its prefix.
+const EXTENSIONS: [&str; 4] = [".safetensors", ".pt", ".bin", ".ckpt"];
+
+/// Whether a character before or after a word makes it a part of another word.
+fn is_part(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || c == '-'
+}
+
+/// The length in bytes of the extension of a file at the start of `text`, or 0.
+fn extension_len(text: &str) -> usize {
+    let is_here = |extension: &&&str| {
+        text.get(..extension.len()).is_some_and(|start| start.eq_ignore_ascii_case(extension))
+    };
+    let found = EXTENSIONS.iter().find(is_here).map_or(0, |extension| extension.len());
+    if text[found..].starts_with(is_part) { 0 } else { found }
+}
+
 /// The length in bytes of the word with these lower-case `letters` at `at` in `text`, if it is there and not
 /// part of another word.
 fn standing_len(text: &str, at: usize, letters: &[char]) -> Option<usize> {
-    let is_part = |c: char| c.is_alphanumeric() || c == '_' || c == '-';
     let rest = &text[at..];
     let prefix = rest.get(..PREFIX.len()).filter(|prefix| prefix.eq_ignore_ascii_case(PREFIX));
     let prefixed = prefix.and_then(|_| spelled_len(&rest[PREFIX.len()..], letters));
     let (len, has_prefix) = match prefixed {
-        Some(len) => (PREFIX.len() + len, true),
+        Some(len) => {
+            let len = PREFIX.len() + len;
+            (len + extension_len(&rest[len..]), true)
+        }
         None => (spelled_len(rest, letters)?, false),
     };
     // Brackets around a word, as in `<cat-toy>`, separate it from others by themselves.
@@ -258,9 +290,24 @@ mod tests {
             ("(Embedding:Ink:1.2)", vec![text("("), word(vec![100]), text(":1.2)")]),
             ("my_embedding:ink", vec![text("my_embedding:"), word(vec![100])]),
             ("embedding:inky", vec![text("embedding:inky")]),
+            ("embedding:ink.SafeTensors b", vec![word(vec![100]), text(" b")]),
+            ("embedding:ink.pt, b", vec![word(vec![100]), text(", b")]),
+            ("embedding:ink.ptx", vec![word(vec![100]), text(".ptx")]),
+            ("ink.pt", vec![word(vec![100]), text(".pt")]),
             ("", vec![]),
         ] {
             assert_eq!(words().split(prompt, 100), expected, "{prompt}");
+        }
+    }
+
+    #[test]
+    fn names_after_the_prefix_are_known_or_told() {
+        for (prompt, expected) in [
+            ("embedding:ink, (embedding:easynegative:1.2) EMBEDDING:x.pt", &["easynegative", "x.pt"][..]),
+            ("my_embedding:y, embedding: z", &[]),
+            ("é embedding:inky", &["inky"]),
+        ] {
+            assert_eq!(words().unknown(prompt), expected, "{prompt}");
         }
     }
 

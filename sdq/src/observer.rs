@@ -139,6 +139,10 @@ pub enum Note {
     },
     /// A prompt has a tag of an unknown kind, which is left out: the whole tag.
     TagUnused(String),
+    /// The beginning of a LoRA's tag without an end, which stays in the prompt.
+    TagNotClosed(String),
+    /// A name after `embedding:` in a prompt that is no word of the model.
+    NoSuchWord(String),
     /// A LoRA's tag has parameters that are not used: the whole tag.
     TagSaysMore(String),
     /// A tag in the negative prompt, where tags are left out: the whole tag.
@@ -266,6 +270,8 @@ impl Note {
                 "note: "
             }
             Note::TagUnused(_)
+            | Note::TagNotClosed(_)
+            | Note::NoSuchWord(_)
             | Note::TagSaysMore(_)
             | Note::NegativeTag(_)
             | Note::WithoutGuidance(_)
@@ -296,6 +302,15 @@ impl Note {
             Note::TagUnused(tag) => {
                 format!("{} is left out: sdq supports only <lora:NAME:STRENGTH>", shown(tag))
             }
+            Note::TagNotClosed(text) => {
+                format!("{} is read as words, because no > follows it", shown(text))
+            }
+            Note::NoSuchWord(name) => {
+                let name = shown(name);
+                format!(
+                    "embedding:{name} is read as words, because no embedding is called `{name}`; give its file with --embedding"
+                )
+            }
             Note::TagSaysMore(tag) => {
                 format!("only the strengths of {} are used, for text encoders and for the U-Net", shown(tag))
             }
@@ -310,17 +325,22 @@ impl Note {
                 "{scheduler} evaluates the model {evaluations} times in {steps} steps, and each evaluation counts as one"
             ),
             Note::BeyondBuiltIn { description, words, size } => beyond_built_in(description, words, *size),
+            Note::WordAdded { word, vectors: 1, .. } => format!("`{word}` stands for one vector"),
             Note::WordAdded { word, vectors, .. } => format!("`{word}` stands for {vectors} vectors"),
             Note::Transparent { .. } => "transparent pixels become white".to_owned(),
             Note::VaeReplaced { .. } => "this VAE replaces the model's".to_owned(),
             Note::Recognised { family, class_name, .. } => format!("the model is {family} ({class_name})"),
             Note::Predicts(prediction) => format!("the model predicts {prediction}"),
             Note::Remark(remark) => remark.clone(),
-            Note::LeftOut { count, why, names, .. } if names.is_empty() => {
-                format!("{count} tensors {why} are left out")
-            }
             Note::LeftOut { count, why, names, more } => {
-                format!("{count} tensors {why} are left out: {}", listed(names, *more))
+                let sentence = match count {
+                    1 => format!("one tensor {why} is left out"),
+                    _ => format!("{count} tensors {why} are left out"),
+                };
+                match names.is_empty() {
+                    true => sentence,
+                    false => format!("{sentence}: {}", listed(names, *more)),
+                }
             }
             Note::ForeignRecipe { program } => {
                 format!("{program} drew the picture with other noise, so the new picture is similar at best")

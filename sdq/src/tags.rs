@@ -16,6 +16,10 @@ pub(crate) enum Tag {
     },
     /// A LoRA one of whose strengths is not a finite number: the whole tag.
     WrongStrength(String),
+    /// A LoRA without a name: the whole tag.
+    Nameless(String),
+    /// The beginning of a LoRA's tag that does not end. It stays in the prompt.
+    Open(String),
     /// A tag for something that sdq does not support: the whole tag.
     Other(String),
 }
@@ -25,12 +29,8 @@ pub(crate) fn take(prompt: &mut String) -> Vec<Tag> {
     take_parsed(prompt).into_iter().map(|(_, tag)| tag).collect()
 }
 
-/// Removes the tags like [`take`] and returns them unparsed.
-pub(crate) fn take_whole(prompt: &mut String) -> Vec<String> {
-    take_parsed(prompt).into_iter().map(|(whole, _)| whole).collect()
-}
-
-fn take_parsed(prompt: &mut String) -> Vec<(String, Tag)> {
+/// Removes the tags like [`take`], and returns each with its text.
+pub(crate) fn take_parsed(prompt: &mut String) -> Vec<(String, Tag)> {
     let mut tags = Vec::new();
     let mut left = String::with_capacity(prompt.len());
     let mut rest = prompt.as_str();
@@ -41,9 +41,14 @@ fn take_parsed(prompt: &mut String) -> Vec<(String, Tag)> {
         let end = from_start[1..].find(['<', '>']).map(|place| place + 1);
         let Some(end) = end else {
             rest = from_start;
+            tags.extend(open(from_start).map(|open| (open.clone(), Tag::Open(open))));
             break;
         };
-        match from_start[end..].starts_with('>').then(|| parse(&from_start[1..end])).flatten() {
+        let is_closed = from_start[end..].starts_with('>');
+        if !is_closed && let Some(open) = open(&from_start[..end]) {
+            tags.push((open.clone(), Tag::Open(open)));
+        }
+        match is_closed.then(|| parse(&from_start[1..end])).flatten() {
             Some(tag) => {
                 tags.push((from_start[..=end].to_owned(), tag));
                 if left.ends_with(' ') {
@@ -65,17 +70,25 @@ fn take_parsed(prompt: &mut String) -> Vec<(String, Tag)> {
 /// Parses the tag `text`, given without its brackets; `None` if it is not a tag. The case of its kind does not matter.
 fn parse(text: &str) -> Option<Tag> {
     let (kind, values) = text.split_once(':')?;
-    let is_word = kind.starts_with(char::is_alphabetic)
-        && kind.chars().all(|letter| letter.is_alphanumeric() || letter == '_');
-    if !is_word || values.is_empty() {
-        return None;
-    }
+    let is_name = kind.starts_with(char::is_alphabetic)
+        && kind.chars().all(|letter| letter.is_alphanumeric() || "_- .".contains(letter));
     let tag = || format!("<{text}>");
-    // The web UI accepts both names for LoRAs.
-    Some(match kind.to_lowercase().as_str() {
-        "lora" | "lyco" => lora(values, tag()).unwrap_or_else(|| Tag::WrongStrength(tag())),
-        _ => Tag::Other(tag()),
+    Some(match is_lora(kind) {
+        true if values.split(':').next().is_none_or(|name| name.trim().is_empty()) => Tag::Nameless(tag()),
+        true => lora(values, tag()).unwrap_or_else(|| Tag::WrongStrength(tag())),
+        false if is_name => Tag::Other(tag()),
+        false => return None,
     })
+}
+
+/// Whether `kind` is a name of LoRAs' tags. The web UI accepts both.
+fn is_lora(kind: &str) -> bool {
+    ["lora", "lyco"].contains(&kind.trim().to_lowercase().as_str())
+}
+
+/// `text`, which begins with `<` and has no `>`, if it is a LoRA's tag that was not closed.
+fn open(text: &str) -> Option<String> {
+    is_lora(text[1..].split_once(':')?.0).then(|| text.to_owned())
 }
 
 /// Parses the parameters of `tag`: the LoRA's name, its strength in the text encoders (default 1), and its strength in the
@@ -130,6 +143,7 @@ mod tests {
                 Tag::Other("<hypernet:x:1>".to_owned()),
                 lora("w", 1.0, Some(0.5)),
                 Tag::WrongStrength("<lora:much:x>".to_owned()),
+                Tag::Open("<lora:open".to_owned()),
             ]
         );
         assert_eq!(prompt, "a cat, <b> 1 <2 <lora:open");
@@ -234,9 +248,33 @@ mod tests {
 
     /// Everything of a tag's form is a tag, so that none of it is read as words.
     #[test]
+    fn tags_that_do_not_end_are_told_and_stay() {
+        let mut prompt = "a <lora:deep:1 <lora:ink>, <cat:1, <Lora:x".to_owned();
+        let open = |text: &str| Tag::Open(text.to_owned());
+        let tags = take(&mut prompt);
+        assert_eq!((tags.len(), &tags[0], &tags[2]), (3, &open("<lora:deep:1 "), &open("<Lora:x")));
+        assert_eq!(prompt, "a <lora:deep:1, <cat:1, <Lora:x");
+    }
+
+    #[test]
     fn other_tags_are_told() {
-        for tag in ["<hypernet:x:1>", "<Hypernet:x>", "<cat:1>", "<b:c>", "<segment:face,0.6>"] {
+        for tag in [
+            "<hypernet:x:1>",
+            "<Hypernet:x>",
+            "<cat:1>",
+            "<b:c>",
+            "<segment:face,0.6>",
+            "<lora-x:y>",
+            "<my tag:1>",
+            "<x:>",
+        ] {
             assert_eq!(take(&mut format!("a {tag}")), [Tag::Other(tag.to_owned())]);
+        }
+        for tag in ["<lora:>", "<lora::0.8>", "<LyCO: :1>"] {
+            assert_eq!(take(&mut format!("a {tag}")), [Tag::Nameless(tag.to_owned())]);
+        }
+        for text in ["1 < 2: <3:4>", "<:>", "< lora", "a <b"] {
+            assert_eq!(take(&mut text.to_owned()), [], "{text}");
         }
     }
 }

@@ -142,7 +142,7 @@ fn a_word_is_read_where_it_stands_and_missed_where_it_does_not() {
     // The word is the file's name, and occurs in the prompt.
     let outcome = generate(folder.path(), "word.png", &["--embedding", "apple.safetensors"]);
     assert_eq!(outcome.code, 0, "{}", outcome.errors);
-    assert!(outcome.errors.contains("`apple` stands for 1 vectors"), "{}", outcome.errors);
+    assert!(outcome.errors.contains("`apple` stands for one vector"), "{}", outcome.errors);
     assert_ne!(pixels(&folder.path().join("word.png")), pixels(&folder.path().join("plain.png")));
     generate(folder.path(), "x.png", &["--embedding", "apple.safetensors:pear"])
         .assert_failed(2, &["no prompt contains `pear`"]);

@@ -92,7 +92,7 @@ fn every_layout_is_read_and_others_are_refused() {
         (&[], "found 0 tensors, the first of which is `none`"),
         (&[("emb_params", &[1, 1, 1], &[0.0])], "has the shape [1, 1, 1]"),
         (&[("emb_params", &[0, 4], &[])], "has the shape [0, 4]"),
-        (&[("emb_params", &[76, 1], &[0.0; 76])], "at most 75 vectors"),
+        (&[("emb_params", &[76, 1], &[0.0; 76])], "expected 1 to 75 vectors"),
         (&[("emb_params", &[1], &[f32::NAN])], "NaN"),
     ] {
         let message = read(tensors).unwrap_err();

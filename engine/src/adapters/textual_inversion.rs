@@ -6,6 +6,8 @@
 use sdq_formats::checkpoint::Checkpoint;
 use sdq_formats::tensor::{TensorError, TensorView};
 
+use super::lora;
+
 /// The content of a file of textual inversions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TextualInversions {
@@ -49,7 +51,7 @@ pub enum EmbeddingError {
         first: String,
     },
     /// The shape of a tensor is not that of vectors.
-    #[error("tensor `{tensor}` has the shape {found:?}, expected at most {limit} vectors of one width")]
+    #[error("tensor `{tensor}` has the shape {found:?}, expected 1 to {limit} vectors of one width")]
     Shape {
         /// The tensor.
         tensor: String,
@@ -144,9 +146,12 @@ impl TextualInversions {
     }
 }
 
-/// Whether `tensor` may contain the vectors of the word that is its name. Names of networks' tensors have dots.
+/// Whether `tensor` may contain the vectors of the word that is its name, and is no tensor of a network or an adapter. A word
+/// may have dots.
 fn is_word(tensor: &TensorView<'_>) -> bool {
-    !tensor.name.contains('.') && matches!(tensor.shape.len(), 1 | 2)
+    const OF_NETWORKS: [&str; 5] = ["weight", "bias", "alpha", "running_mean", "running_var"];
+    let last = tensor.name.rsplit_once('.').map_or("", |(_, last)| last);
+    !OF_NETWORKS.contains(&last) && !lora::is_adapter(&tensor.name) && matches!(tensor.shape.len(), 1 | 2)
 }
 
 fn vectors(tensor: &TensorView<'_>, encoder: Option<usize>) -> Result<WordVectors, EmbeddingError> {

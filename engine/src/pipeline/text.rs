@@ -74,6 +74,11 @@ impl Pipeline {
         crate::prompt::unused_words(&self.words, prompts, syntax)
     }
 
+    /// The names in ComfyUI's `embedding:NAME` in `prompts` that are no words of this pipeline, and are read as text.
+    pub fn unknown_embeddings(&self, prompts: &[&str]) -> Vec<String> {
+        prompts.iter().flat_map(|prompt| self.words.unknown(prompt)).collect()
+    }
+
     /// Encodes `prompts` with all text encoders.
     ///
     /// # Errors

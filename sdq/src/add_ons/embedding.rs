@@ -30,8 +30,8 @@ impl FromStr for EmbeddingFile {
 
     fn from_str(text: &str) -> Result<EmbeddingFile, String> {
         // A colon may be part of the path.
-        let parts =
-            text.rsplit_once(':').filter(|(path, word)| path.len() > 1 && !word.contains(['/', '\\']));
+        let is_split = |(path, word): &(&str, &str)| path.len() > 1 && !word.contains(['/', '\\']);
+        let parts = text.rsplit_once(':').filter(is_split).filter(|_| !Path::new(text).is_file());
         match parts {
             Some((_, "")) => Err("the word after the colon is missing".to_owned()),
             Some((path, word)) => Ok(EmbeddingFile { path: path.into(), word: Some(word.to_owned()) }),
@@ -135,7 +135,7 @@ pub(super) fn check_used(embeddings: &[EmbeddingFile], unused: &[String]) -> Res
             let path = embedding.path.display();
             let words = words.iter().map(|(word, _)| format!("`{word}`")).collect::<Vec<_>>();
             let (words, noun) = (words.join(" or "), if words.len() == 1 { "word" } else { "words" });
-            let problem = format!("no prompt contains {words}, the {noun} of `{path}`");
+            let problem = format!("no prompt contains {words}, the {noun} of `{path}`, as a word by itself");
             return Err(Error::Option { option: "embedding", problem });
         }
     }

@@ -12,7 +12,7 @@ use sdq_engine::{
     Pipeline,
     adapters::lora::{self, Lora, LoraWriteError, Strength},
 };
-use sdq_formats::{checkpoint::Checkpoint, sdq::SdqFile};
+use sdq_formats::{checkpoint::Checkpoint, links, sdq::SdqFile};
 use serde::{Deserialize, Serialize};
 
 use super::{LISTED, embedding, tell_left_out};
@@ -51,10 +51,12 @@ impl FromStr for LoraFile {
     fn from_str(text: &str) -> Result<LoraFile, String> {
         let (path, strength) = match text.rsplit_once(':') {
             // A colon may be part of the path.
-            Some((path, strength)) if !path.is_empty() => match strength.parse::<f32>() {
-                Ok(strength) => (path, strength),
-                Err(_) => (text, 1.0),
-            },
+            Some((path, strength)) if !path.is_empty() && !Path::new(text).is_file() => {
+                match strength.parse::<f32>() {
+                    Ok(strength) => (path, strength),
+                    Err(_) => (text, 1.0),
+                }
+            }
             _ => (text, 1.0),
         };
         match strength.is_finite() {
@@ -120,8 +122,8 @@ pub fn find_below(name: &str, directory: &Path) -> Result<Option<PathBuf>, Error
 /// their folders and names.
 pub fn files_below(directory: &Path) -> Vec<PathBuf> {
     let is_add_on = |path: &PathBuf| {
-        let ending = path.extension().and_then(OsStr::to_str);
-        ending.is_some_and(|ending| ENDINGS.contains(&ending)) && path.is_file() && !is_hidden(path)
+        let ending = path.extension().and_then(OsStr::to_str).map(str::to_lowercase);
+        ending.is_some_and(|ending| ENDINGS.contains(&&*ending)) && path.is_file() && !is_hidden(path)
     };
     let files = |folder: PathBuf| {
         let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -165,7 +167,7 @@ pub fn find_file(name: &str, folders: &[&Path]) -> Option<PathBuf> {
         return None;
     }
     let in_folder = |folder: &&Path| {
-        Some(folder.join(name)).filter(|path| path.is_file()).or_else(|| with_an_ending(name, folder))
+        Some(folder.join(name)).filter(|path| is_file(path)).or_else(|| with_an_ending(name, folder))
     };
     folders.iter().find_map(in_folder)
 }
@@ -176,7 +178,13 @@ fn is_file_name(name: &str) -> bool {
 }
 
 fn with_an_ending(name: &str, folder: &Path) -> Option<PathBuf> {
-    ENDINGS.iter().map(|ending| folder.join(format!("{name}.{ending}"))).find(|path| path.is_file())
+    let spellings = ENDINGS.iter().flat_map(|ending| [(*ending).to_owned(), ending.to_uppercase()]);
+    spellings.map(|ending| folder.join(format!("{name}.{ending}"))).find(|path| is_file(path))
+}
+
+/// Whether there is a file at `path`, or a broken link, which is an error when it is read.
+fn is_file(path: &Path) -> bool {
+    links::is_there(path) && !path.is_dir()
 }
 
 /// `pipeline` with `loras` beside its products; reports how many layers each changes.

@@ -52,7 +52,7 @@ impl AddOns {
     /// folder `lora_dir` and its sub-folders. Other tags, and all tags in the negative prompt, are reported to `watch`.
     ///
     /// # Errors
-    /// [`Error::LoraTag`] when a LoRA is not found or ambiguous, or its strength is not a number.
+    /// [`Error::LoraTag`] when a LoRA is not found, ambiguous or not named, or its strength is not a number.
     pub fn take_tags(
         &mut self,
         prompt: &mut String,
@@ -70,10 +70,19 @@ impl AddOns {
                 Tag::WrongStrength(tag) => {
                     return Err(Error::LoraTag(format!("the strength in {tag} is not a number such as 0.8")));
                 }
+                Tag::Nameless(tag) => {
+                    return Err(Error::LoraTag(format!("{tag} has no name; write it as in <lora:NAME:0.8>")));
+                }
+                Tag::Open(text) => watch.note(Note::TagNotClosed(text)),
                 Tag::Other(tag) => watch.note(Note::TagUnused(tag)),
             }
         }
-        tags::take_whole(negative_prompt).into_iter().for_each(|tag| watch.note(Note::NegativeTag(tag)));
+        for (whole, tag) in tags::take_parsed(negative_prompt) {
+            match tag {
+                Tag::Open(text) => watch.note(Note::TagNotClosed(text)),
+                _ => watch.note(Note::NegativeTag(whole)),
+            }
+        }
         Ok(())
     }
 

@@ -43,6 +43,14 @@ fn notes_are_sentences() {
              trained for 64x64 pixels; for anything else convert a model with `sdq convert` and give it with --model",
         ),
         (
+            Note::TagNotClosed("<lora:x:1".to_owned()),
+            "warning: <lora:x:1 is read as words, because no > follows it",
+        ),
+        (
+            Note::NoSuchWord("ink".to_owned()),
+            "warning: embedding:ink is read as words, because no embedding is called `ink`; give its file with --embedding",
+        ),
+        (
             Note::TagSaysMore("<lora:x:1:dyn=4>".to_owned()),
             "warning: only the strengths of <lora:x:1:dyn=4> are used, for text encoders and for the U-Net",
         ),
@@ -59,6 +67,10 @@ fn notes_are_sentences() {
             Note::WordAdded { path: path(), word: "<cat>".to_owned(), vectors: 8 },
             "a.pt: `<cat>` stands for 8 vectors",
         ),
+        (
+            Note::WordAdded { path: path(), word: "ink".to_owned(), vectors: 1 },
+            "a.pt: `ink` stands for one vector",
+        ),
         (Note::Transparent { path: path() }, "a.pt: transparent pixels become white"),
         (Note::VaeReplaced { path: path() }, "a.pt: this VAE replaces the model's"),
         (
@@ -72,6 +84,10 @@ fn notes_are_sentences() {
         (Note::Predicts("noise".to_owned()), "the model predicts noise"),
         (Note::Remark("one of two is read".to_owned()), "one of two is read"),
         (left_out(Vec::new(), 9), "9 tensors of training are left out"),
+        (
+            Note::LeftOut { count: 1, why: "of training", names: layers(1), more: 0 },
+            "one tensor of training is left out: l0",
+        ),
         (left_out(layers(2), 0), "9 tensors of training are left out: l0, l1"),
         (left_out(layers(2), 7), "9 tensors of training are left out: l0, l1 and 7 more"),
         (
@@ -107,6 +123,8 @@ fn texts_of_recipes_are_shown_without_controls_and_not_at_length() {
         Note::RecipeDiffers(text()),
         Note::RecipeFileMissing { name: text() },
         Note::TagUnused(text()),
+        Note::TagNotClosed(text()),
+        Note::NoSuchWord(text()),
         Note::TagSaysMore(text()),
         Note::NegativeTag(text()),
     ] {

@@ -272,7 +272,9 @@ impl Found {
                             says_more.map(|tag| format!("the parameters of {tag} other than strengths")),
                         );
                     }
-                    Tag::WrongStrength(tag) | Tag::Other(tag) => self.unused.push(tag),
+                    Tag::WrongStrength(tag) | Tag::Nameless(tag) | Tag::Other(tag) => self.unused.push(tag),
+                    // It is read as words, as in the program that drew the picture.
+                    Tag::Open(_) => {}
                 }
             }
         }

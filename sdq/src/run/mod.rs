@@ -101,8 +101,11 @@ pub(crate) fn write(
     Writer::new(pipeline, settings, files, options, 0, watch)?.run(draw)
 }
 
-/// Reports to `watch` which parts of a request have no effect, and if a scheduler takes more evaluations than steps.
-pub fn note_without_effect(settings: &Settings, watch: &mut Watch<'_>) {
+/// Reports to `watch` which parts of a request that `pipeline` has settled have no effect, and if a scheduler takes more
+/// evaluations than steps.
+pub fn note_without_effect(pipeline: &Pipeline, settings: &Settings, watch: &mut Watch<'_>) {
+    let prompts = [&*settings.request.prompt, &*settings.request.negative_prompt];
+    pipeline.unknown_embeddings(&prompts).into_iter().for_each(|name| watch.note(Note::NoSuchWord(name)));
     let Settings { steps, evaluations, first_step, .. } = *settings;
     if first_step == 0 && evaluations > steps {
         watch.note(Note::MoreEvaluations { scheduler: settings.scheduler.clone(), steps, evaluations });

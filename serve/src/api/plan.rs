@@ -111,7 +111,7 @@ fn planned(app: &App, model: Option<&str>, request: &DrawRequest) -> Result<Plan
         }
     };
     let watch = &mut Watch::new(&mut observer, &Cancel::new());
-    note_without_effect(&settings, watch);
+    note_without_effect(&pipeline, &settings, watch);
     if listed.path.is_none() {
         note_beyond_built_in(&pipeline, &settings, watch).map_err(|error| app.problem(&error))?;
     }

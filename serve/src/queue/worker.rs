@@ -68,7 +68,7 @@ fn generate(app: &Arc<App>, task: &Task, request: &DrawRequest) -> Result<(), Pr
         let mut borrowed = app.models.borrow(&listed, add_ons, request, watch).map_err(shown)?;
         let session = borrowed.session().map_err(shown)?;
         let settings = session.pipeline().settings(request).map_err(|error| shown(error.into()))?;
-        note_without_effect(&settings, watch);
+        note_without_effect(session.pipeline(), &settings, watch);
         if listed.path.is_none() {
             note_beyond_built_in(session.pipeline(), &settings, watch).map_err(shown)?;
         }

@@ -47,6 +47,14 @@ pub enum LoraError {
         /// Its value.
         found: f32,
     },
+    /// The alpha of a module is no single number.
+    #[error("tensor `{tensor}` has the shape {found:?}, expected one number")]
+    NoNumber {
+        /// The tensor.
+        tensor: String,
+        /// Its shape.
+        found: Vec<usize>,
+    },
     /// The adapter settings in the metadata cannot be read.
     #[error("the metadata `lora_adapter_metadata` is not valid: {0}")]
     Adapter(String),

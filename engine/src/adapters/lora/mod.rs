@@ -7,6 +7,7 @@
 
 mod adapter;
 mod error;
+mod kinds;
 mod names;
 mod summary;
 
@@ -214,6 +215,11 @@ impl Product<'_> {
     }
 }
 
+/// Whether the tensor `name` belongs to an adapter of layers, of any kind.
+pub(super) fn is_adapter(name: &str) -> bool {
+    names::split(name).is_some() || kinds::other_kind(name).is_some()
+}
+
 /// All tensors of a file, by category.
 #[derive(Default)]
 struct Content<'c> {
@@ -226,13 +232,13 @@ fn content(checkpoint: &Checkpoint) -> Result<Content<'_>, LoraError> {
     let mut content = Content::default();
     let mut words: BTreeMap<String, Vec<TensorView<'_>>> = BTreeMap::new();
     for tensor in checkpoint.tensors() {
-        if let Some(kind) = names::other_kind(&tensor.name) {
-            return Err(LoraError::Kind { tensor: tensor.name, kind });
-        }
         if let Some((word, name)) = names::bundled(&tensor.name) {
             let vectors = TensorView { name: name.to_owned(), ..tensor.clone() };
             words.entry(word.to_owned()).or_default().push(vectors);
             continue;
+        }
+        if let Some(kind) = kinds::other_kind(&tensor.name) {
+            return Err(LoraError::Kind { tensor: tensor.name, kind });
         }
         let Some((name, part)) = names::split(&tensor.name) else {
             content.left_out.push(tensor.name);
@@ -266,6 +272,9 @@ fn what_else(checkpoint: &Checkpoint) -> String {
     }
     let mut tensors = checkpoint.tensors();
     let Some(first) = tensors.next() else { return "a file without tensors".to_owned() };
+    if kinds::is_of_a_hypernetwork(&first.name) {
+        return "a hypernetwork, which sdq does not support".to_owned();
+    }
     match names::is_of_a_model(&first.name) || tensors.any(|tensor| names::is_of_a_model(&tensor.name)) {
         true => "a model or a part of one; convert it with `sdq convert`".to_owned(),
         false => {
@@ -276,6 +285,9 @@ fn what_else(checkpoint: &Checkpoint) -> String {
 
 /// The number in `tensor`, of any type.
 fn number(tensor: &TensorView<'_>) -> Result<f32, LoraError> {
+    if tensor.shape.iter().any(|&side| side != 1) {
+        return Err(LoraError::NoNumber { tensor: tensor.name.clone(), found: tensor.shape.clone() });
+    }
     let signed = matches!(tensor.dtype, DType::I64 | DType::I32 | DType::I16 | DType::I8);
     let unsigned = matches!(tensor.dtype, DType::U64 | DType::U32 | DType::U16 | DType::U8);
     if !signed && !unsigned {
@@ -314,7 +326,7 @@ fn branch<'c>(
     };
     let up = product(up, vec![outputs, rank])?;
     let scale = match module.alpha {
-        None => adapters.scale(component, spec.name.trim_end_matches(".weight"), rank)?,
+        None => adapters.scale(component, spec.name.trim_end_matches(".weight"), rank),
         Some(tensor) => {
             let alpha = number(&tensor)?;
             match alpha.is_finite() {

@@ -42,38 +42,6 @@ const ENDINGS: [(&str, Part); 12] = [
     ("_lora.up.weight", Part::Up),
 ];
 
-/// Prefixes of a name's last part that identify another kind of adapter.
-const OTHER_KINDS: [(&str, &str); 12] = [
-    (".dora_scale", "DoRA"),
-    (".on_input", "IA3"),
-    (".ia3_", "IA3"),
-    (".boft_", "BOFT"),
-    (".vera_lambda", "VeRA"),
-    (".hada_", "LoHa"),
-    (".lokr_", "LoKr"),
-    (".oft_", "OFT"),
-    (".diff", "full difference of weights"),
-    (".w_norm", "change of norms"),
-    (".b_norm", "change of norms"),
-    (".set_weight", "replacement of weights"),
-];
-
-/// Suffixes of names that identify another kind of adapter.
-const OTHER_ENDINGS: [(&str, &str); 8] = [
-    (".lora_A.bias", "LoRA with biases"),
-    (".lora_B.bias", "LoRA with biases"),
-    (".lora_down.bias", "LoRA with biases"),
-    (".lora_up.bias", "LoRA with biases"),
-    (".a1.weight", "GLoRA"),
-    (".a2.weight", "GLoRA"),
-    (".b1.weight", "GLoRA"),
-    (".b2.weight", "GLoRA"),
-];
-
-/// Parts of names that identify another kind of adapter.
-const OTHER_WORDS: [(&str, &str); 2] =
-    [(".lora_magnitude_vector", "DoRA"), (".lora_embedding_", "LoRA of token embeddings")];
-
 /// Prefix of the names of embeddings that come with a LoRA.
 const BUNDLED: &str = "bundle_emb.";
 /// Possible parts of such a name after the word.
@@ -98,15 +66,6 @@ pub(super) fn bundled(name: &str) -> Option<(&str, &str)> {
         rest[..at].ends_with('.').then_some(at)
     })?;
     Some((&rest[..part - 1], &rest[part..]))
-}
-
-/// The kind of adapter that the tensor `name` identifies, if it is not supported.
-pub(super) fn other_kind(name: &str) -> Option<&'static str> {
-    let last = name.rfind('.').map_or("", |at| &name[at..]);
-    let starts = OTHER_KINDS.iter().filter(|(start, _)| last.starts_with(start));
-    let ends = OTHER_ENDINGS.iter().filter(|(ending, _)| name.ends_with(ending));
-    let words = OTHER_WORDS.iter().filter(|(word, _)| name.contains(word));
-    starts.chain(ends).chain(words).map(|(_, kind)| *kind).next()
 }
 
 /// Whether the tensor `name` is the weight of a model.
@@ -235,30 +194,6 @@ mod tests {
             ("text_encoder_2.text_model.encoder.layers.0.mlp.fc1", "second text encoder"),
         ] {
             assert_eq!(network(module), expected, "{module}");
-        }
-    }
-
-    #[test]
-    fn other_adapters_are_told_by_any_of_their_tensors() {
-        for (name, kind) in [
-            ("a.dora_scale", Some("DoRA")),
-            ("a.lora_magnitude_vector", Some("DoRA")),
-            ("a.lora_magnitude_vector.weight", Some("DoRA")),
-            ("a.lora_magnitude_vector.default.weight", Some("DoRA")),
-            ("a.lora_B.bias", Some("LoRA with biases")),
-            ("a.on_input", Some("IA3")),
-            ("a.ia3_l", Some("IA3")),
-            ("a.a1.weight", Some("GLoRA")),
-            ("a.hada_w1_a", Some("LoHa")),
-            ("a.lokr_w1", Some("LoKr")),
-            ("a.oft_blocks", Some("OFT")),
-            ("a.diff_b", Some("full difference of weights")),
-            ("a.lora_embedding_A", Some("LoRA of token embeddings")),
-            ("a.lora_A.weight", None),
-            ("a.diff.lora_A.weight", None),
-            ("a.alpha", None),
-        ] {
-            assert_eq!(other_kind(name), kind, "{name}");
         }
     }
 
