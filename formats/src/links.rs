@@ -38,7 +38,9 @@ pub fn is_there(path: &Path) -> bool {
 /// The error for `path` if it, or a parent folder, is a broken link.
 fn broken_link(path: &Path) -> Option<io::Error> {
     let link = path.ancestors().find(|part| is_there(part))?;
-    let target = fs::read_link(link).ok().filter(|_| fs::metadata(link).is_err())?;
+    // A link that leads to itself exists; the system says what is wrong with it.
+    let is_broken = fs::metadata(link).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let target = fs::read_link(link).ok().filter(|_| is_broken)?;
     let subject = if link == path { "the path".to_owned() } else { format!("`{}`", link.display()) };
     let reason = format!("{subject} is a link to `{}`, which does not exist", target.display());
     Some(io::Error::new(io::ErrorKind::NotFound, reason))
@@ -65,6 +67,8 @@ mod tests {
             format!("`{unet}` is a link to `gone`, which does not exist")
         );
         assert!(message("nothing").starts_with("No such file"), "{}", message("nothing"));
+        std::os::unix::fs::symlink("loop", at("loop")).unwrap();
+        assert!(message("loop").contains("symbolic links"), "{}", message("loop"));
         assert!(is_there(&at("unet")) && !is_there(&at("nothing")));
         assert!(metadata(folder.path()).is_ok());
     }

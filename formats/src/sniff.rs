@@ -38,6 +38,12 @@ pub enum FileKind {
     WebP,
     /// A safetensors file.
     Safetensors,
+    /// An archive or a compressed file, other than a zip.
+    Archive,
+    /// A program.
+    Program,
+    /// A file that begins with zeros: one that was made in its full size before it was downloaded.
+    Zeros,
     /// Anything else.
     Other,
 }
@@ -86,6 +92,15 @@ impl FileKind {
             FileKind::Jpeg
         } else if starts(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
             FileKind::WebP
+        } else if ARCHIVES.iter().any(|start| starts(start)) {
+            FileKind::Archive
+        } else if starts(b"\x7fELF") || starts(b"MZ") && !is_text(head) {
+            FileKind::Program
+        } else if head.len() == FileKind::LOOK && head.iter().all(|byte| *byte == 0) {
+            FileKind::Zeros
+        } else if starts(b"\xff\xfe") || starts(b"\xfe\xff") {
+            // The mark of UTF-16.
+            FileKind::Text
         } else if !is_text(head) {
             FileKind::Other
         } else if text.starts_with(b"{") || text.starts_with(b"[") {
@@ -105,6 +120,10 @@ impl FileKind {
 
 /// What web pages begin with, in lower case.
 const HTML: [&[u8]; 5] = [b"<!doctype html", b"<html", b"<head", b"<body", b"<!--"];
+
+/// What archives and compressed files begin with: gzip, bzip2, xz, zstd, 7z, RAR.
+const ARCHIVES: [&[u8]; 6] =
+    [b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\x07"];
 
 /// Whether `head`, which may end inside of a character, is UTF-8 without control characters.
 fn is_text(head: &[u8]) -> bool {
@@ -136,6 +155,9 @@ impl fmt::Display for FileKind {
             FileKind::Jpeg => "a JPEG picture",
             FileKind::WebP => "a WebP picture",
             FileKind::Safetensors => "a safetensors file",
+            FileKind::Archive => "an archive; unpack it",
+            FileKind::Program => "a program",
+            FileKind::Zeros => "a file of zeros, as an unfinished download leaves it; download it again",
             FileKind::Other => "a file of an unknown kind",
         })
     }
@@ -169,6 +191,15 @@ mod tests {
             (b"caf\xc3", FileKind::Text),
             (b"caf\xc3\0\0", FileKind::Other),
             (b"\0\x01", FileKind::Other),
+            (&[0; 64], FileKind::Zeros),
+            (&[0; 63], FileKind::Other),
+            (b"\x1f\x8b\x08\0", FileKind::Archive),
+            (b"7z\xbc\xaf\x27\x1c\0\x04", FileKind::Archive),
+            (b"Rar!\x1a\x07\x01\0", FileKind::Archive),
+            (b"\x7fELF\x02\x01", FileKind::Program),
+            (b"MZ\x90\0\x03", FileKind::Program),
+            (b"MZ is a text", FileKind::Text),
+            (b"\xff\xfe{\0", FileKind::Text),
         ] {
             assert_eq!(FileKind::of(bytes), kind);
         }

@@ -42,7 +42,7 @@ pub enum ConvertError {
         class_name: String,
     },
     /// Tensors that the component's config requires are missing from its files.
-    #[error("{}: the config requires {}, which the weights do not contain", path.display(), list(tensors))]
+    #[error("{}: the model needs {}, which the weights do not contain", path.display(), list(tensors))]
     MissingTensors {
         /// The component's folder.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum ConvertError {
         tensors: Vec<String>,
     },
     /// Tensors that the component's config does not require: ignoring them could change the picture.
-    #[error("{}: the weights contain {}, which the config does not use", path.display(), list(tensors))]
+    #[error("{}: the weights contain {}, which the model does not use", path.display(), list(tensors))]
     SurplusTensors {
         /// The component's folder.
         path: PathBuf,

@@ -100,7 +100,10 @@ pub enum Error {
     #[error("the session has ended after an internal error; open the model again")]
     SessionEnded,
     /// A file is of a kind that sdq does not read.
-    #[error("{}: expected an .sdq file, a checkpoint or a picture drawn by sdq, found {found}", path.display())]
+    #[error(
+        "{}: expected a model, a checkpoint, a LoRA, an embedding, a saved run or a picture, found {found}",
+        path.display()
+    )]
     UnknownFile {
         /// The file.
         path: PathBuf,
@@ -116,6 +119,16 @@ pub enum Error {
         found: String,
         /// The command that converts it.
         command: String,
+    },
+    /// A LoRA or an embedding was given where a model is read.
+    #[error("{}: expected a model, found {found}; give it with {flag}, beside a model", path.display())]
+    AddOnAsModel {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        found: &'static str,
+        /// The option that takes it.
+        flag: &'static str,
     },
     /// There is no GPU, or none of this name.
     #[error("{}", no_device(wanted.as_deref()))]
@@ -268,7 +281,9 @@ impl Error {
             Error::Checkpoint(_) => ErrorKind::ModelInvalid,
             Error::Sdq(error) => sdq_kind(error),
             Error::Picture(_) | Error::Recipe(_) => ErrorKind::PictureInvalid,
-            Error::UnknownFile { .. } | Error::NotConverted { .. } => ErrorKind::ModelInvalid,
+            Error::UnknownFile { .. } | Error::NotConverted { .. } | Error::AddOnAsModel { .. } => {
+                ErrorKind::ModelInvalid
+            }
             Error::Rule(_) | Error::Option { .. } => ErrorKind::OptionInvalid,
             Error::Lora(_) | Error::Embedding(_) => ErrorKind::AddOnInvalid,
             Error::LoraTag(_) => ErrorKind::RequestInvalid,

@@ -2,8 +2,11 @@
 
 use std::{num::NonZeroUsize, path::Path};
 
-use sdq_engine::{Pipeline, PipelineOptions};
-use sdq_formats::sniff::FileKind;
+use sdq_engine::{
+    Pipeline, PipelineOptions,
+    adapters::{lora::LoraSummary, textual_inversion::TextualInversions},
+};
+use sdq_formats::{checkpoint::Checkpoint, sniff::FileKind};
 
 use crate::{
     Error, Note, Watch,
@@ -29,6 +32,9 @@ pub(crate) fn on_cpu(threads: Option<NonZeroUsize>) -> PipelineOptions {
 /// says which command converts it.
 pub fn open(path: Option<&Path>, options: &PipelineOptions) -> Result<Pipeline, Error> {
     let Some(path) = path else { return Ok(Pipeline::from_static(&BUILT_IN.0, options)?) };
+    if let Some((found, flag)) = add_on(path) {
+        return Err(Error::AddOnAsModel { path: path.to_path_buf(), found, flag });
+    }
     match published_kind(path) {
         Some(found) => {
             Err(Error::NotConverted { path: path.to_path_buf(), found, command: convert_command(path) })
@@ -65,6 +71,19 @@ pub fn note_beyond_built_in(
         watch.note(Note::BeyondBuiltIn { description, words: unknown, size });
     }
     Ok(())
+}
+
+/// Describes the file at `path` if it is a LoRA or an embedding, and the option that takes it.
+fn add_on(path: &Path) -> Option<(&'static str, &'static str)> {
+    let kind = FileKind::of_file(path).ok()?;
+    if !matches!(kind, FileKind::Safetensors | FileKind::Zip | FileKind::Pickle) {
+        return None;
+    }
+    let checkpoint = Checkpoint::open(path).ok()?;
+    match LoraSummary::of(&checkpoint) {
+        Ok(_) => Some(("a LoRA", "--lora")),
+        Err(_) => TextualInversions::read(&checkpoint).ok().map(|_| ("an embedding", "--embedding")),
+    }
 }
 
 /// Describes the file or folder at `path` if `sdq convert` may read it.
@@ -145,6 +164,12 @@ mod tests {
         assert!(spaced.contains("-o 'my model'\\''s.sdq'"), "{spaced}");
         let error = open(Some(folder.path()), &PipelineOptions::default()).unwrap_err();
         assert!(matches!(error, Error::NotConverted { .. }), "{error}");
+        let lora = br#"{"a.lora_A.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[0,4]},"a.lora_B.weight":{"dtype":"F32","shape":[1,1],"data_offsets":[4,8]}}"#;
+        let bytes = [&(lora.len() as u64).to_le_bytes()[..], lora, &[0; 8]].concat();
+        assert_eq!(
+            message("l.safetensors", &bytes),
+            "l.safetensors: expected a model, found a LoRA; give it with --lora, beside a model"
+        );
         // Files that `sdq convert` does not read are only named.
         assert!(
             message("a.safetensors", b"{\"error\":1}")

@@ -3,6 +3,7 @@
 
 use super::{Family, Prediction};
 use crate::models::naming::{LayoutProblem, Names, unknown};
+use sdq_formats::names::quote;
 
 /// How a model was trained, as far as its files tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -32,14 +33,16 @@ impl Marks {
         if let Some(marker) = names.under("edm_").next() {
             return Err(unknown(marker, "the mark of an EDM model".to_owned()));
         }
-        let predicts = || note("modelspec.predict_key").or_else(|| note("modelspec.prediction_type"));
-        let is_true = |key: &str| note(key).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let is = |key: &str, text: &str| note(key).is_some_and(|value| value.eq_ignore_ascii_case(text));
+        let is_true = |key: &str| is(key, "true");
         let prediction = if names.has("v_pred") {
             Some(Prediction::V)
-        } else if let Some(prediction) = predicts().as_deref().and_then(Prediction::from_name) {
+        } else if let Some(prediction) = noted_prediction(&note)? {
             Some(prediction)
         } else if is_true("ss_v_parameterization") {
             Some(Prediction::V)
+        } else if is("ss_v_parameterization", "false") {
+            Some(Prediction::Epsilon)
         } else {
             // The number of training steps of the published 512-base-ema.ckpt.
             let base = family == Family::Sd2 && note("global_step").as_deref() == Some("875000");
@@ -64,5 +67,41 @@ impl Marks {
             zero_snr: self.zero_snr || settings.zero_snr,
             ..settings
         })
+    }
+}
+
+/// The prediction in the metadata of Stability's model specification.
+fn noted_prediction(note: impl Fn(&str) -> Option<String>) -> Result<Option<Prediction>, LayoutProblem> {
+    for key in ["modelspec.predict_key", "modelspec.prediction_type"] {
+        let Some(value) = note(key).filter(|value| !value.trim().is_empty()) else { continue };
+        let prediction = Prediction::from_name(value.trim());
+        let prediction = prediction.ok_or_else(|| unknown(key, format!("\"{}\"", quote(&value))))?;
+        return Ok(Some(prediction));
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_says_the_prediction_or_is_refused() {
+        let marks = |key: &str, value: &str| {
+            let note = |other: &str| (other == key).then(|| value.to_owned());
+            Marks::of(&Names::default(), Family::Sdxl, note).map(|marks| marks.prediction)
+        };
+        for (key, value, expected) in [
+            ("modelspec.predict_key", "v", Some(Prediction::V)),
+            ("modelspec.prediction_type", "epsilon", Some(Prediction::Epsilon)),
+            ("modelspec.prediction_type", " ", None),
+            ("ss_v_parameterization", "True", Some(Prediction::V)),
+            ("ss_v_parameterization", "False", Some(Prediction::Epsilon)),
+            ("other", "v", None),
+        ] {
+            assert_eq!(marks(key, value), Ok(expected), "{key} {value}");
+        }
+        let refused = marks("modelspec.prediction_type", "edm").unwrap_err().to_string();
+        assert_eq!(refused, "`modelspec.prediction_type` is \"edm\", which sdq does not support");
     }
 }

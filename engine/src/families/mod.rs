@@ -12,7 +12,8 @@ pub use parts::ExtraInput;
 
 pub(crate) use found::{Found, FoundUNet, FoundVae, unet_prefix};
 pub(crate) use marks::Marks;
-pub(crate) use parts::{REQUIRED, TEXT_ENCODERS, added_numbers, tokenizer_of};
+pub(crate) use model_index::is_of_sdxl;
+pub(crate) use parts::{REQUIRED, TEXT_ENCODERS, added_numbers, classes_of, tokenizer_of};
 
 use sdq_schedulers::{PredictionType, SchedulerConfig};
 use serde_json::{Value, json};
@@ -114,7 +115,7 @@ impl Prediction {
     pub(crate) fn from_name(name: &str) -> Option<Prediction> {
         match name {
             "epsilon" | "eps" => Some(Prediction::Epsilon),
-            "v_prediction" | "v" => Some(Prediction::V),
+            "v_prediction" | "v-prediction" | "v_pred" | "v" => Some(Prediction::V),
             "sample" | "x0" => Some(Prediction::Sample),
             _ => None,
         }

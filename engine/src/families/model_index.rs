@@ -55,6 +55,11 @@ const CLASSES: [Class; 9] = [
     Class::sdxl("StableDiffusionXLInpaintPipeline"),
 ];
 
+/// Whether pipelines of the class `name` are SDXL's.
+pub(crate) fn is_of_sdxl(name: &str) -> bool {
+    CLASSES.iter().any(|class| class.name == name && class.layer == Layer::Penultimate)
+}
+
 /// The properties in `model_index.json` that affect a picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelIndex {

@@ -20,6 +20,22 @@ pub(crate) fn tokenizer_of(component: &str) -> Option<&'static str> {
     TEXT_ENCODERS.iter().find(|(encoder, _)| *encoder == component).map(|(_, tokenizer)| *tokenizer)
 }
 
+/// The classes that the component `name` of `model_index.json` may have; `None` for components without weights or a
+/// vocabulary.
+pub(crate) fn classes_of(name: &str) -> Option<&'static [&'static str]> {
+    match name {
+        "unet" => Some(&["UNet2DConditionModel"]),
+        "vae" => Some(&["AutoencoderKL", "AutoencoderTiny"]),
+        _ if TEXT_ENCODERS.iter().any(|(encoder, _)| *encoder == name) => {
+            Some(&["CLIPTextModel", "CLIPTextModelWithProjection"])
+        }
+        _ if TEXT_ENCODERS.iter().any(|(_, tokenizer)| *tokenizer == name) => {
+            Some(&["CLIPTokenizer", "CLIPTokenizerFast"])
+        }
+        _ => None,
+    }
+}
+
 /// The number of SDXL's additional inputs beside the pooled prompt: original height and width, top and left
 /// of the crop, and target height and width or, in the refiner, an aesthetic score.
 pub(crate) fn added_numbers(aesthetic_score: bool) -> usize {

@@ -206,7 +206,7 @@ fn marks(
     let mut marks = Marks::of(&unet.names, family, note).map_err(layout)?;
     let files = [unet, main].into_iter().filter(|loaded| loaded.path.is_file());
     if let Some(settings) = files.filter_map(|loaded| settings_file::beside(&loaded.path)).next() {
-        let settings_marks = settings_file::read(&settings, &mut model.remarks)?;
+        let settings_marks = settings_file::read(&settings, family, &mut model.remarks)?;
         if given.is_some() {
             marks.prediction = None;
         }

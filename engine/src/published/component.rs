@@ -13,9 +13,14 @@ use super::remark::Remark;
 use super::scales;
 use super::vocabulary::Vocabulary;
 use super::weights::find_weights;
-use crate::models::naming::{LayoutProblem, Piece, Rename};
+use crate::families::tokenizer_of;
+use crate::models::{
+    clip,
+    naming::{LayoutProblem, Piece, Rename},
+};
 use sdq_formats::checkpoint::Checkpoint;
 use sdq_formats::dtype::DType;
+use sdq_formats::names::quote;
 use sdq_formats::tensor::TensorView;
 
 /// A component with weights: `text_encoder`, `unet`, `vae` and any others that the pipeline lists.
@@ -75,7 +80,21 @@ impl PublishedComponent {
     ) -> Result<PublishedComponent, PublishedError> {
         let config_file = path.join("config.json");
         let config = read_json_object(&config_file)?;
+        if let Some(other) = config["_class_name"].as_str().filter(|own| *own != class_name) {
+            let reason = format!(
+                "`_class_name` is {}, but model_index.json names {}",
+                quote(other),
+                quote(class_name)
+            );
+            return Err(PublishedError::Json { path: config_file, reason });
+        }
         let mut remarks = Vec::new();
+        if tokenizer_of(name).is_some() {
+            let keys = clip::unknown_keys(&config);
+            if !keys.is_empty() {
+                remarks.push(Remark::UnknownKeys { path: config_file.clone(), keys });
+            }
+        }
         let checkpoint = Arc::new(Checkpoint::open(find_weights(path, &mut remarks)?)?);
         Ok(PublishedComponent {
             path: path.to_path_buf(),
@@ -135,6 +154,25 @@ impl PublishedComponent {
         if self.config_file.is_none() {
             self.config["sample_size"] = size.into();
         }
+    }
+
+    /// Checks that the encoder's token table has a row for every token of `vocabulary`.
+    pub(super) fn check_vocabulary(&self, vocabulary: &Vocabulary) -> Result<(), PublishedError> {
+        match self.config["vocab_size"].as_u64() {
+            Some(rows) if rows < vocabulary.size => Err(PublishedError::TokenRows {
+                path: self.path.clone(),
+                component: self.name.clone(),
+                tokens: vocabulary.size,
+                rows,
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// The name in its file of the tensor with the name `canonical`, if it has another one there.
+    pub fn own_name(&self, canonical: &str) -> Option<&str> {
+        let Place::Renamed(renames) = &self.place else { return None };
+        renames.iter().find(|renamed| renamed.canonical == canonical).map(|renamed| renamed.source.as_str())
     }
 
     /// Sets the end token of the encoder to that of `vocabulary`, unless its config came from a file. The token table may have

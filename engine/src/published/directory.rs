@@ -9,8 +9,9 @@ use super::assemble;
 use super::component::PublishedComponent;
 use super::error::PublishedError;
 use super::files::{read_json_object, read_text};
+use super::vocabulary::Vocabulary;
 use super::{ModelFiles, PublishedModel, place};
-use crate::families::{REQUIRED, SCHEDULER};
+use crate::families::{REQUIRED, SCHEDULER, classes_of, is_of_sdxl, tokenizer_of};
 use sdq_formats::links;
 use sdq_formats::names::{is_relative_path, json_reason, quote};
 
@@ -39,6 +40,12 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
             return Err(PublishedError::MissingComponent { path, component });
         }
     }
+    for (name, class) in &listed {
+        if let Some(known) = classes_of(name).filter(|known| !known.contains(&class.as_str())) {
+            let (class, known) = (quote(class), known.join(" or "));
+            return Err(invalid(&format!("`{name}` has the class {class}, expected {known}")));
+        }
+    }
     let mut model = PublishedModel::new(path, class_name);
     let text = read_text(&index_path)?;
     model.keep_text(place::INDEX, &index_path, text);
@@ -64,6 +71,19 @@ pub(super) fn open(path: &Path, files: &ModelFiles) -> Result<PublishedModel, Pu
             };
             model.add_component(component, Some(path));
         }
+    }
+    for component in model.components() {
+        let Some(tokenizer) = tokenizer_of(component.name()) else { continue };
+        component.check_vocabulary(&Vocabulary::of(tokenizer, &model.texts))?;
+    }
+    let unet = model.component("unet");
+    let has_sizes = unet.is_some_and(|unet| unet.config()["addition_embed_type"] == "text_time");
+    if is_of_sdxl(class_name) && !has_sizes {
+        return Err(invalid(&format!(
+            "`_class_name` is {}, but the U-Net is not that of SDXL; write the class of the model's own pipeline, such as \
+             StableDiffusionPipeline",
+            quote(class_name)
+        )));
     }
     model.read_card()?;
     model.read_licences()?;

@@ -67,7 +67,12 @@ fn in_order<'a>(
         ([Some(_), None], Some(_)) => return Err(lacks("second text encoder", FLAGS[1])),
         ([None, Some(_)], _) => return Err(lacks("first text encoder", FLAGS[0])),
         ([Some(first), Some(second)], Some(added)) => {
-            if first.1.1.is_second(added) && !second.1.1.is_second(added) {
+            let exchanged = first.1.1.is_second(added) && !second.1.1.is_second(added);
+            // In one file they are what they look like, whatever their order.
+            if exchanged && first.0.path == second.0.path {
+                return in_order(main, [Some(second), Some(first)], unet);
+            }
+            if exchanged {
                 let [first, second] = [first, second].map(|(loaded, _)| loaded.path.clone());
                 return Err(PublishedError::ExchangedEncoders { first, second });
             }

@@ -121,6 +121,22 @@ pub enum PublishedError {
         /// Width that the U-Net reads.
         expected: usize,
     },
+    /// The vocabulary has tokens for which the text encoder has no vectors.
+    #[error(
+        "{}: the token table of `{component}` has {rows} rows, but the tokenizer has ids up to {}; take the added tokens out \
+         of the tokenizer, or use the text encoder that was saved with it",
+        path.display(), tokens - 1
+    )]
+    TokenRows {
+        /// The encoder's folder or file.
+        path: PathBuf,
+        /// The component.
+        component: String,
+        /// One more than the largest id of a token.
+        tokens: u64,
+        /// Rows of the encoder's token table.
+        rows: u64,
+    },
     /// No files were given.
     #[error("no model is given, expected a file, a directory or at least `--unet FILE`")]
     NoModel,

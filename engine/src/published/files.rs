@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::error::PublishedError;
 use sdq_formats::links;
-use sdq_formats::names::json_reason;
+use sdq_formats::names::{json_reason, quote};
 use sdq_formats::text_file;
 
 /// Maximum length of a text file. The largest in use, SDXL's `tokenizer.json`, has four megabytes.
@@ -38,8 +38,10 @@ pub(super) fn read_json_object(path: &Path) -> Result<Value, PublishedError> {
         .map_err(|problem| PublishedError::Text { path: path.to_path_buf(), problem })?;
     let invalid = |reason| PublishedError::Json { path: path.to_path_buf(), reason };
     let value: Value = serde_json::from_str(&text).map_err(|error| invalid(json_reason(&error)))?;
-    if !value.is_object() {
-        return Err(invalid("expected an object".into()));
+    let Some(object) = value.as_object() else { return Err(invalid("expected an object".into())) };
+    if let (1, Some(message)) = (object.len(), object.get("error").and_then(Value::as_str)) {
+        let message = quote(message);
+        return Err(invalid(format!("it is a server's message, \"{message}\"; download the model again")));
     }
     Ok(value)
 }

@@ -28,6 +28,15 @@ pub enum Remark {
         path: PathBuf,
         /// What was taken from it, as `key = value`.
         used: Vec<String>,
+        /// Settings that may describe the model and are not used, as `key = value`.
+        unused: Vec<String>,
+    },
+    /// A text encoder's config has keys that sdq does not know.
+    UnknownKeys {
+        /// The config.
+        path: PathBuf,
+        /// The keys.
+        keys: Vec<String>,
     },
     /// The autoencoder can only decode.
     NoEncoder {
@@ -60,16 +69,21 @@ impl fmt::Display for Remark {
             Remark::Ema { path } => {
                 write!(f, "{}: the U-Net is a running mean of the weights (EMA)", path.display())
             }
-            Remark::Settings { path, used } if used.is_empty() => {
-                write!(f, "{}: none of the settings is used", path.display())
+            Remark::Settings { path, used, unused } => {
+                let unused = match unused.is_empty() {
+                    true => "the rest is derived from the weights".to_owned(),
+                    false => format!("not used are {}", unused.join(", ")),
+                };
+                match used.is_empty() {
+                    true => write!(f, "{}: none of the settings is used; {unused}", path.display()),
+                    false => {
+                        write!(f, "{}: the settings {} are used; {unused}", path.display(), used.join(", "))
+                    }
+                }
             }
-            Remark::Settings { path, used } => {
-                let used = used.join(", ");
-                write!(
-                    f,
-                    "{}: the settings {used} are used, and the rest is derived from the weights",
-                    path.display()
-                )
+            Remark::UnknownKeys { path, keys } => {
+                let keys: Vec<String> = keys.iter().map(|key| format!("`{}`", quote(key))).collect();
+                write!(f, "{}: the keys {} are not used", path.display(), keys.join(", "))
             }
             Remark::NoEncoder { path } => write!(
                 f,

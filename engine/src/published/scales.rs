@@ -20,6 +20,19 @@ const MARKER: &str = "scaled_fp8";
 /// Name of the tensor that contains a layer's format as JSON.
 const FORMAT: &str = "comfy_quant";
 
+/// Endings of tensors of weights that were quantized in ways that are not read, with their names.
+const FOREIGN: [(&str, &str); 9] = [
+    (".absmax", "bitsandbytes"),
+    (".quant_map", "bitsandbytes"),
+    (".bitsandbytes__nf4", "bitsandbytes, NF4"),
+    (".bitsandbytes__fp4", "bitsandbytes, FP4"),
+    (".SCB", "bitsandbytes, 8 bits"),
+    (".qweight", "GPTQ, AWQ or SVDQuant"),
+    (".qzeros", "GPTQ or AWQ"),
+    (".weight_scale_inv", "8-bit floats with a scale for each block"),
+    (".weight_scale_2", "NVFP4"),
+];
+
 /// Removes the tensors that describe other tensors from `tensors`. Returns the scales by the names of their weights: one
 /// number, or one for each row.
 pub(super) fn take(
@@ -28,6 +41,9 @@ pub(super) fn take(
     let mut scales = BTreeMap::new();
     let names: Vec<String> = tensors.keys().cloned().collect();
     for name in names {
+        if let Some((_, format)) = FOREIGN.iter().find(|(ending, _)| name.ends_with(ending)) {
+            return Err(LayoutProblem::Format { tensor: name, format: (*format).to_owned() });
+        }
         let (module, parameter) = name.rsplit_once('.').unwrap_or(("", &name));
         let weight = format!("{module}.weight");
         if parameter == MARKER {

@@ -11,7 +11,7 @@ use sdq_formats::{links, names::quote};
 use super::error::PublishedError;
 use super::files::read_text;
 use super::remark::Remark;
-use crate::families::{Marks, Prediction};
+use crate::families::{Family, Marks, Prediction};
 use crate::models::naming::unknown;
 
 /// Extensions of settings files.
@@ -23,19 +23,27 @@ const MAX_DEPTH: usize = 64;
 /// Keys that enable zero terminal SNR.
 const ZERO_SNR: [&str; 5] = ["rescale_betas_zero_snr", "zero_terminal_snr", "zero_snr", "zsnr", "ztsnr"];
 
+/// Settings that change what a network computes, and that no supported model has switched on.
+const SWITCHES: [&str; 4] =
+    ["use_scale_shift_norm", "resblock_updown", "use_new_attention_order", "disable_self_attentions"];
+
+/// Most unused settings that are listed.
+const LISTED: usize = 8;
+
 /// The settings file beside the single file at `path`, if there is one.
 pub(super) fn beside(path: &Path) -> Option<PathBuf> {
     ENDINGS.iter().map(|ending| path.with_extension(ending)).find(|file| links::is_there(file))
 }
 
-/// Reads the settings file at `path`. The values that were used are added to `remarks`.
+/// Reads the settings file at `path` of a model of `family`. The values that were used, and those that describe another
+/// network, are added to `remarks`.
 ///
 /// # Errors
 /// When it cannot be read, or requires something that is not supported.
-pub(super) fn read(path: &Path, remarks: &mut Vec<Remark>) -> Result<Marks, PublishedError> {
+pub(super) fn read(path: &Path, family: Family, remarks: &mut Vec<Remark>) -> Result<Marks, PublishedError> {
     let text = read_text(path)?;
     let mut marks = Marks::default();
-    let mut used = BTreeMap::new();
+    let (mut used, mut unused) = (BTreeMap::new(), BTreeMap::new());
     each_entry(&text, |around, key, value| {
         let known = mark(&mut marks, around, key, value).map_err(|found| {
             let problem = unknown(&quote(&[around, &[key]].concat().join(".")), found);
@@ -43,12 +51,33 @@ pub(super) fn read(path: &Path, remarks: &mut Vec<Remark>) -> Result<Marks, Publ
         })?;
         if known {
             used.insert(key.to_owned(), quote(value));
+        } else if unused.len() < LISTED && differs(family, key, value) {
+            unused.insert(key.to_owned(), quote(value));
         }
         Ok::<(), PublishedError>(())
     })?;
-    let used = used.into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
-    remarks.push(Remark::Settings { path: path.to_path_buf(), used });
+    let [used, unused] = [used, unused]
+        .map(|settings| settings.into_iter().map(|(key, value)| format!("{key} = {value}")).collect());
+    remarks.push(Remark::Settings { path: path.to_path_buf(), used, unused });
     Ok(marks)
+}
+
+/// Whether a setting describes the network otherwise than the family does. Sizes of tensors follow from the weights, and
+/// other settings are those of training.
+fn differs(family: Family, key: &str, value: &str) -> bool {
+    let is_sd1 = family == Family::Sd1;
+    match key {
+        "num_heads" => value != "-1" && (!is_sd1 || value != "8"),
+        "num_head_channels" => value != "-1" && (is_sd1 || value != "64"),
+        "layer" => match family {
+            Family::Sd1 => value != "last",
+            Family::Sd2 => value != "penultimate",
+            Family::Sdxl | Family::SdxlRefiner => value != "penultimate" && value != "hidden",
+        },
+        "layer_idx" => is_sd1 || value != "11",
+        "dims" => value != "2",
+        _ => SWITCHES.contains(&key) && value.eq_ignore_ascii_case("true"),
+    }
 }
 
 /// Stores the value of `key`, which is nested in the keys `around`. Returns whether it is known; the error is the unsupported value.
@@ -116,7 +145,7 @@ mod tests {
         let path = folder.path().join("m.yaml");
         std::fs::write(&path, text).unwrap();
         let mut remarks = Vec::new();
-        let marks = read(&path, &mut remarks).map_err(|error| error.to_string())?;
+        let marks = read(&path, Family::Sd1, &mut remarks).map_err(|error| error.to_string())?;
         Ok((marks, remarks[0].to_string()))
     }
 
@@ -170,7 +199,27 @@ mod tests {
         assert_eq!(self::marks(sgm).unwrap().0.prediction, Some(Prediction::V));
         let (nothing, said) = self::marks("a: 1\n").unwrap();
         assert_eq!(nothing, Marks::default());
-        assert!(said.ends_with("none of the settings is used"), "{said}");
+        assert!(
+            said.ends_with("none of the settings is used; the rest is derived from the weights"),
+            "{said}"
+        );
+        let (_, said) =
+            self::marks("num_heads: 4\nnum_head_channels: -1\nlayer: penultimate\nch: 128\n").unwrap();
+        assert!(said.ends_with("is used; not used are layer = penultimate, num_heads = 4"), "{said}");
+        for (family, key, value, expected) in [
+            (Family::Sd1, "num_heads", "8", false),
+            (Family::Sd1, "num_head_channels", "64", true),
+            (Family::Sd2, "num_head_channels", "64", false),
+            (Family::Sd2, "layer", "penultimate", false),
+            (Family::Sd2, "layer", "last", true),
+            (Family::Sdxl, "layer", "hidden", false),
+            (Family::Sdxl, "layer_idx", "11", false),
+            (Family::Sdxl, "layer_idx", "10", true),
+            (Family::Sd1, "use_scale_shift_norm", "True", true),
+            (Family::Sd1, "use_scale_shift_norm", "False", false),
+        ] {
+            assert_eq!(differs(family, key, value), expected, "{family:?} {key} {value}");
+        }
     }
 
     #[test]

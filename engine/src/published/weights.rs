@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use sdq_formats::names::quote;
+
 use super::error::PublishedError;
 use super::remark::Remark;
 
@@ -16,6 +18,9 @@ const LAST_VARIANT: &str = "non_ema";
 /// Extensions of weight formats that are not supported.
 const FOREIGN: [&str; 5] = ["msgpack", "onnx", "h5", "xml", "mlmodelc"];
 
+/// Extensions of downloads that are not finished.
+const UNFINISHED: [&str; 7] = ["incomplete", "part", "partial", "crdownload", "download", "aria2", "tmp"];
+
 /// The parsed name of a weight file, or of the index of its shards.
 #[derive(Debug, PartialEq, Eq)]
 struct WeightFile<'n> {
@@ -27,31 +32,36 @@ struct WeightFile<'n> {
 }
 
 impl<'n> WeightFile<'n> {
-    /// diffusers and transformers have put the variant on either side of `safetensors.index` over time.
+    /// `STEM.VARIANT.safetensors`, or `.bin`. The index of shards is `STEM.VARIANT.safetensors.index.json` or
+    /// `STEM.safetensors.index.VARIANT.json`: diffusers and transformers have put the variant on either side over time.
     fn of(name: &'n str) -> Option<WeightFile<'n>> {
         let in_stem =
             |(stem, prefix): (usize, &&str)| Some((stem, name.strip_prefix(*prefix)?.strip_prefix('.')?));
         let (stem, rest) = STEMS.iter().enumerate().find_map(in_stem)?;
-        let (rest, index) = match rest.strip_suffix(".json") {
-            Some(rest) => (rest, true),
-            None => (rest, false),
+        let (rest, after, index) = match rest.strip_suffix(".json") {
+            Some(rest) => {
+                let (rest, after) = rest.split_once(".index")?;
+                (rest, after, true)
+            }
+            None => (rest, "", false),
         };
-        let mut words: Vec<&str> = rest.split('.').collect();
-        let mut take = |wanted: &str| {
-            let place = words.iter().position(|word| *word == wanted);
-            place.map(|place| words.remove(place)).is_some()
-        };
-        let (safetensors, pickle) = (take("safetensors"), take("bin"));
-        if safetensors == pickle || take("index") != index {
-            return None;
-        }
-        let variant = match words[..] {
-            [] => None,
-            // The others are shards.
-            [variant] if !variant.is_empty() && !variant.contains("-of-") => Some(variant),
+        let (before, extension) =
+            rest.rsplit_once('.').map_or((None, rest), |(start, end)| (Some(start), end));
+        let pickle = match extension {
+            "safetensors" => false,
+            "bin" => true,
             _ => return None,
         };
-        Some(WeightFile { stem, variant, pickle, index })
+        let variant = match (before, after.strip_prefix('.')) {
+            (None, None) if after.is_empty() => None,
+            (Some(variant), None) if after.is_empty() => Some(variant),
+            (None, Some(variant)) => Some(variant),
+            _ => return None,
+        };
+        // The others are shards.
+        let is_variant =
+            |variant: &str| !variant.contains("-of-") && variant.split('.').all(|word| !word.is_empty());
+        variant.is_none_or(is_variant).then_some(WeightFile { stem, variant, pickle, index })
     }
 
     /// The file with the smallest rank is read: the plain file first as in diffusers, safetensors before pickles, one file before shards.
@@ -117,8 +127,11 @@ fn instead(names: &[String]) -> String {
     {
         return format!("; the folder contains the shard {shard} without an index");
     }
-    match names.iter().find(|name| is(name, &FOREIGN)) {
-        Some(name) => format!("; the folder contains {name}, which sdq does not read"),
+    if let Some(name) = names.iter().find(|name| is(name, &UNFINISHED)) {
+        return format!("; the folder contains {}, an unfinished download", quote(name));
+    }
+    match names.iter().find(|name| is(name, &FOREIGN) || is(name, &["safetensors", "bin"])) {
+        Some(name) => format!("; the folder contains {}, which sdq does not read", quote(name)),
         None => String::new(),
     }
 }
@@ -137,6 +150,7 @@ mod tests {
             ("model.safetensors.index.json", None, false, true),
             ("model.safetensors.index.fp16.json", Some("fp16"), false, true),
             ("model.fp16.safetensors.index.json", Some("fp16"), false, true),
+            ("diffusion_pytorch_model.fp16.ema.safetensors", Some("fp16.ema"), false, false),
         ] {
             let file = WeightFile::of(name).unwrap_or_else(|| panic!("{name}"));
             assert_eq!((file.variant, file.pickle, file.index), (variant, pickle, index), "{name}");
@@ -150,7 +164,11 @@ mod tests {
             "model.index.safetensors",
             "other.safetensors",
             "model..safetensors",
-            "model.a.b.safetensors",
+            "model.safetensors.incomplete",
+            "model.safetensors.sha256",
+            "model.bin.part",
+            "model.fp16.safetensors.index.fp16.json",
+            "model.safetensors.indexes.json",
         ] {
             assert_eq!(WeightFile::of(name), None, "{name}");
         }
@@ -188,6 +206,10 @@ mod tests {
         assert!(
             error("model.onnx")
                 .ends_with("or model.safetensors; the folder contains model.onnx, which sdq does not read")
+        );
+        assert!(
+            error("model.safetensors.part")
+                .ends_with("contains model.safetensors.part, an unfinished download")
         );
         assert!(error("model-00001-of-00002.safetensors").ends_with("without an index"));
     }

@@ -50,7 +50,10 @@ impl CheckpointFile {
             | FileKind::Sdq
             | FileKind::Png
             | FileKind::Jpeg
-            | FileKind::WebP => Err(CheckpointError::Kind { path: path.into(), kind }),
+            | FileKind::WebP
+            | FileKind::Archive
+            | FileKind::Program
+            | FileKind::Zeros => Err(CheckpointError::Kind { path: path.into(), kind }),
             FileKind::Gguf => Ok(CheckpointFile::Gguf(GgufFile::open(path)?)),
             FileKind::Zip | FileKind::Pickle => Ok(CheckpointFile::Pickle(PickleFile::open(path)?)),
             FileKind::Other
@@ -58,8 +61,8 @@ impl CheckpointFile {
             {
                 Ok(CheckpointFile::Pickle(PickleFile::open(path)?))
             }
-            // For any other kind of file, this reader reports the problem.
-            _ => Ok(CheckpointFile::Safetensors(SafetensorsFile::open(path)?)),
+            FileKind::Safetensors => Ok(CheckpointFile::Safetensors(SafetensorsFile::open(path)?)),
+            FileKind::Other => Err(CheckpointError::Kind { path: path.into(), kind }),
         }
     }
 

@@ -283,7 +283,7 @@ fn rejects_files_of_other_kinds() {
     };
     assert!(matches!(open(b""), SdqProblem::NotSdq(FileKind::Empty)));
     assert!(matches!(open(b"<!doctype html>"), SdqProblem::NotSdq(FileKind::Html)));
-    assert!(matches!(open(&[0; 1000]), SdqProblem::NotSdq(FileKind::Other)));
+    assert!(matches!(open(&[0; 1000]), SdqProblem::NotSdq(FileKind::Zeros)));
     assert!(matches!(*SdqFile::open(folder.path()).unwrap_err().problem, SdqProblem::Io(_)));
     assert!(matches!(*SdqFile::open(folder.path().join("no")).unwrap_err().problem, SdqProblem::Io(_)));
 }

@@ -177,15 +177,14 @@ fn a_matrix_may_come_as_a_convolution_of_one_tap_and_nothing_else_may() {
 #[test]
 fn tensors_and_components_must_be_those_of_the_plan() {
     let missing = Model::with(|tensors| drop(tensors.remove(1)));
-    let requires = |tensor: &str| {
-        format!("unet: the config requires tensor `{tensor}`, which the weights do not contain")
-    };
+    let requires =
+        |tensor: &str| format!("unet: the model needs tensor `{tensor}`, which the weights do not contain");
     assert_eq!(missing.refused(&plan()), requires("b"));
     let surplus =
         Model::with(|tensors| tensors.extend([("x", vec![1], bytes([0.0])), ("y", vec![1], bytes([0.0]))]));
     assert_eq!(
         surplus.refused(&plan()),
-        "unet: the weights contain tensors `x`, `y`, which the config does not use"
+        "unet: the weights contain tensors `x`, `y`, which the model does not use"
     );
     // A tensor with a wrong name is reported as missing before it is reported as surplus.
     let renamed = Model::with(|tensors| tensors[0].0 = "v");

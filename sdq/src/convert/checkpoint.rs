@@ -3,7 +3,7 @@
 use std::{num::NonZeroUsize, path::Path};
 
 use sdq_engine::{Model, published::PublishedModel};
-use sdq_quantize::{ComponentSource, ModelSource, Plan, Report};
+use sdq_quantize::{ComponentSource, ConvertError, ModelSource, Plan, Report};
 
 use crate::{Error, Task, Watch, observer::Event};
 
@@ -69,5 +69,23 @@ pub(crate) fn write(
         })
     });
     watch.tell(Event::TaskEnded);
-    Ok(report?)
+    Ok(report.map_err(|error| with_own_names(model, error))?)
+}
+
+/// `error` with the names that tensors have in their file.
+pub(super) fn with_own_names(model: &PublishedModel, mut error: ConvertError) -> ConvertError {
+    let own = |path: &Path, name: &mut String| {
+        let components = model.components().iter().filter(|component| component.path() == path);
+        if let Some(own) = components.filter_map(|component| component.own_name(name)).next() {
+            *name = own.to_owned();
+        }
+    };
+    match &mut error {
+        ConvertError::SurplusTensors { path, tensors } => {
+            tensors.iter_mut().for_each(|tensor| own(path, tensor));
+        }
+        ConvertError::Shape { path, tensor, .. } => own(path, tensor),
+        _ => {}
+    }
+    error
 }

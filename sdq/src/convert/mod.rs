@@ -81,7 +81,8 @@ pub fn open(files: &ModelFiles, watch: &mut Watch<'_>) -> Result<PublishedModel,
 /// When tensors are missing, surplus or of other shapes, or a rule matches nothing.
 pub fn dry_run(model: &PublishedModel, options: &ConvertOptions) -> Result<Plan, Error> {
     let plan = plan(model, options)?;
-    sdq_quantize::check(&checkpoint::source(model)?, &plan)?;
+    let checked = sdq_quantize::check(&checkpoint::source(model)?, &plan);
+    checked.map_err(|error| checkpoint::with_own_names(model, error))?;
     Ok(plan)
 }
 

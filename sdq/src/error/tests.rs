@@ -123,6 +123,7 @@ fn failures_of_files_and_options_have_the_code_of_their_kind() {
         (Error::Recipe(RecipeError::None), "picture.invalid"),
         (Error::UnknownFile { path: path(), found: String::new() }, "model.invalid"),
         (Error::NotConverted { path: path(), found: String::new(), command: String::new() }, "model.invalid"),
+        (Error::AddOnAsModel { path: path(), found: "a LoRA", flag: "--lora" }, "model.invalid"),
         (Error::Read { path: path(), error: refused() }, "file.read"),
         (Error::Write { path: path(), error: refused() }, "file.write"),
         (Error::TemporaryFolder(refused()), "file.write"),
@@ -158,7 +159,7 @@ fn messages_name_the_file_and_what_to_do() {
         (Error::SessionEnded, "the session has ended after an internal error; open the model again"),
         (
             Error::UnknownFile { path: path(), found: "an empty file".to_owned() },
-            "dir/a.txt: expected an .sdq file, a checkpoint or a picture drawn by sdq, found an empty file",
+            "dir/a.txt: expected a model, a checkpoint, a LoRA, an embedding, a saved run or a picture, found an empty file",
         ),
         (
             Error::NoDevice { wanted: Some("arc".to_owned()) },

@@ -41,7 +41,10 @@ pub fn file(path: &Path, options: InspectOptions) -> Result<Value, Error> {
         | FileKind::Html
         | FileKind::Json
         | FileKind::Xml
-        | FileKind::Text => Err(Error::UnknownFile { path: path.to_path_buf(), found: kind.to_string() }),
+        | FileKind::Text
+        | FileKind::Archive
+        | FileKind::Program
+        | FileKind::Zeros => Err(Error::UnknownFile { path: path.to_path_buf(), found: kind.to_string() }),
         _ => checkpoint::file(path, options.whole),
     }
 }

@@ -34,6 +34,49 @@ pub struct TextEncoderConfig {
     pub pooling: Pooling,
 }
 
+/// Keys of the config that determine the network.
+const OWN_KEYS: [&str; 17] = [
+    "model_type",
+    "use_attention_mask",
+    "is_decoder",
+    "add_cross_attention",
+    "pruned_heads",
+    "quantization_config",
+    "vocab_size",
+    "max_position_embeddings",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "hidden_act",
+    "layer_norm_eps",
+    "projection_dim",
+    "eos_token_id",
+    "architectures",
+];
+
+/// Keys of transformers' `PretrainedConfig`, versions 4.17 to 5.0, that concern training, generation and bookkeeping.
+const OTHER_KEYS: &str = "attention_dropout attn_implementation bad_words_ids begin_suppress_tokens bos_token_id \
+    chunk_size_feed_forward cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dropout dtype \
+    early_stopping encoder_no_repeat_ngram_size exponential_decay_length_penalty finetuning_task forced_bos_token_id \
+    forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range is_encoder_decoder \
+    label2id length_penalty max_length min_length name_or_path no_repeat_ngram_size num_beam_groups num_beams \
+    num_return_sequences output_attentions output_hidden_states output_past output_scores pad_token_id prefix \
+    problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id \
+    suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings \
+    tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p use_bfloat16 use_cache";
+
+/// The keys of a text encoder's `config` that are not read and not known to change nothing.
+pub(crate) fn unknown_keys(config: &Value) -> Vec<String> {
+    let is_known = |key: &str| {
+        OWN_KEYS.contains(&key)
+            || key.starts_with('_')
+            || OTHER_KEYS.split_whitespace().any(|other| other == key)
+    };
+    let keys = config.as_object().into_iter().flatten();
+    keys.filter(|(key, value)| !value.is_null() && !is_known(key)).map(|(key, _)| key.clone()).collect()
+}
+
 /// The token whose state represents the whole prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
@@ -60,8 +103,8 @@ impl TextEncoderConfig {
     /// there is a projection.
     ///
     /// # Errors
-    /// Names the key whose value is not supported. Keys of transformers' common base (several dozen
-    /// generation and bookkeeping settings) are ignored, because they do not apply to a text encoder.
+    /// Names the key whose value is not supported. Other keys are ignored; `unknown_keys` lists those that the reader of
+    /// a published model reports.
     pub fn from_json(
         component: &'static str,
         config: &Value,
@@ -69,7 +112,11 @@ impl TextEncoderConfig {
     ) -> Result<TextEncoderConfig, Error> {
         let mut fields = Fields::new(component, config)?;
         fields.choice("model_type", "clip_text_model", &[("clip_text_model", ())])?;
-        fields.only("use_attention_mask", &json!(false))?;
+        for switched_off in ["use_attention_mask", "is_decoder", "add_cross_attention"] {
+            fields.only(switched_off, &json!(false))?;
+        }
+        fields.only("pruned_heads", &json!({}))?;
+        fields.only("quantization_config", &Value::Null)?;
         let config = TextEncoderConfig {
             vocab_size: fields.size("vocab_size", Some(49408))?,
             max_position_embeddings: fields.size("max_position_embeddings", Some(77))?,

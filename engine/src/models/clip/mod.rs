@@ -4,6 +4,7 @@ mod config;
 mod original_names;
 pub mod transformer;
 
+pub(crate) use config::unknown_keys;
 pub use config::{Pooling, TextEncoderConfig};
 
 pub(crate) use original_names::{TextEncoder, TextKind};

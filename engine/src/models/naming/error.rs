@@ -52,7 +52,10 @@ pub enum LayoutProblem {
         beside: &'static str,
     },
     /// A tensor in a format that sdq does not multiply out.
-    #[error("tensor `{tensor}` has the unsupported format {format:?}, expected float8 with a scale")]
+    #[error(
+        "tensor `{tensor}` belongs to quantized weights of an unsupported format ({format}), expected floats, 8-bit floats \
+         with a scale for each tensor or row, or GGUF's types"
+    )]
     Format {
         /// The tensor.
         tensor: String,
