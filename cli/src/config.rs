@@ -85,14 +85,18 @@ fn settings() -> anyhow::Result<Settings> {
     let read = || -> anyhow::Result<Settings> {
         anyhow::ensure!(metadata.is_file(), "it is not a regular file");
         anyhow::ensure!(metadata.len() <= MAX_LEN, "it has more than {MAX_LEN} bytes");
-        Ok(parse(&fs::read_to_string(&path)?, path.parent())?)
+        parse(&fs::read_to_string(&path)?, path.parent())
     };
     read().with_context(|| format!("the settings file `{}`", path.display()))
 }
 
 /// Parses settings. Paths in them are relative to `folder`, and may begin with `~`.
-fn parse(text: &str, folder: Option<&Path>) -> Result<Settings, toml::de::Error> {
-    let mut settings: Settings = toml::from_str(text)?;
+fn parse(text: &str, folder: Option<&Path>) -> anyhow::Result<Settings> {
+    let mut settings: Settings = toml::from_str(text).map_err(|error| {
+        // Its Display is several lines.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        anyhow::anyhow!("line {}: {}", before.matches('\n').count() + 1, error.message())
+    })?;
     let home = etcetera::home_dir().ok();
     for path in [&mut settings.model, &mut settings.model_dir, &mut settings.lora_dir].into_iter().flatten() {
         let in_home = home.as_ref().zip(path.strip_prefix("~").ok()).map(|(home, rest)| home.join(rest));
@@ -125,6 +129,7 @@ mod tests {
         let home = parse("model-dir = \"~/models\"", folder).unwrap().model_dir.unwrap();
         assert!(home.ends_with("models") && !home.starts_with("~"), "{home:?}");
         let error = parse("models = \"x\"", folder).unwrap_err().to_string();
+        assert!(error.starts_with("line 1: ") && !error.contains('\n'), "{error}");
         assert!(error.contains("models") && error.contains("model-dir"), "{error}");
     }
 

@@ -117,7 +117,8 @@ impl Draw<'_> {
         let mut all = Vec::new();
         for (index, entry) in entries.iter().enumerate() {
             let request = entry.request(&asked.request)?;
-            let has_seed = self.args.seed.is_some() || entry.has("seed");
+            let is_given = self.args.seed.is_some() || entry.has("seed");
+            let has_seed = is_given && !entry.asks_for_random_seed();
             let number = (entries.len() > 1).then_some(index + 1);
             note!("prompt {} of {}: {}", index + 1, entries.len(), request.prompt);
             all.extend(self.one(asked, request, has_seed, &self.output(number))?);

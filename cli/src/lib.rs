@@ -74,6 +74,7 @@ pub fn command() -> clap::Command {
 
 /// Runs one command line, program name first. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    sdq::arenas::share_if_limited();
     interrupt::watch_mapped_files();
     let args = match Args::try_parse_from(args) {
         Ok(args) => args,

@@ -22,14 +22,16 @@ pub(crate) fn end() -> ! {
     interrupt::leave(crate::EXIT_FAILED)
 }
 
-/// The first file in `maps`, `/proc/self/maps`, that is mapped beyond its end; `len` tells where that is.
+/// The first file in `maps`, `/proc/self/maps`, that is mapped beyond its end; `len` tells where that is. Models are shared
+/// mappings. Programs and libraries are private ones, and their last segment often ends beyond the file.
 fn cut_file(maps: &str, len: impl Fn(&Path) -> Option<u64>) -> Option<PathBuf> {
     maps.lines().find_map(|line| {
         let path = PathBuf::from(line.get(line.find('/')?..)?);
         let mut fields = line.split_ascii_whitespace();
         let (start, end) = fields.next()?.split_once('-')?;
         let number = |text: &str| u64::from_str_radix(text, 16).ok();
-        let offset = number(fields.nth(1)?)?;
+        let is_shared = fields.next()?.ends_with('s');
+        let offset = number(fields.next().filter(|_| is_shared)?)?;
         let mapped = offset + number(end)?.checked_sub(number(start)?)?;
         len(&path).is_some_and(|len| len.next_multiple_of(PAGE) < mapped).then_some(path)
     })
@@ -56,7 +58,7 @@ mod tests {
         // The last page may hold a single byte.
         assert_eq!(cut_file(maps, lengths(0x4000, 0xF001)), None);
         assert_eq!(cut_file(maps, lengths(0x4000, 0xF000)), Some("/models/a b.sdq".into()));
-        assert_eq!(cut_file(maps, lengths(0x3000, 0)), Some("/bin/sdq".into()));
+        assert_eq!(cut_file(maps, lengths(0x3000, 0x10000)), None);
         // One that is gone is still there for those who have it open.
         assert_eq!(cut_file(maps, |_| None), None);
         assert_eq!(cut_file("nonsense\n/\n", |_| Some(0)), None);

@@ -6,7 +6,7 @@ use std::{
 };
 
 use sdq::{
-    Error, Pipeline, Watch,
+    Error, ErrorKind, Pipeline, Watch,
     add_ons::previewer,
     run::{RunFiles, RunOptions, SideFile, Written},
 };
@@ -32,7 +32,8 @@ pub(crate) fn run(
     let mut previews = Previews::new(files.pictures(count)?);
     let drawn = terminal::drawn(&mut previews, |watch| draw(&options, watch));
     let saved_run = files.saved_run();
-    if drawn.is_err() && SideFile::SavedRun.is_at(&saved_run) {
+    let may_go_on = drawn.as_ref().is_err_and(|error| error.kind() != ErrorKind::SavedRunInvalid);
+    if may_go_on && SideFile::SavedRun.is_at(&saved_run) {
         note!("to finish this run: sdq resume \"{}\"", saved_run.display());
     }
     let written = drawn?;

@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod arenas;
 pub mod atomic;
 pub mod block;
 pub mod checkpoint;

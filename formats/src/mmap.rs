@@ -40,14 +40,15 @@ impl Bytes {
         crate::links::regular_file(path)?;
         let file = File::open(path)?;
         // Some systems refuse an empty map.
-        if file.metadata()?.len() == 0 {
+        let len = file.metadata()?.len();
+        if len == 0 {
             return Ok(Bytes(Source::Static(&[])));
         }
         #[allow(unsafe_code, reason = "the one place where a file becomes memory")]
         // SAFETY: the map is read-only and reached only as `&[u8]`, for which every bit pattern is valid. What is
         // parsed out of it (headers, tables, texts) is copied before it is checked, so a concurrent change to the
         // file can spoil values but not invalidate a check.
-        let map = unsafe { Mmap::map(&file)? };
+        let map = unsafe { Mmap::map(&file) }.map_err(|error| does_not_fit(error, len))?;
         Ok(Bytes(Source::Mapped(map)))
     }
 
@@ -67,6 +68,18 @@ impl Bytes {
         bytemuck::cast_slice_mut::<Chunk, u8>(&mut chunks)[..bytes.len()].copy_from_slice(bytes);
         Bytes(Source::Owned { chunks, len: bytes.len() })
     }
+}
+
+/// `error` of mapping a file of `len` bytes, in words where the address space is too small.
+fn does_not_fit(error: io::Error, len: u64) -> io::Error {
+    if error.kind() != io::ErrorKind::OutOfMemory {
+        return error;
+    }
+    let problem = format!(
+        "the file has {} MB, for which the address space has no room; raise the limit (`ulimit -v`)",
+        len.div_ceil(1_000_000)
+    );
+    io::Error::new(io::ErrorKind::OutOfMemory, problem)
 }
 
 impl Deref for Bytes {

@@ -15,6 +15,10 @@ const MAX_FILE: u64 = 4 << 20;
 /// Maximum number of prompts of a file.
 const MAX_ENTRIES: usize = 100_000;
 
+/// Key of the seed, and its value that stands for a random one.
+const SEED: &str = "seed";
+const RANDOM: i64 = -1;
+
 /// Keys whose values are texts, also where a cell of a table looks like a number.
 const TEXTS: [&str; 4] = ["prompt", "negative_prompt", "scheduler", "cache"];
 
@@ -35,15 +39,24 @@ impl Entry {
         self.settings.contains_key(key)
     }
 
-    /// `base` with the settings of this entry.
+    /// Whether the file asks for a random seed, by -1, as other programs do. The caller chooses it.
+    pub fn asks_for_random_seed(&self) -> bool {
+        self.settings.get(SEED) == Some(&RANDOM.into())
+    }
+
+    /// `base` with the settings of this entry; the seed is that of `base` where this entry asks for a random one.
     ///
     /// # Errors
     /// [`Error::Prompts`] when a value has the wrong type.
     pub fn request(&self, base: &Request) -> Result<Request, Error> {
-        let failed = |error: serde_json::Error| self.error(&error.to_string());
+        let failed = |error: serde_json::Error| self.error(&plain(&error.to_string()));
         let mut request = serde_json::to_value(base).map_err(failed)?;
         if let Some(object) = request.as_object_mut() {
-            object.extend(self.settings.clone());
+            let mut settings = self.settings.clone();
+            if self.asks_for_random_seed() {
+                settings.remove(SEED);
+            }
+            object.extend(settings);
         }
         let request: Request = serde_json::from_value(request).map_err(failed)?;
         Ok(Request { init_image: base.init_image.clone(), mask: base.mask.clone(), ..request })
@@ -78,12 +91,14 @@ pub fn read(path: &Path, source: impl Read) -> Result<Vec<Entry>, Error> {
         from_csv(text)
     } else {
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        Ok(lines.map(|line| with_prompt(line.to_owned())).collect())
+        Ok(lines.take(MAX_ENTRIES + 1).map(|line| with_prompt(line.to_owned())).collect())
     };
     let settings = settings.map_err(failed)?;
-    if settings.is_empty() || settings.len() > MAX_ENTRIES {
-        let problem = format!("the file has {} prompts, expected 1 to {MAX_ENTRIES}", settings.len());
-        return Err(failed(problem));
+    if settings.is_empty() {
+        return Err(failed("the file contains no prompts".to_owned()));
+    }
+    if settings.len() > MAX_ENTRIES {
+        return Err(failed(format!("the file has more than {MAX_ENTRIES} prompts")));
     }
     let entry = |(index, settings)| Entry { path: path.to_path_buf(), number: index + 1, settings };
     let entries: Vec<Entry> = settings.into_iter().enumerate().map(entry).collect();
@@ -121,7 +136,21 @@ fn from_csv(text: &str) -> Result<Vec<Map<String, Value>>, String> {
         let cells = keys.iter().zip(&row).filter(|(_, cell)| !cell.is_empty());
         Ok(cells.map(|(key, cell)| (key.to_owned(), value(key, cell))).collect())
     };
-    reader.records().map(row).collect()
+    reader.records().take(MAX_ENTRIES + 1).map(row).collect()
+}
+
+/// A message of serde with the words of a user for its types.
+fn plain(message: &str) -> String {
+    const WORDS: [(&str, &str); 7] = [
+        ("expected u64", "expected a whole number of at least 0"),
+        ("expected usize", "expected a whole number of at least 0"),
+        ("expected f32", "expected a number"),
+        ("expected f64", "expected a number"),
+        ("expected a boolean", "expected true or false"),
+        ("expected a string", "expected a text"),
+        ("invalid type: string", "invalid type: the text"),
+    ];
+    WORDS.iter().fold(message.to_owned(), |message, (from, to)| message.replace(from, to))
 }
 
 /// The value of a cell: a number or a boolean where it is one, unless the key's values are texts.
@@ -156,19 +185,33 @@ mod tests {
     #[test]
     fn errors_name_file_prompt_and_key() {
         for (name, text, words) in [
-            ("p.txt", " \n", &["p.txt", "0 prompts"][..]),
+            ("p.txt", " \n", &["p.txt", "no prompts"][..]),
             ("p.json", "[{\"prompt\": \"a\"}, {\"stpes\": 1}]", &["prompt 2", "`stpes`", "steps, "]),
             ("p.json", "[1]", &["prompt 1", "object"]),
             ("p.json", "[", &["JSON"]),
-            ("p.json", "[{\"steps\": \"x\"}]", &["prompt 1", "usize"]),
-            ("p.csv", "prompt,seed\na,b\n", &["prompt 1", "u64"]),
+            ("p.json", "[{\"steps\": \"x\"}]", &["prompt 1", "the text \"x\", expected a whole number"]),
+            ("p.csv", "prompt,seed\na,b\n", &["prompt 1", "the text \"b\", expected a whole number"]),
             ("p.csv", "prompt,seed\na\n", &["1 fields"]),
         ] {
             let error = requests(name, text).unwrap_err();
             assert!(words.iter().all(|word| error.contains(word)), "{error}");
         }
+        let many = "a\n".repeat(MAX_ENTRIES + 1);
+        for name in ["p.txt", "p.csv"] {
+            let error = requests(name, &format!("prompt\n{many}")).unwrap_err();
+            assert!(error.contains("more than 100000"), "{error}");
+        }
         let long = "a\n".repeat(MAX_FILE as usize / 2 + 1);
         assert!(requests("p.txt", &long).unwrap_err().contains("longer than"));
+    }
+
+    #[test]
+    fn a_seed_of_minus_one_is_random() {
+        for text in ["prompt,seed\na,-1\n", r#"[{"prompt": "a", "seed": -1}]"#] {
+            let entries = read(Path::new("p.csv"), text.as_bytes()).unwrap();
+            assert!(entries[0].asks_for_random_seed(), "{text}");
+            assert_eq!(entries[0].request(&Request::new("b").seed(7)).unwrap().seed, 7);
+        }
     }
 
     #[test]

@@ -44,6 +44,6 @@ pub use contact_sheet::contact_sheet;
 pub use error::{Error, ErrorKind};
 pub use observer::{Cancel, Event, Note, Task, Watch};
 pub use sdq_engine::{Generated, Mask, Picture, Pipeline, PipelineOptions, Request};
-pub use sdq_formats::{lost_page, picture};
+pub use sdq_formats::{arenas, lost_page, picture};
 pub use sdq_schedulers as schedulers;
 pub use session::{DrawOptions, Session};

@@ -305,12 +305,10 @@ impl Note {
             Note::TagNotClosed(text) => {
                 format!("{} is read as words, because no > follows it", shown(text))
             }
-            Note::NoSuchWord(name) => {
-                let name = shown(name);
-                format!(
-                    "embedding:{name} is read as words, because no embedding is called `{name}`; give its file with --embedding"
-                )
-            }
+            Note::NoSuchWord(name) => format!(
+                "embedding:{} is read as words, because no embedding has this name; give its file with --embedding",
+                shown(name)
+            ),
             Note::TagSaysMore(tag) => {
                 format!("only the strengths of {} are used, for text encoders and for the U-Net", shown(tag))
             }

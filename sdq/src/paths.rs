@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A path as text, or as bytes.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "a path is neither a text nor a list of bytes")]
 enum Spelling {
     Text(String),
     Bytes(Vec<u8>),

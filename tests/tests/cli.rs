@@ -304,3 +304,25 @@ fn help_version_and_lists_go_to_standard_output() {
     command::run(SDQ, folder.path(), &["draw"]).assert_failed(2, &["draw"]);
     command::run(SDQ, folder.path(), &["man", "draw"]).assert_failed(2, &["no command `draw`"]);
 }
+
+/// The allocator reserved addresses for each thread that happened to allocate, so that runs fitted by chance.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn a_limit_on_the_address_space_leaves_the_same_every_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut limits = Vec::new();
+    for _ in 0..8 {
+        let script = "ulimit -v 600000; exec \"$0\" plan 'a red apple' --threads 2 --json";
+        let planned = std::process::Command::new("sh")
+            .args(["-c", script, SDQ])
+            .current_dir(folder.path())
+            .env("SDQ_CONFIG", "")
+            .output()
+            .unwrap();
+        assert!(planned.status.success(), "{}", String::from_utf8_lossy(&planned.stderr));
+        let plan: serde_json::Value = serde_json::from_slice(&planned.stdout).unwrap();
+        limits.push(plan["limit"].as_u64().unwrap());
+    }
+    let (least, most) = (limits.iter().min().unwrap(), limits.iter().max().unwrap());
+    assert!(most - least < 16 << 20, "{limits:?}");
+}

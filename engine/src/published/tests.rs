@@ -37,7 +37,7 @@ impl Model {
             .to_string(),
         );
         for name in ["text_encoder", "unet", "vae"] {
-            model.put(&format!("{name}/config.json"), &format!(r#"{{"of": "{name}"}}"#));
+            model.put(&format!("{name}/config.json"), &format!(r#"{{"_of": "{name}"}}"#));
         }
         model.put_weights(
             "text_encoder/model.safetensors",
@@ -101,7 +101,7 @@ fn reads_components_texts_and_canonical_names() {
     assert_eq!(names, ["text_encoder", "unet", "vae"]);
     let unet = model.component("unet").unwrap();
     assert_eq!(unet.class_name(), "UNet2DConditionModel");
-    assert_eq!(unet.config()["of"], "unet");
+    assert_eq!(unet.config()["_of"], "unet");
     assert_eq!(unet.tensors().unwrap()["conv_in.weight"].to_f32().unwrap(), [1.0]);
     let keys =
         |name: &str| model.component(name).unwrap().tensors().unwrap().into_keys().collect::<Vec<String>>();

@@ -59,8 +59,9 @@ impl<'n> WeightFile<'n> {
             _ => return None,
         };
         // The others are shards.
-        let is_variant =
-            |variant: &str| !variant.contains("-of-") && variant.split('.').all(|word| !word.is_empty());
+        let is_variant = |variant: &str| {
+            !variant.contains("-of-") && variant.split('.').all(|word| !word.is_empty() && word != "index")
+        };
         variant.is_none_or(is_variant).then_some(WeightFile { stem, variant, pickle, index })
     }
 

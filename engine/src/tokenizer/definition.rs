@@ -54,6 +54,9 @@ pub(super) fn encoder(files: &TokenizerFiles, special_tokens: &SpecialTokens) ->
             return Err(Error::Tokenizer(wanted.to_owned()));
         }
     };
+    if parts.vocab.is_empty() {
+        return Err(Error::Tokenizer("the vocabulary contains no tokens".to_owned()));
+    }
     parts.add_config_tokens(files)?;
     parts.encoder()
 }

@@ -85,6 +85,7 @@ fn other_tokenizers_are_refused_by_the_name_of_what_differs() {
         ("/model/merges", json!([["a", "nowhere"]]), "nowhere"),
         ("/model/merges", json!({"a": 1}), "a list"),
         ("/model/vocab", json!(["a"]), "an object"),
+        ("/model/vocab", json!({}), "no tokens"),
         ("/model/vocab", json!({"a": -1}), "-1"),
         ("/added_tokens", json!([{"id": 1, "content": ""}]), "added token 1 has 0 bytes"),
         ("/added_tokens", json!([{"id": 1, "content": "x".repeat(257)}]), "257 bytes"),

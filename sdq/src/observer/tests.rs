@@ -48,7 +48,7 @@ fn notes_are_sentences() {
         ),
         (
             Note::NoSuchWord("ink".to_owned()),
-            "warning: embedding:ink is read as words, because no embedding is called `ink`; give its file with --embedding",
+            "warning: embedding:ink is read as words, because no embedding has this name; give its file with --embedding",
         ),
         (
             Note::TagSaysMore("<lora:x:1:dyn=4>".to_owned()),
