@@ -94,11 +94,14 @@ const LABELS: [(&str, &str, Option<&str>); 20] = [
     ("dpmpp-3m", "DPM++ 3M", None),
     ("ddim", "DDIM", None),
     ("plms", "PLMS", None),
-    ("unipc", "UniPC", None),
+    ("uni-pc-bh1", "UniPC", None),
     ("deis", "DEIS", None),
     ("lcm", "LCM", None),
     ("tcd", "TCD", None),
 ];
+
+/// The compact name of UniPC.
+const UNIPC: &str = "unipc";
 
 /// Maximum length of a name in bytes; longer ones are unknown.
 const MAX_NAME_LEN: usize = 80;
@@ -132,6 +135,7 @@ pub(crate) fn find_among(name: &str, entries: &[SchedulerEntry]) -> Result<Named
     if words.len() > MAX_NAME_LEN {
         return Err(unknown(name, &words, entries));
     }
+    let words = of_variant(name, words);
     if let Some(found) = sampler(&words, entries) {
         return Ok(found);
     }
@@ -151,6 +155,19 @@ fn compact(name: &str) -> String {
     const BETWEEN: [char; 9] = ['_', '-', '+', '/', ',', ':', '(', ')', '.'];
     let name = name.to_lowercase().replace("++", "pp");
     name.chars().filter(|letter| !letter.is_whitespace() && !BETWEEN.contains(letter)).collect()
+}
+
+/// The compact name `words` of `name`, with the variant of the method if only the spelling tells it: `UniPC` is
+/// AUTOMATIC1111's, `uni_pc` ComfyUI's, and `unipc` that of diffusers' class, in sdq and in InvokeAI.
+fn of_variant(name: &str, words: String) -> String {
+    let Some(after) = words.strip_prefix(UNIPC) else { return words };
+    let name = name.trim_start();
+    let is_split = !name.get(..UNIPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(UNIPC));
+    let is_alone = after.is_empty() || AUTOMATIC.contains(&after) || schedule_called(after).is_some();
+    match is_alone && (is_split || name.starts_with("UniPC")) {
+        true => format!("{UNIPC}bh1{after}"),
+        false => words,
+    }
 }
 
 /// `text`, shortened for a message.

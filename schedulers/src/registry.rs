@@ -75,6 +75,10 @@ const LOWER_ORDER: &[SchedulerOption] =
 
 const DISTILLED: &[SchedulerOption] = &[option("original_inference_steps", "whole number; default 50")];
 
+/// UniPC in ComfyUI, and in AUTOMATIC1111's web UI with its default settings.
+const UNI_PC_BH1: [(&str, &str); 2] = [("solver_type", "bh1"), ("solver_order", "3")];
+const UNI_PC_BH2: [(&str, &str); 2] = [("solver_type", "bh2"), ("solver_order", "3")];
+
 const SECOND_ORDER: (&str, &str) = ("solver_order", "2");
 const PLUS_PLUS: (&str, &str) = ("algorithm_type", "dpmsolver++");
 const PLUS_PLUS_SDE: (&str, &str) = ("algorithm_type", "sde-dpmsolver++");
@@ -265,7 +269,7 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 18] = [
     SchedulerEntry {
         name: "unipc",
         aliases: &["unipc-multistep"],
-        presets: &[preset("uni-pc-bh2", &[("solver_type", "bh2")])],
+        presets: &[preset("uni-pc-bh1", &UNI_PC_BH1), preset("uni-pc-bh2", &UNI_PC_BH2)],
         summary: "predictor and corrector in one evaluation; 5 to 15 steps (Zhao et al. 2023)",
         options: &[
             &[
@@ -315,6 +319,7 @@ pub(crate) const BUILT_IN: [SchedulerEntry; 18] = [
         options: &[
             DISTILLED,
             &[option("timestep_scaling", "number; default 10")],
+            SPACED,
             CLIPPING,
             THRESHOLDING,
             ZERO_SNR,

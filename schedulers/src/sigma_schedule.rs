@@ -201,6 +201,14 @@ pub(crate) fn refuse_own_schedules(
     refused.iter().try_for_each(|key| config.refuse_unless(scheduler, key, serde_json::Value::Null))
 }
 
+/// Whether `config` selects a schedule by [`SPACING_KEY`].
+///
+/// # Errors
+/// If there is none of that name.
+pub(crate) fn is_spaced(config: &SchedulerConfig) -> Result<bool, SchedulerError> {
+    Ok(config.choice(SPACING_KEY, &SPACINGS)?.is_some())
+}
+
 fn align_your_steps(config: &SchedulerConfig) -> Result<Option<SigmaSchedule>, SchedulerError> {
     let [sd1, sdxl] = ALIGN_YOUR_STEPS;
     let of_model = match config.aligned_steps {

@@ -47,6 +47,10 @@ fn samplers_are_named_as_in_other_programs() {
             "Sampler: DPM++ 3M SDE, Schedule type: Exp",
         ),
         ("EulerDiscreteScheduler", "euler", "Sampler: Euler, CFG"),
+        ("lcm sgm_uniform", "lcm-sgm-uniform", "Sampler: LCM, Schedule type: SGM Uniform, "),
+        ("UniPC", "uni-pc-bh1", "Sampler: UniPC, CFG"),
+        ("uni_pc karras", "uni-pc-bh1-karras", "Sampler: UniPC, Schedule type: Karras, "),
+        ("unipc", "unipc", "Sampler: unipc, CFG"),
         ("euler sgm_uniform", "euler-sgm-uniform", "Sampler: Euler, Schedule type: SGM Uniform, "),
         (
             "DPM++ 2S a ays",
@@ -63,7 +67,7 @@ fn samplers_are_named_as_in_other_programs() {
         ("DPM adaptive", &["the scheduler `DPM adaptive` is unknown"][..]),
         ("euler a karas", &["did you mean `euler-ancestral-karras`"]),
         ("karras", &["`karras` is a sigma schedule", "`euler-karras`"]),
-        ("LCM Karras", &["`lcm` does not support the sigma schedule `karras`"]),
+        ("TCD Karras", &["`tcd` does not support the sigma schedule `karras`"]),
     ] {
         draw(&folder, &["--scheduler", name, "-o", "b.png"]).assert_failed(2, words);
     }

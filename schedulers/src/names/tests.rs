@@ -32,7 +32,11 @@ fn finds_names_and_aliases_however_written() {
         ("dpm_2_ancestral", "kdpm2-ancestral"),
         ("kdpm_2", "kdpm2"),
         ("PLMS", "plms"),
-        ("UniPC", "unipc"),
+        ("unipc", "unipc"),
+        ("UNIPC", "unipc"),
+        ("UniPC", "uni-pc-bh1"),
+        ("uni_pc", "uni-pc-bh1"),
+        ("Uni PC", "uni-pc-bh1"),
         ("uni_pc_bh2", "uni-pc-bh2"),
         ("ddim_trailing", "ddim-trailing"),
         ("EulerDiscreteScheduler", "euler"),
@@ -67,10 +71,18 @@ fn finds_a_schedule_after_the_name() {
         ("euler, beta", "euler-beta"),
         ("Euler KL Optimal", "euler-kl-optimal"),
         ("euler ddim_uniform", "euler-ddim-uniform"),
-        ("uni_pc normal", "unipc-normal"),
+        ("unipc normal", "unipc-normal"),
+        ("unipc_k", "unipc-karras"),
+        ("uni_pc normal", "uni-pc-bh1-normal"),
+        ("UniPC Karras", "uni-pc-bh1-karras"),
+        ("UniPC Automatic", "uni-pc-bh1"),
+        ("uni_pc_bh2 beta", "uni-pc-bh2-beta"),
         ("dpmpp_2m ays", "dpmpp-2m-ays"),
         ("DPM++ 2M Align Your Steps", "dpmpp-2m-ays"),
         ("ddim ddim_uniform", "ddim-ddim-uniform"),
+        ("LCM Karras", "lcm-karras"),
+        ("lcm sgm_uniform", "lcm-sgm-uniform"),
+        ("LCM Automatic", "lcm"),
         ("DPM++ 2M Automatic", "dpmpp-2m-karras"),
         ("DPM++ 3M SDE Automatic", "dpmpp-3m-sde-exponential"),
         ("Euler a Automatic", "euler-ancestral"),
@@ -78,6 +90,23 @@ fn finds_a_schedule_after_the_name() {
     ] {
         assert_eq!(name_of(name), found, "{name}");
         assert_eq!(name_of(found), found);
+    }
+}
+
+/// A name that other programs give to a variant of a method draws that variant.
+#[test]
+fn unipc_is_that_of_the_program_whose_spelling_it_is() {
+    for (name, scaling, order) in [
+        ("UniPC", Some("bh1"), Some("3")),
+        ("uni_pc", Some("bh1"), Some("3")),
+        ("uni_pc_bh2", Some("bh2"), Some("3")),
+        ("unipc", None, None),
+        ("UniPCMultistepScheduler", None, None),
+    ] {
+        let set =
+            |key: &str| find(name).unwrap().settings().find(|(own, _)| *own == key).map(|(_, value)| *value);
+        assert_eq!((set("solver_type"), set("solver_order")), (scaling, order), "{name}");
+        assert!(create(name, &SchedulerConfig::default(), 4).is_ok());
     }
 }
 
@@ -162,8 +191,8 @@ fn a_schedule_alone_is_no_scheduler() {
 fn a_scheduler_refuses_schedules_that_it_does_not_support() {
     for (name, expected) in [
         (
-            "LCM Karras",
-            "scheduler `lcm` does not support the sigma schedule `karras`; leave the schedule out",
+            "TCD Karras",
+            "scheduler `tcd` does not support the sigma schedule `karras`; leave the schedule out",
         ),
         (
             "ddim kl_optimal",

@@ -127,7 +127,7 @@ fn each_schedule_has_the_levels_of_its_formula() {
 /// The model is asked where the levels are, between two timesteps too.
 #[test]
 fn timesteps_belong_to_the_levels() {
-    for name in ["euler", "dpm-multistep", "deis", "dpm-singlestep"] {
+    for name in ["euler", "dpm-multistep", "deis", "dpm-singlestep", "lcm"] {
         let at = |spacing: &str, steps: usize| {
             let config = config(&format!(r#""sigma_spacing": "{spacing}""#));
             create(name, &config, steps).unwrap().timesteps().to_vec()

@@ -81,10 +81,20 @@ fn distilled(steps: usize) -> Vec<usize> {
 #[test]
 fn lcm_noises_the_end_of_the_path() {
     let alphas_cumprod = alphas_cumprod();
-    for (scaling, steps) in [(10.0, 1), (10.0, 4), (0.001, 4), (10.0, 7)] {
-        let settings = format!(r#""timestep_scaling": {scaling}"#);
+    let spaced = |steps: usize| (0..steps).map(|i| 999 - i * 1000 / steps).collect();
+    for (scaling, steps, spacing, timesteps) in [
+        (10.0, 1, "", distilled(1)),
+        (10.0, 4, "", distilled(4)),
+        (0.001, 4, "", distilled(4)),
+        (10.0, 7, "", distilled(7)),
+        // As in ComfyUI, where the schedule is chosen for itself.
+        (10.0, 1, r#", "sigma_spacing": "simple""#, spaced(1)),
+        (0.001, 4, r#", "sigma_spacing": "simple""#, spaced(4)),
+        (10.0, 7, r#", "sigma_spacing": "simple""#, spaced(7)),
+    ] {
+        let settings = format!(r#""timestep_scaling": {scaling}{spacing}"#);
         check_each(&ALL_TYPES, "lcm", &settings, steps, |walk, start| {
-            strides(&distilled(steps)).fold(start, |x, (timestep, next)| {
+            strides(&timesteps).fold(start, |x, (timestep, next)| {
                 let (original, _) = walk.original_and_noise(x, alphas_cumprod[timestep]);
                 let scaled = timestep as f64 * scaling;
                 let sum = scaled * scaled + 0.25;
