@@ -150,13 +150,21 @@ impl<'a, Order: ByteOrder> Tiff<'a, Order> {
 fn user_comment(value: &[u8], big_endian: bool) -> Option<String> {
     let (code, text) = value.split_at_checked(8)?;
     let text = match code {
-        b"UNICODE\0" => utf16(text, big_endian),
+        b"UNICODE\0" if !is_utf8(text) => utf16(text, big_endian),
         // Some programs write UTF-8 with either name.
-        b"ASCII\0\0\0" | [0, 0, 0, 0, 0, 0, 0, 0] => String::from_utf8_lossy(text).into_owned(),
+        b"UNICODE\0" | b"ASCII\0\0\0" | [0, 0, 0, 0, 0, 0, 0, 0] => {
+            String::from_utf8_lossy(text).into_owned()
+        }
         _ => return None,
     };
     let text = text.trim_end_matches(['\0', ' ']);
     (!text.is_empty()).then(|| text.to_owned())
+}
+
+/// Whether `bytes` are UTF-8 and not UTF-16, where each character of ASCII has a zero byte.
+fn is_utf8(bytes: &[u8]) -> bool {
+    let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    !bytes[..end].contains(&0) && std::str::from_utf8(&bytes[..end]).is_ok()
 }
 
 /// Decodes UTF-16 in the byte order of its mark. Without a mark, the order with more ASCII characters is
@@ -215,6 +223,8 @@ mod tests {
                 [b"UNICODE\0\xfe\xff", big.as_slice()].concat(),
                 [b"UNICODE\0\xff\xfe", little.as_slice()].concat(),
                 [b"ASCII\0\0\0", text.as_bytes()].concat(),
+                [b"UNICODE\0", text.as_bytes()].concat(),
+                [b"UNICODE\0", text.as_bytes(), b"\0"].concat(),
                 [b"\0\0\0\0\0\0\0\0", text.as_bytes(), b"\0 \0"].concat(),
             ] {
                 let exif = with_comment(order, kind, &comment);

@@ -2,6 +2,7 @@
 
 mod exif;
 mod fill;
+mod jpeg;
 mod png;
 mod transparency;
 mod webp;
@@ -20,6 +21,7 @@ use image::{
 use crate::atomic::AtomicFile;
 use crate::links;
 use crate::names::quote;
+use crate::sniff::FileKind;
 
 /// Keyword of the text that other tools read: the prompt and the settings, in the format of AUTOMATIC1111's
 /// web UI.
@@ -95,13 +97,21 @@ pub enum PictureProblem {
     Text(String),
     /// A mask with transparent pixels whose other pixels are not white, or black and white.
     #[error(
-        "the mask has both transparent pixels and colours, so its meaning is not clear; save it without transparency, white where sdq draws and black where it keeps the picture"
+        "the mask has both transparent pixels and others that are not white, so its meaning is not clear; save it without transparency, white where sdq draws and black where it keeps the picture"
     )]
     TwoMasks,
+    /// A mask of which nothing can be seen.
+    #[error(
+        "all of the mask is transparent; save it without transparency, white where sdq draws and black where it keeps the picture"
+    )]
+    ClearMask,
     /// A picture without transparency where its transparency is the mask.
     #[error("it has no transparent pixels, which would be the part to draw")]
     Opaque,
-    /// The file is not a picture in a known format, or is damaged.
+    /// The file is not a picture.
+    #[error("expected a PNG, JPEG or WebP picture, found {0}")]
+    Kind(FileKind),
+    /// The file is a picture in an unknown format, or is damaged.
     #[error("the picture cannot be decoded: {0}")]
     Decode(String),
 }
@@ -275,7 +285,8 @@ pub fn read_within(path: impl AsRef<Path>, max_bytes: u64) -> Result<SeenPicture
 /// black and white.
 ///
 /// # Errors
-/// As [`read_within`], and [`PictureProblem::TwoMasks`] where transparency and colours say different things.
+/// As [`read_within`], [`PictureProblem::TwoMasks`] where transparency and colours say different things, and
+/// [`PictureProblem::ClearMask`] where all pixels are transparent.
 pub fn read_mask(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, PictureError> {
     decoded(path.as_ref(), max_bytes, |image, width, height| {
         let rgb = match image {
@@ -289,12 +300,15 @@ pub fn read_mask(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, Pict
 /// Reads the transparency of a picture as a mask in grays: what is transparent is white, and so drawn.
 ///
 /// # Errors
-/// As [`read_within`], and [`PictureProblem::Opaque`] where the picture has no transparency.
+/// As [`read_within`], and [`PictureProblem::Opaque`] where no pixel of the picture is transparent.
 pub fn read_transparency(path: impl AsRef<Path>, max_bytes: u64) -> Result<Picture, PictureError> {
     decoded(path.as_ref(), max_bytes, |image, width, height| match image {
         image if image.color().has_alpha() => {
-            let rgb = image.into_rgba8().pixels().flat_map(|pixel| [255 - pixel.0[3]; 3]).collect();
-            Ok(Picture { width, height, rgb })
+            let rgb: Vec<u8> = image.into_rgba8().pixels().flat_map(|pixel| [255 - pixel.0[3]; 3]).collect();
+            match rgb.iter().any(|value| *value > 0) {
+                true => Ok(Picture { width, height, rgb }),
+                false => Err(PictureProblem::Opaque),
+            }
         }
         _ => Err(PictureProblem::Opaque),
     })
@@ -357,7 +371,7 @@ pub fn read_size(path: impl AsRef<Path>) -> Result<(usize, usize), PictureError>
 }
 
 /// Reads the texts of the picture at `path`, keywords and contents, without reading its pixels: all of a PNG file;
-/// [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] in the Exif of any format.
+/// [`RECIPE`], [`PARAMETERS`] and [`GRAPH`] in the Exif of any format, and [`PARAMETERS`] in a comment of JPEG.
 ///
 /// # Errors
 /// When the file cannot be read, is not a picture, or its texts would take more than 16 MiB.
@@ -373,15 +387,22 @@ fn try_read_texts(path: &Path) -> Result<Vec<(String, String)>, PictureProblem> 
         file.rewind()?;
         return png::texts_of(file);
     }
+    let is_jpeg = reader.format() == Some(ImageFormat::Jpeg);
     let exif = reader.into_decoder()?.exif_metadata()?.unwrap_or_default();
-    Ok(exif::texts(&exif))
+    let mut texts = exif::texts(&exif);
+    if is_jpeg {
+        texts.extend(jpeg::text(open(path)?)?);
+    }
+    Ok(texts)
 }
 
 /// A reader that knows the format of the file at `path`.
 fn guessed(path: &Path) -> Result<ImageReader<BufReader<File>>, PictureProblem> {
     let reader = ImageReader::new(open(path)?).with_guessed_format()?;
-    if reader.format() != Some(ImageFormat::WebP) {
-        return Ok(reader);
+    match reader.format() {
+        Some(ImageFormat::WebP) => {}
+        Some(_) => return Ok(reader),
+        None => return Err(PictureProblem::Kind(FileKind::of_file(path)?)),
     }
     let mut file = reader.into_inner();
     webp::check_chunks(&mut file)?;

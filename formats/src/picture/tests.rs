@@ -68,9 +68,38 @@ fn transparency_is_a_mask_of_what_is_not_there() {
     image::RgbaImage::from_raw(2, 1, vec![9, 9, 9, 255, 9, 9, 9, 0]).unwrap().save(&path).unwrap();
     let mask = read_transparency(&path, MAX_BYTES).unwrap();
     assert_eq!((mask.width, mask.height, &mask.rgb[..]), (2, 1, &[0, 0, 0, 255, 255, 255][..]));
-    write(&path, &picture(5, 3), &[]).unwrap();
-    let opaque = read_transparency(&path, MAX_BYTES).unwrap_err();
-    assert!(matches!(opaque.problem, PictureProblem::Opaque), "{opaque}");
+    let opaque_with_alpha = || image::RgbaImage::from_raw(1, 1, vec![9, 9, 9, 255]).unwrap();
+    for is_rgb in [true, false] {
+        match is_rgb {
+            true => write(&path, &picture(5, 3), &[]).unwrap(),
+            false => opaque_with_alpha().save(&path).unwrap(),
+        }
+        let opaque = read_transparency(&path, MAX_BYTES).unwrap_err();
+        assert!(matches!(opaque.problem, PictureProblem::Opaque), "{opaque}");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_picture_is_called_what_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.png");
+    for (contents, found) in [
+        (&b"<!DOCTYPE html><html>"[..], "a web page; download the file again"),
+        (b"version https://git-lfs.github.com/spec/v1", "a git-lfs pointer"),
+        (b"", "an empty file"),
+        (b"a letter", "a text"),
+        (b"PK\x03\x04....", "a zip archive"),
+    ] {
+        std::fs::write(&path, contents).unwrap();
+        let expected = format!("a.png: expected a PNG, JPEG or WebP picture, found {found}");
+        for error in [
+            read(&path).unwrap_err(),
+            read_mask(&path, MAX_BYTES).unwrap_err(),
+            read_texts(&path).unwrap_err(),
+        ] {
+            assert!(error.to_string().contains(&expected), "{error}");
+        }
+    }
 }
 
 #[test]
@@ -140,7 +169,11 @@ fn broken_pictures_are_errors() {
         for (content, what) in [(&b"text"[..], "text"), (&file[..20], "cut")] {
             std::fs::write(&path, content).unwrap();
             for error in [read_texts(&path).unwrap_err(), read(&path).unwrap_err()] {
-                assert!(matches!(error.problem, PictureProblem::Decode(_)), "{name}, {what}: {error}");
+                let is_named = match what {
+                    "text" => matches!(error.problem, PictureProblem::Kind(FileKind::Text)),
+                    _ => matches!(error.problem, PictureProblem::Decode(_)),
+                };
+                assert!(is_named, "{name}, {what}: {error}");
             }
         }
     }

@@ -26,10 +26,13 @@ pub(super) fn over_backdrop(rgba: &[u8]) -> (Vec<u8>, bool) {
 /// RGBA pixels as the grays of a mask, `[r, g, b]` of one value each: white is drawn, black and what is transparent is kept.
 ///
 /// # Errors
-/// [`PictureProblem::TwoMasks`] when there are transparent pixels, and the others are not in white, or in black and white. A
+/// [`PictureProblem::ClearMask`] when all pixels are transparent. [`PictureProblem::TwoMasks`] when there are transparent pixels, and the others are not in white, or in black and white. A
 /// picture with a hole, or black on nothing, may mean either.
 pub(super) fn mask(rgba: &[u8]) -> Result<Vec<u8>, PictureProblem> {
     let visible = || rgba.chunks_exact(4).filter(|pixel| pixel[3] > 0);
+    if visible().next().is_none() {
+        return Err(PictureProblem::ClearMask);
+    }
     if rgba.chunks_exact(4).any(|pixel| pixel[3] < 255) {
         let in_black_and_white =
             visible().all(|pixel| pixel[..3].iter().all(|value| *value <= BLACK) || is_white(pixel));
@@ -76,7 +79,10 @@ mod tests {
             (vec![[0, 0, 0, 255], [0; 4]], None),
             (vec![[0; 4]], None),
         ] {
-            let found = mask(&pixels.concat()).ok();
+            let is_clear = pixels.iter().all(|pixel| pixel[3] == 0);
+            let found = mask(&pixels.concat());
+            assert!(is_clear == matches!(found, Err(PictureProblem::ClearMask)), "{pixels:?}");
+            let found = found.ok();
             let found = found.map(|rgb| rgb.iter().step_by(3).copied().collect::<Vec<_>>());
             assert_eq!(found, expected, "{pixels:?}");
         }
