@@ -136,7 +136,7 @@ impl Draw<'_> {
     ) -> anyhow::Result<Vec<Written>> {
         let args = self.args;
         let add_ons = job::add_ons(args, asked, &mut request)?;
-        if !has_seed && asked.source.is_none() {
+        if !has_seed && !asked.source.as_ref().is_some_and(|source| source.found.has_seed) {
             request.seed = job::number(SeedArg::Random, "seed");
         }
         let opened = self.open(&add_ons)?;

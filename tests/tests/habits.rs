@@ -208,6 +208,17 @@ fn pictures_of_other_programs_are_shown() {
     let comfy = shown("comfy.png", "prompt", &graph.to_string());
     assert_eq!((&comfy["prompt"], &comfy["scheduler"]), (&json!("a lighthouse"), &json!("euler-normal")));
     assert_eq!((&comfy["written_by"], &comfy["steps"]), (&json!("ComfyUI"), &json!(20)));
+    // A picture without a seed is drawn with any.
+    let without = shown(
+        "without.png",
+        picture::PARAMETERS,
+        "a lighthouse\nSteps: 1, Sampler: Euler, CFG scale: 7, Seed: -1",
+    );
+    assert_eq!((&without["seed"], &without["not_used"]), (&Value::Null, &json!(["Seed: -1"])));
+    let again = sdq(&folder, &["generate", "--from", "without.png", "-o", "again.png"]);
+    again.assert_done();
+    let seed = info(&folder, "again.png")["seed"].as_u64().unwrap();
+    assert!(again.errors.contains(&format!("note: the seed is {seed}\n")), "{}", again.errors);
     let plain = sdq(&folder, &["info", "comfy.png"]).output;
     assert!(plain.contains("prompt: a lighthouse") && plain.contains("steps: 20"), "{plain}");
 }

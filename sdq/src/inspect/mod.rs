@@ -104,12 +104,15 @@ fn gpus() -> Value {
 
 fn picture(path: &Path) -> Result<Value, Error> {
     let texts = picture_file::read_texts(path)?;
-    let Found { recipe, program, unused } =
+    let Found { recipe, has_seed, program, unused } =
         Found::from_texts(&texts).map_err(|error| Error::from(error).in_file(path))?;
     if let Some((_, own)) = texts.iter().find(|(keyword, _)| keyword == picture_file::RECIPE) {
         return Ok(serde_json::from_str(own).unwrap_or_else(|_| recipe.json()));
     }
     let mut description = recipe.json();
+    if !has_seed && let Some(fields) = description.as_object_mut() {
+        fields.shift_remove("seed");
+    }
     description["written_by"] = program.into();
     description["not_used"] = unused.into();
     Ok(description)

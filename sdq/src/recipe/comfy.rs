@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::{Found, RecipeError, UsedLora};
 
+/// Key of a node's class.
+pub(super) const CLASS: &str = "class_type";
+
 /// Maximum number of links from the sampler to a node that it needs.
 const MAX_LINKS: usize = 64;
 /// Nodes that do not affect the picture.
@@ -41,7 +44,7 @@ pub(super) fn read(graph: &Value) -> Result<Found, RecipeError> {
 }
 
 fn kind(node: &Value) -> &str {
-    node["class_type"].as_str().unwrap_or_default()
+    node[CLASS].as_str().unwrap_or_default()
 }
 
 /// Whether a node is a sampler: one of the `KSampler` nodes, or one whose settings are separate nodes.
@@ -49,6 +52,9 @@ fn is_sampler(node: &Value) -> bool {
     let kind = kind(node);
     kind.starts_with("KSampler") && kind != "KSamplerSelect" || kind.starts_with("SamplerCustom")
 }
+
+/// Nodes that pass their input on as it is.
+const PASSING: [&str; 2] = ["Reroute", "PrimitiveNode"];
 
 /// The value of a missing input.
 static NOTHING: Value = Value::Null;
@@ -100,30 +106,48 @@ impl<'g> Reader<'g> {
         None
     }
 
-    /// The value of `input`, or of the node that it is linked to.
-    fn scalar(&mut self, input: &'g Value) -> Option<&'g Value> {
+    /// The value of `input` that `is_wanted`, or the one of the node that it is linked to. A node with several values
+    /// computes something of them; it is listed as not used, and so is one that passes a value on in another form.
+    fn value(&mut self, input: &'g Value, is_wanted: fn(&Value) -> bool) -> Option<&'g Value> {
         let mut input = input;
         for _ in 0..MAX_LINKS {
-            if input.is_number() || input.is_string() {
+            if is_wanted(input) {
                 return Some(input);
             }
-            let inputs = self.linked(input)?["inputs"].as_object()?;
-            input =
-                inputs.values().find(|value| value.is_number() || value.is_string() || value.is_array())?;
+            let node = self.linked(input)?;
+            let inputs = node["inputs"].as_object()?;
+            let mut values = inputs.values().filter(|value| is_wanted(value) || value.is_array());
+            let only = values.next().filter(|_| values.next().is_none());
+            if only.is_none_or(|only| only.is_array() && !PASSING.iter().any(|class| kind(node) == *class)) {
+                self.leave_out(node);
+            }
+            input = only?;
         }
         None
     }
 
+    /// Lists `node` as not used, once.
+    fn leave_out(&mut self, node: &Value) {
+        let listed = format!("node: {}", kind(node));
+        if !self.found.unused.contains(&listed) {
+            self.found.unused.push(listed);
+        }
+    }
+
+    fn whole(&mut self, input: &'g Value) -> Option<u64> {
+        self.value(input, Value::is_number)?.as_u64()
+    }
+
     fn size(&mut self, input: &'g Value) -> Option<usize> {
-        usize::try_from(self.scalar(input)?.as_u64()?).ok()
+        usize::try_from(self.whole(input)?).ok()
     }
 
     fn float(&mut self, input: &'g Value) -> Option<f64> {
-        self.scalar(input)?.as_f64()
+        self.value(input, Value::is_number)?.as_f64()
     }
 
     fn text(&mut self, input: &'g Value) -> Option<&'g str> {
-        self.scalar(input)?.as_str()
+        self.value(input, Value::is_string)?.as_str()
     }
 
     /// The inputs of the sampler `node`.
@@ -154,8 +178,8 @@ impl<'g> Reader<'g> {
     fn sampler(&mut self, node: &'g Value) {
         let inputs = self.sampler_inputs(node);
         self.found.recipe.request.reading.syntax = PromptSyntax::Weighted;
-        if let Some(seed) = self.scalar(inputs.get(&["seed", "noise_seed"])).and_then(Value::as_u64) {
-            self.found.recipe.request.seed = seed;
+        if let Some(seed) = self.whole(inputs.get(&["seed", "noise_seed"])) {
+            (self.found.recipe.request.seed, self.found.has_seed) = (seed, true);
         }
         self.found.recipe.request.steps = self.size(inputs.get(&["steps"]));
         self.found.recipe.request.guidance_scale = self.float(inputs.get(&["cfg"])).map(|scale| scale as f32);

@@ -3,7 +3,7 @@
 use sdq_engine::{PromptSyntax, Request};
 use serde_json::{Map, Value};
 
-use super::{Found, UsedLora, parameters::set_option};
+use super::{Found, RecipeError, UsedLora, of_python, parameters::set_option, python_json};
 
 /// Keyword of InvokeAI's text.
 pub(super) const INVOKEAI: &str = "invokeai_metadata";
@@ -39,12 +39,14 @@ impl Fields {
         self.take(key, |value| value.as_f64().map(|number| number as f32))
     }
 
-    /// Sets the fields that have the same names in all programs.
-    fn set_common(&mut self, request: &mut Request) {
+    /// Sets the fields that have the same names in all programs. Returns whether there is a seed.
+    fn set_common(&mut self, request: &mut Request) -> bool {
         (request.width, request.height) = (self.size("width"), self.size("height"));
         request.steps = self.size("steps");
-        request.seed = self.take("seed", Value::as_u64).unwrap_or(request.seed);
         request.strength = self.take("strength", Value::as_f64);
+        let seed = self.take("seed", Value::as_u64);
+        request.seed = seed.unwrap_or(request.seed);
+        seed.is_some()
     }
 
     /// Lists the remaining fields, except those in `silent` and those that are empty or off.
@@ -89,7 +91,7 @@ pub(super) fn invoke_ai(json: &Value) -> Found {
     request.reading.syntax = PromptSyntax::Weighted;
     request.prompt = fields.text("positive_prompt").unwrap_or_default();
     request.negative_prompt = fields.text("negative_prompt").unwrap_or_default();
-    fields.set_common(request);
+    found.has_seed = fields.set_common(request);
     request.guidance_scale = fields.float("cfg_scale");
     request.guidance_rescale = fields.float("cfg_rescale_multiplier").unwrap_or_default();
     // InvokeAI counts the blocks that are left out.
@@ -134,7 +136,7 @@ pub(super) fn invoke_ai_2(json: &Value) -> Found {
     };
     (request.prompt, request.negative_prompt) =
         split_brackets(&fields.take("prompt", prompt).unwrap_or_default());
-    fields.set_common(request);
+    found.has_seed = fields.set_common(request);
     request.guidance_scale = fields.float("cfg_scale");
     recipe.model = json["model_weights"].as_str().unwrap_or_default().to_owned();
     recipe.version =
@@ -162,12 +164,35 @@ fn split_brackets(text: &str) -> (String, String) {
 
 /// Reads the texts of a picture from one JSON object, as in the Exif of NovelAI's WebP files.
 pub(super) fn texts_of_object(json: &str) -> Option<Vec<(String, String)>> {
-    let Ok(Value::Object(fields)) = serde_json::from_str(json) else { return None };
+    let Ok(Value::Object(fields)) = python_json::parse(json) else { return None };
     let text = |value: Value| match value {
         Value::String(text) => text,
         other => other.to_string(),
     };
     Some(fields.into_iter().map(|(keyword, value)| (keyword, text(value))).collect())
+}
+
+/// The JSON under NovelAI's keyword; `None` if another program wrote it. `software` is the text that names the program.
+///
+/// # Errors
+/// When NovelAI wrote it and it is damaged, or `bounded` refuses its length.
+pub(super) fn novel_ai_parameters(
+    json: &str,
+    software: Option<&str>,
+    bounded: impl Fn(&str) -> Result<(), RecipeError>,
+) -> Result<Option<Value>, RecipeError> {
+    match software {
+        Some(software) if software.starts_with("NovelAI") => {
+            bounded(json)?;
+            of_python("NovelAI", json).map(Some)
+        }
+        Some(_) => Ok(None),
+        // Draw Things has a field for the negative prompt of the same name, but another one for the prompt.
+        None if bounded(json).is_ok() => Ok(python_json::parse(json)
+            .ok()
+            .filter(|parameters| parameters.get("uc").is_some() && parameters.get("c").is_none())),
+        None => Ok(None),
+    }
 }
 
 /// Reads NovelAI's format: `json`, and the `description` next to it, which contains the prompt in older
@@ -179,7 +204,7 @@ pub(super) fn novel_ai(json: &Value, description: &str) -> Found {
     request.reading.syntax = PromptSyntax::Weighted;
     request.prompt = fields.text("prompt").unwrap_or_else(|| description.to_owned());
     request.negative_prompt = fields.text("uc").unwrap_or_default();
-    fields.set_common(request);
+    found.has_seed = fields.set_common(request);
     request.guidance_scale = fields.float("scale");
     request.guidance_rescale = fields.float("cfg_rescale").unwrap_or_default();
     let schedule = fields.text("noise_schedule");
@@ -195,3 +220,6 @@ pub(super) fn novel_ai(json: &Value, description: &str) -> Found {
     fields.skip_rest(&mut found, &["n_samples", "signed_hash", "request_type", "version"]);
     found
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,6 +8,7 @@ mod comfy;
 mod files;
 mod foreign;
 mod parameters;
+mod python_json;
 mod source;
 
 use std::collections::BTreeMap;
@@ -102,6 +103,9 @@ impl Recipe {
         let name = &pipeline.manifest().name;
         let weights = pipeline.weight_types();
         match &self.fingerprint {
+            None if self.model.is_empty() => {
+                differences.push("the recipe does not say which model drew the picture".to_owned());
+            }
             None if self.model == *name => {
                 differences
                     .push("the recipe does not say which version of the model drew the picture".to_owned());
@@ -147,6 +151,8 @@ fn types(weights: &BTreeMap<String, String>) -> String {
 pub struct Found {
     /// The part that sdq can use.
     pub recipe: Recipe,
+    /// Whether the texts contain a seed. Otherwise that of `recipe` is the default.
+    pub has_seed: bool,
     /// The program whose format it has: `sdq`, or another one.
     pub program: &'static str,
     /// Names and values of the parts that are not used, and why, in the order of the text.
@@ -190,8 +196,10 @@ impl Found {
         if let Some(json) = text(picture::RECIPE) {
             bounded(json)?;
             let recipe = from_json::<Recipe>("sdq", json)?;
-            let mut found = Found { recipe, program: "sdq", ..Found::default() };
-            foreign::skip_unread(&mut found, &from_json::<Value>("sdq", json)?);
+            let value = from_json::<Value>("sdq", json)?;
+            let has_seed = value["seed"].is_u64();
+            let mut found = Found { recipe, has_seed, program: "sdq", ..Found::default() };
+            foreign::skip_unread(&mut found, &value);
             return Ok(found);
         }
         if let Some(text) = text(picture::PARAMETERS) {
@@ -202,21 +210,27 @@ impl Found {
         }
         if let Some(json) = text(foreign::INVOKEAI) {
             bounded(json)?;
-            return Ok(foreign::invoke_ai(&from_json::<Value>("InvokeAI", json)?));
+            return Ok(foreign::invoke_ai(&of_python("InvokeAI", json)?));
         }
         if let Some(json) = text(foreign::INVOKEAI_2) {
             bounded(json)?;
-            return Ok(foreign::invoke_ai_2(&from_json::<Value>("InvokeAI", json)?));
+            return Ok(foreign::invoke_ai_2(&of_python("InvokeAI", json)?));
         }
-        if let Some(json) = text(foreign::NOVELAI).filter(|json| json.trim_start().starts_with('{')) {
-            bounded(json)?;
+        if let Some(json) = text(foreign::NOVELAI)
+            && let Some(parameters) = foreign::novel_ai_parameters(json, text("Software"), bounded)?
+        {
             let description = text("Description").unwrap_or_default();
             bounded(description)?;
-            return Ok(foreign::novel_ai(&from_json::<Value>("NovelAI", json)?, description));
+            return Ok(foreign::novel_ai(&parameters, description));
         }
         if let Some(json) = text(picture::GRAPH) {
             bounded(json)?;
-            return comfy::read(&from_json::<Value>("ComfyUI", json)?);
+            // Other programs write the words of the prompt under this keyword.
+            match of_python("ComfyUI", json) {
+                Ok(graph) if graph.is_object() || graph.is_array() => return comfy::read(&graph),
+                Err(damaged) if json.contains(comfy::CLASS) => return Err(damaged),
+                _ => {}
+            }
         }
         match text(picture::PARAMETERS).and_then(foreign::texts_of_object) {
             // The object's own texts are not read as objects again.
@@ -279,6 +293,11 @@ impl Found {
             }
         }
     }
+}
+
+/// JSON of a program in Python.
+fn of_python(program: &'static str, json: &str) -> Result<Value, RecipeError> {
+    python_json::parse(json).map_err(|error| RecipeError::Damaged { program, reason: error.to_string() })
 }
 
 fn from_json<T: serde::de::DeserializeOwned>(program: &'static str, json: &str) -> Result<T, RecipeError> {

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 use super::{Found, Recipe};
 
 const NEGATIVE_PROMPT: &str = "Negative prompt:";
+/// The web UI's line of settings begins with it.
+const FIRST_FIELD: &str = "Steps:";
 /// A line with fewer names and values than this is part of the prompt.
 const MIN_FIELDS: usize = 3;
 /// Maximum length of the name of a value, in bytes.
@@ -74,13 +76,11 @@ fn quoted(value: &str) -> String {
 
 /// The recipe in `text`; `None` if it does not have this format.
 pub(super) fn read(text: &str) -> Option<Found> {
-    let text = text.trim_end();
+    let text = text.trim_end().replace("\r\n", "\n");
     if text.starts_with('{') {
         return None;
     }
-    let (prompts, last) = text.rsplit_once('\n').unwrap_or(("", text));
-    let fields = fields(last);
-    let (prompts, fields) = if fields.len() < MIN_FIELDS { (text, Vec::new()) } else { (prompts, fields) };
+    let (prompts, fields, after) = parts(&text);
     let mut found = Found { program: "AUTOMATIC1111", ..Found::default() };
     found.recipe.request.reading.syntax = sdq_engine::PromptSyntax::Weighted;
     let (prompt, negative_prompt) = split_prompts(prompts);
@@ -88,7 +88,27 @@ pub(super) fn read(text: &str) -> Option<Found> {
     found.recipe.request.negative_prompt = negative_prompt.to_owned();
     found.take_tags();
     set_fields(&mut found, &fields);
+    let lines = after.lines().filter(|line| !line.trim().is_empty());
+    found.unused.extend(lines.map(str::to_owned));
     Some(found)
+}
+
+/// The prompts, the names and values of the line of settings, and the lines after it: extensions of the web UI write
+/// some. The line of settings is the last one that begins with [`FIRST_FIELD`], or the last one of all.
+fn parts(text: &str) -> (&str, Vec<(String, String)>, &str) {
+    let starts = text.rmatch_indices('\n').map(|(place, _)| place + 1).chain([0]);
+    let lines = starts.map(|start| (start, text[start..].lines().next().unwrap_or_default()));
+    let settings = |(start, line): (usize, &'_ str)| {
+        let fields = fields(line);
+        (fields.len() >= MIN_FIELDS).then_some((start, start + line.len(), fields))
+    };
+    let found = lines.clone().filter(|(_, line)| line.starts_with(FIRST_FIELD)).find_map(settings);
+    match found.or_else(|| lines.take(1).find_map(settings)) {
+        Some((start, end, fields)) => {
+            (text[..start].strip_suffix('\n').unwrap_or_default(), fields, &text[end..])
+        }
+        None => (text, Vec::new(), ""),
+    }
 }
 
 /// Prompt and negative prompt, each of which may have several lines.
@@ -159,6 +179,7 @@ fn set_fields(found: &mut Found, fields: &[(String, String)]) {
             | "Hashes" => true,
             name => set_field(&mut found.recipe, name, value).is_some(),
         };
+        found.has_seed |= used && name == "Seed";
         if !used {
             found.skip(name, value);
         }

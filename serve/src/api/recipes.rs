@@ -80,7 +80,7 @@ fn found_in(path: &std::path::Path) -> Result<Found, Error> {
 }
 
 fn answer(app: &App, found: Found) -> RecipeAnswer {
-    let Found { recipe, program, unused } = found;
+    let Found { recipe, has_seed, program, unused } = found;
     let mut notes: Vec<String> = unused.iter().map(|part| format!("not used: {part}")).collect();
     if program != "sdq" {
         notes.push(format!(
@@ -88,7 +88,8 @@ fn answer(app: &App, found: Found) -> RecipeAnswer {
         ));
     }
     let id = recipe.fingerprint.as_deref().and_then(|fingerprint| model_of(app, fingerprint));
-    let request = request(app, &recipe, &mut notes);
+    let mut request = request(app, &recipe, &mut notes);
+    request.seed = request.seed.filter(|_| has_seed);
     RecipeAnswer {
         request,
         program: Some(program.to_owned()),

@@ -81,6 +81,37 @@ fn numbers_are_read_from_the_sampler_or_from_nodes_that_hold_them() {
     }
 }
 
+/// A value is taken from a node that has no other; one that computes it of several is listed.
+#[test]
+fn values_that_a_node_computes_are_left_out() {
+    let nodes = json!({
+        "a": node("PrimitiveString", json!({ "value": "a cat" })),
+        "b": node("PrimitiveString", json!({ "value": "in a hat" })),
+        "joined": node("StringConcatenate",
+            json!({ "delimiter": ", ", "string_a": ["a", 0], "string_b": ["b", 0] })),
+        "upper": node("StringUpper", json!({ "string": ["a", 0] })),
+        "through": node("Reroute", json!({ "": ["a", 0] })),
+        "sum": node("Math", json!({ "a": 512, "b": 8, "op": "add" })),
+        "text": node("CLIPTextEncode", json!({ "text": ["joined", 0] })),
+        "plain": node("CLIPTextEncode", json!({ "text": ["through", 0] })),
+        "changed": node("CLIPTextEncode", json!({ "text": ["upper", 0] })),
+        "size": node("EmptyLatentImage", json!({ "width": ["sum", 0], "height": ["sum", 0] })),
+    });
+    for (positive, prompt, listed) in [
+        ("text", "", &["node: StringConcatenate", "node: Math"][..]),
+        ("plain", "a cat", &["node: Math"]),
+        ("changed", "a cat", &["node: StringUpper", "node: Math"]),
+    ] {
+        let inputs = json!({ "positive": [positive, 0], "latent_image": ["size", 0] });
+        let found = sampled(inputs, nodes.clone());
+        let request = found.recipe.request;
+        assert_eq!((&*request.prompt, request.width, request.height), (prompt, None, None));
+        for unused in listed {
+            assert_eq!(found.unused.iter().filter(|other| other == unused).count(), 1, "{unused}");
+        }
+    }
+}
+
 #[test]
 fn a_circle_of_links_ends() {
     let nodes = json!({

@@ -193,3 +193,43 @@ fn a_variation_has_both_a_seed_and_a_strength() {
     let found = read(", Variation seed: x, Variation seed strength: 0.25");
     assert_eq!((found.recipe.request.variation, found.unused.len()), (None, 2));
 }
+
+/// Extensions of the web UI, such as Dynamic Prompts, write more lines.
+#[test]
+fn lines_after_the_settings_are_listed() {
+    let template = "Template: a {cat|dog}, size: big, mood: good, more: yes";
+    for (text, unused) in [
+        (
+            format!("a cat\nNegative prompt: lowres\nSteps: 2, Seed: 1, CFG scale: 7\n{template}"),
+            vec![template],
+        ),
+        (
+            format!(
+                "a cat\nNegative prompt: lowres\nSteps: 2, Seed: 1, CFG scale: 7\n{template}\n\nNegative Template: x"
+            ),
+            vec![template, "Negative Template: x"],
+        ),
+        // Lines like that of the settings inside the prompts.
+        (
+            "a cat\nNegative prompt: lowres\nSteps: 9, Seed: 9\nSteps: 2, Seed: 1, CFG scale: 7".to_owned(),
+            vec![],
+        ),
+    ] {
+        let found = read(&text).unwrap();
+        let request = found.recipe.request;
+        assert_eq!((&*request.prompt, request.steps, request.seed), ("a cat", Some(2), 1), "{text}");
+        assert!(
+            request.negative_prompt.starts_with("lowres") && !request.negative_prompt.contains("Template")
+        );
+        assert_eq!(found.unused, unused, "{text}");
+    }
+}
+
+#[test]
+fn ends_of_lines_of_windows_are_no_part_of_the_prompts() {
+    let found =
+        read("a cat,\r\na dog\r\nNegative prompt: lowres\r\nSteps: 2, Seed: 1, CFG scale: 7\r\n").unwrap();
+    let request = found.recipe.request;
+    assert_eq!((&*request.prompt, &*request.negative_prompt), ("a cat,\na dog", "lowres"));
+    assert_eq!(request.guidance_scale, Some(7.0));
+}
