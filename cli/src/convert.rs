@@ -17,6 +17,10 @@ pub(crate) fn run(args: &ConvertArgs) -> anyhow::Result<()> {
         return Ok(());
     }
     let output: &Path = args.output.as_deref().context("--output is missing")?;
+    convert::check_output(&model, output, &options)?;
+    if !args.force {
+        convert::check_replaced(output)?;
+    }
     let report = terminal::watched(|watch| convert::convert(model, output, &options, watch))?;
     let Report { weights, parameters, bytes } = report;
     let megabytes = bytes as f64 / 1e6;

@@ -201,7 +201,7 @@ impl Draw<'_> {
             pictures.push(sheet.clone());
         }
         if !args.force {
-            run::check_replaced(&pictures)?;
+            run::check_replaced(&pictures, files.save_latents.as_deref())?;
         }
         let saved_run = files.saved_run();
         if SideFile::SavedRun.is_at(&saved_run) {

@@ -34,7 +34,7 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     // The count in the file is not to be trusted before.
     let count = pipeline.settings(unfinished.saved.request())?.request.count;
     if !args.force {
-        run::check_replaced(&files.pictures(count)?)?;
+        run::check_replaced(&files.pictures(count)?, files.save_latents.as_deref())?;
     }
     let started = Instant::now();
     let written = crate::run::run(&pipeline, &unfinished.files, count, &args.run, |options, watch| {

@@ -3,7 +3,10 @@
 
 use std::{fs, path::Path};
 
-use sdq_formats::{WeightType, sdq::SdqFile};
+use sdq_formats::{
+    WeightType,
+    sdq::{MAGIC, SdqFile},
+};
 use sdq_tests::{
     checkpoint::{ModelCopy, RawTensor, tensor},
     command::{self, Outcome},
@@ -271,10 +274,34 @@ fn a_failed_conversion_keeps_the_file_that_was_there() {
     copy.edit_tensors(UNET, |tensors| drop(tensors.pop()));
     let folder = TempDir::new().unwrap();
     let output = folder.path().join("model.sdq");
-    fs::write(&output, "precious").unwrap();
+    let precious = [&MAGIC[..], b"precious"].concat();
+    fs::write(&output, &precious).unwrap();
     convert(copy.path(), &output).assert_failed(1, &[]);
-    assert_eq!(fs::read(&output).unwrap(), b"precious");
+    assert_eq!(fs::read(&output).unwrap(), precious);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn only_models_are_replaced() {
+    let model = goldens::folder("sd1").join("model");
+    let folder = TempDir::new().unwrap();
+    let output = folder.path().join("note.txt");
+    for contents in ["a letter", "\u{89}PNG"] {
+        fs::write(&output, contents).unwrap();
+        convert(&model, &output).assert_failed(2, &["note.txt", "not an .sdq file", "--force"]);
+        assert_eq!(fs::read(&output).unwrap(), contents.as_bytes());
+    }
+    let replace = |flags: &[&str]| {
+        let args = ["convert", model.to_str().unwrap(), "-o", "note.txt"];
+        command::run(SDQ, folder.path(), &[&args[..], flags].concat()).assert_done();
+        fs::read(&output).unwrap()
+    };
+    let converted = replace(&["--force"]);
+    assert!(converted.starts_with(&MAGIC));
+    // A model and an empty file are replaced without it.
+    assert_eq!(replace(&["--type", "q8"])[..8], MAGIC);
+    fs::write(&output, "").unwrap();
+    assert_eq!(replace(&[]), converted);
 }
 
 #[test]

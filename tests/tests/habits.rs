@@ -179,6 +179,8 @@ fn nothing_is_replaced_that_was_not_named() {
     fs::write(folder.path().join("letter.png"), "a letter").unwrap();
     draw(&folder, &["-o", "letter.png"]).assert_failed(2, &["letter.png", "not a picture", "--force"]);
     assert_eq!(fs::read(folder.path().join("letter.png")).unwrap(), b"a letter");
+    draw(&folder, &["-o", "a.png", "--save-latents", "letter.png"])
+        .assert_failed(2, &["--save-latents", "letter.png", "not a file of latents", "--force"]);
     assert_eq!(drawn(&["-o", "letter.png", "--force"]), "letter.png\n");
 }
 

@@ -86,6 +86,10 @@ pub(crate) struct ConvertArgs {
     #[arg(short, long, value_name = "FILE.sdq", required_unless_present = "dry_run")]
     pub(crate) output: Option<PathBuf>,
 
+    /// Replace the output file even if it is not an .sdq file.
+    #[arg(long)]
+    pub(crate) force: bool,
+
     /// Print what would be converted, and write nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,

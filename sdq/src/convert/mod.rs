@@ -14,13 +14,14 @@ use std::{
 };
 
 use sdq_engine::published::PublishedModel;
+use sdq_formats::sniff::FileKind;
 use sdq_quantize::Plan;
 
 pub use fit::Goal;
 pub use sdq_engine::{families::Prediction, published::ModelFiles};
 pub use sdq_quantize::{Precision, Report, Rule};
 
-use crate::{Error, Watch, paths};
+use crate::{Error, Watch, paths, run::check_kind};
 
 /// Options of a conversion.
 #[derive(Clone, Debug)]
@@ -115,8 +116,19 @@ pub fn convert(
     checkpoint::write(&model, &plan, options.threads, output, watch)
 }
 
+/// Checks that `output` may be replaced: that there is no file, an empty file, or an `.sdq` file.
+///
+/// # Errors
+/// [`Error::Option`] when a file with other contents is there.
+pub fn check_replaced(output: &Path) -> Result<(), Error> {
+    check_kind("output", output, &[FileKind::Sdq], "an .sdq file")
+}
+
 /// Checks that `output` is not a file that the conversion reads.
-fn check_output(model: &PublishedModel, output: &Path, options: &ConvertOptions) -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::Option`] when it is.
+pub fn check_output(model: &PublishedModel, output: &Path, options: &ConvertOptions) -> Result<(), Error> {
     let inputs = model.files().values().chain(&options.calibration_prompts);
     for input in inputs {
         if paths::same_file(input, output) {

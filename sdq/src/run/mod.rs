@@ -27,6 +27,7 @@ use crate::{Error, Event, Generated, Note, Picture, Pipeline, Request, Task, Wat
 
 pub use files::{RunFiles, check_writable};
 pub use last_state::LastState;
+pub(crate) use naming::check_kind;
 pub use naming::{check_replaced, free_output, numbered};
 pub use outputs::SideFile;
 pub use start::read_start;

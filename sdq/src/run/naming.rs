@@ -6,9 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use sdq_formats::sniff::FileKind;
+use sdq_formats::{safetensors::SafetensorsFile, sniff::FileKind};
 
-use super::RunFiles;
+use super::{LATENTS, RunFiles};
 use crate::Error;
 
 /// Returns `output`, or the first of its numbered names (`sdq-2.png`, `sdq-3.png` and so on) with which a run of `count`
@@ -40,24 +40,46 @@ pub fn numbered(path: &Path, number: impl std::fmt::Display) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Checks that each of `outputs` may be replaced: that there is no file, an empty file, or a picture.
+/// Checks that each of `pictures` may be replaced: that there is no file, an empty file, or a picture; and so for `latents`, a
+/// file of latents.
 ///
 /// # Errors
 /// [`Error::Option`] when a file with other contents is there.
-pub fn check_replaced(outputs: &[PathBuf]) -> Result<(), Error> {
-    for path in outputs {
-        // Other problems are reported when the file is written.
-        let Ok(kind) = FileKind::of_file(path) else { continue };
-        if !matches!(kind, FileKind::Png | FileKind::Jpeg | FileKind::WebP | FileKind::Empty) {
-            let problem = format!("`{}` exists and is not a picture; --force replaces it", path.display());
-            return Err(Error::Option { option: "output", problem });
-        }
+pub fn check_replaced(pictures: &[PathBuf], latents: Option<&Path>) -> Result<(), Error> {
+    let kinds = [FileKind::Png, FileKind::Jpeg, FileKind::WebP];
+    pictures.iter().try_for_each(|path| check_kind("output", path, &kinds, "a picture"))?;
+    match latents {
+        Some(path) if !is_latents(path) => check_kind("save-latents", path, &[], "a file of latents"),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether a file is at `path` as a run writes it with its latents. Other safetensors files may be models.
+fn is_latents(path: &Path) -> bool {
+    SafetensorsFile::open(path).is_ok_and(|file| file.tensors().all(|tensor| tensor.name == LATENTS))
+}
+
+/// Checks that a file of one of `kinds`, which `expected` names, an empty one or none is at the path that `option` gives.
+pub(crate) fn check_kind(
+    option: &'static str,
+    path: &Path,
+    kinds: &[FileKind],
+    expected: &str,
+) -> Result<(), Error> {
+    match FileKind::of_file(path) {
+        Ok(kind) if kind != FileKind::Empty && !kinds.contains(&kind) => {
+            let problem = format!("`{}` exists and is not {expected}; --force replaces it", path.display());
+            Err(Error::Option { option, problem })
+        }
+        // Other problems are reported when the file is written.
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use sdq_formats::{dtype::DType, safetensors, tensor::TensorView};
+
     use super::*;
 
     #[test]
@@ -91,9 +113,24 @@ mod tests {
         ] {
             fs::write(at(name), contents).unwrap();
         }
-        check_replaced(&["none.png", "picture.png", "picture.jpg", "empty.png"].map(at)).unwrap();
+        check_replaced(&["none.png", "picture.png", "picture.jpg", "empty.png"].map(at), None).unwrap();
+        for (name, tensor) in [("latents", LATENTS), ("lora", "lora_unet.alpha")] {
+            let tensor =
+                TensorView { name: tensor.to_owned(), dtype: DType::F32, shape: vec![1], bytes: &[0; 4] };
+            safetensors::write(at(name), &[tensor], &[]).unwrap();
+        }
+        for (name, is_replaced) in [
+            ("empty.png", true),
+            ("none.png", true),
+            ("latents", true),
+            ("lora", false),
+            ("picture.png", false),
+            ("letter.png", false),
+        ] {
+            assert_eq!(check_replaced(&[], Some(&at(name))).is_ok(), is_replaced, "{name}");
+        }
         for name in ["letter.png", "model.png"] {
-            let error = check_replaced(&[at("picture.png"), at(name)]).unwrap_err();
+            let error = check_replaced(&[at("picture.png"), at(name)], None).unwrap_err();
             assert_eq!(error.code(), "option.invalid");
             assert!(error.to_string().contains(name) && error.to_string().contains("--force"), "{error}");
         }
