@@ -156,6 +156,7 @@ impl Draw<'_> {
             init_image: asked.init_image.clone(),
             mask: asked.mask.clone(),
             add_ons: add_ons.absolute()?,
+            is_temporary: self.streamed.to_stdout(),
         };
         self.check_files(&files, count)?;
         crate::run::run(pipeline, &files, count, &args.run, |options, watch| match &opened.session {

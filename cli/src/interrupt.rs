@@ -5,6 +5,11 @@ use std::{process, sync::LazyLock, thread, time::Duration};
 
 use sdq::Cancel;
 
+use crate::streams;
+
+/// Said where a run ends early and nothing of it is left.
+pub(crate) const NOTHING_SAVED: &str = "the run was not saved, so there is nothing to resume";
+
 /// How long the end of a step is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 
@@ -52,11 +57,12 @@ pub(crate) fn leave(code: u8) -> ! {
     match CANCEL.last_state().save() {
         Ok(Some(path)) => note!("to finish this run: sdq resume \"{}\"", path.display()),
         Ok(None) if CANCEL.last_state().is_running() => {
-            note!("the run was not saved yet, so there is nothing to resume");
+            note!("{NOTHING_SAVED}");
         }
         Ok(None) => {}
         Err(error) => note!("warning: the unfinished run cannot be saved: {error}"),
     }
+    streams::remove_files();
     process::exit(i32::from(code))
 }
 

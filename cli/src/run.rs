@@ -12,7 +12,7 @@ use sdq::{
 };
 use serde_json::{Value, json};
 
-use crate::{args::RunArgs, output, preview::Previews, terminal};
+use crate::{args::RunArgs, interrupt::NOTHING_SAVED, output, preview::Previews, terminal};
 
 /// Draws `count` pictures. `draw` is the library's part.
 pub(crate) fn run(
@@ -35,6 +35,8 @@ pub(crate) fn run(
     let may_go_on = drawn.as_ref().is_err_and(|error| error.kind() != ErrorKind::SavedRunInvalid);
     if may_go_on && SideFile::SavedRun.is_at(&saved_run) {
         note!("to finish this run: sdq resume \"{}\"", saved_run.display());
+    } else if drawn.as_ref().is_err_and(|error| error.kind() == ErrorKind::Cancelled) {
+        note!("{NOTHING_SAVED}");
     }
     let written = drawn?;
     previews.finish();

@@ -4,11 +4,11 @@ use std::{
     fs,
     io::{self, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use anyhow::{Context as _, bail};
-use sdq::run::Written;
-use tempfile::TempDir;
+use sdq::{TemporaryFolder, run::Written};
 
 use crate::{UsageError, args::GenerateArgs, output};
 
@@ -20,6 +20,16 @@ const MAX_PROMPT: u64 = 1 << 20;
 /// Maximum length of a picture from standard input, in bytes.
 const MAX_PICTURE: u64 = 256 << 20;
 
+/// The folder of the files that take the place of streams.
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Removes the files that take the place of streams, for whoever ends the process before the command has ended.
+pub(crate) fn remove_files() {
+    if let Some(folder) = FOLDER.get() {
+        let _ = fs::remove_dir_all(folder);
+    }
+}
+
 /// Whether `path` names a stream.
 pub(crate) fn is_stream(path: &Path) -> bool {
     path.as_os_str() == STREAM
@@ -27,7 +37,7 @@ pub(crate) fn is_stream(path: &Path) -> bool {
 
 /// The files that take the place of streams during a command.
 pub(crate) struct Streamed {
-    folder: Option<TempDir>,
+    folder: Option<TemporaryFolder>,
     input: bool,
     output: bool,
 }
@@ -52,7 +62,11 @@ impl Streamed {
             )
             .into());
         }
-        let folder = if input || output { Some(TempDir::new()?) } else { None };
+        let folder = if input || output { Some(TemporaryFolder::new()?) } else { None };
+        if let Some(folder) = &folder {
+            // There is one command per process.
+            let _ = FOLDER.set(folder.path().to_owned());
+        }
         let streamed = Streamed { folder, input, output };
         if let Some(path) = streamed.init_image() {
             let mut bytes = Vec::new();

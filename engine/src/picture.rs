@@ -56,6 +56,11 @@ impl Mask {
         self.values[index] >= Mask::DRAWN
     }
 
+    /// Whether no pixel is redrawn.
+    pub fn draws_nothing(&self) -> bool {
+        self.values.iter().all(|value| *value < Mask::DRAWN)
+    }
+
     /// The mask for latents of `height x width`, 1 where they are redrawn, `[height, width]`: the value of
     /// the nearest pixel up and to the left of each, as in PyTorch's `interpolate`. The mask's height and
     /// width are multiples of the latents'.

@@ -17,6 +17,7 @@
 pub mod add_ons;
 pub mod batch;
 mod budget;
+mod cancel;
 mod contact_sheet;
 pub mod convert;
 pub mod device;
@@ -47,3 +48,4 @@ pub use sdq_engine::{Generated, Mask, Picture, Pipeline, PipelineOptions, Reques
 pub use sdq_formats::{arenas, lost_page, picture};
 pub use sdq_schedulers as schedulers;
 pub use session::{DrawOptions, Session};
+pub use temporary::TemporaryFolder;

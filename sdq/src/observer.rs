@@ -1,19 +1,16 @@
-//! Reports to a caller during an operation, and its cancellation.
+//! Reports to a caller during an operation.
 
 use std::{
     borrow::Cow,
     fmt,
-    ops::ControlFlow,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
 };
 
 use sdq_engine::Picture;
 
-use crate::{run::LastState, text::printable};
+pub use crate::cancel::Cancel;
+
+use crate::text::printable;
 
 /// Maximum number of characters of a text from a file that a note shows.
 const SHOWN_CHARS: usize = 200;
@@ -149,6 +146,8 @@ pub enum Note {
     NegativeTag(String),
     /// A part of a request has no effect because the run is not guided.
     WithoutGuidance(&'static str),
+    /// The image guidance scale has no effect because the model is not one for editing.
+    NotForEditing,
     /// The scheduler evaluates the denoiser more often than once per step, and progress counts evaluations.
     MoreEvaluations {
         /// The scheduler.
@@ -179,6 +178,25 @@ pub enum Note {
     /// The start picture has transparent pixels, which become white.
     Transparent {
         /// Its file.
+        path: PathBuf,
+    },
+    /// The mask has neither the shape of the start picture nor that of the picture to be drawn, so parts of it are cut off.
+    MaskCut {
+        /// Its file.
+        path: PathBuf,
+        /// Its width and height in pixels.
+        mask: (usize, usize),
+        /// Those of the start picture.
+        picture: (usize, usize),
+    },
+    /// No part of the mask is drawn.
+    NothingToDraw {
+        /// Its file.
+        path: PathBuf,
+    },
+    /// The folder of an output had vanished during the run, and was made again.
+    FolderMade {
+        /// The folder.
         path: PathBuf,
     },
     /// Another VAE replaces the model's.
@@ -257,6 +275,9 @@ impl Note {
             | Note::AddOnLeftOut { path, .. }
             | Note::WordAdded { path, .. }
             | Note::Transparent { path }
+            | Note::MaskCut { path, .. }
+            | Note::NothingToDraw { path }
+            | Note::FolderMade { path }
             | Note::VaeReplaced { path }
             | Note::Recognised { path, .. } => Some(path),
             _ => None,
@@ -275,6 +296,10 @@ impl Note {
             | Note::TagSaysMore(_)
             | Note::NegativeTag(_)
             | Note::WithoutGuidance(_)
+            | Note::NotForEditing
+            | Note::MaskCut { .. }
+            | Note::NothingToDraw { .. }
+            | Note::FolderMade { .. }
             | Note::RecipeUnused(_)
             | Note::RecipeDiffers(_)
             | Note::RecipeFileMissing { .. }
@@ -319,6 +344,19 @@ impl Note {
                 "{part} has no effect because the run is not guided: the guidance scale is 1 or less, both prompts are \
                  the same, or the model was trained to do without guidance"
             ),
+            Note::NotForEditing => {
+                "the image guidance scale has no effect because the model was not trained to edit pictures"
+                    .to_owned()
+            }
+            Note::MaskCut { mask, picture, .. } => format!(
+                "the mask has {}x{} pixels and the start picture {}x{}: the ends of the longer side are cut off, so the mask \
+                 covers other parts than where it was drawn",
+                mask.0, mask.1, picture.0, picture.1
+            ),
+            Note::NothingToDraw { .. } => {
+                "no part of the mask is white, so nothing is drawn; make it white where the picture is to change".to_owned()
+            }
+            Note::FolderMade { .. } => "the folder had vanished and was made again".to_owned(),
             Note::MoreEvaluations { scheduler, steps, evaluations } => format!(
                 "{scheduler} evaluates the model {evaluations} times in {steps} steps, and each evaluation counts as one"
             ),
@@ -351,7 +389,7 @@ impl Note {
                     shown(name)
                 )
             }
-            Note::NotSaved(reason) => format!("the unfinished run cannot be saved or resumed: {reason}"),
+            Note::NotSaved(reason) => format!("the unfinished run cannot be saved: {reason}"),
             Note::NoPreview(reason) => format!("the preview cannot be shown: {reason}"),
             Note::Fitting { moves, of, psnr } => {
                 format!(
@@ -385,52 +423,6 @@ fn beyond_built_in(description: &str, words: &[String], size: Option<(usize, usi
          it with --model",
         limits.join(" and ")
     )
-}
-
-/// Cancels operations from another thread. Clones are one token.
-#[derive(Clone, Debug, Default)]
-pub struct Cancel(Arc<Shared>);
-
-#[derive(Debug, Default)]
-struct Shared {
-    cancelled: AtomicBool,
-    /// Locked while a file is written.
-    writing: Mutex<()>,
-    last_state: LastState,
-}
-
-impl Cancel {
-    /// A token that has not been used.
-    pub fn new() -> Cancel {
-        Cancel::default()
-    }
-
-    /// Requests cancellation at the next step. Returns whether it was requested before.
-    pub fn cancel(&self) -> bool {
-        self.0.cancelled.swap(true, Ordering::SeqCst)
-    }
-
-    /// Whether cancellation was requested.
-    pub fn is_cancelled(&self) -> bool {
-        self.0.cancelled.load(Ordering::SeqCst)
-    }
-
-    /// Whether to continue.
-    pub fn check(&self) -> ControlFlow<()> {
-        if self.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    }
-
-    /// Runs `write` exclusively: code that ends the process at once calls this too, and so never truncates a
-    /// file.
-    pub fn while_writing<T>(&self, write: impl FnOnce() -> T) -> T {
-        let _writing = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        write()
-    }
-
-    /// The state of the run that this token stops, to be saved by whoever ends the process before its next step.
-    pub fn last_state(&self) -> &LastState {
-        &self.0.last_state
-    }
 }
 
 /// The caller's side of an operation: its observer, and its cancellation.

@@ -15,9 +15,9 @@ const PREFIX: &str = "sdq-tmp-";
 /// A file in each of them, locked as long as its process lives.
 const LOCK: &str = "in-use";
 
-/// A folder that is removed when it is dropped.
+/// A folder that is removed when it is dropped, or by the next process that makes one.
 #[derive(Debug)]
-pub(crate) struct TemporaryFolder {
+pub struct TemporaryFolder {
     folder: TempDir,
     /// Dropped after the folder is removed, or with the process.
     _lock: File,
@@ -28,7 +28,7 @@ impl TemporaryFolder {
     ///
     /// # Errors
     /// [`Error::TemporaryFolder`] when the system refuses it.
-    pub(crate) fn new() -> Result<TemporaryFolder, Error> {
+    pub fn new() -> Result<TemporaryFolder, Error> {
         TemporaryFolder::inside(&std::env::temp_dir()).map_err(Error::TemporaryFolder)
     }
 
@@ -48,7 +48,8 @@ impl TemporaryFolder {
         }
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// Its path.
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }

@@ -137,8 +137,13 @@ fn values_without_effect_are_reported_or_refused() {
     let noted = draw(&folder, &["-n", "blue", "-g", "1", "-o", "a.png"]);
     noted.assert_done();
     assert!(noted.errors.contains("the negative prompt has no effect"), "{}", noted.errors);
-    let guided = draw(&folder, &["-n", "blue", "-g", "3", "-o", "a.png"]);
+    let cached = draw(&folder, &["--cache", "guidance:2", "-g", "1", "-o", "a.png"]);
+    assert!(cached.errors.contains("caching of guidance has no effect"), "{}", cached.errors);
+    let guided = draw(&folder, &["-n", "blue", "-g", "3", "--cache", "guidance:2", "-o", "a.png"]);
     assert!(!guided.errors.contains("no effect"), "{}", guided.errors);
+    let edited = draw(&folder, &["--image-guidance-scale", "2", "-i", "a.png", "-o", "b.png"]);
+    edited.assert_done();
+    assert!(edited.errors.contains("the image guidance scale has no effect"), "{}", edited.errors);
     for (flag, value) in
         [("--clip-skip", "-1"), ("--clip-skip", "0"), ("--steps", "-1"), ("--count", "-1"), ("-W", "-8")]
     {

@@ -113,6 +113,58 @@ fn each_signal_is_handled_by_itself() {
     }
 }
 
+/// A run whose picture goes to standard output is not saved, and says so. It leaves no temporary file, and what a killed one
+/// leaves is removed by the next.
+#[test]
+fn a_run_to_standard_output_leaves_nothing() {
+    let temporary = TempDir::new().unwrap();
+    let start = || {
+        let mut command = Command::new(SDQ);
+        command.args([
+            "generate",
+            "a cat",
+            "--steps",
+            "1000",
+            "--save-every",
+            "0",
+            "-W",
+            "256",
+            "-H",
+            "256",
+            "-o",
+            "-",
+        ]);
+        command.current_dir(temporary.path()).env("TMPDIR", temporary.path()).env("SDQ_CONFIG", "");
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    // The name of the only folder, when it is not `old`.
+    let other_than = |old: &[String]| {
+        let started = Instant::now();
+        loop {
+            let found = files(temporary.path());
+            if found.len() == 1 && found != old {
+                return found;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{found:?}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    };
+    let mut killed = start();
+    let left = other_than(&[]);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(files(temporary.path()), left);
+    let run = start();
+    other_than(&left);
+    send(&run, "TERM");
+    let ended = run.wait_with_output().unwrap();
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert_eq!(ended.status.code(), Some(INTERRUPTED), "{errors}");
+    assert!(errors.contains("nothing to resume") && !errors.contains("sdq resume"), "{errors}");
+    assert!(ended.stdout.is_empty());
+    assert_eq!(files(temporary.path()), [] as [String; 0]);
+}
+
 /// A model that is cut short while it is drawn with: an error that names it, and a run that can be resumed.
 #[cfg(target_os = "linux")]
 #[test]

@@ -228,6 +228,34 @@ fn a_run_that_cannot_be_saved_is_drawn() {
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
 }
 
+/// The folder of the output vanishes while the picture is drawn. It is made again.
+#[test]
+fn a_picture_is_written_though_its_folder_vanished() {
+    let root = TempDir::new().unwrap();
+    let folder = root.path().join("out");
+    fs::create_dir(&folder).unwrap();
+    let arguments = ["generate", "a cat", "--steps", "60", "--save-every", "0", "-o", "out/a.png"];
+    let mut run = Running::start(SDQ, root.path(), &arguments);
+    let started = Instant::now();
+    while !folder.join("a.png.sdq-run").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing was saved");
+        thread::sleep(Duration::from_millis(2));
+    }
+    // A file may be written into it meanwhile.
+    while folder.exists() {
+        let _ = fs::remove_dir_all(&folder);
+    }
+    let status = loop {
+        match run.ended() {
+            Some(status) => break status,
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    assert!(status.success(), "{status}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    sdq_formats::picture::read(folder.join("a.png")).unwrap();
+}
+
 /// File names need not be text.
 #[cfg(unix)]
 #[test]

@@ -100,10 +100,24 @@ fn notes_are_sentences() {
             Note::RecipeFileMissing { name: "ink".to_owned() },
             "warning: the recipe needs `ink`, which is neither in --lora-dir nor beside the picture",
         ),
+        (
+            Note::NotForEditing,
+            "warning: the image guidance scale has no effect because the model was not trained to edit pictures",
+        ),
+        (
+            Note::MaskCut { path: "m.png".into(), mask: (64, 128), picture: (64, 64) },
+            "m.png: warning: the mask has 64x128 pixels and the start picture 64x64: the ends of the longer side are cut off, \
+             so the mask covers other parts than where it was drawn",
+        ),
+        (
+            Note::NothingToDraw { path: "m.png".into() },
+            "m.png: warning: no part of the mask is white, so nothing is drawn; make it white where the picture is to change",
+        ),
+        (Note::FolderMade { path: "out".into() }, "out: warning: the folder had vanished and was made again"),
         (Note::NoPreview("no memory".to_owned()), "warning: the preview cannot be shown: no memory"),
         (
             Note::NotSaved("the disk is full".to_owned()),
-            "warning: the unfinished run cannot be saved or resumed: the disk is full",
+            "warning: the unfinished run cannot be saved: the disk is full",
         ),
         (
             Note::Fitting { moves: 3, of: 8, psnr: 33.333 },
@@ -147,39 +161,6 @@ fn tasks_are_called_and_counted_by_what_they_do() {
     ] {
         assert_eq!((task.to_string().as_str(), task.unit()), (name, unit));
     }
-}
-
-#[test]
-fn clones_of_a_token_stop_together() {
-    let cancel = Cancel::new();
-    let clone = cancel.clone();
-    assert_eq!((cancel.is_cancelled(), clone.check()), (false, ControlFlow::Continue(())));
-    assert!(!clone.cancel(), "nobody had asked before");
-    assert!(cancel.cancel(), "somebody had");
-    assert_eq!((cancel.is_cancelled(), cancel.check()), (true, ControlFlow::Break(())));
-}
-
-#[test]
-fn one_writes_at_a_time_also_after_a_writer_panicked() {
-    let cancel = Cancel::new();
-    let writing = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..100 {
-                    cancel.while_writing(|| {
-                        assert!(!writing.swap(true, Ordering::SeqCst), "somebody else writes");
-                        assert!(writing.swap(false, Ordering::SeqCst));
-                    });
-                }
-            });
-        }
-    });
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        cancel.while_writing(|| std::panic::resume_unwind(Box::new(())));
-    }));
-    assert!(panicked.is_err());
-    assert_eq!(cancel.while_writing(|| 7), 7);
 }
 
 #[test]

@@ -42,6 +42,9 @@ pub struct RunFiles {
     /// Changes to the model.
     #[serde(default)]
     pub add_ons: AddOns,
+    /// Whether the output is removed after the run, so that the run is not saved beside it.
+    #[serde(skip)]
+    pub is_temporary: bool,
 }
 
 impl RunFiles {
@@ -240,6 +243,7 @@ mod tests {
                 embeddings: vec![EmbeddingFile { path: path("e.png"), word: None }],
                 vae: vec![path("v-2.png")],
             },
+            is_temporary: false,
         };
         let from = path("from.png");
         let also_read = [("the picture with the recipe", &*from)];

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,7 +16,8 @@ pub struct LastState(Mutex<Option<State>>);
 
 #[derive(Debug)]
 struct State {
-    path: PathBuf,
+    /// `None` for a run that is not saved.
+    path: Option<PathBuf>,
     /// The file's bytes; `None` where the file has them, or no step was done.
     unsaved: Option<Vec<u8>>,
 }
@@ -26,9 +27,9 @@ impl LastState {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A run began that is saved at `path`.
-    pub(super) fn begin(&self, path: &Path) {
-        *self.lock() = Some(State { path: path.to_path_buf(), unsaved: None });
+    /// A run began that is saved at `path`, or not at all.
+    pub(super) fn begin(&self, path: Option<PathBuf>) {
+        *self.lock() = Some(State { path, unsaved: None });
     }
 
     /// The run has come further than its file; `None` where the file was written.
@@ -55,7 +56,7 @@ impl LastState {
     /// When the file cannot be written.
     pub fn save(&self) -> io::Result<Option<PathBuf>> {
         let mut state = self.lock();
-        let Some(State { path, unsaved }) = &mut *state else { return Ok(None) };
+        let Some(State { path: Some(path), unsaved }) = &mut *state else { return Ok(None) };
         if let Some(bytes) = unsaved {
             SideFile::SavedRun.check(path)?;
             let mut file = AtomicFile::create(path)?;
@@ -81,7 +82,9 @@ mod tests {
         let state = LastState::default();
         state.set(Some(bytes.clone()));
         assert_eq!((state.save().unwrap(), state.is_running()), (None, false));
-        state.begin(&path);
+        state.begin(None);
+        assert_eq!((state.save().unwrap(), state.is_running()), (None, true));
+        state.begin(Some(path.clone()));
         assert_eq!((state.save().unwrap(), state.is_running()), (None, true));
         state.set(Some(bytes.clone()));
         assert_eq!(state.save().unwrap(), Some(path.clone()));

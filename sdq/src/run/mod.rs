@@ -4,6 +4,7 @@ mod files;
 mod last_state;
 mod naming;
 pub(crate) mod outputs;
+mod rescue;
 mod start;
 
 use std::{
@@ -14,7 +15,8 @@ use std::{
 };
 
 use sdq_engine::{
-    Checkpoint, Error as EngineError, Event as EngineEvent, Preview, SavedRun, Tensor, pipeline::Settings,
+    Checkpoint, Error as EngineError, Event as EngineEvent, Preview, SavedRun, Tensor,
+    pipeline::{Caching, Job, Settings},
 };
 use sdq_formats::{
     dtype::DType,
@@ -111,12 +113,18 @@ pub fn note_without_effect(pipeline: &Pipeline, settings: &Settings, watch: &mut
     if first_step == 0 && evaluations > steps {
         watch.note(Note::MoreEvaluations { scheduler: settings.scheduler.clone(), steps, evaluations });
     }
+    if settings.request.image_guidance_scale.is_some() && settings.job != Job::Editing {
+        watch.note(Note::NotForEditing);
+    }
     if settings.is_guided() {
         return;
     }
+    let editing = settings.job == Job::Editing;
     let parts = [
         (!settings.request.negative_prompt.trim().is_empty()).then_some("the negative prompt"),
         (settings.request.guidance_rescale > 0.0).then_some("the guidance rescale"),
+        matches!(settings.request.caching, Caching::Guidance { .. }).then_some("caching of guidance"),
+        (editing && settings.request.image_guidance_scale.is_some()).then_some("the image guidance scale"),
     ];
     parts.into_iter().flatten().for_each(|part| watch.note(Note::WithoutGuidance(part)));
 }
@@ -245,6 +253,8 @@ struct Writer<'a, 'w> {
     latents: Vec<f32>,
     written: Vec<Written>,
     failure: Option<Error>,
+    /// Whether the run was saved.
+    is_saved: bool,
     /// Whether the user has been told that the run cannot be saved, and that there are no previews.
     told: [bool; 2],
 }
@@ -276,6 +286,7 @@ impl<'a, 'w> Writer<'a, 'w> {
             latents: Vec::new(),
             written: Vec::new(),
             failure: None,
+            is_saved: false,
             told: [false; 2],
         })
     }
@@ -286,7 +297,8 @@ impl<'a, 'w> Writer<'a, 'w> {
         draw: impl FnOnce(Observer<'_>) -> Result<Generated, EngineError>,
     ) -> Result<Vec<Written>, Error> {
         self.progress(Task::ReadingPrompt, 0);
-        self.watch.cancel().last_state().begin(&self.files.saved_run());
+        let saved_run = (!self.files.is_temporary).then(|| self.files.saved_run());
+        self.watch.cancel().last_state().begin(saved_run);
         let generated = draw(&mut |event| self.observe(event));
         self.watch.cancel().last_state().end();
         self.watch.tell(Event::TaskEnded);
@@ -319,7 +331,9 @@ impl<'a, 'w> Writer<'a, 'w> {
                 return ControlFlow::Continue(());
             }
             EngineEvent::Saveable(checkpoint) => {
-                self.save(checkpoint);
+                if !self.files.is_temporary {
+                    self.save(checkpoint);
+                }
                 Ok(())
             }
             EngineEvent::Denoised { image, latents } => self.denoised(image, latents),
@@ -369,10 +383,13 @@ impl<'a, 'w> Writer<'a, 'w> {
         };
         self.last_saved = Instant::now();
         self.watch.cancel().last_state().set(None);
-        if let Err(error) = saved
-            && !std::mem::replace(&mut self.told[0], true)
-        {
-            self.watch.note(Note::NotSaved(error.to_string()));
+        match saved {
+            Ok(()) => self.is_saved = true,
+            Err(error) if !std::mem::replace(&mut self.told[0], true) => {
+                let earlier = if self.is_saved { "; an earlier step of it is saved" } else { "" };
+                self.watch.note(Note::NotSaved(format!("{error}{earlier}")));
+            }
+            Err(_) => {}
         }
     }
 
@@ -386,18 +403,27 @@ impl<'a, 'w> Writer<'a, 'w> {
         let shape = [&[self.settings.request.count], &latents.shape()[1..]].concat();
         let bytes: Vec<u8> = self.latents.iter().flat_map(|value| value.to_le_bytes()).collect();
         let tensor = TensorView { name: LATENTS.to_owned(), dtype: DType::F32, shape, bytes: &bytes };
-        self.watch.cancel().while_writing(|| safetensors::write(path, &[tensor], &[]))?;
-        Ok(())
+        self.write(path, &|| Ok(safetensors::write(path, &[tensor.clone()], &[])?))
     }
 
     fn decoded(&mut self, image: usize, picture: &Picture) -> Result<(), Error> {
-        let path = &self.outputs[image];
+        let path = self.outputs[image].clone();
         let recipe = self.files.recipe(self.settings.request_of_image(image), self.pipeline);
         let texts = recipe.texts();
         let texts = texts.each_ref().map(|(key, text)| (*key, text.as_str()));
-        self.watch.cancel().while_writing(|| picture::write(path, picture, &texts))?;
-        self.written.push(Written { path: path.clone(), recipe });
+        self.write(&path, &|| Ok(picture::write(&path, picture, &texts)?))?;
+        self.written.push(Written { path, recipe });
         self.watch.tell(Event::Drawn { image, picture: picture.clone() });
+        Ok(())
+    }
+
+    /// Writes the file at `path`, whatever happened to the disk during the run.
+    fn write(&mut self, path: &Path, write: &dyn Fn() -> Result<(), Error>) -> Result<(), Error> {
+        let saved_run = self.files.saved_run();
+        let made = self.watch.cancel().while_writing(|| rescue::write(path, &saved_run, write))?;
+        if let Some(path) = made {
+            self.watch.note(Note::FolderMade { path });
+        }
         Ok(())
     }
 }

@@ -28,13 +28,13 @@ pub fn read_start(
     let Some(path) = init_image else { return Ok(()) };
     let left = || memory::left(max_memory).unwrap_or(u64::MAX);
     let SeenPicture { picture: image, was_transparent } = picture::read_within(path, left())?;
+    let own = (image.width, image.height);
     if was_transparent {
         watch.note(Note::Transparent { path: path.to_path_buf() });
     }
     if let (Some(_), Some(mask)) = (request.only_masked, mask) {
-        let size = (image.width, image.height);
         request.init_image = Some(image);
-        request.mask = Some(read_mask(mask, size, left())?);
+        request.mask = Some(read_mask(mask, own, own, left(), watch)?);
         return Ok(());
     }
     let side = |asked: Option<usize>, own: usize| match asked {
@@ -47,17 +47,38 @@ pub fn read_start(
     if (1..=MAX_SIDE).contains(&width) && (1..=MAX_SIDE).contains(&height) {
         request.init_image = Some(fill(path, &image, (width, height), left())?);
         drop(image);
-        let mask = mask.map(|path| read_mask(path, (width, height), left()));
+        let mask = mask.map(|path| read_mask(path, own, (width, height), left(), watch));
         request.mask = mask.transpose()?;
     }
     Ok(())
 }
 
-fn read_mask(path: &Path, (width, height): (usize, usize), max_bytes: u64) -> Result<Mask, Error> {
+/// The mask at `path` for a start picture of the size `picture`, scaled to `width` and `height`.
+fn read_mask(
+    path: &Path,
+    picture: (usize, usize),
+    (width, height): (usize, usize),
+    max_bytes: u64,
+    watch: &mut Watch<'_>,
+) -> Result<Mask, Error> {
     let image = picture::read_mask(path, max_bytes)?;
+    let size = (image.width, image.height);
+    if !have_one_shape(size, picture) && !have_one_shape(size, (width, height)) {
+        watch.note(Note::MaskCut { path: path.to_path_buf(), mask: size, picture });
+    }
     let room = max_bytes.saturating_sub(image.rgb.len() as u64);
     let values = fill(path, &image, (width, height), room)?.luma();
-    Ok(Mask { width, height, values })
+    let mask = Mask { width, height, values };
+    if mask.draws_nothing() {
+        watch.note(Note::NothingToDraw { path: path.to_path_buf() });
+    }
+    Ok(mask)
+}
+
+/// Whether two sizes have the same proportions, up to a pixel.
+fn have_one_shape(first: (usize, usize), second: (usize, usize)) -> bool {
+    let off = (first.0 * second.1).abs_diff(first.1 * second.0);
+    off <= first.0.max(first.1).max(second.0).max(second.1)
 }
 
 fn fill(
@@ -167,6 +188,47 @@ mod tests {
     }
 
     #[test]
+    fn a_mask_of_another_shape_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = gray(&folder, "start.png", (64, 64), 0);
+        for (size, asked, is_told) in [
+            ((64, 64), None, false),
+            ((32, 32), None, false),
+            ((65, 64), None, false),
+            ((64, 128), None, true),
+            ((128, 64), None, true),
+            // That of the picture to be drawn.
+            ((64, 128), Some((64, 128)), false),
+            ((64, 64), Some((64, 128)), false),
+        ] {
+            let mask = gray(&folder, "mask.png", size, 200);
+            let (width, height) = asked.unzip();
+            let mut request = Request { width, height, ..Request::default() };
+            let mut notes = Vec::new();
+            let observer = &mut |event: crate::Event| notes.push(event);
+            let watch = &mut Watch::new(observer, &Cancel::new());
+            read_start(&mut request, Some(&start), Some(&mask), None, watch).unwrap();
+            let told = Note::MaskCut { path: mask, mask: size, picture: (64, 64) };
+            assert_eq!(notes, if is_told { vec![crate::Event::Note(told)] } else { vec![] }, "{size:?}");
+        }
+    }
+
+    #[test]
+    fn a_mask_that_keeps_everything_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = gray(&folder, "start.png", (8, 8), 0);
+        for (value, is_told) in [(0, true), (127, true), (128, false)] {
+            let mask = gray(&folder, "mask.png", (8, 8), value);
+            let mut notes = Vec::new();
+            let observer = &mut |event: crate::Event| notes.push(event);
+            let watch = &mut Watch::new(observer, &Cancel::new());
+            read_start(&mut Request::default(), Some(&start), Some(&mask), None, watch).unwrap();
+            let told = crate::Event::Note(Note::NothingToDraw { path: mask });
+            assert_eq!(notes, if is_told { vec![told] } else { vec![] }, "{value}");
+        }
+    }
+
+    #[test]
     fn a_file_that_is_no_picture_is_an_error_of_the_picture() {
         let folder = tempfile::tempdir().unwrap();
         let (start, text) = (gray(&folder, "start.png", (8, 8), 0), folder.path().join("text.png"));
@@ -226,7 +288,7 @@ mod tests {
         let photo = write("photo.png", [[200, 30, 40, 255], [0; 4]]);
         let error = start_of(&mut Request::default(), Some(&start), Some(&photo), None).unwrap_err();
         assert!(
-            error.to_string().contains("photo.png: the mask has both transparent pixels and colours"),
+            error.to_string().contains("photo.png: the mask has both transparent pixels and others"),
             "{error}"
         );
     }
