@@ -141,7 +141,8 @@ fn values_without_effect_are_reported_or_refused() {
     assert!(cached.errors.contains("caching of guidance has no effect"), "{}", cached.errors);
     let guided = draw(&folder, &["-n", "blue", "-g", "3", "--cache", "guidance:2", "-o", "a.png"]);
     assert!(!guided.errors.contains("no effect"), "{}", guided.errors);
-    let edited = draw(&folder, &["--image-guidance-scale", "2", "-i", "a.png", "-o", "b.png"]);
+    let edited =
+        draw(&folder, &["--image-guidance-scale", "2", "-i", "a.png", "--strength", "1", "-o", "b.png"]);
     edited.assert_done();
     assert!(edited.errors.contains("the image guidance scale has no effect"), "{}", edited.errors);
     for (flag, value) in
