@@ -88,7 +88,7 @@ fn refuses_a_tensor_of_integers() {
 #[test]
 fn refuses_a_missing_tensor() {
     let name = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight";
-    assert_tensors_refused(UNET, &["requires tensor", name], |tensors| {
+    assert_tensors_refused(UNET, &["the model needs tensor", name], |tensors| {
         tensors.retain(|tensor| tensor.name != name);
     });
 }

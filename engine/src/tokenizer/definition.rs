@@ -54,11 +54,17 @@ pub(super) fn encoder(files: &TokenizerFiles, special_tokens: &SpecialTokens) ->
             return Err(Error::Tokenizer(wanted.to_owned()));
         }
     };
-    if parts.vocab.is_empty() {
-        return Err(Error::Tokenizer("the vocabulary contains no tokens".to_owned()));
-    }
     parts.add_config_tokens(files)?;
     parts.encoder()
+}
+
+/// The vocabulary in `text`, a part of `file`.
+fn vocabulary(file: &str, text: &str) -> Result<Vocab, Error> {
+    let Limited(vocab) = parse::<Limited<Vocab>>(file, text)?;
+    match vocab.is_empty() {
+        true => Err(Error::Tokenizer(format!("{file}: the vocabulary contains no tokens"))),
+        false => Ok(vocab),
+    }
 }
 
 /// The parts that differ between CLIP tokenizers.
@@ -73,8 +79,7 @@ struct Parts {
 impl Parts {
     /// Reads the two files of the older format.
     fn from_texts(vocab: &str, merges: &str, special_tokens: &SpecialTokens) -> Result<Parts, Error> {
-        let Limited(vocab) = parse("vocab.json", vocab)?;
-        let vocab: Vocab = vocab;
+        let vocab = vocabulary("vocab.json", vocab)?;
         let SpecialTokens { start, end, unknown, padding, .. } = special_tokens;
         let mut added: Vec<AddedToken> = Vec::new();
         for token in [start, end, unknown, padding] {
@@ -114,7 +119,7 @@ impl Parts {
                 return Err(not_clip(&format!("model.{key}"), found));
             }
         }
-        let Limited(vocab) = parse(FILE, model.vocab.get())?;
+        let vocab = vocabulary(FILE, model.vocab.get())?;
         let Limited(merges) = parse::<Limited<Vec<Merge>>>(FILE, model.merges.get())?;
         let mut parts = Parts {
             vocab,
