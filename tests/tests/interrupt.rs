@@ -124,7 +124,7 @@ fn a_run_to_standard_output_leaves_nothing() {
             "generate",
             "a cat",
             "--steps",
-            "1000",
+            "900",
             "--save-every",
             "0",
             "-W",
