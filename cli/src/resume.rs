@@ -33,6 +33,7 @@ pub(crate) fn run(args: &ResumeArgs) -> anyhow::Result<()> {
     let pipeline = terminal::watched(|watch| files.add_ons.apply(pipeline, threads, watch))?;
     // The count in the file is not to be trusted before.
     let count = pipeline.settings(unfinished.saved.request())?.request.count;
+    interrupt::while_writing(|| unfinished.check_files(count))?;
     if !args.force {
         run::check_replaced(&files.pictures(count)?, files.save_latents.as_deref())?;
     }

@@ -257,7 +257,7 @@ fn weights_with_scales_are_multiplied() {
         let name = format!("{UNET}out.2.comfy_quant");
         tensors.push(RawTensor { name, dtype: "U8".to_owned(), shape: vec![bytes.len()], bytes });
     });
-    four_bits.assert_refused(&[], &["nvfp4", "float8"]);
+    four_bits.assert_refused(&[], &["nvfp4", "8-bit floats with a scale"]);
 }
 
 fn scheduler(model: &Model) -> serde_json::Value {

@@ -192,7 +192,7 @@ fn says_what_is_missing_and_what_a_file_is_instead() {
     );
     refused(
         &without("model.diffusion_model.middle_block.2.in_layers.2.bias"),
-        &["requires tensor", "mid_block.resnets.1.conv1.bias"],
+        &["the model needs tensor", "mid_block.resnets.1.conv1.bias"],
     );
     let lora = |tensor: &RawTensor| {
         Some(RawTensor { name: format!("lora_unet_{}.lora_down.weight", tensor.name), ..tensor.clone() })
@@ -202,7 +202,7 @@ fn says_what_is_missing_and_what_a_file_is_instead() {
         true => Some(RawTensor { name: "model.diffusion_model.extra.weight".to_owned(), ..tensor.clone() }),
         false => Some(tensor.clone()),
     };
-    refused(&surplus, &["requires tensor", "conv_out.bias"]);
+    refused(&surplus, &["the model needs tensor", "conv_out.bias"]);
     let edm = |tensor: &RawTensor| match tensor.name.as_str() {
         "alphas_cumprod" => Some(RawTensor { name: "edm_vpred.sigma_max".to_owned(), ..tensor.clone() }),
         _ => Some(tensor.clone()),

@@ -184,6 +184,14 @@ impl Unfinished {
         Ok(())
     }
 
+    /// Checks that the files of a run of `count` pictures can be written, and that none is one that it reads.
+    ///
+    /// # Errors
+    /// As [`RunFiles::check`].
+    pub fn check_files(&self, count: usize) -> Result<(), Error> {
+        self.files.check(count, &[("the saved run", &self.path)])
+    }
+
     /// Finishes the run with `pipeline`, and writes all `files`.
     ///
     /// # Errors
@@ -208,8 +216,7 @@ impl Unfinished {
         draw: impl FnOnce(Observer<'_>) -> Result<Generated, EngineError>,
     ) -> Result<Vec<Written>, Error> {
         self.check_output()?;
-        let check = || self.files.check(settings.request.count, &[("the saved run", &self.path)]);
-        watch.cancel().while_writing(check)?;
+        watch.cancel().while_writing(|| self.check_files(settings.request.count))?;
         let steps_done = self.saved.steps_done(settings)?;
         Writer::new(pipeline, settings, &self.files, options, steps_done, watch)?.run(draw)
     }
