@@ -410,7 +410,7 @@ impl<'a, 'w> Writer<'a, 'w> {
         let shape = [&[self.settings.request.count], &latents.shape()[1..]].concat();
         let bytes: Vec<u8> = self.latents.iter().flat_map(|value| value.to_le_bytes()).collect();
         let tensor = TensorView { name: LATENTS.to_owned(), dtype: DType::F32, shape, bytes: &bytes };
-        self.write(path, &|| Ok(safetensors::write(path, &[tensor.clone()], &[])?))
+        self.write(path, &|| Ok(safetensors::write(path, std::slice::from_ref(&tensor), &[])?))
     }
 
     fn decoded(&mut self, image: usize, picture: &Picture) -> Result<(), Error> {
