@@ -26,8 +26,9 @@ pub(super) fn over_backdrop(rgba: &[u8]) -> (Vec<u8>, bool) {
 /// RGBA pixels as the grays of a mask, `[r, g, b]` of one value each: white is drawn, black and what is transparent is kept.
 ///
 /// # Errors
-/// [`PictureProblem::ClearMask`] when all pixels are transparent. [`PictureProblem::TwoMasks`] when there are transparent pixels, and the others are not in white, or in black and white. A
-/// picture with a hole, or black on nothing, may mean either.
+/// [`PictureProblem::ClearMask`] when all pixels are transparent. [`PictureProblem::TwoMasks`] when there are transparent
+/// pixels, and the others are not in white, or in black and white: a picture with a hole, or black on nothing, may mean
+/// either.
 pub(super) fn mask(rgba: &[u8]) -> Result<Vec<u8>, PictureProblem> {
     let visible = || rgba.chunks_exact(4).filter(|pixel| pixel[3] > 0);
     if visible().next().is_none() {
